@@ -1,0 +1,2 @@
+//! Runs the golden dialogues against a broker.
+fn main() {}

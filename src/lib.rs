@@ -1,0 +1,1 @@
+//! ProntoMQ: a message broker that speaks AMQP 0-9-1.
