@@ -1,0 +1,24 @@
+//! The nouns that every layer above the wire speaks: names, identifiers, messages, commands, notices and errors.
+//!
+//! Everything here is plain data. Nothing here acts: machines live in `session`, `routing` and `queue`.
+
+pub mod arguments;
+pub mod command;
+pub mod error;
+pub mod ids;
+pub mod message;
+pub mod names;
+pub mod notice;
+pub mod random;
+pub mod reply_code;
+pub mod time;
+
+pub use arguments::Arguments;
+pub use command::Command;
+pub use error::{AmqpError, Scope};
+pub use ids::{ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, Lane, LendId, Position, Promise, PromiseOwner, QueueId, RequestNo};
+pub use message::Message;
+pub use names::Name;
+pub use notice::{Answer, Delivery, Notice};
+pub use reply_code::ReplyCode;
+pub use time::{Monotonic, Now, WallMillis};

@@ -1,0 +1,294 @@
+//! The store's port: batches go in, outcomes come out, ranges are read back.
+//!
+//! A store keeps what it is given, all of a batch or none, and knows nothing of AMQP. `writer` forms the batches (group
+//! commit); `memory` and `sqlite` implement the port; `contract` is the suite that every implementation passes.
+
+use crate::model::{Lane, Message, Name, Position, QueueId, WallMillis};
+
+/// Numbers batches; rises by one per batch, also across restarts. Stored in the batch's own transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchNo(pub u64);
+
+/// One durable entry of a lane.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its place in the lane; rows of one lane arrive with rising positions.
+    pub position: Position,
+    /// Whether it was already delivered when it was written.
+    pub redelivered: bool,
+    /// When it expires, if its TTL or its queue's says so.
+    pub expires_at: Option<WallMillis>,
+    /// The message, kept as its own bytes.
+    pub message: Message,
+}
+
+/// What a batch does to one lane.
+#[derive(Clone, Debug)]
+pub struct LaneChange {
+    /// The lane; made on first use.
+    pub lane: Lane,
+    /// New rows, by rising position.
+    pub inserts: Vec<Row>,
+    /// Nothing below this position lives any more.
+    pub remove_below: Option<Position>,
+    /// Ranges (first, last; inclusive) in which nothing lives any more.
+    pub remove_ranges: Vec<PositionRange>,
+    /// Single positions above `remove_below` that live no more.
+    pub removes: Vec<Position>,
+    /// What the lane is once all of this has happened.
+    pub state: LaneState,
+}
+
+/// A range of positions, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PositionRange {
+    /// The first.
+    pub from: Position,
+    /// The last.
+    pub to: Position,
+}
+
+/// A lane in five numbers, so that starting never counts rows. Absolute, not differences: writing it twice is harmless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneState {
+    /// Every live row lies at or above this.
+    pub head: Position,
+    /// The highest position given out so far.
+    pub tail: Position,
+    /// Live rows.
+    pub count: u64,
+    /// Their body bytes.
+    pub body_bytes: u64,
+    /// Rows below it may have been delivered: they come back `redelivered` after an unclean stop.
+    pub lent_ceiling: Position,
+}
+
+/// What kind of thing a binding leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A queue.
+    Queue,
+    /// An exchange.
+    Exchange,
+}
+
+/// A durable virtual host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostRecord {
+    /// Its name.
+    pub name: Name,
+}
+
+/// A user. Passwords exist only as salted hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecord {
+    /// The login name.
+    pub name: Name,
+    /// base64 of salt and hash, as RabbitMQ's definitions carry it; empty refuses every password.
+    pub password_hash: String,
+    /// Which hash: `rabbit_password_hashing_sha256` and its siblings.
+    pub hashing_algorithm: String,
+    /// Tags such as `administrator`.
+    pub tags: Vec<String>,
+    /// The vhosts that the user may open.
+    pub vhosts: Vec<Name>,
+}
+
+/// A durable exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeRecord {
+    /// Its vhost.
+    pub vhost: Name,
+    /// Its name.
+    pub name: Name,
+    /// Its type: `direct`, `fanout`, ...
+    pub kind: String,
+    /// Deleted with its last outgoing binding.
+    pub auto_delete: bool,
+    /// Not for publishing by clients.
+    pub internal: bool,
+    /// Its arguments as an encoded field table (with its length prefix).
+    pub arguments: Vec<u8>,
+}
+
+/// A durable queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRecord {
+    /// Its vhost.
+    pub vhost: Name,
+    /// Its name.
+    pub name: Name,
+    /// Its incarnation.
+    pub id: QueueId,
+    /// Deleted with its last consumer.
+    pub auto_delete: bool,
+    /// Its arguments as an encoded field table (with its length prefix).
+    pub arguments: Vec<u8>,
+}
+
+/// A binding between durable ends. All fields together are its identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BindingRecord {
+    /// Its vhost.
+    pub vhost: Name,
+    /// The exchange that routes.
+    pub source: Name,
+    /// What receives.
+    pub destination_kind: Destination,
+    /// Its name.
+    pub destination: Name,
+    /// The binding key.
+    pub routing_key: Name,
+    /// Its arguments as an encoded field table (with its length prefix).
+    pub arguments: Vec<u8>,
+}
+
+/// A change of durable topology. Deleting something names it alone: what hangs on it is deleted by changes of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopologyChange {
+    /// Insert or replace.
+    PutVhost(VhostRecord),
+    /// Delete by name.
+    DeleteVhost(Name),
+    /// Insert or replace.
+    PutUser(UserRecord),
+    /// Delete by name.
+    DeleteUser(Name),
+    /// Insert or replace.
+    PutExchange(ExchangeRecord),
+    /// Delete by vhost and name.
+    DeleteExchange {
+        /// Its vhost.
+        vhost: Name,
+        /// Its name.
+        name: Name,
+    },
+    /// Insert.
+    PutQueue(QueueRecord),
+    /// Delete a queue and drop all its lanes.
+    DeleteQueue(QueueId),
+    /// Insert; a no-op when it is there.
+    PutBinding(BindingRecord),
+    /// Delete; a no-op when it is not there.
+    DeleteBinding(BindingRecord),
+}
+
+/// What becomes durable together. Immutable, and kept by the writer until its outcome is known.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Its number.
+    pub batch_no: BatchNo,
+    /// Changes of topology, in order, before the lanes.
+    pub topology: Vec<TopologyChange>,
+    /// Changes of lanes.
+    pub lanes: Vec<LaneChange>,
+    /// Lanes to abandon: they are empty at once, their rows are erased later in slices.
+    pub drop_lanes: Vec<Lane>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// All of it is flushed.
+    Committed,
+    /// None of it is; the same batch may be tried again (a full disk).
+    NotCommitted(String),
+    /// Nobody knows: reopen and look up the batch number (an error while flushing).
+    Unknown(String),
+    /// Another home owns these queues now.
+    Fenced,
+    /// The store cannot go on.
+    Fatal(String),
+}
+
+/// Rows read back.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// By rising position.
+    pub rows: Vec<Row>,
+    /// The last batch that the read saw.
+    pub as_of: BatchNo,
+}
+
+/// A lane as found at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneRecord {
+    /// The lane.
+    pub lane: Lane,
+    /// Its five numbers.
+    pub state: LaneState,
+}
+
+/// Everything that is read at start: topology and lanes, no row.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Rises with every start; makes new identifiers unique.
+    pub boot: u32,
+    /// The last batch.
+    pub batch_no: BatchNo,
+    /// Whether the last process stopped in good order.
+    pub clean: bool,
+    /// All vhosts.
+    pub vhosts: Vec<VhostRecord>,
+    /// All users.
+    pub users: Vec<UserRecord>,
+    /// All durable exchanges.
+    pub exchanges: Vec<ExchangeRecord>,
+    /// All durable queues.
+    pub queues: Vec<QueueRecord>,
+    /// All durable bindings.
+    pub bindings: Vec<BindingRecord>,
+    /// All live lanes.
+    pub lanes: Vec<LaneRecord>,
+}
+
+/// Why a store could not be opened or read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The data directory or file cannot be used; the text says why.
+    Unusable(String),
+    /// Held by another process.
+    Locked {
+        /// The holder, where it left word.
+        pid: Option<u32>,
+    },
+    /// Written by a newer version.
+    NewerSchema {
+        /// Found in the file.
+        found: i64,
+        /// The newest that this binary knows.
+        known: i64,
+    },
+    /// Reading failed.
+    Read(String),
+}
+
+/// The writing side: blocking, owned by the writer's thread.
+pub trait Store: Send + 'static {
+    /// Reads topology and lanes, and notes that a process has begun (`boot` rises, `clean` is cleared).
+    fn recover(&mut self) -> Result<Recovered, StoreError>;
+
+    /// Makes all of a batch durable, or none of it. A batch whose number is already stored is `Committed`.
+    fn commit(&mut self, batch: &Batch) -> CommitOutcome;
+
+    /// A reader of its own, for another thread.
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
+
+    /// Erases up to `rows` rows of dropped lanes; whether more are left. Called when there is nothing to commit.
+    fn erase(&mut self, rows: usize) -> Result<bool, StoreError>;
+
+    /// Notes a stop in good order and releases the store.
+    fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// The reading side: sees what was flushed, never what is being written.
+pub trait StoreReader: Send + 'static {
+    /// Up to `rows_max` rows of `lane` within `range`, and not more than about `bytes_max` bytes of them (at least one).
+    fn load(
+        &mut self,
+        lane: Lane,
+        range: PositionRange,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Loaded, StoreError>;
+}
