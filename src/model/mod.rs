@@ -1,0 +1,3 @@
+//! The nouns that the machines and drivers exchange: immutable, cheap to clone, without behaviour of their own.
+
+pub mod message;
