@@ -1,4 +1,6 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
 
 pub mod model;
+pub mod queue;
+pub mod store;
 pub mod wire;

@@ -8,7 +8,7 @@ use crate::model::{Message, Now, WallMillis};
 impl QueueState {
     /// When a message arriving now expires: the shorter of its own and the queue's time to live.
     pub(super) fn expiry_of(&self, message: &Message, now: WallMillis) -> Option<WallMillis> {
-        let ttl = match (self.settings.message_ttl_ms, message.expiration_ms()) {
+        let ttl = match (self.settings.message_ttl_ms, message.expiration().map(|own| own.as_millis() as u64)) {
             (Some(queue), Some(own)) => Some(queue.min(own)),
             (queue, own) => queue.or(own),
         };

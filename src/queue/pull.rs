@@ -70,7 +70,7 @@ impl QueueState {
     }
 
     /// A queue that has ended has nothing for the writer.
-    pub(super) fn pull_nothing(&mut self, _rows_max: usize, _bytes_max: usize, out: &mut Effects) {
+    pub(super) fn pull_nothing(&self, out: &mut Effects) {
         let ticket = self.ticket;
         let (lanes, drop_lanes) = (Vec::new(), Vec::new());
         out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows: 0, bytes: 0, more: false });

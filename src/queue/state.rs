@@ -614,7 +614,7 @@ impl QueueState {
             | QueueInput::Purge { requester } => answer_to(requester, Answer::Refused(self.not_found()), out),
             QueueInput::Cancel { requester, .. } => answer_to(requester, Answer::Cancelled, out),
             QueueInput::Delete { requester, .. } => answer_to(requester, Answer::Removed { message_count: 0 }, out),
-            QueueInput::Pull { rows_max, bytes_max } => self.pull_nothing(rows_max, bytes_max, out),
+            QueueInput::Pull { .. } => self.pull_nothing(out),
             QueueInput::Settle { .. }
             | QueueInput::Bounce { .. }
             | QueueInput::Written { .. }
