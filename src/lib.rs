@@ -2,5 +2,6 @@
 
 pub mod model;
 pub mod queue;
+pub mod session;
 pub mod store;
 pub mod wire;
