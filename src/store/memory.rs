@@ -206,7 +206,7 @@ impl StoreReader for MemoryReader {
         let Some(lane) = contents.lanes.get(&lane) else { return Ok(loaded) };
         let mut bytes = 0;
         for row in lane.rows.range(range.from..=range.to).map(|(_, row)| row).take(rows_max.max(1)) {
-            bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, <[u8]>::len);
+            bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
             loaded.rows.push(row.clone());
             if bytes >= bytes_max {
                 break;

@@ -179,7 +179,7 @@ fn insert_row(statement: &mut CachedStatement<'_>, number: LaneNumber, row: &Row
         row.redelivered,
         row.expires_at.map(|at| at.0.cast_signed()),
         row.message.head_bytes(),
-        row.message.large_body()
+        row.message.large_body().map(|body| body.as_slice())
     ])?;
     Ok(())
 }

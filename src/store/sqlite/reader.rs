@@ -88,7 +88,7 @@ fn read_rows(
         && let Some(row) = rows.next().map_err(|error| failed(&error))?
     {
         let row = row_from(row)?;
-        bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, <[u8]>::len);
+        bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
         found.push(row);
     }
     Ok(())
@@ -103,7 +103,7 @@ fn row_from(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
     let head = row.get_ref(3).map_err(|error| failed(&error))?;
     let head = head.as_blob().map_err(|error| damaged(error.to_string()))?;
     let body: Option<Vec<u8>> = row.get(4).map_err(|error| failed(&error))?;
-    let message = Message::from_stored(head, body).map_err(|error| damaged(format!("{error:?}")))?;
+    let message = Message::from_stored(head, body).ok_or_else(|| damaged("it is no message".into()))?;
     let expires_at = expires_at.map(|at| WallMillis(at.cast_unsigned()));
     Ok(Row { position, redelivered, expires_at, message })
 }
