@@ -265,6 +265,57 @@ impl Message {
     }
 }
 
+/// As a store keeps it: its bytes, unchanged.
+impl Message {
+    /// Prefix, address, properties and small body.
+    #[must_use]
+    pub fn head_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A message from what [`head_bytes`](Self::head_bytes) and [`large_body`](Self::large_body) were; `None` when that
+    /// is no message.
+    #[must_use]
+    pub fn from_stored(head: &[u8], large_body: Option<Vec<u8>>) -> Option<Self> {
+        let message = Self {
+            bytes: Arc::from(head),
+            large_body: large_body.map(Arc::new),
+        };
+        message.is_well_formed().then_some(message)
+    }
+
+    fn is_well_formed(&self) -> bool {
+        let Some((prefix, rest)) = self.bytes.split_first_chunk::<PREFIX_BYTES>() else {
+            return false;
+        };
+        let (address_len, properties_len) = (self.address_len(), self.properties_len());
+        if rest.len() < address_len + properties_len {
+            return false;
+        }
+        let (address, rest) = rest.split_at(address_len);
+        let (properties, small_body) = rest.split_at(properties_len);
+        let has_its_body = match &self.large_body {
+            Some(body) => small_body.is_empty() && body.len() > SMALL_BODY_BYTES_MAX,
+            None => small_body.len() <= SMALL_BODY_BYTES_MAX,
+        };
+        let Ok(properties) = Properties::check(properties) else {
+            return false;
+        };
+        let mut expected = [0; PREFIX_BYTES];
+        write_prefix(&mut expected, address_len, &properties);
+        has_its_body && is_address(address) && *prefix == expected
+    }
+}
+
+/// Whether it is two shortstrs and nothing else.
+fn is_address(bytes: &[u8]) -> bool {
+    let shortstr_len = |bytes: &[u8]| bytes.first().map(|len| 1 + usize::from(*len));
+    shortstr_len(bytes).is_some_and(|exchange| {
+        exchange <= bytes.len()
+            && shortstr_len(&bytes[exchange..]) == Some(bytes.len() - exchange)
+    })
+}
+
 impl Debug for Message {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
@@ -351,4 +402,41 @@ fn put_shortstr<'t>(to: &'t mut [u8], text: &[u8]) -> &'t mut [u8] {
     to_text[0] = u8::try_from(text.len()).unwrap_or(u8::MAX);
     to_text[1..].copy_from_slice(text);
     rest
+}
+
+#[cfg(test)]
+mod stored_tests {
+    use super::*;
+
+    fn sample(body_len: usize) -> Message {
+        let properties = Properties::check(&[0x10, 0, 2]).expect("delivery mode 2");
+        Message::with_body(b"logs", b"a.b", &properties, vec![7; body_len])
+    }
+
+    #[test]
+    fn what_was_stored_comes_back_equal() {
+        for len in [0, 5, SMALL_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX + 1] {
+            let message = sample(len);
+            let body = message.large_body().map(|body| body.to_vec());
+            assert_eq!(Message::from_stored(message.head_bytes(), body), Some(message));
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let message = sample(5);
+        let head = message.head_bytes();
+        for len in 0..head.len() - 5 {
+            assert_eq!(Message::from_stored(&head[..len], None), None, "{len} bytes");
+        }
+        for at in 0..PREFIX_BYTES {
+            let mut damaged = head.to_vec();
+            damaged[at] ^= 0x40;
+            assert_eq!(Message::from_stored(&damaged, None), None, "byte {at}");
+        }
+        assert_eq!(Message::from_stored(head, Some(vec![0; 5000])), None, "two bodies");
+        let large = sample(5000);
+        let cut = large.large_body().map(|body| body[..10].to_vec());
+        assert_eq!(Message::from_stored(large.head_bytes(), cut), None, "a large body that is small");
+    }
 }

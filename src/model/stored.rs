@@ -17,7 +17,7 @@ pub struct Row {
     pub message: Message,
 }
 
-/// What a batch does to one lane.
+/// What a batch does to one lane: first the inserts, then the removes, which may name rows inserted just before.
 #[derive(Clone, Debug)]
 pub struct LaneChange {
     /// The lane; made on first use.

@@ -3,8 +3,18 @@
 //! A store keeps what it is given, all of a batch or none, and knows nothing of AMQP. `writer` forms the batches (group
 //! commit); `memory` and `sqlite` implement the port; `contract` is the suite that every implementation passes.
 
+#[cfg(test)]
+mod contract;
+pub mod memory;
+pub mod sqlite;
+pub mod writer;
+
 pub use crate::model::stored::{LaneChange, LaneState, PositionRange, Row};
-use crate::model::{Lane, Name, QueueId};
+use crate::model::{Lane, Name, Position, QueueId};
+
+/// The highest position that every store can keep: 40 bits. A queue whose lane comes near it goes on in the next
+/// generation.
+pub const POSITION_MAX: Position = Position((1 << 40) - 1);
 
 /// Numbers batches; rises by one per batch, also across restarts. Stored in the batch's own transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -210,6 +220,22 @@ pub enum StoreError {
     Read(String),
 }
 
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unusable(text) => write!(f, "the store cannot be used: {text}"),
+            Self::Locked { pid: Some(pid) } => write!(f, "the data directory is held by process {pid}"),
+            Self::Locked { pid: None } => f.write_str("the data directory is held by another process"),
+            Self::NewerSchema { found, known } => {
+                write!(f, "written by a newer version: its schema is {found}, the newest known here is {known}")
+            }
+            Self::Read(text) => write!(f, "reading the store failed: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
 /// The writing side: blocking, owned by the writer's thread.
 pub trait Store: Send + 'static {
     /// Reads topology and lanes, and notes that a process has begun (`boot` rises, `clean` is cleared).
@@ -217,6 +243,10 @@ pub trait Store: Send + 'static {
 
     /// Makes all of a batch durable, or none of it. A batch whose number is already stored is `Committed`.
     fn commit(&mut self, batch: &Batch) -> CommitOutcome;
+
+    /// After [`CommitOutcome::Unknown`]: lets go of everything, opens again, makes sure that what is found is flushed,
+    /// and returns the number of the last batch found.
+    fn reopen(&mut self) -> Result<BatchNo, StoreError>;
 
     /// A reader of its own, for another thread.
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;

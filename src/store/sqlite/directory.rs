@@ -1,0 +1,49 @@
+//! The data directory, and that only one process at a time has it.
+
+use crate::store::StoreError;
+use std::fs::{File, OpenOptions, TryLockError, create_dir_all};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const DATABASE_FILE: &str = "prontomq.sqlite3";
+const LOCK_FILE: &str = "prontomq.lock";
+
+/// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
+/// the file only tells people who holds it.
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    pub(super) fn hold(path: &Path) -> Result<Self, StoreError> {
+        let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
+        create_dir_all(path).map_err(unusable)?;
+        let mut options = OpenOptions::new();
+        let mut lock =
+            options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { pid: holder(&mut lock) }),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        sign(&mut lock).map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE_FILE)
+    }
+}
+
+fn sign(lock: &mut File) -> std::io::Result<()> {
+    lock.set_len(0)?;
+    lock.seek(SeekFrom::Start(0))?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

@@ -1,0 +1,184 @@
+//! Which number each lane has in the file, and which numbers are free.
+
+use crate::model::{Lane, Position, QueueId};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+
+/// Bits of a row's key that hold the position; the 23 above hold the lane's number.
+const POSITION_BITS: u32 = 40;
+
+/// The highest lane number.
+const NUMBER_MAX: u32 = (1 << 23) - 1;
+
+/// A lane's number in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LaneNumber(pub(super) u32);
+
+impl LaneNumber {
+    /// The key of a row.
+    pub(super) fn key(self, position: Position) -> i64 {
+        debug_assert!(position <= crate::store::POSITION_MAX, "a queue changes its lane before positions run out");
+        (i64::from(self.0) << POSITION_BITS) | position.0.min(crate::store::POSITION_MAX.0).cast_signed()
+    }
+
+    /// The keys of all rows it can have.
+    pub(super) fn keys(self) -> RangeInclusive<i64> {
+        self.key(Position(0))..=self.key(crate::store::POSITION_MAX)
+    }
+}
+
+/// The position in a row's key.
+pub(super) fn position_of(key: i64) -> Position {
+    Position(key.cast_unsigned() & crate::store::POSITION_MAX.0)
+}
+
+/// The lanes of the file, as the writer knows them. What a transaction changes here is undone with it.
+#[derive(Default)]
+pub(super) struct Lanes {
+    numbers: BTreeMap<Lane, LaneNumber>,
+    /// Dropped, with rows left to erase.
+    erasing: VecDeque<LaneNumber>,
+    /// Numbers below `next` that nobody has.
+    free: Vec<RangeInclusive<u32>>,
+    next: u32,
+    added: Vec<Lane>,
+    dropped: Vec<(Lane, LaneNumber)>,
+}
+
+impl Lanes {
+    /// Takes a lane found in the file; numbers rise from call to call.
+    pub(super) fn found(&mut self, number: LaneNumber, lane: Option<Lane>) {
+        if number.0 > self.next {
+            self.free.push(self.next..=number.0 - 1);
+        }
+        self.next = number.0 + 1;
+        match lane {
+            Some(lane) => {
+                self.numbers.insert(lane, number);
+            }
+            None => self.erasing.push_back(number),
+        }
+    }
+
+    pub(super) fn get(&self, lane: Lane) -> Option<LaneNumber> {
+        self.numbers.get(&lane).copied()
+    }
+
+    /// Gives a new lane a number; none when all are taken.
+    pub(super) fn add(&mut self, lane: Lane) -> Option<LaneNumber> {
+        let number = self.take_number()?;
+        self.numbers.insert(lane, number);
+        self.added.push(lane);
+        Some(number)
+    }
+
+    fn take_number(&mut self) -> Option<LaneNumber> {
+        if let Some(range) = self.free.pop() {
+            let (first, last) = range.into_inner();
+            if first < last {
+                self.free.push(first + 1..=last);
+            }
+            return Some(LaneNumber(first));
+        }
+        let number = self.next;
+        self.next += u32::from(number <= NUMBER_MAX);
+        (number <= NUMBER_MAX).then_some(LaneNumber(number))
+    }
+
+    /// Forgets a lane and returns the number whose rows are to be erased.
+    pub(super) fn drop_lane(&mut self, lane: Lane) -> Option<LaneNumber> {
+        let number = self.numbers.remove(&lane)?;
+        self.dropped.push((lane, number));
+        Some(number)
+    }
+
+    pub(super) fn of_queue(&self, queue: QueueId) -> Vec<Lane> {
+        let first = Lane { queue, level: 0, generation: 0 };
+        let last = Lane { queue, level: u8::MAX, generation: u32::MAX };
+        self.numbers.range(first..=last).map(|(lane, _)| *lane).collect()
+    }
+
+    /// The transaction is committed.
+    pub(super) fn committed(&mut self) {
+        self.added.clear();
+        self.erasing.extend(self.dropped.drain(..).map(|(_, number)| number));
+    }
+
+    /// The transaction is rolled back.
+    pub(super) fn rolled_back(&mut self) {
+        // First what was dropped, since that may be a lane added just before.
+        self.numbers.extend(self.dropped.drain(..));
+        for lane in self.added.drain(..) {
+            if let Some(number) = self.numbers.remove(&lane) {
+                self.free.push(number.0..=number.0);
+            }
+        }
+    }
+
+    pub(super) fn next_to_erase(&self) -> Option<LaneNumber> {
+        self.erasing.front().copied()
+    }
+
+    /// Nothing of the lane that was next is left: its number is free.
+    pub(super) fn erased(&mut self) {
+        if let Some(number) = self.erasing.pop_front() {
+            self.free.push(number.0..=number.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(queue: u64) -> Lane {
+        Lane { queue: QueueId(queue), level: 0, generation: 0 }
+    }
+
+    #[test]
+    fn gaps_found_in_the_file_are_filled_first() {
+        let mut lanes = Lanes::default();
+        lanes.found(LaneNumber(1), Some(lane(1)));
+        lanes.found(LaneNumber(4), None);
+        let mut given: Vec<_> = (10..14).map(|queue| lanes.add(lane(queue)).unwrap().0).collect();
+        given.sort_unstable();
+        assert_eq!(given, [0, 2, 3, 5]);
+    }
+
+    #[test]
+    fn a_number_is_given_again_only_after_its_rows_are_erased() {
+        let mut lanes = Lanes::default();
+        let first = lanes.add(lane(1)).unwrap();
+        lanes.committed();
+        lanes.drop_lane(lane(1));
+        lanes.committed();
+        assert_ne!(lanes.add(lane(1)).unwrap(), first);
+        assert_eq!(lanes.next_to_erase(), Some(first));
+        lanes.erased();
+        assert_eq!(lanes.add(lane(2)).unwrap(), first);
+    }
+
+    #[test]
+    fn a_rollback_forgets_lanes_and_keeps_dropped_ones() {
+        let mut lanes = Lanes::default();
+        let kept = lanes.add(lane(1)).unwrap();
+        lanes.committed();
+        lanes.drop_lane(lane(1));
+        let lost = lanes.add(lane(2)).unwrap();
+        lanes.drop_lane(lane(2));
+        lanes.rolled_back();
+        assert_eq!((lanes.get(lane(1)), lanes.get(lane(2))), (Some(kept), None));
+        assert_eq!(lanes.add(lane(3)), Some(lost));
+        assert_eq!(lanes.next_to_erase(), None);
+    }
+
+    #[test]
+    fn numbers_run_out_at_23_bits() {
+        let mut lanes = Lanes::default();
+        lanes.found(LaneNumber(NUMBER_MAX - 1), Some(lane(1)));
+        lanes.free.clear();
+        assert_eq!(lanes.add(lane(2)), Some(LaneNumber(NUMBER_MAX)));
+        assert_eq!(lanes.add(lane(3)), None);
+        assert!(LaneNumber(NUMBER_MAX).key(crate::store::POSITION_MAX) == i64::MAX);
+    }
+}

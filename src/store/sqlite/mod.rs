@@ -1,0 +1,151 @@
+//! The store in one SQLite file.
+//!
+//! sqlx opens and migrates the file and reads topology and lanes at start; from then on the writer's connection is
+//! held as a raw handle with prepared statements (`raw`), and readers have connections of their own.
+
+mod commit;
+mod directory;
+mod lanes;
+mod opening;
+mod raw;
+mod reader;
+mod topology;
+
+use super::{Batch, BatchNo, CommitOutcome, Recovered, Store, StoreError, StoreReader};
+use directory::Directory;
+use lanes::Lanes;
+use opening::{block_on, connect, migrate, unusable};
+use raw::RawConnection;
+use reader::SqliteReader;
+use sqlx::{Connection, Row, SqliteConnection};
+use std::path::PathBuf;
+
+/// Where the file is and what it may cost.
+#[derive(Clone, Debug)]
+pub struct SqliteSettings {
+    /// The data directory: made when missing, held by one process at a time.
+    pub directory: PathBuf,
+    /// Memory for pages on the writer's connection.
+    pub cache_bytes: usize,
+}
+
+impl SqliteSettings {
+    /// A directory with the default cache of 16 MiB.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), cache_bytes: 16 << 20 }
+    }
+}
+
+/// The writing side of a SQLite file.
+pub struct SqliteStore {
+    /// None after reopening failed.
+    connection: Option<RawConnection>,
+    lanes: Lanes,
+    last: BatchNo,
+    cache_bytes: usize,
+    directory: Directory,
+}
+
+impl SqliteStore {
+    /// Takes the directory, opens or makes the file and brings it to the newest schema. May be called on any thread;
+    /// it blocks.
+    pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
+        let directory = Directory::hold(&settings.directory)?;
+        let (file, cache_bytes) = (directory.database(), settings.cache_bytes);
+        let connection = block_on(async {
+            let mut connection = connect(&file, cache_bytes).await?;
+            migrate(&mut connection).await?;
+            Ok(connection)
+        })?;
+        let mut store =
+            Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, directory };
+        store.adopt(connection)?;
+        Ok(store)
+    }
+
+    /// Reads what the writer has to know, and holds the connection.
+    fn adopt(&mut self, mut connection: SqliteConnection) -> Result<(), StoreError> {
+        let known = block_on(async {
+            let last = topology::read_state(&mut connection).await?.batch_no;
+            let (_, lanes) = topology::read_lanes(&mut connection).await?;
+            Ok::<_, sqlx::Error>((last, lanes))
+        });
+        (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
+        self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
+        Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
+        let recovered = block_on(async {
+            let (mut recovered, lanes) = topology::read(&mut connection).await?;
+            sqlx::query("UPDATE state SET boot = boot + 1, clean = 0").execute(&mut connection).await?;
+            recovered.boot += 1;
+            Ok::<_, sqlx::Error>((recovered, lanes))
+        });
+        self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
+        let (recovered, lanes) = recovered.map_err(|error| StoreError::Read(error.to_string()))?;
+        self.last = recovered.batch_no;
+        self.lanes = lanes;
+        Ok(recovered)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> CommitOutcome {
+        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(not_open().to_string()) };
+        if batch.batch_no <= self.last {
+            return CommitOutcome::Committed;
+        }
+        let outcome = connection.with(|connection| commit::commit(connection, &mut self.lanes, batch));
+        if outcome == CommitOutcome::Committed {
+            self.last = batch.batch_no;
+        }
+        outcome
+    }
+
+    fn reopen(&mut self) -> Result<BatchNo, StoreError> {
+        self.connection = None;
+        let (file, cache_bytes) = (self.directory.database(), self.cache_bytes);
+        let connection = block_on(async {
+            let mut connection = connect(&file, cache_bytes).await?;
+            checkpoint(&mut connection).await?;
+            Ok(connection)
+        })?;
+        self.adopt(connection)?;
+        Ok(self.last)
+    }
+
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(SqliteReader::open(&self.directory.database())?))
+    }
+
+    fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
+        let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        connection
+            .with(|connection| commit::erase(connection, &mut self.lanes, rows))
+            .map_err(|error| StoreError::Unusable(error.to_string()))
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
+        block_on(async {
+            sqlx::query("UPDATE state SET clean = 1").execute(&mut connection).await?;
+            // The last connection to close moves the log into the file.
+            connection.close().await
+        })
+        .map_err(|error| unusable(&error))
+    }
+}
+
+fn not_open() -> StoreError {
+    StoreError::Unusable("the file is not open".into())
+}
+
+/// Moves the whole log into the file. After a flush that failed this is what makes the log's pages safe: the system
+/// may hold them for clean although they never reached the disk, and only writing them anew flushes them truly.
+async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await;
+    let is_busy = row.and_then(|row| row.try_get::<bool, _>(0)).map_err(|error| unusable(&error))?;
+    if is_busy { Err(StoreError::Unusable("the log is in use".into())) } else { Ok(()) }
+}

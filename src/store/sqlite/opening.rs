@@ -1,0 +1,84 @@
+//! Opening and migrating the file, through sqlx.
+
+use crate::store::StoreError;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// The newest schema this binary knows; each has its script.
+const SCHEMAS: [(&str, &str); 1] = [("first", include_str!("schema_1.sql"))];
+
+const PAGE_BYTES: u32 = 16_384;
+
+/// How much of the write-ahead log is left in place after a checkpoint.
+const WAL_BYTES_KEPT: u32 = 64 << 20;
+
+/// Pages in the write-ahead log before the writer moves them into the file.
+const CHECKPOINT_PAGES: u32 = 1_000;
+
+/// Only reopening ever meets another connection's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
+/// hence the thread.
+pub(super) fn block_on<F>(future: F) -> F::Output
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime without drivers needs no resources").block_on(future)
+    };
+    thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+pub(super) async fn connect(file: &Path, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .page_size(PAGE_BYTES)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("cache_size", format!("-{}", cache_bytes / 1024))
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+        .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
+        .pragma("temp_store", "MEMORY")
+        .pragma("mmap_size", "0")
+        .thread_name(|_| "pronto-sqlite".into());
+    SqliteConnection::connect_with(&options).await.map_err(|error| unusable(&error))
+}
+
+/// Brings the file to the newest schema; refuses one that is newer.
+pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let known = SCHEMAS.len() as i64;
+    let found = schema_of(connection).await.map_err(|error| unusable(&error))?;
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    let migrations = SCHEMAS.into_iter().zip(1..).map(|((name, script), version)| {
+        Migration::new(version, name.into(), MigrationType::Simple, script.into_sql_str(), false)
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    migrator.run_direct(None, connection, false).await.map_err(|error| StoreError::Unusable(error.to_string()))
+}
+
+async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    let is_new = sqlx::query(tables).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0;
+    if is_new {
+        return Ok(0);
+    }
+    let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
+    sqlx::query(newest).fetch_one(connection).await?.try_get(0)
+}
+
+pub(super) fn unusable(error: &sqlx::Error) -> StoreError {
+    StoreError::Unusable(error.to_string())
+}

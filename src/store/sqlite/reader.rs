@@ -1,0 +1,109 @@
+//! Reading rows back, on a connection of its own: a read sees one moment, and says which.
+
+use super::lanes::{LaneNumber, position_of};
+use super::opening::{block_on, connect};
+use super::raw::RawConnection;
+use crate::model::{Lane, Message, Position, WallMillis};
+use crate::store::{BatchNo, Loaded, PositionRange, Row, StoreError, StoreReader};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+
+/// A reader's cache: ranges are read once.
+const CACHE_BYTES: usize = 2 << 20;
+
+pub(super) struct SqliteReader(RawConnection);
+
+impl SqliteReader {
+    pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
+        let connection = block_on(connect(file, CACHE_BYTES))?;
+        let raw = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
+        raw.with(|connection| connection.execute_batch("PRAGMA query_only = 1")).map_err(|error| failed(&error))?;
+        Ok(Self(raw))
+    }
+}
+
+impl StoreReader for SqliteReader {
+    fn load(
+        &mut self,
+        lane: Lane,
+        range: PositionRange,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Loaded, StoreError> {
+        self.0.with(|connection| {
+            // Dropping it ends the read; there is nothing to roll back.
+            let transaction = connection.unchecked_transaction().map_err(|error| failed(&error))?;
+            load(&transaction, lane, range, rows_max, bytes_max)
+        })
+    }
+}
+
+fn failed(error: &rusqlite::Error) -> StoreError {
+    StoreError::Read(error.to_string())
+}
+
+fn load(
+    connection: &Connection,
+    lane: Lane,
+    range: PositionRange,
+    rows_max: usize,
+    bytes_max: usize,
+) -> Result<Loaded, StoreError> {
+    let as_of = as_of(connection).map_err(|error| failed(&error))?;
+    let mut loaded = Loaded { rows: Vec::new(), as_of };
+    if let Some(number) = number_of(connection, lane).map_err(|error| failed(&error))? {
+        read_rows(connection, number, range, rows_max, bytes_max, &mut loaded.rows)?;
+    }
+    Ok(loaded)
+}
+
+fn as_of(connection: &Connection) -> rusqlite::Result<BatchNo> {
+    let mut statement = connection.prepare_cached("SELECT batch_no FROM state")?;
+    statement.query_row([], |row| row.get::<_, i64>(0)).map(|number| BatchNo(number.cast_unsigned()))
+}
+
+fn number_of(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<LaneNumber>> {
+    let statement = "SELECT number FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
+    connection
+        .prepare_cached(statement)?
+        .query_row(params![lane.queue.0.cast_signed(), lane.level, lane.generation], |row| row.get(0).map(LaneNumber))
+        .optional()
+}
+
+fn read_rows(
+    connection: &Connection,
+    number: LaneNumber,
+    range: PositionRange,
+    rows_max: usize,
+    bytes_max: usize,
+    found: &mut Vec<Row>,
+) -> Result<(), StoreError> {
+    let statement = "SELECT id, redelivered, expires_at, head, body FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
+    let mut statement = connection.prepare_cached(statement).map_err(|error| failed(&error))?;
+    let keys = params![number.key(range.from), number.key(range.to)];
+    let mut rows = statement.query(keys).map_err(|error| failed(&error))?;
+    let mut bytes = 0;
+    while found.len() < rows_max.max(1)
+        && bytes < bytes_max.max(1)
+        && let Some(row) = rows.next().map_err(|error| failed(&error))?
+    {
+        let row = row_from(row)?;
+        bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
+        found.push(row);
+    }
+    Ok(())
+}
+
+fn row_from(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
+    let fields = || -> rusqlite::Result<(Position, bool, Option<i64>)> {
+        Ok((position_of(row.get(0)?), row.get(1)?, row.get(2)?))
+    };
+    let (position, redelivered, expires_at) = fields().map_err(|error| failed(&error))?;
+    let damaged = |what: String| StoreError::Read(format!("the row at position {} is damaged: {what}", position.0));
+    let head = row.get_ref(3).map_err(|error| failed(&error))?;
+    let head = head.as_blob().map_err(|error| damaged(error.to_string()))?;
+    let body: Option<Vec<u8>> = row.get(4).map_err(|error| failed(&error))?;
+    let message = Message::from_stored(head, body).ok_or_else(|| damaged("it is no message".into()))?;
+    let expires_at = expires_at.map(|at| WallMillis(at.cast_unsigned()));
+    Ok(Row { position, redelivered, expires_at, message })
+}

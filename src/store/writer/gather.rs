@@ -1,0 +1,156 @@
+//! How the next batch comes together: waiting, asking dirty sources, taking what they gave.
+
+use super::{
+    Inbox, LAST_PULL_PATIENCE, PULL_PATIENCE, PULL_ROUNDS_MAX, Shared, Source, Then, Writer, WriterSettings, address, guarded,
+};
+use crate::store::{Batch, BatchNo};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One batch, and whom to tell of it.
+pub(super) struct Gathered {
+    /// Nothing to write when only barriers were due.
+    pub(super) batch: Option<Batch>,
+    pub(super) tickets: Vec<(Arc<dyn Source>, u64)>,
+    pub(super) thens: Vec<Then>,
+    /// Rows and bytes as the contributions counted them.
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
+/// What is left of the limits of the batch to come.
+struct Room {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn left(inbox: &Inbox, settings: &WriterSettings) -> Self {
+        let mut room = Self { rows: settings.rows_max, bytes: settings.bytes_max };
+        for (_, contribution) in &inbox.contributions {
+            room.rows = room.rows.saturating_sub(contribution.rows);
+            room.bytes = room.bytes.saturating_sub(contribution.bytes);
+            if room.is_used_up() {
+                break;
+            }
+        }
+        room
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.rows == 0 || self.bytes == 0
+    }
+}
+
+impl Writer {
+    /// Waits for work and returns the next batch; `None` when it is time to stop.
+    pub(super) fn gather(&mut self) -> Option<Gathered> {
+        let shared = Arc::clone(&self.shared);
+        let mut inbox = shared.inbox();
+        inbox.busy = false;
+        let mut rounds = 0;
+        loop {
+            let has_work = !inbox.topology.is_empty() || !inbox.contributions.is_empty();
+            let is_waiting = !inbox.asked.is_empty() && !inbox.asked_too_long(PULL_PATIENCE);
+            if !inbox.dirty.is_empty() && rounds < PULL_ROUNDS_MAX && !is_waiting {
+                let room = Room::left(&inbox, &self.settings);
+                if !room.is_used_up() {
+                    rounds += 1;
+                    inbox = shared.pull(inbox, &room);
+                    continue;
+                }
+            }
+            if has_work && !is_waiting {
+                inbox.busy = true;
+                return Some(self.take(&mut inbox));
+            }
+            if has_work {
+                inbox = shared.sleep(inbox, Some(PULL_PATIENCE));
+                continue;
+            }
+            rounds = 0;
+            if !inbox.dirty.is_empty() {
+                if is_waiting {
+                    inbox = shared.sleep(inbox, Some(PULL_PATIENCE));
+                }
+                continue;
+            }
+            if !inbox.asked.is_empty() && inbox.asked_too_long(LAST_PULL_PATIENCE) {
+                // Whoever does not answer is waited for no longer; should it answer yet, that is taken all the same.
+                inbox.asked.clear();
+            }
+            if inbox.flushes > 0 && inbox.is_quiet() {
+                shared.settled.notify_all();
+            }
+            if inbox.stopping && inbox.is_quiet() {
+                return None;
+            }
+            if self.may_erase && inbox.asked.is_empty() {
+                drop(inbox);
+                self.erase();
+                inbox = shared.inbox();
+                continue;
+            }
+            let limit = (!inbox.asked.is_empty()).then_some(LAST_PULL_PATIENCE);
+            inbox = shared.sleep(inbox, limit);
+        }
+    }
+
+}
+
+impl Shared {
+    /// Sleeps until something is submitted, or for `limit`.
+    fn sleep<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, limit: Option<Duration>) -> MutexGuard<'a, Inbox> {
+        inbox.asleep = true;
+        // While somebody was asked, further rows have to wait for the batch that is being gathered anyway.
+        self.idle.store(inbox.asked.is_empty(), Ordering::Release);
+        inbox = match limit {
+            Some(limit) => self.wake.wait_timeout(inbox, limit).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+        };
+        inbox.asleep = false;
+        self.idle.store(false, Ordering::Release);
+        inbox
+    }
+
+    /// Asks dirty sources in rotation, each for its share of what is left. The lock is released for it.
+    fn pull<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, room: &Room) -> MutexGuard<'a, Inbox> {
+        let count = inbox.dirty.len().min(room.rows);
+        let sources: Vec<_> = inbox.dirty.drain(..count).collect();
+        inbox.asked.extend(sources.iter().map(address));
+        inbox.asked_at = Some(Instant::now());
+        drop(inbox);
+        let (rows, bytes) = ((room.rows / count).max(1), (room.bytes / count).max(1));
+        for source in sources {
+            guarded("pull", || source.pull(rows, bytes));
+        }
+        self.inbox()
+    }
+}
+
+impl Writer {
+    /// Takes topology, then contributions up to the limits (one at least), then the barriers that this satisfies.
+    fn take(&self, inbox: &mut Inbox) -> Gathered {
+        let batch_no = BatchNo(self.last.0 + 1);
+        let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
+        let mut gathered = Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), rows: 0, bytes: 0 };
+        while gathered.rows < self.settings.rows_max && gathered.bytes < self.settings.bytes_max {
+            let Some((source, contribution)) = inbox.contributions.pop_front() else { break };
+            inbox.taken += 1;
+            gathered.rows += contribution.rows;
+            gathered.bytes += contribution.bytes;
+            batch.lanes.extend(contribution.lanes);
+            batch.drop_lanes.extend(contribution.drop_lanes);
+            gathered.tickets.push((source, contribution.ticket));
+        }
+        let taken = inbox.taken;
+        while let Some(item) = inbox.topology.pop_front_if(|item| !item.changes.is_empty() || item.after <= taken) {
+            batch.topology.extend(item.changes);
+            gathered.thens.push(item.then);
+        }
+        let empty = batch.topology.is_empty() && batch.lanes.is_empty() && batch.drop_lanes.is_empty();
+        gathered.batch = (!empty).then_some(batch);
+        gathered
+    }
+}

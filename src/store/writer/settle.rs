@@ -1,0 +1,158 @@
+//! What happens to one batch until its outcome is known: tried again, looked up, or given up for good.
+
+use super::stats::BatchSize;
+use super::{Shared, WriterState};
+use crate::store::{Batch, BatchNo, CommitOutcome, Store, StoreError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The first pause before a batch is tried again; doubled each time.
+const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
+
+/// The longest such pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often one batch may end in an unknown outcome, or reopening fail, before the store counts as failed.
+const UNKNOWN_MAX: u32 = 8;
+
+/// What to do after one try.
+enum Verdict {
+    Durable,
+    Again(String),
+    LookUp(String),
+    Failed(String),
+}
+
+/// Owns the store; once failed it has none.
+pub(super) struct Settler {
+    store: Option<Box<dyn Store>>,
+    shared: Arc<Shared>,
+}
+
+impl Settler {
+    pub(super) fn new(store: Box<dyn Store>, shared: Arc<Shared>) -> Self {
+        Self { store: Some(store), shared }
+    }
+
+    /// Commits a batch, however often it takes; whether it is durable. `rows` are inserted and removed ones together.
+    pub(super) fn settle(&mut self, batch: &Batch, rows: usize, bytes: usize) -> bool {
+        let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
+        let size = BatchSize {
+            inserted: inserted as u64,
+            removed: rows.saturating_sub(inserted) as u64,
+            bytes: bytes as u64,
+        };
+        let mut pause = RETRY_PAUSE_FIRST;
+        let mut unknown = 0;
+        let mut said = false;
+        loop {
+            let began = Instant::now();
+            let mut verdict = self.commit_once(batch);
+            if let Verdict::LookUp(error) = verdict {
+                unknown += 1;
+                verdict = self.look_up(batch.batch_no, error, unknown);
+            }
+            match verdict {
+                Verdict::Durable => {
+                    self.shared.stats().committed(&size, began.elapsed());
+                    if said {
+                        tracing::info!(batch_no = batch.batch_no.0, "the store commits again");
+                    }
+                    return true;
+                }
+                Verdict::Again(error) | Verdict::LookUp(error) => {
+                    if !said {
+                        tracing::warn!(batch_no = batch.batch_no.0, error, "a commit failed and is tried again");
+                        said = true;
+                    }
+                    let mut stats = self.shared.stats();
+                    stats.retries += 1;
+                    stats.failed(WriterState::Retrying, error.clone());
+                    drop(stats);
+                    if !self.pause(pause) {
+                        return self.fail(format!("stopped while a commit kept failing: {error}"));
+                    }
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+                Verdict::Failed(error) => return self.fail(error),
+            }
+        }
+    }
+
+    fn commit_once(&mut self, batch: &Batch) -> Verdict {
+        let Some(store) = self.store.as_mut() else { return Verdict::Failed("the store has failed".into()) };
+        match catch_unwind(AssertUnwindSafe(|| store.commit(batch))) {
+            Ok(CommitOutcome::Committed) => Verdict::Durable,
+            Ok(CommitOutcome::NotCommitted(error)) => Verdict::Again(error),
+            Ok(CommitOutcome::Unknown(error)) => Verdict::LookUp(error),
+            Ok(CommitOutcome::Fenced) => Verdict::Failed("another home owns the store".into()),
+            Ok(CommitOutcome::Fatal(error)) => Verdict::Failed(error),
+            Err(_) => Verdict::Failed("the store panicked".into()),
+        }
+    }
+
+    /// Reopens the store to learn what became of a batch.
+    fn look_up(&mut self, batch_no: BatchNo, error: String, attempt: u32) -> Verdict {
+        let Some(store) = self.store.as_mut() else { return Verdict::Failed(error) };
+        tracing::warn!(batch_no = batch_no.0, error, attempt, "the outcome of a commit is unknown: reopening the store");
+        let found = catch_unwind(AssertUnwindSafe(|| store.reopen()));
+        match found {
+            Ok(Ok(last)) if last >= batch_no => Verdict::Durable,
+            _ if attempt >= UNKNOWN_MAX => Verdict::Failed(format!("given up after {attempt} attempts: {error}")),
+            Ok(Ok(_)) => Verdict::Again(error),
+            Ok(Err(reopening)) => Verdict::Again(format!("{error}; reopening: {reopening}")),
+            Err(_) => Verdict::Failed(format!("the store panicked while reopening after: {error}")),
+        }
+    }
+
+    /// Gives the store up: nothing becomes durable from here on.
+    fn fail(&mut self, error: String) -> bool {
+        if let Some(store) = self.store.take() {
+            tracing::error!(error, "the store has failed: nothing is confirmed any more");
+            self.shared.stats().failed(WriterState::Failed, error);
+            if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
+                tracing::error!("the store panicked while it was given up");
+            }
+        }
+        false
+    }
+
+    /// Waits before the next try; `false` when the writer is to stop.
+    fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut inbox = self.shared.inbox();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if inbox.stopping || left.is_zero() {
+                return !inbox.stopping;
+            }
+            inbox.asleep = true;
+            inbox = self.shared.wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+            inbox.asleep = false;
+        }
+    }
+
+    /// Erases a slice of what was dropped; whether more is left.
+    pub(super) fn erase(&mut self, rows: usize) -> bool {
+        let Some(store) = self.store.as_mut() else { return false };
+        match catch_unwind(AssertUnwindSafe(|| store.erase(rows))) {
+            Ok(Ok(more)) => more,
+            Ok(Err(error)) => {
+                // Nothing depends on it: the next drop begins anew.
+                tracing::warn!(%error, "rows of dropped queues could not be erased");
+                false
+            }
+            Err(_) => {
+                self.fail("the store panicked while erasing".into());
+                false
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+        let failed = || StoreError::Unusable("the store has failed".into());
+        let store = self.store.take().ok_or_else(failed)?;
+        catch_unwind(AssertUnwindSafe(|| store.close())).unwrap_or_else(|_| Err(failed()))
+    }
+}

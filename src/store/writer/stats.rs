@@ -1,0 +1,68 @@
+//! What the writer has done so far, for metrics and for people.
+
+use std::time::Duration;
+
+/// Upper bounds of the buckets of commit times, in seconds; one more bucket takes the rest.
+pub const COMMIT_SECONDS_BOUNDS: [f64; 12] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriterState {
+    /// Commits succeed.
+    #[default]
+    Ok,
+    /// A batch is being tried again; nothing is confirmed meanwhile.
+    Retrying,
+    /// The store has failed for good: nothing becomes durable any more.
+    Failed,
+}
+
+/// Counters since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WriterStats {
+    /// Batches made durable.
+    pub batches: u64,
+    /// Rows inserted by them.
+    pub rows_inserted: u64,
+    /// Rows removed by them.
+    pub rows_removed: u64,
+    /// Bytes of the rows inserted.
+    pub bytes: u64,
+    /// Seconds spent in commits that succeeded.
+    pub commit_seconds: f64,
+    /// How many of them lasted how long; see [`COMMIT_SECONDS_BOUNDS`].
+    pub commit_buckets: [u64; COMMIT_SECONDS_BOUNDS.len() + 1],
+    /// Commits tried again.
+    pub retries: u64,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+    /// How the store is now.
+    pub state: WriterState,
+}
+
+/// The size of one batch.
+pub(super) struct BatchSize {
+    pub(super) inserted: u64,
+    pub(super) removed: u64,
+    pub(super) bytes: u64,
+}
+
+impl WriterStats {
+    pub(super) fn committed(&mut self, size: &BatchSize, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = COMMIT_SECONDS_BOUNDS.partition_point(|bound| *bound < seconds);
+        self.batches += 1;
+        self.rows_inserted += size.inserted;
+        self.rows_removed += size.removed;
+        self.bytes += size.bytes;
+        self.commit_seconds += seconds;
+        self.commit_buckets[bucket] += 1;
+        self.state = WriterState::Ok;
+    }
+
+    pub(super) fn failed(&mut self, state: WriterState, error: String) {
+        self.state = state;
+        self.last_error = Some(error);
+    }
+}
