@@ -1,1 +1,4 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
+
+pub mod model;
+pub mod wire;

@@ -1,0 +1,336 @@
+//! A message as it was published: address, properties and body, shared by every queue that holds it.
+//!
+//! Where it lies in a queue and who holds it is not here; that is the queue's.
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::wire::properties::Properties;
+use crate::wire::writer::{Content, SHORTSTR_BYTES_MAX};
+
+/// Bodies up to this many bytes lie in the same allocation as address and properties; larger ones in their own, so that
+/// they are copied only once and shared by a message's re-addressed copies.
+pub const SMALL_BODY_BYTES_MAX: usize = 4096;
+
+/// The layout of the allocation: this prefix, exchange and routing key as shortstrs, properties, small body.
+const PREFIX_BYTES: usize = 16;
+const FLAGS: usize = 0;
+const PRIORITY: usize = 1;
+const ADDRESS_LEN: usize = 2;
+const PROPERTIES_LEN: usize = 4;
+const EXPIRATION: usize = 8;
+
+const PERSISTENT: u8 = 1;
+const HAS_HEADERS: u8 = 2;
+
+/// Stands for "no expiration"; no valid one comes near.
+const NEVER: u64 = u64::MAX;
+
+/// The two reference counts before the bytes of an `Arc`.
+const ARC_BYTES: usize = 16;
+/// A vector's pointer, length and capacity, inside its `Arc`.
+const VEC_BYTES: usize = 24;
+
+/// New allocations are copied from here and then filled in place: one allocation from several slices without `unsafe`.
+static ZEROS: [u8; 5120] = [0; 5120];
+
+/// An immutable message; a clone shares it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    bytes: Arc<[u8]>,
+    large_body: Option<Arc<Vec<u8>>>,
+}
+
+impl Message {
+    /// Copies a message out of a read buffer. The properties are kept in canonical form; an expiration that is no number
+    /// counts as none, since a publisher's is refused before.
+    ///
+    /// # Panics
+    /// When exchange or routing key are longer than a shortstr (255 bytes).
+    #[must_use]
+    pub fn new(
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: &Properties<'_>,
+        body: &[u8],
+    ) -> Self {
+        if body.len() > SMALL_BODY_BYTES_MAX {
+            return Self::with_large_body(
+                exchange,
+                routing_key,
+                properties,
+                Some(Arc::new(body.to_vec())),
+            );
+        }
+        with_canonical(properties, |properties| Self {
+            bytes: pack(exchange, routing_key, properties, body),
+            large_body: None,
+        })
+    }
+
+    /// Takes a body that was gathered in a buffer of its own; a large one is kept without copying.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn with_body(
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: &Properties<'_>,
+        body: Vec<u8>,
+    ) -> Self {
+        if body.len() <= SMALL_BODY_BYTES_MAX {
+            return Self::new(exchange, routing_key, properties, &body);
+        }
+        Self::with_large_body(exchange, routing_key, properties, Some(Arc::new(body)))
+    }
+
+    /// The same body under another address and with other properties, as dead-lettering needs it.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn with_address(
+        &self,
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: &Properties<'_>,
+    ) -> Self {
+        match &self.large_body {
+            Some(body) => {
+                Self::with_large_body(exchange, routing_key, properties, Some(Arc::clone(body)))
+            }
+            None => Self::new(exchange, routing_key, properties, self.body()),
+        }
+    }
+
+    fn with_large_body(
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: &Properties<'_>,
+        large_body: Option<Arc<Vec<u8>>>,
+    ) -> Self {
+        with_canonical(properties, |properties| Self {
+            bytes: pack(exchange, routing_key, properties, &[]),
+            large_body,
+        })
+    }
+
+    /// The exchange it was published to; empty for the default exchange.
+    #[must_use]
+    pub fn exchange(&self) -> &[u8] {
+        let address = self.address();
+        &address[1..1 + usize::from(address[0])]
+    }
+
+    /// The key it was published with.
+    #[must_use]
+    pub fn routing_key(&self) -> &[u8] {
+        let address = self.address();
+        &address[2 + usize::from(address[0])..]
+    }
+
+    /// Property flags and list, in canonical form.
+    #[must_use]
+    pub fn properties_raw(&self) -> &[u8] {
+        let start = PREFIX_BYTES + self.address_len();
+        &self.bytes[start..start + self.properties_len()]
+    }
+
+    /// The properties, ready to be read.
+    ///
+    /// # Panics
+    /// Never: they were checked when the message was made.
+    #[must_use]
+    pub fn properties(&self) -> Properties<'_> {
+        Properties::from_checked(self.properties_raw())
+            .expect("a message is made of checked properties")
+    }
+
+    /// The whole body.
+    #[must_use]
+    #[inline]
+    pub fn body(&self) -> &[u8] {
+        match &self.large_body {
+            Some(body) => body,
+            None => &self.bytes[PREFIX_BYTES + self.address_len() + self.properties_len()..],
+        }
+    }
+
+    /// The body where it has an allocation of its own, to be written without copying.
+    #[must_use]
+    pub fn large_body(&self) -> Option<&Arc<Vec<u8>>> {
+        self.large_body.as_ref()
+    }
+
+    /// The body's length in bytes.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.body().len()
+    }
+
+    /// The message as the frame writers take it.
+    #[must_use]
+    #[inline]
+    pub fn content(&self) -> Content<'_> {
+        let (address_len, properties_len) = (self.address_len(), self.properties_len());
+        let (address, rest) = self.bytes[PREFIX_BYTES..].split_at(address_len);
+        let (properties, small_body) = rest.split_at(properties_len);
+        let body = self
+            .large_body
+            .as_ref()
+            .map_or(small_body, |body| body.as_slice());
+        Content {
+            address,
+            properties,
+            body,
+        }
+    }
+
+    /// The priority; 0 where the publisher gave none.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.bytes[PRIORITY]
+    }
+
+    /// Whether its delivery mode is 2.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.bytes[FLAGS] & PERSISTENT != 0
+    }
+
+    /// Whether it has a headers table, if only an empty one.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.bytes[FLAGS] & HAS_HEADERS != 0
+    }
+
+    /// How long it may wait in a queue, counted from its arrival there.
+    #[must_use]
+    pub fn expiration(&self) -> Option<Duration> {
+        match u64::from_le_bytes(self.field(EXPIRATION)) {
+            NEVER => None,
+            ms => Some(Duration::from_millis(ms)),
+        }
+    }
+
+    /// What the message occupies in memory, for budgets; clones share it.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        let large = self
+            .large_body
+            .as_ref()
+            .map_or(0, |body| ARC_BYTES + VEC_BYTES + body.capacity());
+        ARC_BYTES + self.bytes.len() + large
+    }
+
+    fn address(&self) -> &[u8] {
+        &self.bytes[PREFIX_BYTES..PREFIX_BYTES + self.address_len()]
+    }
+
+    #[inline]
+    fn address_len(&self) -> usize {
+        usize::from(u16::from_le_bytes(self.field(ADDRESS_LEN)))
+    }
+
+    #[inline]
+    fn properties_len(&self) -> usize {
+        u32::from_le_bytes(self.field(PROPERTIES_LEN)) as usize
+    }
+
+    #[inline]
+    fn field<const N: usize>(&self, at: usize) -> [u8; N] {
+        *self.bytes[at..]
+            .first_chunk()
+            .expect("every message has the prefix")
+    }
+}
+
+impl Debug for Message {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("exchange", &String::from_utf8_lossy(self.exchange()))
+            .field("routing_key", &String::from_utf8_lossy(self.routing_key()))
+            .field("properties_bytes", &self.properties_len())
+            .field("body_bytes", &self.body_len())
+            .finish()
+    }
+}
+
+#[inline]
+fn with_canonical(
+    properties: &Properties<'_>,
+    make: impl FnOnce(&Properties<'_>) -> Message,
+) -> Message {
+    match properties.canonical() {
+        None => make(properties),
+        Some(raw) => {
+            make(&Properties::from_checked(&raw).expect("canonical properties are properties"))
+        }
+    }
+}
+
+fn pack(
+    exchange: &[u8],
+    routing_key: &[u8],
+    properties: &Properties<'_>,
+    body: &[u8],
+) -> Arc<[u8]> {
+    let address_len = 2 + exchange.len() + routing_key.len();
+    let len = PREFIX_BYTES + address_len + properties.raw().len() + body.len();
+    let mut bytes = zeroed(len);
+    let to = Arc::get_mut(&mut bytes).expect("nobody else has seen the new allocation");
+
+    let (prefix, to) = to.split_at_mut(PREFIX_BYTES);
+    write_prefix(prefix, address_len, properties);
+    let to = put_shortstr(to, exchange);
+    let to = put_shortstr(to, routing_key);
+    let (to_properties, to_body) = to.split_at_mut(properties.raw().len());
+    to_properties.copy_from_slice(properties.raw());
+    to_body.copy_from_slice(body);
+    bytes
+}
+
+#[inline]
+fn zeroed(len: usize) -> Arc<[u8]> {
+    match ZEROS.get(..len) {
+        Some(zeros) => Arc::from(zeros),
+        None => Arc::from(vec![0; len]),
+    }
+}
+
+#[inline]
+fn write_prefix(prefix: &mut [u8], address_len: usize, properties: &Properties<'_>) {
+    let address_len = u16::try_from(address_len).expect("two shortstrs have at most 512 bytes");
+    let properties_len =
+        u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
+    let expiration = properties.expiration_ms().ok().flatten().unwrap_or(NEVER);
+    let persistent = if properties.is_persistent() {
+        PERSISTENT
+    } else {
+        0
+    };
+    let has_headers = if properties.headers().is_some() {
+        HAS_HEADERS
+    } else {
+        0
+    };
+    prefix[FLAGS] = persistent | has_headers;
+    prefix[PRIORITY] = properties.priority().unwrap_or(0);
+    prefix[ADDRESS_LEN..PROPERTIES_LEN].copy_from_slice(&address_len.to_le_bytes());
+    prefix[PROPERTIES_LEN..EXPIRATION].copy_from_slice(&properties_len.to_le_bytes());
+    prefix[EXPIRATION..PREFIX_BYTES].copy_from_slice(&expiration.to_le_bytes());
+}
+
+#[inline]
+fn put_shortstr<'t>(to: &'t mut [u8], text: &[u8]) -> &'t mut [u8] {
+    assert!(
+        text.len() <= SHORTSTR_BYTES_MAX,
+        "exchange and routing key are shortstrs"
+    );
+    let (to_text, rest) = to.split_at_mut(1 + text.len());
+    to_text[0] = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    to_text[1..].copy_from_slice(text);
+    rest
+}

@@ -1,0 +1,325 @@
+//! Cutting a byte stream into frames. What a frame's payload says is read by [`method`](super::method) and
+//! [`content_header`](super::content_header).
+
+use std::fmt::{self, Display, Formatter};
+
+use nom::IResult;
+use nom::bytes::streaming::take;
+use nom::number::streaming::{be_u8, be_u16, be_u32};
+
+use super::erlang::Binary;
+
+/// The octet that ends every frame.
+pub const END: u8 = 0xCE;
+/// Octets before a frame's payload: type, channel, size.
+pub const HEAD_BYTES: usize = 7;
+/// What a frame has beyond its payload; `frame_max` counts it, the size in the frame does not.
+pub const OVERHEAD_BYTES: usize = HEAD_BYTES + 1;
+/// How far above the limit RabbitMQ lets a payload be (it compares the payload with the whole frame's limit).
+const TOLERANCE_BYTES: usize = OVERHEAD_BYTES;
+/// How much of a payload an error's text shows.
+const SNIPPET_BYTES: usize = 16;
+/// Class and method id.
+const METHOD_BYTES_MIN: usize = 4;
+/// Class id, weight and body size.
+const HEADER_BYTES_MIN: usize = 12;
+
+/// The four frame types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Type 1: a method.
+    Method,
+    /// Type 2: a content header.
+    Header,
+    /// Type 3: a piece of a content's body.
+    Body,
+    /// Type 8: a sign of life, on channel 0 and empty.
+    Heartbeat,
+}
+
+impl FrameKind {
+    /// The type octet.
+    #[must_use]
+    pub const fn octet(self) -> u8 {
+        match self {
+            Self::Method => 1,
+            Self::Header => 2,
+            Self::Body => 3,
+            Self::Heartbeat => 8,
+        }
+    }
+
+    const fn from_octet(octet: u8) -> Option<Self> {
+        Some(match octet {
+            1 => Self::Method,
+            2 => Self::Header,
+            3 => Self::Body,
+            8 => Self::Heartbeat,
+            _ => return None,
+        })
+    }
+}
+
+/// One frame, its payload borrowed from the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// The channel it belongs to; 0 is the connection.
+    pub channel: u16,
+    /// Everything between the size and the end octet.
+    pub payload: &'a [u8],
+}
+
+/// A frame together with where the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut<'a> {
+    /// The frame.
+    pub frame: Frame<'a>,
+    /// The bytes of input it took.
+    pub consumed: usize,
+}
+
+/// Cuts the first frame off `input`; `None` asks for more bytes.
+///
+/// `payload_max` is the negotiated `frame_max` less [`OVERHEAD_BYTES`], or `usize::MAX` for no limit. A size above the
+/// limit is refused as soon as it is seen, so that nobody buffers what would be refused later; like RabbitMQ, eight
+/// bytes more than the limit are let through.
+///
+/// # Errors
+/// The faults that end a connection whatever the method is; see [`FrameError`].
+pub fn read_frame(input: &[u8], payload_max: usize) -> Result<Option<Cut<'_>>, FrameError> {
+    let Ok((rest, head)) = head(input) else {
+        return Ok(None);
+    };
+    let size = usize::try_from(head.size).unwrap_or(usize::MAX);
+    if size > payload_max.saturating_add(TOLERANCE_BYTES) {
+        return Err(FrameError::TooLarge {
+            frame_type: head.frame_type,
+            size,
+            payload_max,
+        });
+    }
+    let Ok((_, (payload, end))) = body(rest, size) else {
+        return Ok(None);
+    };
+    if end != END {
+        return Err(FrameError::BadEnd {
+            frame_type: head.frame_type,
+            snippet: Snippet::of(payload),
+            end,
+        });
+    }
+    let kind = checked_kind(&head, payload)?;
+    let frame = Frame {
+        kind,
+        channel: head.channel,
+        payload,
+    };
+    Ok(Some(Cut {
+        frame,
+        consumed: OVERHEAD_BYTES + size,
+    }))
+}
+
+struct Head {
+    frame_type: u8,
+    channel: u16,
+    size: u32,
+}
+
+fn head(input: &[u8]) -> IResult<&[u8], Head, ()> {
+    let (input, frame_type) = be_u8(input)?;
+    let (input, channel) = be_u16(input)?;
+    let (input, size) = be_u32(input)?;
+    Ok((
+        input,
+        Head {
+            frame_type,
+            channel,
+            size,
+        },
+    ))
+}
+
+fn body(input: &[u8], size: usize) -> IResult<&[u8], (&[u8], u8), ()> {
+    let (input, payload) = take(size)(input)?;
+    let (input, end) = be_u8(input)?;
+    Ok((input, (payload, end)))
+}
+
+/// The checks of type against channel and size, in RabbitMQ's order.
+fn checked_kind(head: &Head, payload: &[u8]) -> Result<FrameKind, FrameError> {
+    let unknown = || FrameError::Unknown {
+        frame_type: head.frame_type,
+        snippet: Snippet::of(payload),
+    };
+    let unexpected = || FrameError::Unexpected {
+        frame_type: head.frame_type,
+        snippet: Snippet::of(payload),
+    };
+    let kind = FrameKind::from_octet(head.frame_type).ok_or_else(unknown)?;
+    match kind {
+        FrameKind::Method if payload.len() < METHOD_BYTES_MIN => Err(unknown()),
+        FrameKind::Header if payload.len() < HEADER_BYTES_MIN => Err(unknown()),
+        FrameKind::Heartbeat if !payload.is_empty() => Err(unknown()),
+        FrameKind::Heartbeat if head.channel != 0 => Err(unexpected()),
+        FrameKind::Header | FrameKind::Body if head.channel == 0 => Err(unexpected()),
+        _ => Ok(kind),
+    }
+}
+
+/// A frame that ends its connection. Displays as the reply text without the code's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The announced size is above the limit.
+    TooLarge {
+        /// The frame's type octet.
+        frame_type: u8,
+        /// The announced payload size in bytes.
+        size: usize,
+        /// The limit it broke, without the tolerance.
+        payload_max: usize,
+    },
+    /// The octet after the payload is not [`END`].
+    BadEnd {
+        /// The frame's type octet.
+        frame_type: u8,
+        /// The beginning of the payload.
+        snippet: Snippet,
+        /// What stood in the place of [`END`].
+        end: u8,
+    },
+    /// No such frame type, or a payload that no frame of this type can have.
+    Unknown {
+        /// The frame's type octet.
+        frame_type: u8,
+        /// The beginning of the payload.
+        snippet: Snippet,
+    },
+    /// A heartbeat on a channel, or content outside of one.
+    Unexpected {
+        /// The frame's type octet.
+        frame_type: u8,
+        /// The beginning of the payload.
+        snippet: Snippet,
+    },
+}
+
+/// The reply codes a [`FrameError`] ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameErrorCode {
+    /// 501 FRAME_ERROR.
+    FrameError,
+    /// 505 UNEXPECTED_FRAME.
+    UnexpectedFrame,
+}
+
+impl FrameErrorCode {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::FrameError => 501,
+            Self::UnexpectedFrame => 505,
+        }
+    }
+}
+
+impl FrameError {
+    /// The code to close with.
+    #[must_use]
+    pub const fn code(&self) -> FrameErrorCode {
+        match self {
+            Self::TooLarge { .. } | Self::BadEnd { .. } | Self::Unknown { .. } => {
+                FrameErrorCode::FrameError
+            }
+            Self::Unexpected { .. } => FrameErrorCode::UnexpectedFrame,
+        }
+    }
+
+    /// RabbitMQ's explanation: the reply text after `FRAME_ERROR - ` or `UNEXPECTED_FRAME - `.
+    #[must_use]
+    pub fn reply_text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Display for FrameError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge {
+                frame_type,
+                size,
+                payload_max,
+            } => {
+                write!(
+                    f,
+                    "type {frame_type}, all octets = <<>>: {{frame_too_large,{size},{payload_max}}}"
+                )
+            }
+            Self::BadEnd {
+                frame_type,
+                snippet,
+                end,
+            } => {
+                write!(
+                    f,
+                    "type {frame_type}, {snippet}: {{invalid_frame_end_marker,{end}}}"
+                )
+            }
+            Self::Unknown {
+                frame_type,
+                snippet,
+            } => write!(f, "type {frame_type}, {snippet}: unknown_frame"),
+            Self::Unexpected {
+                frame_type,
+                snippet,
+            } => write!(f, "type {frame_type}, {snippet}"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// The first 16 bytes of a payload, for an error's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snippet {
+    bytes: [u8; SNIPPET_BYTES],
+    payload_len: usize,
+}
+
+impl Snippet {
+    fn of(payload: &[u8]) -> Self {
+        let mut bytes = [0; SNIPPET_BYTES];
+        let len = payload.len().min(SNIPPET_BYTES);
+        bytes[..len].copy_from_slice(&payload[..len]);
+        Self {
+            bytes,
+            payload_len: payload.len(),
+        }
+    }
+}
+
+impl Display for Snippet {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.payload_len > SNIPPET_BYTES {
+            write!(f, "first {SNIPPET_BYTES} octets = {}", Binary(&self.bytes))
+        } else {
+            write!(
+                f,
+                "all octets = {}",
+                Binary(&self.bytes[..self.payload_len])
+            )
+        }
+    }
+}
+
+/// The largest payload of a negotiated `frame_max`, for [`read_frame`] and the writers; 0 means no limit.
+#[must_use]
+pub fn payload_max(frame_max: u32) -> usize {
+    match usize::try_from(frame_max) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(frame_max) => frame_max.saturating_sub(OVERHEAD_BYTES).max(1),
+    }
+}

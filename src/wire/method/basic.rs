@@ -1,0 +1,187 @@
+//! The basic class: what comes once per message is borrowed, the rest is amq-protocol's.
+
+use amq_protocol::protocol::basic::AMQPMethod;
+use nom::bytes::complete::take;
+use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
+use nom::{IResult, Parser};
+
+use super::ClientMethod;
+use super::layout::Field::{Bits, Long, LongLong, Short, Shortstr, Table};
+use super::layout::{Layout, layout};
+
+pub(super) const CLASS_ID: u16 = 60;
+
+/// publish, ack, reject, nack and qos are not here: [`parse_borrowed`] takes them.
+pub(super) const LAYOUTS: &[Layout] = &[
+    layout(11, &[]),
+    layout(20, &[Short, Shortstr, Shortstr, Bits, Table]),
+    layout(21, &[Shortstr]),
+    layout(30, &[Shortstr, Bits]),
+    layout(31, &[Shortstr]),
+    layout(50, &[Short, Shortstr, Shortstr, Shortstr]),
+    layout(60, &[Shortstr, LongLong, Bits, Shortstr, Shortstr]),
+    layout(70, &[Short, Shortstr, Bits]),
+    layout(71, &[LongLong, Bits, Shortstr, Shortstr, Long]),
+    layout(72, &[Shortstr]),
+    layout(100, &[Bits]),
+    layout(110, &[Bits]),
+    layout(111, &[]),
+];
+
+/// basic.publish; its content follows in frames of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasicPublish<'a> {
+    /// The exchange's name, any bytes; empty means the default exchange.
+    pub exchange: &'a [u8],
+    /// Any bytes.
+    pub routing_key: &'a [u8],
+    /// Return the message when no queue takes it.
+    pub mandatory: bool,
+    /// Not implemented by any current broker.
+    pub immediate: bool,
+}
+
+/// basic.ack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasicAck {
+    /// 0 with `multiple` means everything.
+    pub delivery_tag: u64,
+    /// All tags up to this one.
+    pub multiple: bool,
+}
+
+/// basic.nack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasicNack {
+    /// 0 with `multiple` means everything.
+    pub delivery_tag: u64,
+    /// All tags up to this one.
+    pub multiple: bool,
+    /// Give it back to its queue.
+    pub requeue: bool,
+}
+
+/// basic.reject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasicReject {
+    /// The delivery.
+    pub delivery_tag: u64,
+    /// Give it back to its queue.
+    pub requeue: bool,
+}
+
+/// basic.qos; amq-protocol's type drops the prefetch size, which must be refused when it is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BasicQos {
+    /// Bytes; anything but 0 is not implemented.
+    pub prefetch_size: u32,
+    /// Messages; 0 means no limit.
+    pub prefetch_count: u16,
+    /// For the whole channel instead of each new consumer.
+    pub global: bool,
+}
+
+/// Parses the methods that are not amq-protocol's: `None` when it is another method, `Some(None)` when the fields do not
+/// fit.
+#[inline]
+pub(super) fn parse_borrowed(method_id: u16, fields: &[u8]) -> Option<Option<ClientMethod<'_>>> {
+    let parsed = match method_id {
+        40 => publish(fields).map(|(rest, method)| (rest, ClientMethod::BasicPublish(method))),
+        80 => ack(fields).map(|(rest, method)| (rest, ClientMethod::BasicAck(method))),
+        90 => reject(fields).map(|(rest, method)| (rest, ClientMethod::BasicReject(method))),
+        120 => nack(fields).map(|(rest, method)| (rest, ClientMethod::BasicNack(method))),
+        10 => qos(fields).map(|(rest, method)| (rest, ClientMethod::BasicQos(method))),
+        _ => return None,
+    };
+    Some(
+        parsed
+            .ok()
+            .filter(|(rest, _)| rest.is_empty())
+            .map(|(_, method)| method),
+    )
+}
+
+type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
+
+fn shortstr(input: &[u8]) -> Parsed<'_, &[u8]> {
+    be_u8.flat_map(take).parse(input)
+}
+
+fn publish(input: &[u8]) -> Parsed<'_, BasicPublish<'_>> {
+    let (input, _ticket) = be_u16(input)?;
+    let (input, exchange) = shortstr(input)?;
+    let (input, routing_key) = shortstr(input)?;
+    let (input, bits) = be_u8(input)?;
+    Ok((
+        input,
+        BasicPublish {
+            exchange,
+            routing_key,
+            mandatory: bits & 1 != 0,
+            immediate: bits & 2 != 0,
+        },
+    ))
+}
+
+fn ack(input: &[u8]) -> Parsed<'_, BasicAck> {
+    let (input, delivery_tag) = be_u64(input)?;
+    let (input, bits) = be_u8(input)?;
+    Ok((
+        input,
+        BasicAck {
+            delivery_tag,
+            multiple: bits & 1 != 0,
+        },
+    ))
+}
+
+fn nack(input: &[u8]) -> Parsed<'_, BasicNack> {
+    let (input, delivery_tag) = be_u64(input)?;
+    let (input, bits) = be_u8(input)?;
+    Ok((
+        input,
+        BasicNack {
+            delivery_tag,
+            multiple: bits & 1 != 0,
+            requeue: bits & 2 != 0,
+        },
+    ))
+}
+
+fn reject(input: &[u8]) -> Parsed<'_, BasicReject> {
+    let (input, delivery_tag) = be_u64(input)?;
+    let (input, bits) = be_u8(input)?;
+    Ok((
+        input,
+        BasicReject {
+            delivery_tag,
+            requeue: bits & 1 != 0,
+        },
+    ))
+}
+
+fn qos(input: &[u8]) -> Parsed<'_, BasicQos> {
+    let (input, prefetch_size) = be_u32(input)?;
+    let (input, prefetch_count) = be_u16(input)?;
+    let (input, bits) = be_u8(input)?;
+    Ok((
+        input,
+        BasicQos {
+            prefetch_size,
+            prefetch_count,
+            global: bits & 1 != 0,
+        },
+    ))
+}
+
+/// cancel-ok is not taken: the broker's own basic.cancel asks for no answer, and RabbitMQ answers it with 503.
+pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> {
+    Some(match method {
+        AMQPMethod::Consume(consume) => ClientMethod::BasicConsume(consume),
+        AMQPMethod::Cancel(cancel) => ClientMethod::BasicCancel(cancel),
+        AMQPMethod::Get(get) => ClientMethod::BasicGet(get),
+        AMQPMethod::Recover(recover) => ClientMethod::BasicRecover(recover),
+        AMQPMethod::RecoverAsync(recover) => ClientMethod::BasicRecoverAsync(recover),
+        _ => return None,
+    })
+}

@@ -1,0 +1,77 @@
+//! A method's fields as a list, and the check of bytes against it.
+
+use crate::wire::reader::Reader;
+use crate::wire::table::{Table, TableError};
+
+/// The wire types of method fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Octet,
+    Short,
+    Long,
+    LongLong,
+    Shortstr,
+    Longstr,
+    Table,
+    /// One octet of consecutive bits; no method has more than eight.
+    Bits,
+}
+
+/// What a method's payload holds after its ids.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) method_id: u16,
+    pub(super) fields: &'static [Field],
+}
+
+/// Why fields do not fit a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Shape,
+    NotUtf8,
+    Table(TableError),
+}
+
+pub(super) const fn layout(method_id: u16, fields: &'static [Field]) -> Layout {
+    Layout { method_id, fields }
+}
+
+impl Layout {
+    /// Walks over all fields. A wrong length anywhere is told before a text that is not UTF-8, as RabbitMQ matches the
+    /// whole layout first.
+    pub(super) fn check(&self, fields: &[u8]) -> Result<(), Fault> {
+        let mut reader = Reader::new(fields);
+        let mut is_utf8 = true;
+        let mut table_fault = None;
+        for field in self.fields {
+            let width = match field {
+                Field::Octet | Field::Bits => 1,
+                Field::Short => 2,
+                Field::Long => 4,
+                Field::LongLong => 8,
+                Field::Shortstr => {
+                    let text = reader.shortstr().ok_or(Fault::Shape)?;
+                    is_utf8 &= str::from_utf8(text).is_ok();
+                    0
+                }
+                Field::Longstr => {
+                    reader.longstr().ok_or(Fault::Shape)?;
+                    0
+                }
+                Field::Table => {
+                    let entries = reader.longstr().ok_or(Fault::Shape)?;
+                    table_fault = Table::check(entries).err();
+                    0
+                }
+            };
+            reader.take(width).ok_or(Fault::Shape)?;
+        }
+        if !reader.is_empty() {
+            return Err(Fault::Shape);
+        }
+        if !is_utf8 {
+            return Err(Fault::NotUtf8);
+        }
+        table_fault.map_or(Ok(()), |error| Err(Fault::Table(error)))
+    }
+}

@@ -1,0 +1,226 @@
+//! The methods a client may send, read from a method frame's payload.
+//!
+//! Methods that come once per message are borrowed and parsed here; the others are checked field by field against their
+//! layout, which bounds how deep their tables nest and names the fault, and are then parsed into amq-protocol's types.
+//! Each class has a file with its layouts and its part of [`ClientMethod`].
+
+mod access;
+mod basic;
+mod channel;
+mod confirm;
+mod connection;
+mod exchange;
+mod layout;
+mod queue;
+mod tx;
+
+use std::fmt::{self, Display, Formatter};
+
+use amq_protocol::protocol::{self as amqp, AMQPClass};
+pub use basic::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject};
+use layout::{Fault, Layout};
+
+use super::erlang::Octets;
+use super::reader::Reader;
+use super::table::TableError;
+
+/// No reply text is longer than a shortstr, so no more of the undecodable fields is printed than fills one.
+const PRINTED_BYTES_MAX: usize = 255;
+
+/// Which method a payload holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MethodId {
+    /// 10 connection, 20 channel, 30 access, 40 exchange, 50 queue, 60 basic, 85 confirm, 90 tx.
+    pub class_id: u16,
+    /// The method within its class.
+    pub method_id: u16,
+}
+
+impl MethodId {
+    /// Reads the identity off a method frame's payload; `None` when it is shorter than that, which
+    /// [`read_frame`](super::frame::read_frame) has ruled out.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        Some(Self {
+            class_id: reader.short()?,
+            method_id: reader.short()?,
+        })
+    }
+}
+
+/// Everything that may arrive from a client.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the variants are AMQP's method names")]
+pub enum ClientMethod<'a> {
+    BasicPublish(BasicPublish<'a>),
+    BasicAck(BasicAck),
+    BasicNack(BasicNack),
+    BasicReject(BasicReject),
+    BasicQos(BasicQos),
+    BasicConsume(amqp::basic::Consume),
+    BasicCancel(amqp::basic::Cancel),
+    BasicGet(amqp::basic::Get),
+    BasicRecover(amqp::basic::Recover),
+    BasicRecoverAsync(amqp::basic::RecoverAsync),
+    ConnectionStartOk(amqp::connection::StartOk),
+    ConnectionSecureOk(amqp::connection::SecureOk),
+    ConnectionTuneOk(amqp::connection::TuneOk),
+    ConnectionOpen(amqp::connection::Open),
+    ConnectionClose(amqp::connection::Close),
+    ConnectionCloseOk,
+    ConnectionUpdateSecret(amqp::connection::UpdateSecret),
+    ChannelOpen,
+    ChannelFlow(amqp::channel::Flow),
+    ChannelClose(amqp::channel::Close),
+    ChannelCloseOk,
+    AccessRequest(amqp::access::Request),
+    ExchangeDeclare(amqp::exchange::Declare),
+    ExchangeDelete(amqp::exchange::Delete),
+    ExchangeBind(amqp::exchange::Bind),
+    ExchangeUnbind(amqp::exchange::Unbind),
+    QueueDeclare(amqp::queue::Declare),
+    QueueBind(amqp::queue::Bind),
+    QueuePurge(amqp::queue::Purge),
+    QueueDelete(amqp::queue::Delete),
+    QueueUnbind(amqp::queue::Unbind),
+    ConfirmSelect(amqp::confirm::Select),
+    TxSelect,
+    TxCommit,
+    TxRollback,
+    /// A well-formed method that a broker does not take from a client.
+    ServerOnly(MethodId),
+}
+
+/// A payload that is no method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MethodError {
+    /// The payload is too short to name a method.
+    NoMethod,
+    /// No class and method have these numbers.
+    Unknown(MethodId),
+    /// The fields do not fit the layout, or bytes are left over; 501 with this explanation.
+    Malformed {
+        /// The method whose fields they were to be.
+        method: MethodId,
+        /// The explanation: `cannot decode <<1,2,3>>`, cut where no reply text reaches.
+        text: String,
+    },
+    /// A shortstr is not UTF-8; 501.
+    NotUtf8(MethodId),
+    /// An argument table cannot be read.
+    Table {
+        /// The method whose argument it was to be.
+        method: MethodId,
+        /// What is wrong with it.
+        error: TableError,
+    },
+}
+
+impl MethodError {
+    /// The method to name in the close, where the payload named one.
+    #[must_use]
+    pub const fn method(&self) -> Option<MethodId> {
+        match self {
+            Self::NoMethod => None,
+            Self::Unknown(method)
+            | Self::Malformed { method, .. }
+            | Self::NotUtf8(method)
+            | Self::Table { method, .. } => Some(*method),
+        }
+    }
+}
+
+/// RabbitMQ's explanation where it has one: the reply text after `FRAME_ERROR - `.
+impl Display for MethodError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMethod => f.write_str("unknown_frame"),
+            Self::Unknown(MethodId {
+                class_id,
+                method_id,
+            }) => write!(f, "unknown method {class_id}.{method_id}"),
+            Self::Malformed { text, .. } => f.write_str(text),
+            Self::NotUtf8(_) => f.write_str("Malformed UTF-8 in shortstr"),
+            Self::Table { error, .. } => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MethodError {}
+
+impl<'a> ClientMethod<'a> {
+    /// Reads a method frame's payload, all of it.
+    ///
+    /// # Errors
+    /// See [`MethodError`].
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<Self, MethodError> {
+        let method = MethodId::of(payload).ok_or(MethodError::NoMethod)?;
+        let fields = payload.get(4..).unwrap_or_default();
+        if method.class_id == basic::CLASS_ID
+            && let Some(parsed) = basic::parse_borrowed(method.method_id, fields)
+        {
+            return parsed.ok_or_else(|| malformed(method, fields));
+        }
+        parse_owned(method, payload, fields)
+    }
+}
+
+fn parse_owned<'a>(
+    method: MethodId,
+    payload: &[u8],
+    fields: &[u8],
+) -> Result<ClientMethod<'a>, MethodError> {
+    let layout = layouts(method.class_id)
+        .iter()
+        .find(|layout| layout.method_id == method.method_id)
+        .ok_or(MethodError::Unknown(method))?;
+    layout.check(fields).map_err(|fault| match fault {
+        Fault::Shape => malformed(method, fields),
+        Fault::NotUtf8 => MethodError::NotUtf8(method),
+        Fault::Table(error) => MethodError::Table { method, error },
+    })?;
+    // The layout fits and nothing nests deep, so all that amq-protocol can still object to is a table's key.
+    let (_, class) = amqp::parse_class(payload).map_err(|_| MethodError::Table {
+        method,
+        error: TableError::KeyNotUtf8,
+    })?;
+    Ok(client_method(class).unwrap_or(ClientMethod::ServerOnly(method)))
+}
+
+fn layouts(class_id: u16) -> &'static [Layout] {
+    match class_id {
+        connection::CLASS_ID => connection::LAYOUTS,
+        channel::CLASS_ID => channel::LAYOUTS,
+        access::CLASS_ID => access::LAYOUTS,
+        exchange::CLASS_ID => exchange::LAYOUTS,
+        queue::CLASS_ID => queue::LAYOUTS,
+        basic::CLASS_ID => basic::LAYOUTS,
+        confirm::CLASS_ID => confirm::LAYOUTS,
+        tx::CLASS_ID => tx::LAYOUTS,
+        _ => &[],
+    }
+}
+
+fn client_method<'a>(class: AMQPClass) -> Option<ClientMethod<'a>> {
+    match class {
+        AMQPClass::Connection(method) => connection::client_method(method),
+        AMQPClass::Channel(method) => channel::client_method(method),
+        AMQPClass::Access(method) => access::client_method(method),
+        AMQPClass::Exchange(method) => exchange::client_method(method),
+        AMQPClass::Queue(method) => queue::client_method(method),
+        AMQPClass::Basic(method) => basic::client_method(method),
+        AMQPClass::Confirm(method) => confirm::client_method(method),
+        AMQPClass::Tx(method) => tx::client_method(&method),
+    }
+}
+
+#[cold]
+fn malformed(method: MethodId, fields: &[u8]) -> MethodError {
+    let printed = &fields[..fields.len().min(PRINTED_BYTES_MAX)];
+    MethodError::Malformed {
+        method,
+        text: format!("cannot decode {}", Octets(printed)),
+    }
+}

@@ -1,0 +1,552 @@
+//! Message properties: kept as raw bytes, checked once, read where needed, rewritten field by field.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::erlang::Text;
+use super::reader::Reader;
+use super::table::{Form, Table, TableError};
+
+/// The longest expiration RabbitMQ takes: ten years in milliseconds.
+pub const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
+
+/// The flag bits that stand for properties; RabbitMQ ignores the other two.
+const FLAGS: u16 = 0b1111_1111_1111_1100;
+
+/// Why bytes are no property list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PropertiesError {
+    /// A property that the flags announce is missing or cut short.
+    Truncated,
+    /// Bytes are left after the last property.
+    Trailing,
+    /// The headers are no field table.
+    Headers(TableError),
+}
+
+impl Display for PropertiesError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("property list is truncated"),
+            Self::Trailing => f.write_str("bytes are left after the last property"),
+            Self::Headers(error) => write!(f, "headers: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PropertiesError {}
+
+/// The fourteen properties, in wire order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Property {
+    /// MIME type, shortstr.
+    ContentType,
+    /// MIME encoding, shortstr.
+    ContentEncoding,
+    /// Field table.
+    Headers,
+    /// Octet: 1 transient, 2 persistent.
+    DeliveryMode,
+    /// Octet.
+    Priority,
+    /// shortstr.
+    CorrelationId,
+    /// shortstr.
+    ReplyTo,
+    /// shortstr, milliseconds in decimal.
+    Expiration,
+    /// shortstr.
+    MessageId,
+    /// Seconds since 1970.
+    Timestamp,
+    /// shortstr.
+    Type,
+    /// shortstr.
+    UserId,
+    /// shortstr.
+    AppId,
+    /// shortstr.
+    ClusterId,
+}
+
+/// All properties in wire order: flag bit 15 is the first.
+const PROPERTIES: [Property; 14] = [
+    Property::ContentType,
+    Property::ContentEncoding,
+    Property::Headers,
+    Property::DeliveryMode,
+    Property::Priority,
+    Property::CorrelationId,
+    Property::ReplyTo,
+    Property::Expiration,
+    Property::MessageId,
+    Property::Timestamp,
+    Property::Type,
+    Property::UserId,
+    Property::AppId,
+    Property::ClusterId,
+];
+
+impl Property {
+    const fn flag(self) -> u16 {
+        1 << (15 - self as u16)
+    }
+
+    /// The content of this property at the reader, without its length.
+    #[inline]
+    fn read<'a>(self, reader: &mut Reader<'a>) -> Option<&'a [u8]> {
+        match self {
+            Self::Headers => reader.longstr(),
+            Self::DeliveryMode | Self::Priority => reader.take(1),
+            Self::Timestamp => reader.take(8),
+            _ => reader.shortstr(),
+        }
+    }
+}
+
+/// A checked property list, with what the broker asks of every message already read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties<'a> {
+    raw: &'a [u8],
+    flags: u16,
+    delivery_mode: Option<u8>,
+    priority: Option<u8>,
+    expiration: Option<&'a [u8]>,
+    headers: Option<Table<'a>>,
+    form: Form,
+}
+
+impl<'a> Properties<'a> {
+    /// Checks flags and property list in one walk without allocating, the headers included.
+    ///
+    /// # Errors
+    /// The first fault found; RabbitMQ answers each with 541.
+    #[inline]
+    pub fn check(raw: &'a [u8]) -> Result<Self, PropertiesError> {
+        Self::walk(raw, Table::check)
+    }
+
+    /// Reads a list that an earlier [`check`](Self::check) has passed, without walking the headers again. Such a list is
+    /// in canonical form or is about to be replaced by it.
+    #[must_use]
+    pub fn from_checked(raw: &'a [u8]) -> Option<Self> {
+        Self::walk(raw, |bytes| {
+            Ok((Table::from_checked(bytes), Form::Canonical))
+        })
+        .ok()
+    }
+
+    #[inline]
+    fn walk(
+        raw: &'a [u8],
+        check_headers: impl FnOnce(&'a [u8]) -> Result<(Table<'a>, Form), TableError>,
+    ) -> Result<Self, PropertiesError> {
+        let mut reader = Reader::new(raw);
+        let flags = reader.short().ok_or(PropertiesError::Truncated)?;
+        let form = if flags & !FLAGS == 0 {
+            Form::Canonical
+        } else {
+            Form::Loose
+        };
+        let mut properties = Self {
+            raw,
+            flags,
+            delivery_mode: None,
+            priority: None,
+            expiration: None,
+            headers: None,
+            form,
+        };
+        let mut check_headers = Some(check_headers);
+        let mut left = flags & FLAGS;
+        while left != 0 {
+            let bit = left.leading_zeros();
+            left &= !(0x8000 >> bit);
+            let property = PROPERTIES[bit as usize];
+            let content = property
+                .read(&mut reader)
+                .ok_or(PropertiesError::Truncated)?;
+            match property {
+                Property::DeliveryMode => properties.delivery_mode = content.first().copied(),
+                Property::Priority => properties.priority = content.first().copied(),
+                Property::Expiration => properties.expiration = Some(content),
+                Property::Headers => {
+                    if let Some(check_headers) = check_headers.take() {
+                        let (headers, form) =
+                            check_headers(content).map_err(PropertiesError::Headers)?;
+                        properties.headers = Some(headers);
+                        if form == Form::Loose {
+                            properties.form = form;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if reader.is_empty() {
+            Ok(properties)
+        } else {
+            Err(PropertiesError::Trailing)
+        }
+    }
+
+    /// Flags and list as they came.
+    #[must_use]
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// The content of one property without its length: the text of a shortstr, a table's entries, one or eight octets.
+    #[must_use]
+    pub fn get(&self, property: Property) -> Option<&'a [u8]> {
+        if self.flags & property.flag() == 0 {
+            return None;
+        }
+        self.contents()
+            .find(|(found, _)| *found == property)
+            .map(|(_, content)| content)
+    }
+
+    /// All properties that are present, in wire order.
+    fn contents(&self) -> impl Iterator<Item = (Property, &'a [u8])> + use<'a> {
+        let mut reader = Reader::new(self.raw.get(2..).unwrap_or_default());
+        let flags = self.flags;
+        PROPERTIES
+            .into_iter()
+            .filter(move |property| flags & property.flag() != 0)
+            .map_while(move |property| Some((property, property.read(&mut reader)?)))
+    }
+
+    /// MIME type.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&'a [u8]> {
+        self.get(Property::ContentType)
+    }
+
+    /// MIME encoding.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&'a [u8]> {
+        self.get(Property::ContentEncoding)
+    }
+
+    /// The headers, when there are any; an empty table counts.
+    #[must_use]
+    pub fn headers(&self) -> Option<Table<'a>> {
+        self.headers
+    }
+
+    /// 1 transient, 2 persistent, or whatever the publisher wrote.
+    #[must_use]
+    pub fn delivery_mode(&self) -> Option<u8> {
+        self.delivery_mode
+    }
+
+    /// Whether the delivery mode is 2.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.delivery_mode == Some(2)
+    }
+
+    /// The priority as published.
+    #[must_use]
+    pub fn priority(&self) -> Option<u8> {
+        self.priority
+    }
+
+    /// What a reply must carry to be recognised.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&'a [u8]> {
+        self.get(Property::CorrelationId)
+    }
+
+    /// Where replies go.
+    #[must_use]
+    pub fn reply_to(&self) -> Option<&'a [u8]> {
+        self.get(Property::ReplyTo)
+    }
+
+    /// The expiration's text as published.
+    #[must_use]
+    pub fn expiration(&self) -> Option<&'a [u8]> {
+        self.expiration
+    }
+
+    /// The expiration in milliseconds.
+    ///
+    /// # Errors
+    /// When the text is no whole number from 0 to [`EXPIRATION_MS_MAX`].
+    pub fn expiration_ms(&self) -> Result<Option<u64>, ExpirationError> {
+        self.expiration.map(parse_expiration).transpose()
+    }
+
+    /// The application's identifier of the message.
+    #[must_use]
+    pub fn message_id(&self) -> Option<&'a [u8]> {
+        self.get(Property::MessageId)
+    }
+
+    /// Seconds since 1970.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<u64> {
+        self.get(Property::Timestamp)
+            .and_then(|content| Reader::new(content).long_long())
+    }
+
+    /// The application's name for the kind of message.
+    #[must_use]
+    pub fn kind(&self) -> Option<&'a [u8]> {
+        self.get(Property::Type)
+    }
+
+    /// The user that published; the broker verifies it.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&'a [u8]> {
+        self.get(Property::UserId)
+    }
+
+    /// The application that published.
+    #[must_use]
+    pub fn app_id(&self) -> Option<&'a [u8]> {
+        self.get(Property::AppId)
+    }
+
+    /// Deprecated and passed through.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&'a [u8]> {
+        self.get(Property::ClusterId)
+    }
+
+    /// The list as RabbitMQ 4.2 delivers it: canonical headers (see [`Table::canonical`]), expiration printed from its
+    /// number (`0100` becomes `100`), unused flag bits cleared. `None`, without allocating, when that is what it is
+    /// already. An expiration that is no number stays as it is.
+    #[must_use]
+    pub fn canonical(&self) -> Option<Vec<u8>> {
+        let expiration = self.reprinted_expiration();
+        if self.form == Form::Canonical && expiration.is_none() {
+            return None;
+        }
+        let headers = self.headers.and_then(|headers| headers.canonical());
+        let mut writer = PropertiesWriter::from(self);
+        if let Some(headers) = &headers {
+            writer = writer.headers(Table::from_checked(headers));
+        }
+        if let Some(expiration) = &expiration {
+            writer = writer.shortstr(Property::Expiration, expiration.as_bytes());
+        }
+        let mut raw = Vec::with_capacity(self.raw.len());
+        writer.write(&mut raw);
+        Some(raw)
+    }
+
+    fn reprinted_expiration(&self) -> Option<String> {
+        let text = self.expiration?;
+        let is_printed = match text {
+            [b'0'] => true,
+            [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+            _ => false,
+        };
+        if is_printed {
+            return None;
+        }
+        parse_expiration(text).ok().map(|ms| ms.to_string())
+    }
+}
+
+/// Why an expiration was refused; displays as RabbitMQ prints the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpirationError {
+    /// It does not begin with a number.
+    NoInteger,
+    /// Something follows the number.
+    LeftoverString(Vec<u8>),
+    /// It is below zero; the digits.
+    ValueNegative(String),
+    /// It is above [`EXPIRATION_MS_MAX`]; the digits.
+    ValueTooLarge(String),
+}
+
+impl Display for ExpirationError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInteger => f.write_str("no_integer"),
+            Self::LeftoverString(rest) => write!(f, "{{leftover_string,{}}}", Text(rest)),
+            Self::ValueNegative(digits) => write!(f, "{{value_negative,-{digits}}}"),
+            Self::ValueTooLarge(digits) => write!(f, "{{value_too_large,{digits}}}"),
+        }
+    }
+}
+
+impl std::error::Error for ExpirationError {}
+
+/// Reads an expiration's text as RabbitMQ does: an optional sign and decimal digits, nothing else.
+///
+/// # Errors
+/// See [`ExpirationError`].
+pub fn parse_expiration(text: &[u8]) -> Result<u64, ExpirationError> {
+    let (is_negative, unsigned) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    };
+    let digit_count = unsigned
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let (digits, leftover) = unsigned.split_at(digit_count);
+    if digits.is_empty() {
+        return Err(ExpirationError::NoInteger);
+    }
+    if !leftover.is_empty() {
+        return Err(ExpirationError::LeftoverString(leftover.to_vec()));
+    }
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+    let significant = &digits[zeros..];
+    let printed = || {
+        significant
+            .iter()
+            .copied()
+            .map(char::from)
+            .collect::<String>()
+    };
+    if is_negative && !significant.is_empty() {
+        return Err(ExpirationError::ValueNegative(printed()));
+    }
+    significant
+        .iter()
+        .try_fold(0u64, |value, digit| {
+            value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+        })
+        .filter(|ms| *ms <= EXPIRATION_MS_MAX)
+        .ok_or_else(|| ExpirationError::ValueTooLarge(printed()))
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Content<'a> {
+    Shortstr(&'a [u8]),
+    Table(&'a [u8]),
+    Octet(u8),
+    Timestamp(u64),
+}
+
+/// Builds a raw property list, from nothing or from an existing one.
+#[derive(Clone, Debug, Default)]
+pub struct PropertiesWriter<'a> {
+    contents: [Option<Content<'a>>; 14],
+}
+
+impl<'a> From<&Properties<'a>> for PropertiesWriter<'a> {
+    fn from(properties: &Properties<'a>) -> Self {
+        let mut writer = Self::default();
+        for (property, bytes) in properties.contents() {
+            writer.contents[property as usize] = match property {
+                Property::Headers => Some(Content::Table(bytes)),
+                Property::DeliveryMode | Property::Priority => {
+                    bytes.first().copied().map(Content::Octet)
+                }
+                Property::Timestamp => Reader::new(bytes).long_long().map(Content::Timestamp),
+                _ => Some(Content::Shortstr(bytes)),
+            };
+        }
+        writer
+    }
+}
+
+impl<'a> PropertiesWriter<'a> {
+    /// No property yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets one of the text properties.
+    ///
+    /// # Panics
+    /// When `property` is not a shortstr or `text` is longer than 255 bytes.
+    #[must_use]
+    pub fn shortstr(mut self, property: Property, text: &'a [u8]) -> Self {
+        let is_text = !matches!(
+            property,
+            Property::Headers | Property::DeliveryMode | Property::Priority | Property::Timestamp
+        );
+        assert!(
+            is_text && text.len() <= 255,
+            "{property:?} is given at most 255 bytes of text"
+        );
+        self.contents[property as usize] = Some(Content::Shortstr(text));
+        self
+    }
+
+    /// Sets the headers.
+    #[must_use]
+    pub fn headers(mut self, headers: Table<'a>) -> Self {
+        self.contents[Property::Headers as usize] = Some(Content::Table(headers.bytes()));
+        self
+    }
+
+    /// Sets the delivery mode: 1 transient, 2 persistent.
+    #[must_use]
+    pub fn delivery_mode(mut self, mode: u8) -> Self {
+        self.contents[Property::DeliveryMode as usize] = Some(Content::Octet(mode));
+        self
+    }
+
+    /// Sets the priority.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.contents[Property::Priority as usize] = Some(Content::Octet(priority));
+        self
+    }
+
+    /// Sets the timestamp, in seconds since 1970.
+    #[must_use]
+    pub fn timestamp(mut self, seconds: u64) -> Self {
+        self.contents[Property::Timestamp as usize] = Some(Content::Timestamp(seconds));
+        self
+    }
+
+    /// Leaves a property out.
+    #[must_use]
+    pub fn without(mut self, property: Property) -> Self {
+        self.contents[property as usize] = None;
+        self
+    }
+
+    /// Appends flags and list.
+    ///
+    /// # Panics
+    /// When the headers are larger than 4 GiB.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let present = PROPERTIES
+            .into_iter()
+            .filter(|property| self.contents[*property as usize].is_some());
+        let flags = present.fold(0, |flags, property| flags | property.flag());
+        out.extend_from_slice(&flags.to_be_bytes());
+        for content in self.contents.iter().flatten() {
+            match content {
+                Content::Shortstr(text) => {
+                    out.push(u8::try_from(text.len()).expect("set or read as a shortstr"));
+                    out.extend_from_slice(text);
+                }
+                Content::Table(bytes) => {
+                    let len = u32::try_from(bytes.len())
+                        .expect("headers are bounded by the frame they came in");
+                    out.extend_from_slice(&len.to_be_bytes());
+                    out.extend_from_slice(bytes);
+                }
+                Content::Octet(octet) => out.push(*octet),
+                Content::Timestamp(seconds) => out.extend_from_slice(&seconds.to_be_bytes()),
+            }
+        }
+    }
+
+    /// Flags and list as bytes of their own.
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut raw = Vec::new();
+        self.write(&mut raw);
+        raw
+    }
+}

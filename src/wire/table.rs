@@ -1,0 +1,497 @@
+//! Field tables in RabbitMQ's dialect: checked once, then read in place; written entry by entry.
+//!
+//! A table's bytes here are its entries, without the 32-bit length that precedes them on the wire.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::reader::Reader;
+
+/// How deep tables and arrays may nest. RabbitMQ has no limit; nothing real comes near this one.
+pub const DEPTH_MAX: usize = 100;
+
+/// Why bytes are no field table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableError {
+    /// A key or value reaches past the end.
+    Truncated,
+    /// No type has this tag; `U` and `s` as a string belong here too, as with RabbitMQ.
+    UnknownTag(u8),
+    /// Tables and arrays nest deeper than [`DEPTH_MAX`].
+    TooDeep,
+    /// A key of a method's argument table is not UTF-8.
+    KeyNotUtf8,
+}
+
+impl Display for TableError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("field table is truncated"),
+            Self::UnknownTag(tag) => write!(f, "field table has a value of unknown type {tag}"),
+            Self::TooDeep => write!(f, "field table nests deeper than {DEPTH_MAX}"),
+            Self::KeyNotUtf8 => f.write_str("field table has a key that is not UTF-8"),
+        }
+    }
+}
+
+impl std::error::Error for TableError {}
+
+/// One value of a table or array, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// `t`
+    Bool(bool),
+    /// `b`
+    I8(i8),
+    /// `B`
+    U8(u8),
+    /// `s`
+    I16(i16),
+    /// `u`
+    U16(u16),
+    /// `I`
+    I32(i32),
+    /// `i`
+    U32(u32),
+    /// `l`, and `L` when read
+    I64(i64),
+    /// `f`
+    F32(f32),
+    /// `d`
+    F64(f64),
+    /// `D`
+    Decimal {
+        /// Digits after the decimal point.
+        scale: u8,
+        /// The digits.
+        value: u32,
+    },
+    /// `S`, any bytes
+    LongString(&'a [u8]),
+    /// `A`
+    Array(Array<'a>),
+    /// `T`, seconds since 1970
+    Timestamp(u64),
+    /// `F`
+    Table(Table<'a>),
+    /// `V`
+    Void,
+    /// `x`
+    ByteArray(&'a [u8]),
+}
+
+impl Value<'_> {
+    /// The value as a whole number, when it is one of the eight integer types.
+    #[must_use]
+    pub fn as_integer(&self) -> Option<i64> {
+        Some(match *self {
+            Self::I8(number) => number.into(),
+            Self::U8(number) => number.into(),
+            Self::I16(number) => number.into(),
+            Self::U16(number) => number.into(),
+            Self::I32(number) => number.into(),
+            Self::U32(number) => number.into(),
+            Self::I64(number) => number,
+            _ => return None,
+        })
+    }
+}
+
+/// The entries of a field table that has been checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Table<'a> {
+    bytes: &'a [u8],
+}
+
+/// The values of an array inside a checked table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Array<'a> {
+    bytes: &'a [u8],
+}
+
+/// What [`Table::check`] found besides well-formedness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Written again, it would be the same bytes.
+    Canonical,
+    /// Keys out of order or repeated, or values that are written differently from how they were read.
+    Loose,
+}
+
+/// Checks that `bytes` are the entries of a field table.
+///
+/// # Errors
+/// The first fault found.
+pub fn check(bytes: &[u8]) -> Result<(), TableError> {
+    Table::check(bytes).map(|_| ())
+}
+
+impl<'a> Table<'a> {
+    /// Checks a table in one walk without allocating, to any depth up to [`DEPTH_MAX`].
+    ///
+    /// # Errors
+    /// The first fault found.
+    pub fn check(bytes: &'a [u8]) -> Result<(Self, Form), TableError> {
+        let mut form = Form::Canonical;
+        let mut reader = Reader::new(bytes);
+        let mut previous: Option<&[u8]> = None;
+        while !reader.is_empty() {
+            let key = reader.shortstr().ok_or(TableError::Truncated)?;
+            if previous.is_some_and(|previous| previous >= key) {
+                form = Form::Loose;
+            }
+            previous = Some(key);
+            check_value(&mut reader, DEPTH_MAX, &mut form)?;
+        }
+        Ok((Self { bytes }, form))
+    }
+
+    /// Takes bytes that an earlier [`check`](Self::check) has passed. Of other bytes the iterators show whatever can be
+    /// read before the first fault.
+    #[must_use]
+    pub fn from_checked(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The entries as on the wire, without their length.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The entries in wire order, repeated keys included.
+    #[must_use]
+    pub fn iter(&self) -> Entries<'a> {
+        Entries {
+            reader: Reader::new(self.bytes),
+        }
+    }
+
+    /// The first value under `key`, which is the one RabbitMQ finds.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<Value<'a>> {
+        self.iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| entry.value)
+    }
+
+    /// The entries as RabbitMQ 4.2 delivers message headers: sorted by key in byte order, the first of repeated keys
+    /// kept (Erlang's `lists:usort` keeps the first), `L` written as `l`, booleans as 0 or 1. Nested tables keep
+    /// their order. `None` when that changes nothing, found in one walk without allocating.
+    #[must_use]
+    pub fn canonical(&self) -> Option<Vec<u8>> {
+        // What was never checked is left alone: writing recurses as deep as the table nests.
+        if !matches!(Self::check(self.bytes), Ok((_, Form::Loose))) {
+            return None;
+        }
+        let mut entries: Vec<Entry<'a>> = self.iter().collect();
+        entries.sort_by_key(|entry| entry.key);
+        entries.dedup_by_key(|entry| entry.key);
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut writer = TableWriter { out: &mut bytes };
+        for entry in entries {
+            writer.value(entry.key, entry.value);
+        }
+        Some(bytes)
+    }
+}
+
+/// As [`Table::canonical`], for the bytes of a table that has been checked.
+#[must_use]
+pub fn canonical(bytes: &[u8]) -> Option<Vec<u8>> {
+    Table::from_checked(bytes).canonical()
+}
+
+impl<'a> Array<'a> {
+    /// The values in order.
+    #[must_use]
+    pub fn iter(&self) -> Values<'a> {
+        Values {
+            reader: Reader::new(self.bytes),
+        }
+    }
+
+    /// The values as on the wire, without their length.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+impl<'a> IntoIterator for Table<'a> {
+    type Item = Entry<'a>;
+    type IntoIter = Entries<'a>;
+
+    fn into_iter(self) -> Entries<'a> {
+        self.iter()
+    }
+}
+
+impl<'a> IntoIterator for Array<'a> {
+    type Item = Value<'a>;
+    type IntoIter = Values<'a>;
+
+    fn into_iter(self) -> Values<'a> {
+        self.iter()
+    }
+}
+
+/// A key and its value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Entry<'a> {
+    /// Up to 255 bytes, not necessarily UTF-8.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: Value<'a>,
+}
+
+/// Iterates over a table's entries.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        let key = self.reader.shortstr()?;
+        let value = read_value(&mut self.reader)?;
+        Some(Entry { key, value })
+    }
+}
+
+/// Iterates over an array's values.
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        read_value(&mut self.reader)
+    }
+}
+
+fn check_value(
+    reader: &mut Reader<'_>,
+    depth_left: usize,
+    form: &mut Form,
+) -> Result<(), TableError> {
+    let tag = reader.octet().ok_or(TableError::Truncated)?;
+    let skipped = match tag {
+        b't' => {
+            let octet = reader.octet();
+            if octet.is_some_and(|octet| octet > 1) {
+                *form = Form::Loose;
+            }
+            octet.is_some()
+        }
+        b'L' => {
+            *form = Form::Loose;
+            reader.long_long().is_some()
+        }
+        b'b' | b'B' => reader.octet().is_some(),
+        b's' | b'u' => reader.short().is_some(),
+        b'I' | b'i' | b'f' => reader.long().is_some(),
+        b'l' | b'd' | b'T' => reader.long_long().is_some(),
+        b'D' => reader.take(5).is_some(),
+        b'S' | b'x' => reader.longstr().is_some(),
+        b'V' => true,
+        b'A' | b'F' => {
+            let nested = reader.longstr().ok_or(TableError::Truncated)?;
+            let depth_left = depth_left.checked_sub(1).ok_or(TableError::TooDeep)?;
+            return check_nested(Reader::new(nested), tag == b'F', depth_left, form);
+        }
+        unknown => return Err(TableError::UnknownTag(unknown)),
+    };
+    if skipped {
+        Ok(())
+    } else {
+        Err(TableError::Truncated)
+    }
+}
+
+/// Recurses at most [`DEPTH_MAX`] times, a few hundred bytes of stack each.
+fn check_nested(
+    mut reader: Reader<'_>,
+    has_keys: bool,
+    depth_left: usize,
+    form: &mut Form,
+) -> Result<(), TableError> {
+    while !reader.is_empty() {
+        if has_keys {
+            reader.shortstr().ok_or(TableError::Truncated)?;
+        }
+        check_value(&mut reader, depth_left, form)?;
+    }
+    Ok(())
+}
+
+fn read_value<'a>(reader: &mut Reader<'a>) -> Option<Value<'a>> {
+    Some(match reader.octet()? {
+        b't' => Value::Bool(reader.octet()? != 0),
+        b'b' => Value::I8(reader.octet()?.cast_signed()),
+        b'B' => Value::U8(reader.octet()?),
+        b's' => Value::I16(reader.short()?.cast_signed()),
+        b'u' => Value::U16(reader.short()?),
+        b'I' => Value::I32(reader.long()?.cast_signed()),
+        b'i' => Value::U32(reader.long()?),
+        b'l' | b'L' => Value::I64(reader.long_long()?.cast_signed()),
+        b'f' => Value::F32(f32::from_bits(reader.long()?)),
+        b'd' => Value::F64(f64::from_bits(reader.long_long()?)),
+        b'D' => Value::Decimal {
+            scale: reader.octet()?,
+            value: reader.long()?,
+        },
+        b'S' => Value::LongString(reader.longstr()?),
+        b'A' => Value::Array(Array {
+            bytes: reader.longstr()?,
+        }),
+        b'T' => Value::Timestamp(reader.long_long()?),
+        b'F' => Value::Table(Table {
+            bytes: reader.longstr()?,
+        }),
+        b'V' => Value::Void,
+        b'x' => Value::ByteArray(reader.longstr()?),
+        _ => return None,
+    })
+}
+
+/// Appends a table with its 32-bit length; `entries` writes what is in it.
+pub fn write_table(out: &mut Vec<u8>, entries: impl FnOnce(&mut TableWriter<'_>)) {
+    with_length(out, |out| entries(&mut TableWriter { out }));
+}
+
+fn with_length(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    content(out);
+    let len = u32::try_from(out.len() - start - 4)
+        .expect("a table is bounded by the frames it came in, far below 4 GiB");
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+/// Writes the entries of a table; made by [`write_table`] and [`TableWriter::new`].
+#[derive(Debug)]
+pub struct TableWriter<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> TableWriter<'o> {
+    /// Writes entries without a length before them, as [`Table`] holds them.
+    #[must_use]
+    pub fn new(out: &'o mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// Appends one entry.
+    ///
+    /// # Panics
+    /// When `key` is longer than a shortstr may be (255 bytes).
+    pub fn value(&mut self, key: &[u8], value: Value<'_>) {
+        self.key(key);
+        write_value(self.out, value);
+    }
+
+    /// Appends an entry that is a table.
+    ///
+    /// # Panics
+    /// As [`value`](Self::value).
+    pub fn table(&mut self, key: &[u8], entries: impl FnOnce(&mut TableWriter<'_>)) {
+        self.key(key);
+        self.out.push(b'F');
+        write_table(self.out, entries);
+    }
+
+    /// Appends an entry that is an array.
+    ///
+    /// # Panics
+    /// As [`value`](Self::value).
+    pub fn array(&mut self, key: &[u8], values: impl FnOnce(&mut ArrayWriter<'_>)) {
+        self.key(key);
+        self.out.push(b'A');
+        with_length(self.out, |out| values(&mut ArrayWriter { out }));
+    }
+
+    fn key(&mut self, key: &[u8]) {
+        self.out
+            .push(u8::try_from(key.len()).expect("a key is a shortstr: at most 255 bytes"));
+        self.out.extend_from_slice(key);
+    }
+}
+
+/// Writes the values of an array; made by [`TableWriter::array`].
+#[derive(Debug)]
+pub struct ArrayWriter<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl ArrayWriter<'_> {
+    /// Appends one value.
+    pub fn value(&mut self, value: Value<'_>) {
+        write_value(self.out, value);
+    }
+
+    /// Appends a table.
+    pub fn table(&mut self, entries: impl FnOnce(&mut TableWriter<'_>)) {
+        self.out.push(b'F');
+        write_table(self.out, entries);
+    }
+}
+
+fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Bool(bool) => out.extend_from_slice(&[b't', u8::from(bool)]),
+        Value::I8(number) => out.extend_from_slice(&[b'b', number.cast_unsigned()]),
+        Value::U8(number) => out.extend_from_slice(&[b'B', number]),
+        Value::I16(number) => write_tagged(out, b's', &number.to_be_bytes()),
+        Value::U16(number) => write_tagged(out, b'u', &number.to_be_bytes()),
+        Value::I32(number) => write_tagged(out, b'I', &number.to_be_bytes()),
+        Value::U32(number) => write_tagged(out, b'i', &number.to_be_bytes()),
+        Value::I64(number) => write_tagged(out, b'l', &number.to_be_bytes()),
+        Value::F32(number) => write_tagged(out, b'f', &number.to_be_bytes()),
+        Value::F64(number) => write_tagged(out, b'd', &number.to_be_bytes()),
+        Value::Decimal { scale, value } => {
+            out.extend_from_slice(&[b'D', scale]);
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        Value::LongString(bytes) => write_long(out, b'S', bytes),
+        Value::Array(array) => {
+            out.push(b'A');
+            with_length(out, |out| {
+                for value in array {
+                    write_value(out, value);
+                }
+            });
+        }
+        Value::Timestamp(seconds) => write_tagged(out, b'T', &seconds.to_be_bytes()),
+        Value::Table(table) => {
+            out.push(b'F');
+            write_table(out, |writer| {
+                for entry in table {
+                    writer.value(entry.key, entry.value);
+                }
+            });
+        }
+        Value::Void => out.push(b'V'),
+        Value::ByteArray(bytes) => write_long(out, b'x', bytes),
+    }
+}
+
+fn write_tagged(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    out.push(tag);
+    out.extend_from_slice(content);
+}
+
+fn write_long(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    out.push(tag);
+    with_length(out, |out| out.extend_from_slice(content));
+}
