@@ -1,4 +1,5 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
 
 pub mod model;
+pub mod routing;
 pub mod wire;
