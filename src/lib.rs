@@ -1,5 +1,6 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
 
+pub mod broker;
 pub mod config;
 pub mod model;
 pub mod queue;

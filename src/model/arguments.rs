@@ -1,6 +1,10 @@
 //! Arguments of declarations, bindings and consumers: a field table, compared and printed as RabbitMQ does.
 
+use crate::wire::table;
+use amq_protocol::types::generation::gen_field_table;
+use amq_protocol::types::parsing::parse_field_table;
 use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
+use cookie_factory::WriteContext;
 use std::sync::Arc;
 
 /// Names of the `x-` arguments, here and nowhere else.
@@ -62,6 +66,21 @@ impl Arguments {
     /// The table itself.
     pub fn table(&self) -> &FieldTable {
         &self.0
+    }
+
+    /// As a field table on the wire, with its length, for the store.
+    pub fn encode(&self) -> Vec<u8> {
+        let (bytes, _) = gen_field_table(&self.0)(WriteContext::from(Vec::new()))
+            .expect("writing to memory does not fail")
+            .into_inner();
+        bytes
+    }
+
+    /// Reads back what `encode` wrote; none when the bytes are no field table.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        table::check(bytes.get(4..)?).ok()?;
+        let (rest, table) = parse_field_table(bytes).ok()?;
+        rest.is_empty().then(|| Self::from(table))
     }
 
     /// These arguments and one more.

@@ -5,17 +5,11 @@
 
 use super::entry::{Entries, EntryState, Lent, NONE, Slot};
 use super::input::Consume;
+use super::settings::ConsumerLimits;
 use super::state::Permits;
 use crate::model::{ChannelKey, ConsumerKey, Holder, LendId, Monotonic, Name};
 use ahash::AHashMap;
 use std::collections::VecDeque;
-
-/// A consumer's written-window at first: deliveries on their way to the socket.
-const WINDOW_MIN: u32 = 64;
-/// And at most.
-const WINDOW_MAX: u32 = 4096;
-/// Bytes on their way to the socket at which a consumer takes no more.
-const WINDOW_BYTES: u64 = 256 * 1024;
 
 /// A registered consumer.
 #[derive(Debug)]
@@ -48,19 +42,30 @@ struct Ring {
     ready: VecDeque<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Consumers {
+    limits: ConsumerLimits,
     holdings: Vec<Option<Holding>>,
     vacant: Vec<u32>,
     by_key: AHashMap<ConsumerKey, u32>,
     gets: AHashMap<Holder, u32>,
     rings: Vec<Ring>,
     pub(super) exclusive: bool,
-    /// A consumer was there once.
-    pub(super) ever: bool,
 }
 
 impl Consumers {
+    pub(super) fn new(limits: ConsumerLimits) -> Self {
+        Self {
+            limits,
+            holdings: Vec::new(),
+            vacant: Vec::new(),
+            by_key: AHashMap::new(),
+            gets: AHashMap::new(),
+            rings: Vec::new(),
+            exclusive: false,
+        }
+    }
+
     pub(super) fn count(&self) -> u32 {
         self.by_key.len() as u32
     }
@@ -92,14 +97,13 @@ impl Consumers {
             channel_limited: consume.channel_limited,
             unwritten: 0,
             unwritten_bytes: 0,
-            window: WINDOW_MIN,
+            window: self.limits.messages,
             in_ring: false,
         };
         let holding = Holding { holder: consume.key.holder, consumer: Some(consumer), first: NONE, lent: 0 };
         let at = self.add(holding);
         self.by_key.insert(consume.key, at);
         self.exclusive |= consume.exclusive;
-        self.ever = true;
         self.enter_ring(at);
     }
 
@@ -148,16 +152,17 @@ impl Consumers {
         }
     }
 
-    fn may_take(holding: &Holding) -> bool {
+    fn may_take(&self, at: u32) -> bool {
+        let holding = self.holding(at);
         holding.consumer.as_ref().is_some_and(|consumer| {
             (consumer.prefetch == 0 || holding.lent < consumer.prefetch)
                 && consumer.unwritten < consumer.window
-                && consumer.unwritten_bytes < WINDOW_BYTES
+                && consumer.unwritten_bytes < self.limits.bytes_max
         })
     }
 
     fn reconsider(&mut self, at: u32) {
-        if Self::may_take(self.holding(at)) {
+        if self.may_take(at) {
             self.enter_ring(at);
         }
     }
@@ -201,9 +206,10 @@ impl Consumers {
     /// Deliveries reached the socket.
     pub(super) fn written(&mut self, key: ConsumerKey, count: u32, bytes: u64) {
         let Some(at) = self.by_key.get(&key).copied() else { return };
+        let most = self.limits.messages_max;
         let Some(consumer) = &mut self.holding_mut(at).consumer else { return };
-        if consumer.unwritten >= consumer.window && consumer.window < WINDOW_MAX {
-            consumer.window *= 2;
+        if consumer.unwritten >= consumer.window {
+            consumer.window = (consumer.window * 2).min(most);
         }
         consumer.unwritten = consumer.unwritten.saturating_sub(count);
         consumer.unwritten_bytes = consumer.unwritten_bytes.saturating_sub(bytes);

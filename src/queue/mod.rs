@@ -26,5 +26,5 @@ pub use dead_letter::{DeadLetterReason, dead_letter_copy, would_cycle};
 pub use effect::{Counts, Effects, Pulled, QueueEffect};
 pub use input::{Consume, Enqueue, Origin, Outcome, QueueInput, Requester, Ticket};
 pub use level::WindowLimits;
-pub use settings::{HoldLimits, Overflow, QueueSettings};
+pub use settings::{ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings};
 pub use state::{Permits, QueueState};

@@ -1,5 +1,6 @@
 //! What a queue was declared to be, parsed and checked elsewhere.
 
+use super::level::WindowLimits;
 use crate::model::{Name, QueueId};
 use std::time::Duration;
 
@@ -44,6 +45,28 @@ pub struct QueueSettings {
     pub dead_letter_exchange: Option<Name>,
     /// Under which key; their own when none.
     pub dead_letter_routing_key: Option<Name>,
+}
+
+/// Limits that all queues share.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// How long rows may wait for an acknowledgement.
+    pub hold: HoldLimits,
+    /// How much of a level is kept in memory.
+    pub window: WindowLimits,
+    /// How much is on its way to a consumer.
+    pub consumer: ConsumerLimits,
+}
+
+/// What may be on its way to a consumer's socket, beside its prefetch: it bounds outboxes, and spreads work.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsumerLimits {
+    /// Messages at first.
+    pub messages: u32,
+    /// Messages once the consumer has shown that it keeps up.
+    pub messages_max: u32,
+    /// Body bytes; one message is always let through.
+    pub bytes_max: u64,
 }
 
 /// How long a persistent message in a consumer's hands may wait for its acknowledgement before it is written.

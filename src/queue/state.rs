@@ -9,7 +9,7 @@ use super::effect::{Effects, QueueEffect};
 use super::entry::{Entries, Entry, EntryState, Slot, Storage};
 use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
 use super::level::{Awaiting, Level, WindowLimits, YoungRef};
-use super::settings::{HoldLimits, Overflow, QueueSettings};
+use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
 use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
 use crate::model::{
@@ -65,20 +65,26 @@ pub struct QueueState {
     pub(super) due_at: Option<Monotonic>,
     last_used: Monotonic,
     ended: bool,
+    failed: bool,
     unused_said: bool,
 }
 
 impl QueueState {
+    /// Stands in for a queue whose turn panicked: it refuses promises, since nobody knows what became of its messages.
+    pub fn failed(settings: QueueSettings, limits: QueueLimits, now: Now) -> Self {
+        Self { ended: true, failed: true, ..Self::new(settings, limits, now) }
+    }
+
     /// A new, empty queue.
-    pub fn new(settings: QueueSettings, hold: HoldLimits, window: WindowLimits, now: Now) -> Self {
+    pub fn new(settings: QueueSettings, limits: QueueLimits, now: Now) -> Self {
         Self {
             settings,
-            window,
-            hold,
+            window: limits.window,
+            hold: limits.hold,
             entries: Entries::new(),
             levels: Vec::new(),
             ready_levels: [0; 4],
-            consumers: Consumers::default(),
+            consumers: Consumers::new(limits.consumer),
             waiting_gets: VecDeque::new(),
             ready_count: 0,
             ready_bytes: 0,
@@ -93,6 +99,7 @@ impl QueueState {
             due_at: None,
             last_used: now.monotonic,
             ended: false,
+            failed: false,
             unused_said: false,
         }
     }
@@ -584,7 +591,6 @@ impl QueueState {
             answer_to(get.requester, Answer::Refused(self.not_found()), out);
         }
         self.entries = Entries::new();
-        self.consumers = Consumers::default();
         self.levels = Vec::new();
         self.young = VecDeque::new();
         self.ready_levels = [0; 4];
@@ -605,7 +611,7 @@ impl QueueState {
         match input {
             QueueInput::Publish(messages) => {
                 for promise in messages.into_iter().filter_map(|message| message.promise) {
-                    out.promise(promise, true);
+                    out.promise(promise, !self.failed);
                 }
             }
             QueueInput::Consume(Consume { requester, .. })

@@ -1,0 +1,260 @@
+//! All vhosts, connections and queues of one node, and its store.
+
+use super::cell::Cell;
+use super::counters::Counters;
+use super::peer::Peer;
+use super::timers::Timers;
+use super::turns::TurnList;
+use super::vhost::Vhost;
+use crate::model::{Answer, ConnectionId, Name, Notice, Now, QueueId};
+use crate::queue::{QueueInput, QueueLimits, QueueState, Requester};
+use crate::store::writer::WriterHandle;
+use crate::store::{TopologyChange, VhostRecord};
+use ahash::RandomState;
+use dashmap::DashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+/// Bits of a queue's number that count within one start of the process; the rest are the start's own number.
+const QUEUES_PER_BOOT_BITS: u32 = 40;
+
+/// Runs work on the runtime's threads, with the time at which it begins.
+pub trait Runner: Send + Sync + 'static {
+    /// Submits; never runs the work on the caller's thread.
+    fn run(&self, work: Box<dyn FnOnce(Now) + Send>);
+}
+
+/// Limits of the broker.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerSettings {
+    /// Of all queues.
+    pub queue_limits: QueueLimits,
+    /// Rows that a turn hands to an idle writer unasked.
+    pub batch_rows_max: usize,
+    /// And their bytes.
+    pub batch_bytes_max: usize,
+}
+
+/// One node's broker.
+pub struct Broker {
+    settings: BrokerSettings,
+    runner: Arc<dyn Runner>,
+    writer: WriterHandle,
+    vhosts: DashMap<Name, Arc<Vhost>, RandomState>,
+    peers: DashMap<ConnectionId, Arc<Peer>, RandomState>,
+    cells: DashMap<QueueId, Arc<Cell>, RandomState>,
+    queue_ids: AtomicU64,
+    connection_ids: AtomicU64,
+    timers: Timers,
+    counters: Counters,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("vhosts", &self.vhosts.len()).field("queues", &self.cells.len()).finish()
+    }
+}
+
+impl Broker {
+    /// A broker without vhosts; `boot` makes its queues' numbers unique among all starts.
+    pub(super) fn new(
+        settings: BrokerSettings,
+        runner: Arc<dyn Runner>,
+        writer: WriterHandle,
+        boot: u32,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            runner,
+            writer,
+            vhosts: DashMap::default(),
+            peers: DashMap::default(),
+            cells: DashMap::default(),
+            queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
+            connection_ids: AtomicU64::new(0),
+            timers: Timers::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Its limits.
+    pub fn settings(&self) -> &BrokerSettings {
+        &self.settings
+    }
+
+    pub(super) fn runner(&self) -> &Arc<dyn Runner> {
+        &self.runner
+    }
+
+    /// The store's writer.
+    pub fn writer(&self) -> &WriterHandle {
+        &self.writer
+    }
+
+    pub(super) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    // ---- vhosts, connections, queues ---------------------------------------------------------------------------
+
+    /// A vhost by name.
+    pub fn vhost(&self, name: &[u8]) -> Option<Arc<Vhost>> {
+        self.vhosts.get(name).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// All vhosts, in no order.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        self.vhosts.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// Makes a vhost, if it is missing, and tells the store.
+    pub fn create_vhost(&self, name: &Name) {
+        let mut made = false;
+        self.vhosts.entry(name.clone()).or_insert_with(|| {
+            made = true;
+            Vhost::new(name.clone())
+        });
+        if made {
+            let record = VhostRecord { name: name.clone() };
+            let vhost = name.clone();
+            self.writer.topology(
+                vec![TopologyChange::PutVhost(record)],
+                Box::new(move |durable| {
+                    if !durable {
+                        tracing::error!(%vhost, "the new vhost could not be stored");
+                    }
+                }),
+            );
+        }
+    }
+
+    /// Makes a vhost that the store remembers.
+    pub(super) fn recover_vhost(&self, name: &Name) -> Arc<Vhost> {
+        Arc::clone(self.vhosts.entry(name.clone()).or_insert_with(|| Vhost::new(name.clone())).value())
+    }
+
+    /// A number for a connection that was just accepted.
+    pub fn next_connection_id(&self) -> ConnectionId {
+        ConnectionId(self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(super) fn next_queue_id(&self) -> QueueId {
+        QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(super) fn peer(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        self.peers.get(&id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// All connections that have opened a vhost.
+    pub fn peers(&self) -> Vec<Arc<Peer>> {
+        self.peers.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// How many connections have opened a vhost.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(super) fn add_peer(&self, peer: &Arc<Peer>) {
+        self.peers.insert(peer.id(), Arc::clone(peer));
+    }
+
+    pub(super) fn remove_peer(&self, id: ConnectionId) {
+        self.peers.remove(&id);
+    }
+
+    pub(super) fn cell(&self, id: QueueId) -> Option<Arc<Cell>> {
+        self.cells.get(&id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// All queues, in no order.
+    pub fn cells(&self) -> Vec<Arc<Cell>> {
+        self.cells.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// Makes the cell of a queue; its place in a topology is the caller's.
+    pub(super) fn add_cell(self: &Arc<Self>, queue: QueueState, owner: Option<ConnectionId>) -> Arc<Cell> {
+        let cell = Cell::new(queue, owner, Arc::downgrade(self));
+        self.cells.insert(cell.id(), Arc::clone(&cell));
+        cell
+    }
+
+    pub(super) fn forget_cell(&self, id: QueueId) {
+        self.cells.remove(&id);
+    }
+
+    // ---- answers -----------------------------------------------------------------------------------------------
+
+    /// Answers a request once these changes are durable; at once when there are none.
+    pub(super) fn answer_durable(&self, requester: Requester, changes: Vec<TopologyChange>, answer: Answer) {
+        let Some(peer) = self.peer(requester.connection) else {
+            if !changes.is_empty() {
+                self.writer.topology(changes, Box::new(|_| {}));
+            }
+            return;
+        };
+        let Requester { channel, request, .. } = requester;
+        if changes.is_empty() {
+            peer.tell_one(Notice::Answer { channel, request, answer });
+            return;
+        }
+        let then = move |durable: bool| {
+            let answer =
+                if durable { answer } else { Answer::Refused(crate::model::AmqpError::internal_error()) };
+            peer.tell_one(Notice::Answer { channel, request, answer });
+        };
+        self.writer.topology(changes, Box::new(then));
+    }
+
+    /// A queue has ended, or outlived its use: takes it out of the topology, and answers who asked for it.
+    pub(super) fn queue_deleted(&self, cell: &Arc<Cell>, asked: Option<(Requester, u64)>, list: &mut TurnList) {
+        let changes = self.remove_queue(cell, list);
+        if let Some((requester, message_count)) = asked {
+            self.answer_durable(requester, changes, Answer::Removed { message_count });
+        } else if !changes.is_empty() {
+            self.writer.topology(changes, Box::new(|_| {}));
+        }
+    }
+
+    /// Takes a queue out of its vhost. What is to be told to the store is returned; its cell is to be ended.
+    pub(super) fn remove_queue(&self, cell: &Arc<Cell>, list: &mut TurnList) -> Vec<TopologyChange> {
+        let Some(vhost) = self.vhost(cell.vhost().as_bytes()) else { return Vec::new() };
+        let removed = vhost.topology().remove_queue(cell.name(), cell.id());
+        let Some(changes) = removed else { return Vec::new() };
+        vhost.unindex(cell);
+        self.forget_cell(cell.id());
+        cell.push(QueueInput::End);
+        list.push_back(Arc::clone(cell));
+        Counters::add(&self.counters.queues_deleted, 1);
+        changes
+    }
+
+    // ---- time --------------------------------------------------------------------------------------------------
+
+    /// Wakes the queues whose deadline has passed.
+    pub fn tick(self: &Arc<Self>, now: Now) {
+        for cell in self.timers.take_due(now.monotonic) {
+            self.take_turns(&cell, QueueInput::Tick, now);
+        }
+    }
+
+    /// When `tick` wants to be called next; the waker is called when that becomes earlier.
+    pub fn next_tick(&self, waker: &Waker) -> Option<crate::model::Monotonic> {
+        self.timers.next(waker)
+    }
+
+    /// Leaves exact words for the next start in every durable queue. Call it when no connection is left.
+    pub fn quiesce(self: &Arc<Self>, now: Now) {
+        for cell in self.cells() {
+            self.take_turns(&cell, QueueInput::Quiesce, now);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A queue's cell: an inbox, and the machine that whoever gets hold of it may run.
+//!
+//! Pushing a batch and taking the machine are one locked step; who gets the machine has the turn, and puts it back only in
+//! the locked step that finds the inbox empty. So no batch is left behind, and nobody waits.
+
+use super::broker::Broker;
+use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
+use crate::queue::{Effects, QueueInput, QueueState, Ticket};
+use crate::store::writer::{Source, Stored};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// One queue of the node.
+#[derive(Debug)]
+pub struct Cell {
+    id: QueueId,
+    name: Name,
+    vhost: Name,
+    owner: Option<ConnectionId>,
+    broker: Weak<Broker>,
+    inbox: Mutex<Inbox>,
+    /// Stands in the writer's list of dirty queues.
+    pub(super) listed: AtomicBool,
+    counts: SharedCounts,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    inputs: Vec<QueueInput>,
+    machine: Option<Box<Machine>>,
+}
+
+/// What travels from turn to turn.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) queue: QueueState,
+    pub(super) effects: Effects,
+    /// The earliest deadline that the timers know of.
+    pub(super) armed: Option<Monotonic>,
+}
+
+/// A turn: the machine, and the inputs that wait for it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) machine: Box<Machine>,
+    pub(super) inputs: Vec<QueueInput>,
+}
+
+#[derive(Debug, Default)]
+struct SharedCounts {
+    ready: AtomicU64,
+    ready_bytes: AtomicU64,
+    unacked: AtomicU64,
+    consumers: AtomicU32,
+}
+
+/// A queue's counts as of its last turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Messages ready for delivery.
+    pub ready: u64,
+    /// Their body bytes.
+    pub ready_bytes: u64,
+    /// Messages in consumers' hands.
+    pub unacked: u64,
+    /// Registered consumers.
+    pub consumers: u32,
+}
+
+impl Cell {
+    pub(super) fn new(queue: QueueState, owner: Option<ConnectionId>, broker: Weak<Broker>) -> Arc<Self> {
+        let settings = queue.settings();
+        let (id, name, vhost) = (settings.id, settings.name.clone(), settings.vhost.clone());
+        let machine = Box::new(Machine { queue, effects: Effects::default(), armed: None });
+        let cell = Self {
+            id,
+            name,
+            vhost,
+            owner,
+            broker,
+            inbox: Mutex::new(Inbox { inputs: Vec::new(), machine: None }),
+            listed: AtomicBool::new(false),
+            counts: SharedCounts::default(),
+        };
+        cell.share_counts(&machine.queue);
+        cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(machine);
+        Arc::new(cell)
+    }
+
+    /// Its incarnation.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The vhost it is in.
+    pub fn vhost(&self) -> &Name {
+        &self.vhost
+    }
+
+    /// The connection it is exclusive to.
+    pub fn owner(&self) -> Option<ConnectionId> {
+        self.owner
+    }
+
+    /// Its counts as of its last turn.
+    pub fn counts(&self) -> QueueCounts {
+        QueueCounts {
+            ready: self.counts.ready.load(Ordering::Relaxed),
+            ready_bytes: self.counts.ready_bytes.load(Ordering::Relaxed),
+            unacked: self.counts.unacked.load(Ordering::Relaxed),
+            consumers: self.counts.consumers.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn share_counts(&self, queue: &QueueState) {
+        self.counts.ready.store(queue.ready_count(), Ordering::Relaxed);
+        self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
+        self.counts.unacked.store(queue.unacked_count(), Ordering::Relaxed);
+        self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
+    }
+
+    /// Adds an input for the next turn, whoever takes it.
+    pub(super) fn push(&self, input: QueueInput) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.push(input);
+    }
+
+    /// Adds an input and takes the turn, if nobody has it.
+    pub(super) fn push_and_try(&self, input: QueueInput) -> Option<Turn> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.inputs.push(input);
+        inbox.take_turn()
+    }
+
+    /// Takes the turn, if there is something to do and nobody has it.
+    pub(super) fn try_turn(&self) -> Option<Turn> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.inputs.is_empty() { None } else { inbox.take_turn() }
+    }
+
+    /// Ends the turn, unless more has come: then the turn goes on with that.
+    pub(super) fn end_turn(&self, mut turn: Turn) -> Option<Turn> {
+        debug_assert!(turn.inputs.is_empty(), "all inputs were applied");
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut inbox.inputs, &mut turn.inputs);
+        if turn.inputs.is_empty() {
+            // The larger vector stays behind for the next inputs, unless it is very large.
+            if turn.inputs.capacity() > inbox.inputs.capacity() && turn.inputs.capacity() <= INPUTS_KEPT {
+                std::mem::swap(&mut inbox.inputs, &mut turn.inputs);
+            }
+            inbox.machine = Some(turn.machine);
+            return None;
+        }
+        Some(turn)
+    }
+
+    pub(super) fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.upgrade()
+    }
+
+    /// Submits an input to the runtime's threads, for callers that must not run turns.
+    fn submit(self: Arc<Self>, input: QueueInput) {
+        let Some(broker) = self.broker() else { return };
+        let runner = Arc::clone(broker.runner());
+        runner.run(Box::new(move |now: Now| broker.take_turns(&self, input, now)));
+    }
+}
+
+/// Inputs that an idle inbox keeps room for.
+const INPUTS_KEPT: usize = 64;
+
+impl Inbox {
+    fn take_turn(&mut self) -> Option<Turn> {
+        let machine = self.machine.take()?;
+        Some(Turn { machine, inputs: std::mem::take(&mut self.inputs) })
+    }
+}
+
+impl Source for Cell {
+    fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
+        self.submit(QueueInput::Pull { rows_max, bytes_max });
+    }
+
+    fn stored(self: Arc<Self>, outcome: Stored) {
+        let Stored { ticket, durable, .. } = outcome;
+        self.submit(QueueInput::Stored { ticket: Ticket(ticket), durable });
+    }
+}

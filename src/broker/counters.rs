@@ -1,0 +1,118 @@
+//! What was done so far, over all vhosts; folded in per turn and per read, never per message.
+
+use crate::queue::Counts;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$meta:meta])* $name:ident,)*) => {
+        /// Counters since the start.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$meta])* pub $name: AtomicU64,)*
+        }
+
+        /// The counters at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct CountersSnapshot {
+            $($(#[$meta])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Reads them all; each is exact, their sum is of no one moment.
+            pub fn snapshot(&self) -> CountersSnapshot {
+                CountersSnapshot { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages from publishers.
+    received,
+    /// Of these, those on channels in confirm mode.
+    received_confirm,
+    /// Routed to at least one queue.
+    routed,
+    /// Dropped because no queue took them.
+    unroutable_dropped,
+    /// Returned because no queue took them.
+    unroutable_returned,
+    /// Confirmed to publishers.
+    confirmed,
+    /// Delivered to consumers that acknowledge.
+    delivered_manual_ack,
+    /// Delivered to consumers that do not.
+    delivered_auto_ack,
+    /// Got, to be acknowledged.
+    got_manual_ack,
+    /// Got without acknowledgement.
+    got_auto_ack,
+    /// Gets that found nothing.
+    get_empty,
+    /// Delivered again.
+    redelivered,
+    /// Acknowledged.
+    acknowledged,
+    /// Dead or dropped beyond a queue's limits.
+    overflowed,
+    /// Expired.
+    expired,
+    /// Rejected without requeue.
+    rejected,
+    /// Persistent messages taken in by durable queues.
+    durable_in,
+    /// Of these, those that left before they were written.
+    never_written,
+    /// Queues declared, new or not.
+    queues_declared,
+    /// Queues made.
+    queues_created,
+    /// Queues gone.
+    queues_deleted,
+    /// Channels opened.
+    channels_opened,
+    /// Channels closed.
+    channels_closed,
+    /// Connections opened.
+    connections_opened,
+    /// Connections closed.
+    connections_closed,
+    /// Logins tried.
+    auth_attempts,
+    /// Logins refused.
+    auth_failures,
+    /// Bytes read from clients.
+    bytes_in,
+    /// Bytes written to clients.
+    bytes_out,
+}
+
+impl Counters {
+    /// Adds to one of them.
+    pub fn add(counter: &AtomicU64, count: u64) {
+        if count > 0 {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Folds in what one turn of a queue did.
+    pub(super) fn fold(&self, counts: &Counts) {
+        let pairs = [
+            (&self.delivered_manual_ack, counts.delivered_manual_ack),
+            (&self.delivered_auto_ack, counts.delivered_auto_ack),
+            (&self.got_manual_ack, counts.got_manual_ack),
+            (&self.got_auto_ack, counts.got_auto_ack),
+            (&self.get_empty, counts.get_empty),
+            (&self.redelivered, counts.redelivered),
+            (&self.acknowledged, counts.acknowledged),
+            (&self.overflowed, counts.overflowed),
+            (&self.expired, counts.expired),
+            (&self.rejected, counts.rejected),
+            (&self.durable_in, counts.durable_in),
+            (&self.never_written, counts.never_written),
+        ];
+        for (counter, count) in pairs {
+            Self::add(counter, count);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The broker: vhosts and what is in them, and the drivers of the pure machines.
+//!
+//! - `broker`: all vhosts, connections and queues of one node, and its store.
+//! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes.
+//! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
+//! - `cell`: a queue's inbox and its turns; `turns` takes them one after another.
+//! - `link`: what one connection does to the broker; `publish` its messages' way to the queues.
+//! - `peer`: what the broker does to one connection: its inlet, and the permits of its channels.
+//! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
+//! - `counters`: what was done so far.
+//!
+//! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one.
+
+mod broker;
+mod cell;
+mod counters;
+mod dead_letters;
+mod link;
+mod peer;
+mod publish;
+mod queue_arguments;
+mod recovery;
+mod timers;
+mod topology;
+mod turns;
+mod vhost;
+
+pub use broker::{Broker, BrokerSettings, Runner};
+pub use cell::{Cell, QueueCounts};
+pub use counters::{Counters, CountersSnapshot};
+pub use link::Link;
+pub use peer::Peer;
+pub use publish::Routed;
+pub use vhost::Vhost;

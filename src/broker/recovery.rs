@@ -1,0 +1,101 @@
+//! The start: vhosts, exchanges, queues and bindings as the store remembers them. No message is read.
+
+use super::broker::{Broker, BrokerSettings, Runner};
+use super::queue_arguments::{self, Declared};
+use super::topology::QueueEntry;
+use super::vhost::Vhost;
+use crate::model::command::BindTo;
+use crate::model::{Arguments, Now, QueueId};
+use crate::queue::{QueueInput, QueueState};
+use crate::routing::Destination;
+use crate::store::writer::WriterHandle;
+use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, Recovered};
+use ahash::AHashMap;
+use std::sync::Arc;
+
+impl Broker {
+    /// A broker with everything that was recovered. What cannot be understood is said in the log and left out; nothing of it
+    /// is deleted from the store.
+    pub fn recover(
+        settings: BrokerSettings,
+        runner: Arc<dyn Runner>,
+        writer: WriterHandle,
+        recovered: &Recovered,
+        now: Now,
+    ) -> Arc<Self> {
+        let broker = Self::new(settings, runner, writer, recovered.boot);
+        for vhost in &recovered.vhosts {
+            broker.recover_vhost(&vhost.name);
+        }
+        for record in &recovered.exchanges {
+            let vhost = broker.recover_vhost(&record.vhost);
+            let arguments = Arguments::decode(&record.arguments).unwrap_or_default();
+            if let Err(error) = vhost.topology().recover_exchange(record, arguments) {
+                tracing::error!(exchange = %record.name, vhost = %record.vhost, error = error.text, "left out");
+            }
+        }
+        let mut lanes: AHashMap<QueueId, Vec<LaneRecord>> = AHashMap::new();
+        for lane in &recovered.lanes {
+            lanes.entry(lane.lane.queue).or_default().push(*lane);
+        }
+        for record in &recovered.queues {
+            let vhost = broker.recover_vhost(&record.vhost);
+            broker.recover_queue(&vhost, record, lanes.remove(&record.id).unwrap_or_default(), now);
+        }
+        for record in &recovered.bindings {
+            recover_binding(&broker.recover_vhost(&record.vhost), record);
+        }
+        broker
+    }
+
+    fn recover_queue(self: &Arc<Self>, vhost: &Arc<Vhost>, record: &QueueRecord, lanes: Vec<LaneRecord>, now: Now) {
+        let arguments = Arguments::decode(&record.arguments).unwrap_or_default();
+        let declared = Declared {
+            id: record.id,
+            name: record.name.clone(),
+            vhost: record.vhost.clone(),
+            durable: true,
+            auto_delete: record.auto_delete,
+        };
+        let settings = match queue_arguments::settings(declared, &arguments) {
+            Ok(settings) => settings,
+            Err(error) => {
+                tracing::error!(queue = %record.name, vhost = %record.vhost, error = error.text, "left out");
+                return;
+            }
+        };
+        let timed = settings.expires.is_some();
+        let mut queue = QueueState::new(settings, self.settings().queue_limits, now);
+        let waiting = lanes.iter().any(|lane| lane.state.count > 0);
+        for lane in lanes {
+            queue.recover_lane(lane.lane, lane.state);
+        }
+        let cell = self.add_cell(queue, None);
+        let auto_delete = record.auto_delete;
+        let entry = QueueEntry { cell: Arc::clone(&cell), durable: true, auto_delete, arguments };
+        vhost.topology().insert_queue(record.name.clone(), entry);
+        vhost.index(&cell);
+        // Expiry needs the head; a queue without messages only its own clock.
+        if waiting || timed {
+            let broker = Arc::clone(self);
+            let wake = move |now: Now| broker.take_turns(&cell, QueueInput::Tick, now);
+            self.runner().run(Box::new(wake));
+        }
+    }
+}
+
+fn recover_binding(vhost: &Vhost, record: &BindingRecord) {
+    let destination = match record.destination_kind {
+        store::Destination::Queue => Destination::Queue(record.destination.clone()),
+        store::Destination::Exchange => Destination::Exchange(record.destination.clone()),
+    };
+    let bind = BindTo {
+        source: record.source.clone(),
+        destination: record.destination.clone(),
+        routing_key: record.routing_key.clone(),
+        arguments: Arguments::decode(&record.arguments).unwrap_or_default(),
+    };
+    if let Err(error) = vhost.topology().bind(&bind, destination) {
+        tracing::error!(source = %record.source, destination = %record.destination, error = error.text, "left out");
+    }
+}

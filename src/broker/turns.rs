@@ -1,0 +1,221 @@
+//! Turns, one after another: what a queue's effects set off in other queues waits on a list of the outermost call.
+//!
+//! Everything a turn emits for connections and other queues is pushed into their inlets and inboxes inside the turn, so its
+//! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
+
+use super::broker::Broker;
+use super::cell::{Cell, Machine, Turn};
+use super::peer::Peer;
+use crate::model::{ConnectionId, Holder, Notice, Now, QueueId};
+use crate::queue::{Effects, Permits, Pulled, QueueEffect, QueueInput, QueueState};
+use crate::store::writer::{Contribution, LoadRequest};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Rounds over the whole list in one call; what is left then goes on in a task of its own.
+const ROUNDS_MAX: u32 = 8;
+
+/// Queues whose turn is to be tried.
+pub(super) type TurnList = VecDeque<Arc<Cell>>;
+
+impl Broker {
+    /// Gives an input to a queue, and takes the turns that follow from it.
+    pub(super) fn take_turns(self: &Arc<Self>, cell: &Arc<Cell>, input: QueueInput, now: Now) {
+        let mut list = TurnList::new();
+        if let Some(turn) = cell.push_and_try(input) {
+            self.run(cell, turn, now, &mut list);
+        }
+        self.take_listed(list, now);
+    }
+
+    /// Takes the turns on the list and those that follow from them.
+    pub(super) fn take_listed(self: &Arc<Self>, mut list: TurnList, now: Now) {
+        let mut rounds = 0;
+        let mut left_in_round = list.len();
+        while let Some(cell) = list.pop_front() {
+            if let Some(turn) = cell.try_turn() {
+                self.run(&cell, turn, now, &mut list);
+            }
+            left_in_round = left_in_round.saturating_sub(1);
+            if left_in_round == 0 {
+                rounds += 1;
+                left_in_round = list.len();
+                if rounds == ROUNDS_MAX && !list.is_empty() {
+                    let broker = Arc::clone(self);
+                    self.runner().run(Box::new(move |now| broker.take_listed(list, now)));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn run(self: &Arc<Self>, cell: &Arc<Cell>, turn: Turn, now: Now, list: &mut TurnList) {
+        let mut turn = turn;
+        loop {
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                self.apply_all(cell, &mut turn, now, list);
+            }));
+            if done.is_err() {
+                tracing::error!(queue = %cell.name(), vhost = %cell.vhost(), "the queue failed; its messages in memory are lost to it");
+                turn.inputs.clear();
+                let settings = turn.machine.queue.settings().clone();
+                turn.machine.queue = QueueState::failed(settings, self.settings().queue_limits, now);
+                turn.machine.effects = Effects::default();
+            }
+            match cell.end_turn(turn) {
+                Some(more) => turn = more,
+                None => return,
+            }
+        }
+    }
+
+    fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
+        let Machine { queue, effects, armed } = &mut *turn.machine;
+        let mut permits = PeerPermits { broker: self, queue: cell.id() };
+        for input in turn.inputs.drain(..) {
+            if let QueueInput::Pull { .. } = input {
+                cell.listed.store(false, Ordering::Relaxed);
+            }
+            queue.apply(input, now, &mut permits, effects);
+            while !effects.effects.is_empty() {
+                let mut follow_up = Vec::new();
+                for effect in std::mem::take(&mut effects.effects) {
+                    self.carry_out(cell, queue, effect, now, list, &mut follow_up);
+                }
+                for input in follow_up {
+                    queue.apply(input, now, &mut permits, effects);
+                }
+            }
+        }
+        if queue.is_due() && !cell.listed.load(Ordering::Relaxed) && effects.pulled.is_empty() {
+            if self.writer().wants_rows() {
+                let (rows_max, bytes_max) = (self.settings().batch_rows_max, self.settings().batch_bytes_max);
+                queue.apply(QueueInput::Pull { rows_max, bytes_max }, now, &mut permits, effects);
+            } else {
+                cell.listed.store(true, Ordering::Relaxed);
+                self.writer().dirty(Arc::clone(cell) as _);
+            }
+        }
+        for pulled in effects.pulled.drain(..) {
+            self.contribute(cell, pulled);
+        }
+        if queue.is_due() && !cell.listed.swap(true, Ordering::Relaxed) {
+            self.writer().dirty(Arc::clone(cell) as _);
+        }
+        self.hand_over(&mut effects.notices);
+        self.counters().fold(&std::mem::take(&mut effects.counts));
+        cell.share_counts(queue);
+        if let Some(deadline) = queue.deadline(now)
+            && armed.is_none_or(|armed| deadline < armed || armed <= now.monotonic)
+        {
+            *armed = Some(deadline);
+            self.timers().arm(deadline, cell);
+        }
+    }
+
+    fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled) {
+        let removed: usize = pulled.lanes.iter().map(|lane| lane.removes.len()).sum();
+        if pulled.more {
+            cell.listed.store(true, Ordering::Relaxed);
+        }
+        let contribution = Contribution {
+            ticket: pulled.ticket.0,
+            rows: pulled.rows + removed,
+            bytes: pulled.bytes,
+            more: pulled.more,
+            lanes: pulled.lanes,
+            drop_lanes: pulled.drop_lanes,
+        };
+        self.writer().contribute(Arc::clone(cell) as _, contribution);
+    }
+
+    /// One hand-over per connection.
+    fn hand_over(&self, notices: &mut Vec<(ConnectionId, Notice)>) {
+        let mut groups: Vec<(ConnectionId, Option<Arc<Peer>>, Vec<Notice>)> = Vec::new();
+        let mut last = 0;
+        let total = notices.len();
+        for (connection, notice) in notices.drain(..) {
+            if groups.get(last).is_none_or(|(id, ..)| *id != connection) {
+                last = match groups.iter().position(|(id, ..)| *id == connection) {
+                    Some(at) => at,
+                    None => {
+                        let room = if groups.is_empty() { total } else { 1 };
+                        groups.push((connection, self.peer(connection), Vec::with_capacity(room)));
+                        groups.len() - 1
+                    }
+                };
+            }
+            groups[last].2.push(notice);
+        }
+        for (_, peer, mut notices) in groups {
+            if let Some(peer) = peer {
+                peer.tell(&mut notices);
+            }
+        }
+    }
+
+    fn carry_out(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        queue: &QueueState,
+        effect: QueueEffect,
+        now: Now,
+        list: &mut TurnList,
+        follow_up: &mut Vec<QueueInput>,
+    ) {
+        match effect {
+            QueueEffect::DeadLetter { message, reason, leaving } => {
+                let copies = self.dead_letter(queue.settings(), &message, reason, leaving, now, list);
+                if let Some(origin) = leaving {
+                    follow_up.push(QueueInput::Copies { leaving: origin.leaving, copies });
+                }
+            }
+            QueueEffect::CopySettled { queue, leaving } => {
+                if let Some(source) = self.cell(queue) {
+                    source.push(QueueInput::CopySettled { leaving });
+                    list.push_back(source);
+                }
+            }
+            QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
+                let request = LoadRequest { lane, range, rows_max, bytes_max };
+                let (broker, cell) = (Arc::clone(self), Arc::clone(cell));
+                let level = lane.level;
+                let then = move |loaded: Result<crate::store::Loaded, crate::store::StoreError>| {
+                    let rows = loaded
+                        .map(|loaded| loaded.rows)
+                        .inspect_err(|error| tracing::error!(?error, queue = %cell.name(), "reading messages failed"))
+                        .ok();
+                    let runner = Arc::clone(broker.runner());
+                    runner.run(Box::new(move |now| {
+                        broker.take_turns(&cell, QueueInput::Loaded { level, load, rows }, now);
+                    }));
+                };
+                self.writer().load(request, Box::new(then));
+            }
+            QueueEffect::Deleted { requester, message_count } => {
+                self.queue_deleted(cell, Some((requester, message_count)), list);
+            }
+            QueueEffect::Unused => {
+                self.queue_deleted(cell, None, list);
+                follow_up.push(QueueInput::End);
+            }
+        }
+    }
+}
+
+/// Permits of channels, for the turns of one queue.
+struct PeerPermits<'a> {
+    broker: &'a Broker,
+    queue: QueueId,
+}
+
+impl Permits for PeerPermits<'_> {
+    fn take(&mut self, holder: Holder, counted: bool) -> bool {
+        // A connection that has gone takes nothing more in; its consumers are about to be detached.
+        self.broker
+            .peer(holder.connection)
+            .is_some_and(|peer| peer.take_permit(holder.channel, self.queue, counted))
+    }
+}
