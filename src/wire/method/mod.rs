@@ -40,6 +40,7 @@ impl MethodId {
     /// Reads the identity off a method frame's payload; `None` when it is shorter than that, which
     /// [`read_frame`](super::frame::read_frame) has ruled out.
     #[must_use]
+    #[inline]
     pub fn of(payload: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
         Some(Self {
@@ -224,3 +225,6 @@ fn malformed(method: MethodId, fields: &[u8]) -> MethodError {
         text: format!("cannot decode {}", Octets(printed)),
     }
 }
+
+#[cfg(test)]
+mod tests;
