@@ -6,8 +6,6 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use crate::wire::properties::Properties;
 use crate::wire::writer::Content;
 
@@ -34,9 +32,11 @@ const ARC_BYTES: usize = 16;
 /// A vector's pointer, length and capacity, inside its `Arc`.
 const VEC_BYTES: usize = 24;
 
-/// Room on the stack to assemble a message before its one allocation: a small body, usual names and properties. What is
-/// larger is assembled on the heap.
-const ASSEMBLY_BYTES: usize = 5120;
+/// What is assembled on the stack and copied into its allocation.
+const ASSEMBLY_BYTES: usize = 256;
+
+/// What is assembled in place starts as a copy of these: a small body, usual names and properties.
+static ZEROS: [u8; 5120] = [0; 5120];
 
 /// An immutable message; a clone shares it.
 #[derive(Clone, PartialEq, Eq)]
@@ -274,54 +274,101 @@ fn with_canonical(
     }
 }
 
-/// Assembled on the stack and copied once: one allocation from several slices without `unsafe`, and without the atomic
-/// operation that filling a new `Arc` in place would take.
+/// One allocation out of several slices without `unsafe`. The smallest are copied from the stack, which saves the atomic
+/// operation that writing into a new `Arc` takes; only the largest, by their properties, are copied by way of the heap.
 fn pack(
     exchange: &[u8],
     routing_key: &[u8],
     properties: &Properties<'_>,
     body: &[u8],
 ) -> Arc<[u8]> {
-    let address_len = 2 + exchange.len() + routing_key.len();
-    let mut bytes = SmallVec::<[u8; ASSEMBLY_BYTES]>::new();
-    bytes.reserve_exact(PREFIX_BYTES + address_len + properties.raw().len() + body.len());
-    bytes.extend_from_slice(&prefix(address_len, properties));
-    put_shortstr(&mut bytes, exchange);
-    put_shortstr(&mut bytes, routing_key);
-    bytes.extend_from_slice(properties.raw());
-    bytes.extend_from_slice(body);
-    Arc::from(bytes.as_slice())
+    let parts = Parts {
+        exchange,
+        routing_key,
+        properties,
+        body,
+    };
+    let len = parts.len();
+    if len <= ASSEMBLY_BYTES {
+        let mut assembly = [0; ASSEMBLY_BYTES];
+        parts.write(&mut assembly[..len]);
+        return Arc::from(&assembly[..len]);
+    }
+    let Some(zeros) = ZEROS.get(..len) else {
+        let mut assembly = vec![0; len];
+        parts.write(&mut assembly);
+        return Arc::from(assembly);
+    };
+    let mut bytes: Arc<[u8]> = Arc::from(zeros);
+    parts.write(Arc::get_mut(&mut bytes).expect("nobody else has seen the new allocation"));
+    bytes
+}
+
+/// What a message's allocation is filled from.
+struct Parts<'a> {
+    exchange: &'a [u8],
+    routing_key: &'a [u8],
+    properties: &'a Properties<'a>,
+    body: &'a [u8],
+}
+
+impl Parts<'_> {
+    #[inline]
+    fn address_len(&self) -> usize {
+        2 + self.exchange.len() + self.routing_key.len()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        PREFIX_BYTES + self.address_len() + self.properties.raw().len() + self.body.len()
+    }
+
+    /// Fills `to`, which has exactly [`len`](Self::len) bytes.
+    #[inline]
+    fn write(&self, to: &mut [u8]) {
+        let (to_prefix, to) = to.split_at_mut(PREFIX_BYTES);
+        to_prefix.copy_from_slice(&self.prefix());
+        let to = put_shortstr(to, self.exchange);
+        let to = put_shortstr(to, self.routing_key);
+        let (to_properties, to_body) = to.split_at_mut(self.properties.raw().len());
+        to_properties.copy_from_slice(self.properties.raw());
+        to_body.copy_from_slice(self.body);
+    }
+
+    #[inline]
+    fn prefix(&self) -> [u8; PREFIX_BYTES] {
+        let properties = self.properties;
+        let address_len =
+            u16::try_from(self.address_len()).expect("exchange and routing key are shortstrs");
+        let properties_len =
+            u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
+        let expiration = properties.expiration_ms().ok().flatten().unwrap_or(NEVER);
+        let persistent = if properties.is_persistent() {
+            PERSISTENT
+        } else {
+            0
+        };
+        let has_headers = if properties.headers().is_some() {
+            HAS_HEADERS
+        } else {
+            0
+        };
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix[FLAGS] = persistent | has_headers;
+        prefix[PRIORITY] = properties.priority().unwrap_or(0);
+        prefix[ADDRESS_LEN..PROPERTIES_LEN].copy_from_slice(&address_len.to_le_bytes());
+        prefix[PROPERTIES_LEN..EXPIRATION].copy_from_slice(&properties_len.to_le_bytes());
+        prefix[EXPIRATION..].copy_from_slice(&expiration.to_le_bytes());
+        prefix
+    }
 }
 
 #[inline]
-fn prefix(address_len: usize, properties: &Properties<'_>) -> [u8; PREFIX_BYTES] {
-    let address_len = u16::try_from(address_len).expect("two shortstrs have at most 512 bytes");
-    let properties_len =
-        u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
-    let expiration = properties.expiration_ms().ok().flatten().unwrap_or(NEVER);
-    let persistent = if properties.is_persistent() {
-        PERSISTENT
-    } else {
-        0
-    };
-    let has_headers = if properties.headers().is_some() {
-        HAS_HEADERS
-    } else {
-        0
-    };
-    let mut prefix = [0; PREFIX_BYTES];
-    prefix[FLAGS] = persistent | has_headers;
-    prefix[PRIORITY] = properties.priority().unwrap_or(0);
-    prefix[ADDRESS_LEN..PROPERTIES_LEN].copy_from_slice(&address_len.to_le_bytes());
-    prefix[PROPERTIES_LEN..EXPIRATION].copy_from_slice(&properties_len.to_le_bytes());
-    prefix[EXPIRATION..].copy_from_slice(&expiration.to_le_bytes());
-    prefix
-}
-
-#[inline]
-fn put_shortstr(bytes: &mut SmallVec<[u8; ASSEMBLY_BYTES]>, text: &[u8]) {
-    bytes.push(u8::try_from(text.len()).expect("exchange and routing key are shortstrs"));
-    bytes.extend_from_slice(text);
+fn put_shortstr<'t>(to: &'t mut [u8], text: &[u8]) -> &'t mut [u8] {
+    let (to_text, rest) = to.split_at_mut(1 + text.len());
+    to_text[0] = u8::try_from(text.len()).expect("exchange and routing key are shortstrs");
+    to_text[1..].copy_from_slice(text);
+    rest
 }
 
 #[cfg(test)]

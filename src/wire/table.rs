@@ -584,9 +584,9 @@ mod tests {
         let (table, form) = Table::check(&bytes).expect("it is a table");
         assert_eq!(form, Form::Canonical, "nested tables may be in any order");
         let again = entries(|out| {
-            table
-                .into_iter()
-                .for_each(|entry| out.value(entry.key, entry.value))
+            for entry in table {
+                out.value(entry.key, entry.value);
+            }
         });
         assert_eq!(again, bytes);
         assert_eq!(table.get(b"T"), Some(Value::Timestamp(1_700_000_000)));

@@ -105,7 +105,7 @@ fn whole<T>(parsed: Parsed<'_, T>) -> Option<T> {
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-/// A number's octets in one step; nom's own number parsers loop over them, which doubled the time of an ack.
+/// A number's octets in one step; nom's own number parsers fold over the elements of any kind of input.
 #[inline]
 fn octets<const N: usize>(input: &[u8]) -> Parsed<'_, [u8; N]> {
     match input.split_first_chunk() {
