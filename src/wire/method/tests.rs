@@ -643,6 +643,40 @@ fn a_payload_that_names_no_method_is_refused() {
     assert_eq!(MethodId::of(&[0, 60, 0]), None);
 }
 
+#[test]
+fn the_first_of_repeated_arguments_counts() {
+    let bytes = declare_with(b"\x01kI\x00\x00\x00\x01\x01aV\x01kI\x00\x00\x00\x02");
+    let Ok(ClientMethod::QueueDeclare(declare)) = ClientMethod::parse(&bytes) else {
+        panic!("repeated keys are accepted")
+    };
+    assert_eq!(declare.queue.as_str(), "q");
+    assert_eq!(declare.arguments.inner().len(), 2);
+    assert_eq!(
+        declare.arguments.inner().get("k"),
+        Some(&AMQPValue::LongInt(1))
+    );
+
+    // With a field behind the table.
+    let table = b"\x01bV\x01bt\x01";
+    let start_ok = [
+        &[0, 10, 0, 11, 0, 0, 0, 7][..],
+        table,
+        b"\x05PLAIN\0\0\0\x01x\x02en",
+    ]
+    .concat();
+    let Ok(ClientMethod::ConnectionStartOk(start_ok)) = ClientMethod::parse(&start_ok) else {
+        panic!("repeated keys are accepted")
+    };
+    assert_eq!(
+        start_ok.client_properties.inner().get("b"),
+        Some(&AMQPValue::Void)
+    );
+    assert_eq!(
+        (start_ok.mechanism.as_str(), start_ok.locale.as_str()),
+        ("PLAIN", "en")
+    );
+}
+
 /// queue.declare with these bytes as its arguments.
 fn declare_with(arguments: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 50, 0, 10, 0, 0, 1, b'q', 0];
