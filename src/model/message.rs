@@ -440,3 +440,149 @@ mod stored_tests {
         assert_eq!(Message::from_stored(large.head_bytes(), cut), None, "a large body that is small");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::properties::{PropertiesWriter, Property};
+    use crate::wire::table::Table;
+
+    fn properties(raw: &[u8]) -> Properties<'_> {
+        Properties::check(raw).expect("the properties are well formed")
+    }
+
+    #[test]
+    fn a_message_gives_back_what_it_was_made_of() {
+        let raw = PropertiesWriter::new()
+            .delivery_mode(2)
+            .priority(7)
+            .shortstr(Property::Expiration, b"1500")
+            .to_vec();
+        for len in [
+            0,
+            1,
+            100,
+            SMALL_BODY_BYTES_MAX,
+            SMALL_BODY_BYTES_MAX + 1,
+            100_000,
+        ] {
+            let body: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
+            let copied = Message::new(b"logs", b"a.b", &properties(&raw), &body);
+            let taken = Message::with_body(b"logs", b"a.b", &properties(&raw), body.clone());
+            assert_eq!(copied, taken);
+            assert_eq!(copied.exchange(), b"logs");
+            assert_eq!(copied.routing_key(), b"a.b");
+            assert_eq!(copied.properties_raw(), raw);
+            assert_eq!(copied.properties(), properties(&raw));
+            assert_eq!(copied.body(), body);
+            assert_eq!(copied.body_len(), len);
+            assert_eq!(copied.priority(), 7);
+            assert!(copied.is_persistent());
+            assert!(!copied.has_headers());
+            assert_eq!(copied.expiration(), Some(Duration::from_millis(1500)));
+            let content = copied.content();
+            assert_eq!(
+                content,
+                Content {
+                    address: b"\x04logs\x03a.b",
+                    properties: &raw,
+                    body: &body
+                }
+            );
+            assert_eq!(copied.large_body().is_some(), len > SMALL_BODY_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_message_without_properties_has_the_defaults() {
+        let message = Message::new(b"", b"", &properties(&[0, 0]), b"");
+        assert_eq!(message.exchange(), b"");
+        assert_eq!(message.routing_key(), b"");
+        assert_eq!(message.priority(), 0);
+        assert!(!message.is_persistent());
+        assert_eq!(message.expiration(), None);
+    }
+
+    #[test]
+    fn the_longest_names_and_large_properties_fit() {
+        let headers = [&b"\x01kS\x00\x00\x40\x00"[..], &[b'h'; 16_384]].concat();
+        let raw = PropertiesWriter::new()
+            .headers(Table::from_checked(&headers))
+            .to_vec();
+        let name = [0xFF; 255];
+        let message = Message::new(&name, &name, &properties(&raw), b"body");
+        assert_eq!(
+            (message.exchange(), message.routing_key()),
+            (&name[..], &name[..])
+        );
+        assert_eq!(message.properties_raw(), raw);
+        assert_eq!(message.body(), b"body");
+        assert!(message.has_headers());
+    }
+
+    #[test]
+    #[should_panic(expected = "exchange and routing key are shortstrs")]
+    fn a_name_longer_than_a_shortstr_is_refused() {
+        let _ = Message::new(&[0; 256], b"", &properties(&[0, 0]), b"");
+    }
+
+    #[test]
+    fn properties_are_kept_in_canonical_form() {
+        let raw = PropertiesWriter::new()
+            .headers(Table::from_checked(b"\x01bV\x01aV"))
+            .shortstr(Property::Expiration, b"0100")
+            .to_vec();
+        let canonical = PropertiesWriter::new()
+            .headers(Table::from_checked(b"\x01aV\x01bV"))
+            .shortstr(Property::Expiration, b"100")
+            .to_vec();
+        for body in [vec![], vec![0; 5000]] {
+            let message = Message::new(b"", b"q", &properties(&raw), &body);
+            assert_eq!(message.properties_raw(), canonical);
+            assert_eq!(message.expiration(), Some(Duration::from_millis(100)));
+        }
+    }
+
+    #[test]
+    fn a_clone_and_a_re_addressed_copy_share_a_large_body() {
+        let message = Message::with_body(b"", b"q", &properties(&[0, 0]), vec![1; 10_000]);
+        let copy = message.with_address(b"dlx", b"dead", &properties(&[0x08, 0, 3]));
+        assert_eq!(
+            (copy.exchange(), copy.routing_key(), copy.priority()),
+            (&b"dlx"[..], &b"dead"[..], 3)
+        );
+        let (original, shared) = (message.large_body().unwrap(), copy.large_body().unwrap());
+        assert!(Arc::ptr_eq(original, shared));
+        assert!(Arc::ptr_eq(message.clone().large_body().unwrap(), original));
+
+        let small = Message::new(b"", b"q", &properties(&[0, 0]), b"small");
+        assert_eq!(
+            small
+                .with_address(b"dlx", b"dead", &properties(&[0, 0]))
+                .body(),
+            b"small"
+        );
+    }
+
+    #[test]
+    fn budgets_see_the_bytes_that_are_allocated() {
+        let small = Message::new(b"", b"q", &properties(&[0, 0]), b"1234");
+        assert_eq!(small.allocated_bytes(), 16 + PREFIX_BYTES + 3 + 2 + 4);
+        let large = Message::with_body(b"", b"q", &properties(&[0, 0]), vec![0; 10_000]);
+        assert_eq!(
+            large.allocated_bytes(),
+            16 + PREFIX_BYTES + 3 + 2 + 16 + 24 + 10_000
+        );
+        assert_eq!(size_of::<Message>(), 24);
+    }
+
+    #[test]
+    fn debug_output_shows_sizes_and_no_contents() {
+        let message = Message::new(b"logs", b"a.b", &properties(&[0, 0]), b"secret");
+        let printed = format!("{message:?}");
+        assert!(
+            printed.contains("body_bytes: 6") && !printed.contains("secret"),
+            "{printed}"
+        );
+    }
+}
