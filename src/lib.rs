@@ -1,6 +1,8 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
 
+pub mod auth;
 pub mod config;
 pub mod model;
 pub mod routing;
+pub mod store;
 pub mod wire;
