@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod exposition;
 pub mod model;
 pub mod routing;
 pub mod store;
