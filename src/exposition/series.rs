@@ -470,3 +470,54 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
         &of.commit_seconds,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    const INFO: [&str; 2] = ["rabbitmq_build_info", "rabbitmq_identity_info"];
+
+    fn names() -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = INFO.map(str::to_owned).into();
+        for series in all(&Snapshot::default()) {
+            names.insert(series.name.to_owned());
+            if matches!(series.sample, Sample::Histogram(_)) {
+                names.extend(["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", series.name)));
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn our_dashboards_use_metrics_that_exist() {
+        let names = names();
+        // Labels begin as metrics do, and stand in the identity metric.
+        let labels = ["rabbitmq_node", "rabbitmq_cluster", "rabbitmq_version"];
+        let mut used = 0;
+        for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/grafana")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+                let is_metric = word.starts_with("rabbitmq_") || word.starts_with("prontomq_");
+                if is_metric && !labels.contains(&word) {
+                    assert!(names.contains(word), "{} names {word}, which does not exist", path.display());
+                    used += 1;
+                }
+            }
+        }
+        assert!(used > 50, "{used} names found: the dashboards are not where this test looks");
+    }
+
+    #[test]
+    fn counters_end_in_total_and_gauges_do_not() {
+        for series in all(&Snapshot::default()) {
+            let is_counter = matches!(series.sample, Sample::Counter(_));
+            assert_eq!(series.name.ends_with("_total"), is_counter, "{}", series.name);
+        }
+    }
+}
