@@ -1,7 +1,9 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
 
+pub mod auth;
 pub mod broker;
 pub mod config;
+pub mod exposition;
 pub mod model;
 pub mod queue;
 pub mod routing;

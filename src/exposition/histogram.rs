@@ -1,0 +1,65 @@
+//! Counts of values by size, as a scrape finds them.
+
+/// Bounds of `rabbitmq_message_size_bytes`, in bytes.
+pub const MESSAGE_SIZE_BOUNDS: &[f64] = &[100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 5e7, 1e8];
+
+/// Bounds of `prontomq_store_commit_seconds`, in seconds: from a fast disk's flush to a stall.
+pub const COMMIT_SECONDS_BOUNDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// How many values fell between bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    /// One count per bound, of the values up to it and above the bound before, and one for those above all bounds.
+    counts: Vec<u64>,
+    sum: f64,
+}
+
+impl Histogram {
+    /// Nothing counted yet. Bounds rise.
+    pub fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
+    }
+
+    /// Counts a value.
+    pub fn record(&mut self, value: f64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket] += 1;
+        self.sum += value;
+    }
+
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> f64 {
+        self.sum
+    }
+
+    /// Each bound with the number of values up to it.
+    pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.bounds.iter().zip(&self.counts).scan(0, |below, (bound, count)| {
+            *below += count;
+            Some((*bound, *below))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_up_to_its_bound_and_for_every_greater_one() {
+        let mut histogram = Histogram::new(&[1.0, 10.0]);
+        for value in [0.0, 1.0, 1.5, 10.0, 11.0] {
+            histogram.record(value);
+        }
+        assert_eq!(histogram.cumulative().collect::<Vec<_>>(), [(1.0, 2), (10.0, 4)]);
+        assert_eq!(histogram.count(), 5);
+        assert!((histogram.sum() - 23.5).abs() < 1e-9);
+    }
+}
