@@ -1,0 +1,162 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+
+use super::shared::Shared;
+use crate::exposition::histogram::COMMIT_SECONDS_BOUNDS;
+use crate::exposition::snapshot::{Alarms, Channels, Connections, Deaths, Delivery, Publishing, Queues, Store};
+use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
+use crate::store::writer::WriterState;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+#[derive(Clone)]
+struct Page {
+    shared: Arc<Shared>,
+    exposition: Arc<Exposition>,
+}
+
+/// The router of the metrics listener.
+pub(super) fn router(shared: Arc<Shared>, cluster_id: String) -> Router {
+    let identity = Identity {
+        node_name: shared.settings.node_name.clone(),
+        cluster_name: shared.settings.cluster_name.clone(),
+        cluster_id,
+        rabbitmq_version: shared.settings.version.clone(),
+    };
+    let page = Page { shared, exposition: Arc::new(Exposition::new(&identity)) };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(page)
+}
+
+async fn metrics(State(page): State<Page>) -> Response {
+    let Page { shared, exposition } = page;
+    let text = exposition.render(&snapshot(&shared));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+}
+
+/// Whether the broker can do its work: its store commits.
+async fn healthz(State(page): State<Page>) -> Response {
+    let stats = page.shared.broker.writer().stats();
+    match stats.state {
+        WriterState::Ok => (StatusCode::OK, "ok\n".to_owned()).into_response(),
+        state => {
+            let why = stats.last_error.unwrap_or_default();
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the store is not well ({state:?}): {why}\n")).into_response()
+        }
+    }
+}
+
+/// Whether clients may be sent here.
+async fn readyz(State(page): State<Page>) -> Response {
+    if *page.shared.stopping.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    (StatusCode::OK, "ready\n").into_response()
+}
+
+fn gauge(value: &AtomicI64) -> u64 {
+    u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+/// The broker in numbers. Queues are counted from their last turns.
+fn snapshot(shared: &Shared) -> Snapshot {
+    let now = shared.clock.now();
+    let counts = shared.broker.counters().snapshot();
+    let stats = shared.broker.writer().stats();
+    let mut queues = Queues {
+        declared: counts.queues_declared,
+        created: counts.queues_created,
+        deleted: counts.queues_deleted,
+        ..Queues::default()
+    };
+    let mut consumers = 0;
+    for cell in shared.broker.cells() {
+        let counts = cell.counts();
+        queues.count += 1;
+        queues.ready += counts.ready;
+        queues.ready_bytes += counts.ready_bytes;
+        queues.unacked += counts.unacked;
+        queues.unacked_bytes += counts.unacked_bytes;
+        queues.persistent += counts.durable;
+        queues.persistent_bytes += counts.durable_bytes;
+        queues.ready_in_memory += counts.ready_in_memory;
+        queues.unacked_in_memory += counts.unacked;
+        consumers += u64::from(counts.consumers);
+    }
+    let backlog = counts.durable_in.saturating_sub(counts.never_written + stats.rows_inserted);
+    Snapshot {
+        started_at_seconds: (now.wall.0 as f64 - now.monotonic.0 as f64 / 1000.0) / 1000.0,
+        uptime: Duration::from_micros(now.monotonic.0),
+        process: Process::read(&shared.settings.data_dir),
+        alarms: Alarms::default(),
+        publishing: Publishing {
+            received: counts.received,
+            received_confirm: counts.received_confirm,
+            routed: counts.routed,
+            unroutable_dropped: counts.unroutable_dropped,
+            unroutable_returned: counts.unroutable_returned,
+            confirmed: counts.confirmed,
+            publishers: gauge(&shared.gauges.publishers),
+            size_bytes: shared.sizes.histogram(),
+        },
+        delivery: Delivery {
+            consume_manual_ack: counts.delivered_manual_ack,
+            consume_auto_ack: counts.delivered_auto_ack,
+            get_manual_ack: counts.got_manual_ack,
+            get_auto_ack: counts.got_auto_ack,
+            get_empty: counts.get_empty,
+            redelivered: counts.redelivered,
+            acknowledged: counts.acknowledged,
+        },
+        dead_lettered: Deaths {
+            maxlen: counts.dead_overflowed,
+            expired: counts.dead_expired,
+            rejected: counts.dead_rejected,
+        },
+        discarded: Deaths { maxlen: counts.overflowed, expired: counts.expired, rejected: counts.rejected },
+        connections: Connections {
+            open: gauge(&shared.gauges.connections),
+            opened: counts.connections_opened,
+            closed: counts.connections_closed,
+            incoming_bytes: counts.bytes_in,
+            outgoing_bytes: counts.bytes_out,
+            incoming_packets: shared.gauges.reads.load(Ordering::Relaxed),
+            outgoing_packets: shared.gauges.writes.load(Ordering::Relaxed),
+            auth_succeeded: counts.auth_attempts - counts.auth_failures,
+            auth_failed: counts.auth_failures,
+        },
+        channels: Channels {
+            open: gauge(&shared.gauges.channels),
+            opened: counts.channels_opened,
+            closed: counts.channels_closed,
+            consumers,
+            unacked: queues.unacked,
+            ..Channels::default()
+        },
+        store: Store {
+            batches: stats.batches,
+            commit_failures: stats.retries,
+            rows_written: stats.rows_inserted,
+            rows_removed: stats.rows_removed,
+            bytes_written: stats.bytes,
+            commit_seconds: Histogram::from_counts(
+                COMMIT_SECONDS_BOUNDS,
+                stats.commit_buckets.to_vec(),
+                stats.commit_seconds,
+            ),
+            persistent: counts.durable_in,
+            persistent_never_written: counts.never_written,
+            backlog,
+            ..Store::default()
+        },
+        queues,
+    }
+}

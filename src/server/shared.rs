@@ -1,0 +1,79 @@
+//! What all connections of a server share.
+
+use super::clock::Clock;
+use crate::auth::Users;
+use crate::broker::Broker;
+use crate::config::Settings;
+use crate::exposition::Histogram;
+use crate::exposition::histogram::MESSAGE_SIZE_BOUNDS;
+use crate::session::SessionSettings;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use tokio::sync::watch;
+
+/// Shared by the listeners, the connections and the metrics page.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) session_settings: Arc<SessionSettings>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) users: RwLock<Users>,
+    pub(super) clock: Clock,
+    pub(super) stopping: watch::Sender<bool>,
+    pub(super) gauges: Gauges,
+    pub(super) sizes: Sizes,
+}
+
+/// What is open now.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    pub(super) connections: AtomicI64,
+    pub(super) channels: AtomicI64,
+    pub(super) publishers: AtomicI64,
+    pub(super) reads: AtomicU64,
+    pub(super) writes: AtomicU64,
+}
+
+/// Body sizes of published messages, by the buckets of `MESSAGE_SIZE_BOUNDS`.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
+    buckets: [AtomicU64; MESSAGE_SIZE_BOUNDS.len() + 1],
+    sum: AtomicU64,
+}
+
+/// The sizes of one read's messages, to be folded in at its end.
+#[derive(Debug, Default)]
+pub(super) struct SizesOfRead {
+    buckets: [u64; MESSAGE_SIZE_BOUNDS.len() + 1],
+    sum: u64,
+    count: u64,
+}
+
+impl SizesOfRead {
+    pub(super) fn record(&mut self, bytes: usize) {
+        let bucket = MESSAGE_SIZE_BOUNDS.iter().position(|bound| bytes as f64 <= *bound);
+        self.buckets[bucket.unwrap_or(MESSAGE_SIZE_BOUNDS.len())] += 1;
+        self.sum += bytes as u64;
+        self.count += 1;
+    }
+}
+
+impl Sizes {
+    pub(super) fn fold(&self, read: &mut SizesOfRead) {
+        if read.count == 0 {
+            return;
+        }
+        for (bucket, count) in self.buckets.iter().zip(read.buckets) {
+            if count > 0 {
+                bucket.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        self.sum.fetch_add(read.sum, Ordering::Relaxed);
+        *read = SizesOfRead::default();
+    }
+
+    pub(super) fn histogram(&self) -> Histogram {
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        Histogram::from_counts(MESSAGE_SIZE_BOUNDS, counts, self.sum.load(Ordering::Relaxed) as f64)
+    }
+}

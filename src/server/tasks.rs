@@ -1,0 +1,55 @@
+//! Tasks of the runtime: the only place where one is spawned.
+
+use super::clock::Clock;
+use crate::broker::{Broker, Runner};
+use crate::model::Now;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// Spawns a task that belongs to the server; its end is somebody's business, so the handle is returned.
+pub(super) fn spawn<F>(handle: &Handle, task: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    handle.spawn(task)
+}
+
+/// Runs the broker's work on the runtime's threads.
+#[derive(Debug)]
+pub(super) struct TokioRunner {
+    pub(super) handle: Handle,
+    pub(super) clock: Clock,
+}
+
+impl Runner for TokioRunner {
+    fn run(&self, work: Box<dyn FnOnce(Now) + Send>) {
+        let clock = self.clock;
+        drop(spawn(&self.handle, async move { work(clock.now()) }));
+    }
+}
+
+/// Wakes queues when their deadlines pass; ends with the runtime.
+pub(super) async fn run_queue_timers(broker: Arc<Broker>, clock: Clock) {
+    let mut sleep = pin!(tokio::time::sleep_until(clock.instant(clock.now().monotonic)));
+    loop {
+        poll_fn(|cx| {
+            let now = clock.now().monotonic;
+            match broker.next_tick(cx.waker()) {
+                Some(at) if at <= now => Poll::Ready(()),
+                Some(at) => {
+                    sleep.as_mut().reset(clock.instant(at));
+                    sleep.as_mut().poll(cx)
+                }
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        broker.tick(clock.now());
+        tokio::task::yield_now().await;
+    }
+}
