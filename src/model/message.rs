@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::wire::properties::Properties;
-use crate::wire::writer::{Content, SHORTSTR_BYTES_MAX};
+use crate::wire::writer::Content;
 
 /// Bodies up to this many bytes lie in the same allocation as address and properties; larger ones in their own, so that
 /// they are copied only once and shared by a message's re-addressed copies.
@@ -32,7 +32,10 @@ const ARC_BYTES: usize = 16;
 /// A vector's pointer, length and capacity, inside its `Arc`.
 const VEC_BYTES: usize = 24;
 
-/// New allocations are copied from here and then filled in place: one allocation from several slices without `unsafe`.
+/// What is assembled on the stack and copied into its allocation.
+const ASSEMBLY_BYTES: usize = 256;
+
+/// What is assembled in place starts as a copy of these: a small body, usual names and properties.
 static ZEROS: [u8; 5120] = [0; 5120];
 
 /// An immutable message; a clone shares it.
@@ -271,66 +274,245 @@ fn with_canonical(
     }
 }
 
+/// One allocation out of several slices without `unsafe`. The smallest are copied from the stack, which saves the atomic
+/// operation that writing into a new `Arc` takes; only the largest, by their properties, are copied by way of the heap.
 fn pack(
     exchange: &[u8],
     routing_key: &[u8],
     properties: &Properties<'_>,
     body: &[u8],
 ) -> Arc<[u8]> {
-    let address_len = 2 + exchange.len() + routing_key.len();
-    let len = PREFIX_BYTES + address_len + properties.raw().len() + body.len();
-    let mut bytes = zeroed(len);
-    let to = Arc::get_mut(&mut bytes).expect("nobody else has seen the new allocation");
-
-    let (prefix, to) = to.split_at_mut(PREFIX_BYTES);
-    write_prefix(prefix, address_len, properties);
-    let to = put_shortstr(to, exchange);
-    let to = put_shortstr(to, routing_key);
-    let (to_properties, to_body) = to.split_at_mut(properties.raw().len());
-    to_properties.copy_from_slice(properties.raw());
-    to_body.copy_from_slice(body);
+    let parts = Parts {
+        exchange,
+        routing_key,
+        properties,
+        body,
+    };
+    let len = parts.len();
+    if len <= ASSEMBLY_BYTES {
+        let mut assembly = [0; ASSEMBLY_BYTES];
+        parts.write(&mut assembly[..len]);
+        return Arc::from(&assembly[..len]);
+    }
+    let Some(zeros) = ZEROS.get(..len) else {
+        let mut assembly = vec![0; len];
+        parts.write(&mut assembly);
+        return Arc::from(assembly);
+    };
+    let mut bytes: Arc<[u8]> = Arc::from(zeros);
+    parts.write(Arc::get_mut(&mut bytes).expect("nobody else has seen the new allocation"));
     bytes
 }
 
-#[inline]
-fn zeroed(len: usize) -> Arc<[u8]> {
-    match ZEROS.get(..len) {
-        Some(zeros) => Arc::from(zeros),
-        None => Arc::from(vec![0; len]),
+/// What a message's allocation is filled from.
+struct Parts<'a> {
+    exchange: &'a [u8],
+    routing_key: &'a [u8],
+    properties: &'a Properties<'a>,
+    body: &'a [u8],
+}
+
+impl Parts<'_> {
+    #[inline]
+    fn address_len(&self) -> usize {
+        2 + self.exchange.len() + self.routing_key.len()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        PREFIX_BYTES + self.address_len() + self.properties.raw().len() + self.body.len()
+    }
+
+    /// Fills `to`, which has exactly [`len`](Self::len) bytes.
+    #[inline]
+    fn write(&self, to: &mut [u8]) {
+        let (to_prefix, to) = to.split_at_mut(PREFIX_BYTES);
+        to_prefix.copy_from_slice(&self.prefix());
+        let to = put_shortstr(to, self.exchange);
+        let to = put_shortstr(to, self.routing_key);
+        let (to_properties, to_body) = to.split_at_mut(self.properties.raw().len());
+        to_properties.copy_from_slice(self.properties.raw());
+        to_body.copy_from_slice(self.body);
+    }
+
+    #[inline]
+    fn prefix(&self) -> [u8; PREFIX_BYTES] {
+        let properties = self.properties;
+        let address_len =
+            u16::try_from(self.address_len()).expect("exchange and routing key are shortstrs");
+        let properties_len =
+            u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
+        let expiration = properties.expiration_ms().ok().flatten().unwrap_or(NEVER);
+        let persistent = if properties.is_persistent() {
+            PERSISTENT
+        } else {
+            0
+        };
+        let has_headers = if properties.headers().is_some() {
+            HAS_HEADERS
+        } else {
+            0
+        };
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix[FLAGS] = persistent | has_headers;
+        prefix[PRIORITY] = properties.priority().unwrap_or(0);
+        prefix[ADDRESS_LEN..PROPERTIES_LEN].copy_from_slice(&address_len.to_le_bytes());
+        prefix[PROPERTIES_LEN..EXPIRATION].copy_from_slice(&properties_len.to_le_bytes());
+        prefix[EXPIRATION..].copy_from_slice(&expiration.to_le_bytes());
+        prefix
     }
 }
 
 #[inline]
-fn write_prefix(prefix: &mut [u8], address_len: usize, properties: &Properties<'_>) {
-    let address_len = u16::try_from(address_len).expect("two shortstrs have at most 512 bytes");
-    let properties_len =
-        u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
-    let expiration = properties.expiration_ms().ok().flatten().unwrap_or(NEVER);
-    let persistent = if properties.is_persistent() {
-        PERSISTENT
-    } else {
-        0
-    };
-    let has_headers = if properties.headers().is_some() {
-        HAS_HEADERS
-    } else {
-        0
-    };
-    prefix[FLAGS] = persistent | has_headers;
-    prefix[PRIORITY] = properties.priority().unwrap_or(0);
-    prefix[ADDRESS_LEN..PROPERTIES_LEN].copy_from_slice(&address_len.to_le_bytes());
-    prefix[PROPERTIES_LEN..EXPIRATION].copy_from_slice(&properties_len.to_le_bytes());
-    prefix[EXPIRATION..PREFIX_BYTES].copy_from_slice(&expiration.to_le_bytes());
-}
-
-#[inline]
 fn put_shortstr<'t>(to: &'t mut [u8], text: &[u8]) -> &'t mut [u8] {
-    assert!(
-        text.len() <= SHORTSTR_BYTES_MAX,
-        "exchange and routing key are shortstrs"
-    );
     let (to_text, rest) = to.split_at_mut(1 + text.len());
-    to_text[0] = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    to_text[0] = u8::try_from(text.len()).expect("exchange and routing key are shortstrs");
     to_text[1..].copy_from_slice(text);
     rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::properties::{PropertiesWriter, Property};
+    use crate::wire::table::Table;
+
+    fn properties(raw: &[u8]) -> Properties<'_> {
+        Properties::check(raw).expect("the properties are well formed")
+    }
+
+    #[test]
+    fn a_message_gives_back_what_it_was_made_of() {
+        let raw = PropertiesWriter::new()
+            .delivery_mode(2)
+            .priority(7)
+            .shortstr(Property::Expiration, b"1500")
+            .to_vec();
+        for len in [
+            0,
+            1,
+            100,
+            SMALL_BODY_BYTES_MAX,
+            SMALL_BODY_BYTES_MAX + 1,
+            100_000,
+        ] {
+            let body: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
+            let copied = Message::new(b"logs", b"a.b", &properties(&raw), &body);
+            let taken = Message::with_body(b"logs", b"a.b", &properties(&raw), body.clone());
+            assert_eq!(copied, taken);
+            assert_eq!(copied.exchange(), b"logs");
+            assert_eq!(copied.routing_key(), b"a.b");
+            assert_eq!(copied.properties_raw(), raw);
+            assert_eq!(copied.properties(), properties(&raw));
+            assert_eq!(copied.body(), body);
+            assert_eq!(copied.body_len(), len);
+            assert_eq!(copied.priority(), 7);
+            assert!(copied.is_persistent());
+            assert!(!copied.has_headers());
+            assert_eq!(copied.expiration(), Some(Duration::from_millis(1500)));
+            let content = copied.content();
+            assert_eq!(
+                content,
+                Content {
+                    address: b"\x04logs\x03a.b",
+                    properties: &raw,
+                    body: &body
+                }
+            );
+            assert_eq!(copied.large_body().is_some(), len > SMALL_BODY_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_message_without_properties_has_the_defaults() {
+        let message = Message::new(b"", b"", &properties(&[0, 0]), b"");
+        assert_eq!(message.exchange(), b"");
+        assert_eq!(message.routing_key(), b"");
+        assert_eq!(message.priority(), 0);
+        assert!(!message.is_persistent());
+        assert_eq!(message.expiration(), None);
+    }
+
+    #[test]
+    fn the_longest_names_and_large_properties_fit() {
+        let headers = [&b"\x01kS\x00\x00\x40\x00"[..], &[b'h'; 16_384]].concat();
+        let raw = PropertiesWriter::new()
+            .headers(Table::from_checked(&headers))
+            .to_vec();
+        let name = [0xFF; 255];
+        let message = Message::new(&name, &name, &properties(&raw), b"body");
+        assert_eq!(
+            (message.exchange(), message.routing_key()),
+            (&name[..], &name[..])
+        );
+        assert_eq!(message.properties_raw(), raw);
+        assert_eq!(message.body(), b"body");
+        assert!(message.has_headers());
+    }
+
+    #[test]
+    #[should_panic(expected = "exchange and routing key are shortstrs")]
+    fn a_name_longer_than_a_shortstr_is_refused() {
+        let _ = Message::new(&[0; 256], b"", &properties(&[0, 0]), b"");
+    }
+
+    #[test]
+    fn properties_are_kept_in_canonical_form() {
+        let raw = PropertiesWriter::new()
+            .headers(Table::from_checked(b"\x01bV\x01aV"))
+            .shortstr(Property::Expiration, b"0100")
+            .to_vec();
+        let canonical = PropertiesWriter::new()
+            .headers(Table::from_checked(b"\x01aV\x01bV"))
+            .shortstr(Property::Expiration, b"100")
+            .to_vec();
+        for body in [vec![], vec![0; 5000]] {
+            let message = Message::new(b"", b"q", &properties(&raw), &body);
+            assert_eq!(message.properties_raw(), canonical);
+            assert_eq!(message.expiration(), Some(Duration::from_millis(100)));
+        }
+    }
+
+    #[test]
+    fn a_clone_and_a_re_addressed_copy_share_a_large_body() {
+        let message = Message::with_body(b"", b"q", &properties(&[0, 0]), vec![1; 10_000]);
+        let copy = message.with_address(b"dlx", b"dead", &properties(&[0x08, 0, 3]));
+        assert_eq!(
+            (copy.exchange(), copy.routing_key(), copy.priority()),
+            (&b"dlx"[..], &b"dead"[..], 3)
+        );
+        let (original, shared) = (message.large_body().unwrap(), copy.large_body().unwrap());
+        assert!(Arc::ptr_eq(original, shared));
+        assert!(Arc::ptr_eq(message.clone().large_body().unwrap(), original));
+
+        let small = Message::new(b"", b"q", &properties(&[0, 0]), b"small");
+        assert_eq!(
+            small
+                .with_address(b"dlx", b"dead", &properties(&[0, 0]))
+                .body(),
+            b"small"
+        );
+    }
+
+    #[test]
+    fn budgets_see_the_bytes_that_are_allocated() {
+        let small = Message::new(b"", b"q", &properties(&[0, 0]), b"1234");
+        assert_eq!(small.allocated_bytes(), 16 + PREFIX_BYTES + 3 + 2 + 4);
+        let large = Message::with_body(b"", b"q", &properties(&[0, 0]), vec![0; 10_000]);
+        assert_eq!(
+            large.allocated_bytes(),
+            16 + PREFIX_BYTES + 3 + 2 + 16 + 24 + 10_000
+        );
+        assert_eq!(size_of::<Message>(), 24);
+    }
+
+    #[test]
+    fn debug_output_shows_sizes_and_no_contents() {
+        let message = Message::new(b"logs", b"a.b", &properties(&[0, 0]), b"secret");
+        let printed = format!("{message:?}");
+        assert!(
+            printed.contains("body_bytes: 6") && !printed.contains("secret"),
+            "{printed}"
+        );
+    }
 }

@@ -19,6 +19,7 @@ impl<'a> ContentHeader<'a> {
     /// Reads a header frame's payload; `None` when it is shorter than the fixed part, which
     /// [`read_frame`](super::frame::read_frame) has ruled out.
     #[must_use]
+    #[inline]
     pub fn parse(payload: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
         Some(Self {

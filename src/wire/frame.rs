@@ -3,9 +3,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use nom::IResult;
 use nom::bytes::streaming::take;
-use nom::number::streaming::{be_u8, be_u16, be_u32};
+use nom::{Err as NomErr, IResult, Needed};
 
 use super::erlang::Binary;
 
@@ -88,6 +87,7 @@ pub struct Cut<'a> {
 ///
 /// # Errors
 /// The faults that end a connection whatever the method is; see [`FrameError`].
+#[inline]
 pub fn read_frame(input: &[u8], payload_max: usize) -> Result<Option<Cut<'_>>, FrameError> {
     let Ok((rest, head)) = head(input) else {
         return Ok(None);
@@ -128,12 +128,15 @@ struct Head {
     size: u32,
 }
 
+#[inline]
 fn head(input: &[u8]) -> IResult<&[u8], Head, ()> {
-    let (input, frame_type) = be_u8(input)?;
-    let (input, channel) = be_u16(input)?;
-    let (input, size) = be_u32(input)?;
+    let Some((&[frame_type, c0, c1, s0, s1, s2, s3], rest)) = input.split_first_chunk() else {
+        return Err(NomErr::Incomplete(Needed::Unknown));
+    };
+    let channel = u16::from_be_bytes([c0, c1]);
+    let size = u32::from_be_bytes([s0, s1, s2, s3]);
     Ok((
-        input,
+        rest,
         Head {
             frame_type,
             channel,
@@ -142,30 +145,44 @@ fn head(input: &[u8]) -> IResult<&[u8], Head, ()> {
     ))
 }
 
+#[inline]
 fn body(input: &[u8], size: usize) -> IResult<&[u8], (&[u8], u8), ()> {
-    let (input, payload) = take(size)(input)?;
-    let (input, end) = be_u8(input)?;
-    Ok((input, (payload, end)))
+    let (rest, payload) = take(size)(input)?;
+    match rest.split_first() {
+        Some((end, rest)) => Ok((rest, (payload, *end))),
+        None => Err(NomErr::Incomplete(Needed::Unknown)),
+    }
 }
 
 /// The checks of type against channel and size, in RabbitMQ's order.
+#[inline]
 fn checked_kind(head: &Head, payload: &[u8]) -> Result<FrameKind, FrameError> {
-    let unknown = || FrameError::Unknown {
-        frame_type: head.frame_type,
-        snippet: Snippet::of(payload),
+    let Some(kind) = FrameKind::from_octet(head.frame_type) else {
+        return Err(unknown(head, payload));
     };
-    let unexpected = || FrameError::Unexpected {
-        frame_type: head.frame_type,
-        snippet: Snippet::of(payload),
-    };
-    let kind = FrameKind::from_octet(head.frame_type).ok_or_else(unknown)?;
     match kind {
-        FrameKind::Method if payload.len() < METHOD_BYTES_MIN => Err(unknown()),
-        FrameKind::Header if payload.len() < HEADER_BYTES_MIN => Err(unknown()),
-        FrameKind::Heartbeat if !payload.is_empty() => Err(unknown()),
-        FrameKind::Heartbeat if head.channel != 0 => Err(unexpected()),
-        FrameKind::Header | FrameKind::Body if head.channel == 0 => Err(unexpected()),
+        FrameKind::Method if payload.len() < METHOD_BYTES_MIN => Err(unknown(head, payload)),
+        FrameKind::Header if payload.len() < HEADER_BYTES_MIN => Err(unknown(head, payload)),
+        FrameKind::Heartbeat if !payload.is_empty() => Err(unknown(head, payload)),
+        FrameKind::Heartbeat if head.channel != 0 => Err(unexpected(head, payload)),
+        FrameKind::Header | FrameKind::Body if head.channel == 0 => Err(unexpected(head, payload)),
         _ => Ok(kind),
+    }
+}
+
+#[cold]
+fn unknown(head: &Head, payload: &[u8]) -> FrameError {
+    FrameError::Unknown {
+        frame_type: head.frame_type,
+        snippet: Snippet::of(payload),
+    }
+}
+
+#[cold]
+fn unexpected(head: &Head, payload: &[u8]) -> FrameError {
+    FrameError::Unexpected {
+        frame_type: head.frame_type,
+        snippet: Snippet::of(payload),
     }
 }
 
@@ -290,6 +307,7 @@ pub struct Snippet {
 }
 
 impl Snippet {
+    #[cold]
     fn of(payload: &[u8]) -> Self {
         let mut bytes = [0; SNIPPET_BYTES];
         let len = payload.len().min(SNIPPET_BYTES);
@@ -321,5 +339,131 @@ pub fn payload_max(frame_max: u32) -> usize {
     match usize::try_from(frame_max) {
         Ok(0) | Err(_) => usize::MAX,
         Ok(frame_max) => frame_max.saturating_sub(OVERHEAD_BYTES).max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(frame_type: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![frame_type];
+        bytes.extend_from_slice(&channel.to_be_bytes());
+        bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes.push(END);
+        bytes
+    }
+
+    fn refused(input: &[u8]) -> (u16, String) {
+        let error = read_frame(input, 4088).expect_err("the frame is to be refused");
+        (error.code().number(), error.reply_text())
+    }
+
+    #[test]
+    fn every_kind_of_frame_is_cut_at_its_end() {
+        let header = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for (kind, channel, payload) in [
+            (FrameKind::Method, 0, &[0, 10, 0, 51][..]),
+            (FrameKind::Header, 1, &header),
+            (FrameKind::Body, 65535, b"body"),
+            (FrameKind::Body, 1, b""),
+            (FrameKind::Heartbeat, 0, b""),
+        ] {
+            let mut input = frame(kind.octet(), channel, payload);
+            let consumed = input.len();
+            input.extend_from_slice(b"the next frame");
+            let cut = read_frame(&input, 4088).unwrap().expect("it is complete");
+            assert_eq!(
+                cut,
+                Cut {
+                    frame: Frame {
+                        kind,
+                        channel,
+                        payload
+                    },
+                    consumed
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn every_beginning_of_a_frame_asks_for_more() {
+        let input = frame(3, 1, b"body");
+        for len in 0..input.len() {
+            assert_eq!(read_frame(&input[..len], 4088), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_size_above_the_limit_is_refused_before_its_payload_arrives() {
+        let head = [3, 0, 1, 0, 0, 0x10, 1];
+        let text = "type 3, all octets = <<>>: {frame_too_large,4097,4088}";
+        assert_eq!(refused(&head), (501, text.into()));
+        assert_eq!(
+            read_frame(&[3, 0, 1, 0, 0, 0x10, 0], 4088),
+            Ok(None),
+            "eight bytes above are let through"
+        );
+        assert_eq!(
+            read_frame(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF], usize::MAX),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn a_wrong_end_octet_is_told_with_the_beginning_of_the_payload() {
+        let mut short = frame(1, 1, &[0, 10, 0, 51]);
+        *short.last_mut().unwrap() = 7;
+        let text = "type 1, all octets = <<0,10,0,51>>: {invalid_frame_end_marker,7}";
+        assert_eq!(refused(&short), (501, text.into()));
+        let mut long = frame(3, 1, b"abcdefghijklmnopq");
+        *long.last_mut().unwrap() = 0;
+        let text =
+            "type 3, first 16 octets = <<\"abcdefghijklmnop\">>: {invalid_frame_end_marker,0}";
+        assert_eq!(refused(&long), (501, text.into()));
+    }
+
+    #[test]
+    fn frames_that_no_kind_has_are_unknown() {
+        let unknown = |frame_type, snippet| {
+            (
+                501,
+                format!("type {frame_type}, all octets = {snippet}: unknown_frame"),
+            )
+        };
+        assert_eq!(refused(&frame(4, 1, b"")), unknown(4, "<<>>"));
+        assert_eq!(refused(&frame(8, 0, b"x")), unknown(8, "<<\"x\">>"));
+        assert_eq!(refused(&frame(8, 1, b"x")), unknown(8, "<<\"x\">>"));
+        assert_eq!(refused(&frame(1, 1, &[0, 10, 0])), unknown(1, "<<0,10,0>>"));
+        assert_eq!(refused(&frame(2, 1, &[0, 60])), unknown(2, "<<0,60>>"));
+    }
+
+    #[test]
+    fn frames_on_a_channel_where_they_cannot_be_are_unexpected() {
+        assert_eq!(
+            refused(&frame(8, 1, b"")),
+            (505, "type 8, all octets = <<>>".into())
+        );
+        assert_eq!(
+            refused(&frame(3, 0, b"abc")),
+            (505, "type 3, all octets = <<\"abc\">>".into())
+        );
+        let header = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(
+            refused(&frame(2, 0, &header)),
+            (
+                505,
+                "type 2, all octets = <<0,60,0,0,0,0,0,0,0,0,0,0,0,0>>".into()
+            )
+        );
+    }
+
+    #[test]
+    fn a_frame_max_of_zero_means_no_limit() {
+        assert_eq!(payload_max(0), usize::MAX);
+        assert_eq!(payload_max(4096), 4088);
+        assert_eq!(payload_max(3), 1);
     }
 }

@@ -320,24 +320,30 @@ impl<'a> Properties<'a> {
     /// number (`0100` becomes `100`), unused flag bits cleared. `None`, without allocating, when that is what it is
     /// already. An expiration that is no number stays as it is.
     #[must_use]
+    #[inline]
     pub fn canonical(&self) -> Option<Vec<u8>> {
         let expiration = self.reprinted_expiration();
         if self.form == Form::Canonical && expiration.is_none() {
             return None;
         }
+        Some(self.rewritten(expiration.as_deref()))
+    }
+
+    fn rewritten(&self, expiration: Option<&str>) -> Vec<u8> {
         let headers = self.headers.and_then(|headers| headers.canonical());
         let mut writer = PropertiesWriter::from(self);
         if let Some(headers) = &headers {
             writer = writer.headers(Table::from_checked(headers));
         }
-        if let Some(expiration) = &expiration {
+        if let Some(expiration) = expiration {
             writer = writer.shortstr(Property::Expiration, expiration.as_bytes());
         }
         let mut raw = Vec::with_capacity(self.raw.len());
         writer.write(&mut raw);
-        Some(raw)
+        raw
     }
 
+    #[inline]
     fn reprinted_expiration(&self) -> Option<String> {
         let text = self.expiration?;
         let is_printed = match text {
@@ -548,5 +554,255 @@ impl<'a> PropertiesWriter<'a> {
         let mut raw = Vec::new();
         self.write(&mut raw);
         raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::protocol::BasicProperties;
+    use amq_protocol::protocol::basic::{gen_properties, parse_properties};
+    use amq_protocol::types::{AMQPValue, FieldTable};
+
+    use super::*;
+    use crate::wire::table::Value;
+
+    const TEXTS: [(Property, &[u8]); 10] = [
+        (Property::ContentType, b"text/plain"),
+        (Property::ContentEncoding, b"gzip"),
+        (Property::CorrelationId, b"correlation"),
+        (Property::ReplyTo, b"reply"),
+        (Property::Expiration, b"60000"),
+        (Property::MessageId, b"id"),
+        (Property::Type, b"kind"),
+        (Property::UserId, b"guest"),
+        (Property::AppId, b"app"),
+        (Property::ClusterId, b"cluster"),
+    ];
+
+    fn headers() -> FieldTable {
+        let mut headers = FieldTable::default();
+        headers.insert("a".into(), AMQPValue::LongLongInt(1));
+        headers
+    }
+
+    fn amq_properties() -> BasicProperties {
+        BasicProperties::default()
+            .with_content_type("text/plain".into())
+            .with_content_encoding("gzip".into())
+            .with_headers(headers())
+            .with_delivery_mode(2)
+            .with_priority(9)
+            .with_correlation_id("correlation".into())
+            .with_reply_to("reply".into())
+            .with_expiration("60000".into())
+            .with_message_id("id".into())
+            .with_timestamp(1_700_000_000)
+            .with_type("kind".into())
+            .with_user_id("guest".into())
+            .with_app_id("app".into())
+            .with_cluster_id("cluster".into())
+    }
+
+    fn amq_bytes(properties: &BasicProperties) -> Vec<u8> {
+        let write = gen_properties(properties);
+        write(Vec::new().into())
+            .expect("memory can be written")
+            .into_inner()
+            .0
+    }
+
+    #[test]
+    fn every_property_amq_protocol_writes_is_read() {
+        let raw = amq_bytes(&amq_properties());
+        let properties = Properties::check(&raw).expect("they are well formed");
+        for (property, text) in TEXTS {
+            assert_eq!(properties.get(property), Some(text), "{property:?}");
+        }
+        assert_eq!(properties.content_type(), Some(&b"text/plain"[..]));
+        assert_eq!(properties.content_encoding(), Some(&b"gzip"[..]));
+        assert_eq!(
+            properties.headers().and_then(|headers| headers.get(b"a")),
+            Some(Value::I64(1))
+        );
+        assert_eq!(properties.delivery_mode(), Some(2));
+        assert!(properties.is_persistent());
+        assert_eq!(properties.priority(), Some(9));
+        assert_eq!(properties.correlation_id(), Some(&b"correlation"[..]));
+        assert_eq!(properties.reply_to(), Some(&b"reply"[..]));
+        assert_eq!(properties.expiration(), Some(&b"60000"[..]));
+        assert_eq!(properties.expiration_ms(), Ok(Some(60_000)));
+        assert_eq!(properties.message_id(), Some(&b"id"[..]));
+        assert_eq!(properties.timestamp(), Some(1_700_000_000));
+        assert_eq!(properties.kind(), Some(&b"kind"[..]));
+        assert_eq!(properties.user_id(), Some(&b"guest"[..]));
+        assert_eq!(properties.app_id(), Some(&b"app"[..]));
+        assert_eq!(properties.cluster_id(), Some(&b"cluster"[..]));
+        assert_eq!(properties.raw(), raw);
+        assert_eq!(properties.canonical(), None);
+    }
+
+    #[test]
+    fn what_the_writer_makes_is_what_amq_protocol_makes() {
+        let table = b"\x01al\x00\x00\x00\x00\x00\x00\x00\x01";
+        let written = TEXTS
+            .into_iter()
+            .fold(PropertiesWriter::new(), |writer, (property, text)| {
+                writer.shortstr(property, text)
+            })
+            .headers(Table::from_checked(table))
+            .delivery_mode(2)
+            .priority(9)
+            .timestamp(1_700_000_000)
+            .to_vec();
+        assert_eq!(written, amq_bytes(&amq_properties()));
+        assert_eq!(
+            PropertiesWriter::new().to_vec(),
+            amq_bytes(&BasicProperties::default())
+        );
+    }
+
+    #[test]
+    fn a_rewritten_list_differs_only_in_what_was_changed() {
+        let raw = amq_bytes(&amq_properties());
+        let properties = Properties::check(&raw).unwrap();
+        assert_eq!(PropertiesWriter::from(&properties).to_vec(), raw);
+        let rewritten = PropertiesWriter::from(&properties)
+            .without(Property::Expiration)
+            .priority(1)
+            .to_vec();
+        let (rest, parsed) = parse_properties(&rewritten[..]).expect("they are well formed");
+        assert!(rest.is_empty());
+        assert_eq!(*parsed.expiration(), None);
+        assert_eq!(*parsed.priority(), Some(1));
+        assert_eq!(parsed.headers(), &Some(headers()));
+        assert_eq!(
+            parsed
+                .message_id()
+                .as_ref()
+                .map(ToString::to_string)
+                .as_deref(),
+            Some("id")
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "Headers is given at most 255 bytes of text")]
+    fn a_property_that_is_no_text_is_not_set_to_one() {
+        let _ = PropertiesWriter::new().shortstr(Property::Headers, b"text");
+    }
+
+    #[test]
+    fn absent_properties_are_absent() {
+        let properties = Properties::check(&[0, 0]).unwrap();
+        assert_eq!(properties.headers(), None);
+        assert_eq!(properties.priority(), None);
+        assert_eq!(properties.expiration_ms(), Ok(None));
+        assert_eq!(properties.timestamp(), None);
+        assert!(!properties.is_persistent());
+        assert!(
+            TEXTS
+                .into_iter()
+                .all(|(property, _)| properties.get(property).is_none())
+        );
+        assert_eq!(properties.canonical(), None);
+    }
+
+    #[test]
+    fn a_list_of_another_length_than_its_flags_say_is_refused() {
+        let raw = amq_bytes(&amq_properties());
+        for len in 0..raw.len() {
+            assert_eq!(
+                Properties::check(&raw[..len]),
+                Err(PropertiesError::Truncated),
+                "{len} bytes"
+            );
+        }
+        let longer = [&raw[..], &[0]].concat();
+        assert_eq!(Properties::check(&longer), Err(PropertiesError::Trailing));
+        assert_eq!(Properties::from_checked(&longer), None);
+        let bad_headers = [0x20, 0, 0, 0, 0, 3, 1, b'k', b'U'];
+        assert_eq!(
+            Properties::check(&bad_headers),
+            Err(PropertiesError::Headers(TableError::UnknownTag(b'U')))
+        );
+        assert_eq!(
+            PropertiesError::Truncated.to_string(),
+            "property list is truncated"
+        );
+        assert_eq!(
+            PropertiesError::Trailing.to_string(),
+            "bytes are left after the last property"
+        );
+        assert_eq!(
+            PropertiesError::Headers(TableError::Truncated).to_string(),
+            "headers: field table is truncated"
+        );
+    }
+
+    #[test]
+    fn canonical_form_sorts_headers_and_reprints_the_expiration() {
+        let loose = b"\x01bV\x01aV\x01bt\x01";
+        let raw = PropertiesWriter::new()
+            .headers(Table::from_checked(loose))
+            .shortstr(Property::Expiration, b"+0100")
+            .shortstr(Property::AppId, b"app")
+            .to_vec();
+        let expected = PropertiesWriter::new()
+            .headers(Table::from_checked(b"\x01aV\x01bV"))
+            .shortstr(Property::Expiration, b"100")
+            .shortstr(Property::AppId, b"app")
+            .to_vec();
+        let canonical = Properties::check(&raw)
+            .unwrap()
+            .canonical()
+            .expect("it changes");
+        assert_eq!(canonical, expected);
+        assert_eq!(Properties::check(&canonical).unwrap().canonical(), None);
+    }
+
+    #[test]
+    fn canonical_form_clears_the_unused_flag_bits() {
+        let properties = Properties::check(&[0x10, 0x03, 2]).expect("RabbitMQ ignores them");
+        assert_eq!(properties.canonical(), Some(vec![0x10, 0, 2]));
+    }
+
+    #[test]
+    fn canonical_form_leaves_an_expiration_alone_that_is_no_number() {
+        let raw = PropertiesWriter::new()
+            .shortstr(Property::Expiration, b"10x")
+            .to_vec();
+        assert_eq!(Properties::check(&raw).unwrap().canonical(), None);
+    }
+
+    #[test]
+    fn expirations_are_read_as_rabbitmq_reads_them() {
+        for (text, ms) in [
+            ("0", 0),
+            ("100", 100),
+            ("0100", 100),
+            ("+5", 5),
+            ("-0", 0),
+            ("315360000000", EXPIRATION_MS_MAX),
+        ] {
+            assert_eq!(parse_expiration(text.as_bytes()), Ok(ms), "{text}");
+        }
+        for (text, reason) in [
+            ("", "no_integer"),
+            ("abc", "no_integer"),
+            (" 1", "no_integer"),
+            ("-", "no_integer"),
+            ("10x", "{leftover_string,\"x\"}"),
+            ("-1x", "{leftover_string,\"x\"}"),
+            ("1\u{1}", "{leftover_string,[1]}"),
+            ("-1", "{value_negative,-1}"),
+            ("315360000001", "{value_too_large,315360000001}"),
+            (
+                "00099999999999999999999999",
+                "{value_too_large,99999999999999999999999}",
+            ),
+        ] {
+            let error = parse_expiration(text.as_bytes()).expect_err(text);
+            assert_eq!(error.to_string(), reason, "{text}");
+        }
     }
 }

@@ -338,3 +338,278 @@ fn payload_size(len: usize) -> [u8; 4] {
         .expect("no content is larger than the message limit, far below 4 GiB")
         .to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::frame::{AMQPContentHeader, parse_frame};
+    use amq_protocol::protocol::{BasicProperties, basic};
+
+    use super::*;
+    use crate::wire::frame::{payload_max, read_frame};
+
+    const ADDRESS: &[u8] = b"\x04logs\x03a.b";
+
+    /// All frames in `bytes` as amq-protocol reads them.
+    fn frames(mut bytes: &[u8]) -> Vec<AMQPFrame> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let (rest, frame) = parse_frame(bytes).expect("it is a frame");
+            frames.push(frame);
+            bytes = rest;
+        }
+        frames
+    }
+
+    fn content(body: &[u8]) -> Content<'_> {
+        Content {
+            address: ADDRESS,
+            properties: &[0x10, 0, 2],
+            body,
+        }
+    }
+
+    fn method(channel: u16, method: basic::AMQPMethod) -> AMQPFrame {
+        AMQPFrame::Method(channel, AMQPClass::Basic(method))
+    }
+
+    fn header(channel: u16, body_size: u64) -> AMQPFrame {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        AMQPFrame::Header(
+            channel,
+            AMQPContentHeader {
+                class_id: 60,
+                body_size,
+                properties,
+            },
+        )
+    }
+
+    #[test]
+    fn a_delivery_is_what_amq_protocol_reads_as_one() {
+        let prefix = ConsumerPrefix::new(513, b"tag");
+        assert_eq!(prefix.channel(), 513);
+        let mut out = b"earlier".to_vec();
+        write_deliver(
+            &mut out,
+            &prefix,
+            1 << 40,
+            true,
+            content(b"hello"),
+            payload_max(4096),
+        );
+        let deliver = basic::Deliver {
+            consumer_tag: "tag".into(),
+            delivery_tag: 1 << 40,
+            redelivered: true,
+            exchange: "logs".into(),
+            routing_key: "a.b".into(),
+        };
+        let expected = [
+            method(513, basic::AMQPMethod::Deliver(deliver)),
+            header(513, 5),
+            AMQPFrame::Body(513, b"hello".to_vec()),
+        ];
+        assert_eq!(out[..7], *b"earlier");
+        assert_eq!(frames(&out[7..]), expected);
+    }
+
+    #[test]
+    fn a_get_ok_a_return_and_a_publish_are_what_amq_protocol_reads_as_such() {
+        let mut out = Vec::new();
+        write_get_ok(&mut out, 1, 7, false, 3, content(b"x"), usize::MAX);
+        write_return(&mut out, 2, 312, "NO_ROUTE", content(b"y"), usize::MAX);
+        write_publish(&mut out, 3, true, content(b"z"), usize::MAX);
+        let get_ok = basic::GetOk {
+            delivery_tag: 7,
+            redelivered: false,
+            exchange: "logs".into(),
+            routing_key: "a.b".into(),
+            message_count: 3,
+        };
+        let returned = basic::Return {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            exchange: "logs".into(),
+            routing_key: "a.b".into(),
+        };
+        let publish = basic::Publish {
+            exchange: "logs".into(),
+            routing_key: "a.b".into(),
+            mandatory: true,
+            immediate: false,
+        };
+        let expected = [
+            method(1, basic::AMQPMethod::GetOk(get_ok)),
+            header(1, 1),
+            AMQPFrame::Body(1, b"x".to_vec()),
+            method(2, basic::AMQPMethod::Return(returned)),
+            header(2, 1),
+            AMQPFrame::Body(2, b"y".to_vec()),
+            method(3, basic::AMQPMethod::Publish(publish)),
+            header(3, 1),
+            AMQPFrame::Body(3, b"z".to_vec()),
+        ];
+        assert_eq!(frames(&out), expected);
+    }
+
+    #[test]
+    fn a_body_is_split_so_that_every_frame_keeps_to_the_limit() {
+        let body = vec![b'x'; 10_000];
+        let limit = payload_max(4096);
+        let mut out = Vec::new();
+        write_publish(&mut out, 1, false, content(&body), limit);
+        let (mut at, mut pieces) = (0, Vec::new());
+        while let Some(cut) = read_frame(&out[at..], limit).expect("every frame is well formed") {
+            assert!(cut.consumed <= 4096);
+            if cut.frame.kind == FrameKind::Body {
+                pieces.push(cut.frame.payload.len());
+            }
+            at += cut.consumed;
+        }
+        assert_eq!(at, out.len());
+        assert_eq!(pieces, [4088, 4088, 1824]);
+    }
+
+    #[test]
+    fn an_empty_body_has_no_frame() {
+        let mut out = Vec::new();
+        write_deliver(
+            &mut out,
+            &ConsumerPrefix::new(1, b""),
+            1,
+            false,
+            content(b""),
+            payload_max(4096),
+        );
+        assert_eq!(frames(&out).len(), 2);
+    }
+
+    #[test]
+    fn a_content_header_is_never_split() {
+        let properties = [
+            &[0x20, 0, 0, 0, 0x20, 6, 1, b'k', b'S', 0, 0, 0x1F, 0xFF][..],
+            &[b'x'; 8191],
+        ]
+        .concat();
+        let mut out = Vec::new();
+        let content = Content {
+            address: ADDRESS,
+            properties: &properties,
+            body: b"",
+        };
+        write_deliver(
+            &mut out,
+            &ConsumerPrefix::new(1, b"tag"),
+            1,
+            false,
+            content,
+            payload_max(4096),
+        );
+        let AMQPFrame::Header(1, header) = &frames(&out)[1] else {
+            panic!("one whole header frame")
+        };
+        assert!(header.properties.headers().is_some());
+    }
+
+    #[test]
+    fn a_delivery_reserves_once_and_enough() {
+        let body = vec![b'x'; 9000];
+        let mut out = Vec::new();
+        write_deliver(
+            &mut out,
+            &ConsumerPrefix::new(1, b"tag"),
+            1,
+            false,
+            content(&body),
+            1000,
+        );
+        assert!(
+            out.capacity() - out.len() <= 1 && out.len() > 9000,
+            "{} of {}",
+            out.len(),
+            out.capacity()
+        );
+    }
+
+    #[test]
+    fn settlements_and_heartbeats_are_what_amq_protocol_reads_as_such() {
+        let mut out = Vec::new();
+        write_ack(&mut out, 300, 1 << 40, true);
+        write_nack(&mut out, 1, 7, false);
+        write_heartbeat(&mut out);
+        let ack = basic::Ack {
+            delivery_tag: 1 << 40,
+            multiple: true,
+        };
+        let nack = basic::Nack {
+            delivery_tag: 7,
+            multiple: false,
+            requeue: false,
+        };
+        let expected = [
+            method(300, basic::AMQPMethod::Ack(ack)),
+            method(1, basic::AMQPMethod::Nack(nack)),
+            AMQPFrame::Heartbeat,
+        ];
+        assert_eq!(frames(&out), expected);
+    }
+
+    #[test]
+    fn a_cold_method_is_appended_to_what_is_there() {
+        let mut out = b"earlier".to_vec();
+        let qos_ok = AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {}));
+        write_method(&mut out, 5, qos_ok.clone());
+        assert_eq!(out[..7], *b"earlier");
+        assert_eq!(frames(&out[7..]), [AMQPFrame::Method(5, qos_ok)]);
+    }
+
+    #[test]
+    fn closes_carry_code_text_and_the_method_to_blame() {
+        let mut out = Vec::new();
+        let declare = MethodId {
+            class_id: 50,
+            method_id: 10,
+        };
+        write_channel_close(
+            &mut out,
+            2,
+            404,
+            "NOT_FOUND - no queue 'x' in vhost '/'",
+            Some(declare),
+        );
+        write_connection_close(&mut out, 501, &"é".repeat(200), None);
+        let channel_close = channel::Close {
+            reply_code: 404,
+            reply_text: "NOT_FOUND - no queue 'x' in vhost '/'".into(),
+            class_id: 50,
+            method_id: 10,
+        };
+        let connection_close = connection::Close {
+            reply_code: 501,
+            reply_text: format!("{}...", "é".repeat(126)).into(),
+            class_id: 0,
+            method_id: 0,
+        };
+        let expected = [
+            AMQPFrame::Method(
+                2,
+                AMQPClass::Channel(channel::AMQPMethod::Close(channel_close)),
+            ),
+            AMQPFrame::Method(
+                0,
+                AMQPClass::Connection(connection::AMQPMethod::Close(connection_close)),
+            ),
+        ];
+        assert_eq!(frames(&out), expected);
+    }
+
+    #[test]
+    fn a_reply_text_is_cut_between_two_characters() {
+        let longest = "x".repeat(255);
+        assert_eq!(reply_text(&longest), longest);
+        let cut = reply_text(&"x".repeat(256)).into_owned();
+        assert_eq!(cut, format!("{}...", "x".repeat(252)));
+        let cut = reply_text(&format!("a{}", "é".repeat(130))).into_owned();
+        assert_eq!(cut, format!("a{}...", "é".repeat(125)));
+    }
+}

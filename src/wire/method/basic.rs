@@ -2,8 +2,7 @@
 
 use amq_protocol::protocol::basic::AMQPMethod;
 use nom::bytes::complete::take;
-use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
-use nom::{IResult, Parser};
+use nom::{Err, IResult, Parser};
 
 use super::ClientMethod;
 use super::layout::Field::{Bits, Long, LongLong, Short, Shortstr, Table};
@@ -85,33 +84,67 @@ pub struct BasicQos {
 /// fit.
 #[inline]
 pub(super) fn parse_borrowed(method_id: u16, fields: &[u8]) -> Option<Option<ClientMethod<'_>>> {
-    let parsed = match method_id {
-        40 => publish(fields).map(|(rest, method)| (rest, ClientMethod::BasicPublish(method))),
-        80 => ack(fields).map(|(rest, method)| (rest, ClientMethod::BasicAck(method))),
-        90 => reject(fields).map(|(rest, method)| (rest, ClientMethod::BasicReject(method))),
-        120 => nack(fields).map(|(rest, method)| (rest, ClientMethod::BasicNack(method))),
-        10 => qos(fields).map(|(rest, method)| (rest, ClientMethod::BasicQos(method))),
+    Some(match method_id {
+        40 => whole(publish(fields)).map(ClientMethod::BasicPublish),
+        80 => whole(ack(fields)).map(ClientMethod::BasicAck),
+        90 => whole(reject(fields)).map(ClientMethod::BasicReject),
+        120 => whole(nack(fields)).map(ClientMethod::BasicNack),
+        10 => whole(qos(fields)).map(ClientMethod::BasicQos),
         _ => return None,
-    };
-    Some(
-        parsed
-            .ok()
-            .filter(|(rest, _)| rest.is_empty())
-            .map(|(_, method)| method),
-    )
+    })
+}
+
+/// What was parsed, if nothing is left over.
+#[inline]
+fn whole<T>(parsed: Parsed<'_, T>) -> Option<T> {
+    match parsed {
+        Ok(([], method)) => Some(method),
+        _ => None,
+    }
 }
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-fn shortstr(input: &[u8]) -> Parsed<'_, &[u8]> {
-    be_u8.flat_map(take).parse(input)
+/// A number's octets in one step; nom's own number parsers fold over the elements of any kind of input.
+#[inline]
+fn octets<const N: usize>(input: &[u8]) -> Parsed<'_, [u8; N]> {
+    match input.split_first_chunk() {
+        Some((octets, rest)) => Ok((rest, *octets)),
+        None => Err(Err::Error(())),
+    }
 }
 
+#[inline]
+fn octet(input: &[u8]) -> Parsed<'_, u8> {
+    octets.map(u8::from_be_bytes).parse(input)
+}
+
+#[inline]
+fn short(input: &[u8]) -> Parsed<'_, u16> {
+    octets.map(u16::from_be_bytes).parse(input)
+}
+
+#[inline]
+fn long(input: &[u8]) -> Parsed<'_, u32> {
+    octets.map(u32::from_be_bytes).parse(input)
+}
+
+#[inline]
+fn long_long(input: &[u8]) -> Parsed<'_, u64> {
+    octets.map(u64::from_be_bytes).parse(input)
+}
+
+#[inline]
+fn shortstr(input: &[u8]) -> Parsed<'_, &[u8]> {
+    octet.flat_map(take).parse(input)
+}
+
+#[inline]
 fn publish(input: &[u8]) -> Parsed<'_, BasicPublish<'_>> {
-    let (input, _ticket) = be_u16(input)?;
+    let (input, _ticket) = short(input)?;
     let (input, exchange) = shortstr(input)?;
     let (input, routing_key) = shortstr(input)?;
-    let (input, bits) = be_u8(input)?;
+    let (input, bits) = octet(input)?;
     Ok((
         input,
         BasicPublish {
@@ -123,9 +156,10 @@ fn publish(input: &[u8]) -> Parsed<'_, BasicPublish<'_>> {
     ))
 }
 
+#[inline]
 fn ack(input: &[u8]) -> Parsed<'_, BasicAck> {
-    let (input, delivery_tag) = be_u64(input)?;
-    let (input, bits) = be_u8(input)?;
+    let (input, delivery_tag) = long_long(input)?;
+    let (input, bits) = octet(input)?;
     Ok((
         input,
         BasicAck {
@@ -135,9 +169,10 @@ fn ack(input: &[u8]) -> Parsed<'_, BasicAck> {
     ))
 }
 
+#[inline]
 fn nack(input: &[u8]) -> Parsed<'_, BasicNack> {
-    let (input, delivery_tag) = be_u64(input)?;
-    let (input, bits) = be_u8(input)?;
+    let (input, delivery_tag) = long_long(input)?;
+    let (input, bits) = octet(input)?;
     Ok((
         input,
         BasicNack {
@@ -148,9 +183,10 @@ fn nack(input: &[u8]) -> Parsed<'_, BasicNack> {
     ))
 }
 
+#[inline]
 fn reject(input: &[u8]) -> Parsed<'_, BasicReject> {
-    let (input, delivery_tag) = be_u64(input)?;
-    let (input, bits) = be_u8(input)?;
+    let (input, delivery_tag) = long_long(input)?;
+    let (input, bits) = octet(input)?;
     Ok((
         input,
         BasicReject {
@@ -161,9 +197,9 @@ fn reject(input: &[u8]) -> Parsed<'_, BasicReject> {
 }
 
 fn qos(input: &[u8]) -> Parsed<'_, BasicQos> {
-    let (input, prefetch_size) = be_u32(input)?;
-    let (input, prefetch_count) = be_u16(input)?;
-    let (input, bits) = be_u8(input)?;
+    let (input, prefetch_size) = long(input)?;
+    let (input, prefetch_count) = short(input)?;
+    let (input, bits) = octet(input)?;
     Ok((
         input,
         BasicQos {

@@ -1,7 +1,9 @@
 //! A method's fields as a list, and the check of bytes against it.
 
+use std::ops::Range;
+
 use crate::wire::reader::Reader;
-use crate::wire::table::{Table, TableError};
+use crate::wire::table::{Form, Table, TableError};
 
 /// The wire types of method fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +41,12 @@ pub(super) const fn layout(method_id: u16, fields: &'static [Field]) -> Layout {
 impl Layout {
     /// Walks over all fields. A wrong length anywhere is told before a text that is not UTF-8, as RabbitMQ matches the
     /// whole layout first.
-    pub(super) fn check(&self, fields: &[u8]) -> Result<(), Fault> {
+    /// Returns where the entries of an argument table are that is not in canonical form; no method has two tables.
+    pub(super) fn check(&self, fields: &[u8]) -> Result<Option<Range<usize>>, Fault> {
         let mut reader = Reader::new(fields);
         let mut is_utf8 = true;
         let mut table_fault = None;
+        let mut loose_table = None;
         for field in self.fields {
             let width = match field {
                 Field::Octet | Field::Bits => 1,
@@ -60,7 +64,14 @@ impl Layout {
                 }
                 Field::Table => {
                     let entries = reader.longstr().ok_or(Fault::Shape)?;
-                    table_fault = Table::check(entries).err();
+                    match Table::check(entries) {
+                        Ok((_, Form::Canonical)) => {}
+                        Ok((_, Form::Loose)) => {
+                            let end = fields.len() - reader.rest().len();
+                            loose_table = Some(end - entries.len()..end);
+                        }
+                        Err(error) => table_fault = Some(error),
+                    }
                     0
                 }
             };
@@ -72,6 +83,6 @@ impl Layout {
         if !is_utf8 {
             return Err(Fault::NotUtf8);
         }
-        table_fault.map_or(Ok(()), |error| Err(Fault::Table(error)))
+        table_fault.map_or(Ok(loose_table), |error| Err(Fault::Table(error)))
     }
 }

@@ -22,7 +22,7 @@ use layout::{Fault, Layout};
 
 use super::erlang::Octets;
 use super::reader::Reader;
-use super::table::TableError;
+use super::table::{self, TableError};
 
 /// No reply text is longer than a shortstr, so no more of the undecodable fields is printed than fills one.
 const PRINTED_BYTES_MAX: usize = 255;
@@ -40,6 +40,7 @@ impl MethodId {
     /// Reads the identity off a method frame's payload; `None` when it is shorter than that, which
     /// [`read_frame`](super::frame::read_frame) has ruled out.
     #[must_use]
+    #[inline]
     pub fn of(payload: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
         Some(Self {
@@ -176,15 +177,33 @@ fn parse_owned<'a>(
         .iter()
         .find(|layout| layout.method_id == method.method_id)
         .ok_or(MethodError::Unknown(method))?;
-    layout.check(fields).map_err(|fault| match fault {
+    let loose_table = layout.check(fields).map_err(|fault| match fault {
         Fault::Shape => malformed(method, fields),
         Fault::NotUtf8 => MethodError::NotUtf8(method),
         Fault::Table(error) => MethodError::Table { method, error },
     })?;
+    // amq-protocol keeps the last of repeated keys, RabbitMQ finds the first: it is given a table without the others.
+    let rewritten = loose_table.and_then(|at| {
+        let entries = table::canonical(&fields[at.clone()])?;
+        let length = u32::try_from(entries.len()).ok()?.to_be_bytes();
+        let ids = &payload[..payload.len() - fields.len()];
+        Some(
+            [
+                ids,
+                &fields[..at.start - length.len()],
+                &length,
+                &entries,
+                &fields[at.end..],
+            ]
+            .concat(),
+        )
+    });
     // The layout fits and nothing nests deep, so all that amq-protocol can still object to is a table's key.
-    let (_, class) = amqp::parse_class(payload).map_err(|_| MethodError::Table {
-        method,
-        error: TableError::KeyNotUtf8,
+    let (_, class) = amqp::parse_class(rewritten.as_deref().unwrap_or(payload)).map_err(|_| {
+        MethodError::Table {
+            method,
+            error: TableError::KeyNotUtf8,
+        }
     })?;
     Ok(client_method(class).unwrap_or(ClientMethod::ServerOnly(method)))
 }
@@ -224,3 +243,6 @@ fn malformed(method: MethodId, fields: &[u8]) -> MethodError {
         text: format!("cannot decode {}", Octets(printed)),
     }
 }
+
+#[cfg(test)]
+mod tests;
