@@ -51,6 +51,10 @@ struct SharedCounts {
     ready: AtomicU64,
     ready_bytes: AtomicU64,
     unacked: AtomicU64,
+    unacked_bytes: AtomicU64,
+    ready_in_memory: AtomicU64,
+    durable: AtomicU64,
+    durable_bytes: AtomicU64,
     consumers: AtomicU32,
 }
 
@@ -63,6 +67,14 @@ pub struct QueueCounts {
     pub ready_bytes: u64,
     /// Messages in consumers' hands.
     pub unacked: u64,
+    /// Their body bytes.
+    pub unacked_bytes: u64,
+    /// Ready messages that are in memory.
+    pub ready_in_memory: u64,
+    /// Persistent messages of a durable queue, ready or not.
+    pub durable: u64,
+    /// Their body bytes.
+    pub durable_bytes: u64,
     /// Registered consumers.
     pub consumers: u32,
 }
@@ -113,6 +125,10 @@ impl Cell {
             ready: self.counts.ready.load(Ordering::Relaxed),
             ready_bytes: self.counts.ready_bytes.load(Ordering::Relaxed),
             unacked: self.counts.unacked.load(Ordering::Relaxed),
+            unacked_bytes: self.counts.unacked_bytes.load(Ordering::Relaxed),
+            ready_in_memory: self.counts.ready_in_memory.load(Ordering::Relaxed),
+            durable: self.counts.durable.load(Ordering::Relaxed),
+            durable_bytes: self.counts.durable_bytes.load(Ordering::Relaxed),
             consumers: self.counts.consumers.load(Ordering::Relaxed),
         }
     }
@@ -121,6 +137,10 @@ impl Cell {
         self.counts.ready.store(queue.ready_count(), Ordering::Relaxed);
         self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
         self.counts.unacked.store(queue.unacked_count(), Ordering::Relaxed);
+        self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);
+        self.counts.ready_in_memory.store(queue.ready_in_memory(), Ordering::Relaxed);
+        self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
+        self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
     }
 

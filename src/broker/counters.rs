@@ -53,12 +53,18 @@ counters! {
     redelivered,
     /// Acknowledged.
     acknowledged,
-    /// Dead or dropped beyond a queue's limits.
+    /// Dropped beyond a queue's limits.
     overflowed,
-    /// Expired.
+    /// Dropped because expired.
     expired,
-    /// Rejected without requeue.
+    /// Dropped because rejected.
     rejected,
+    /// Dead-lettered beyond a queue's limits.
+    dead_overflowed,
+    /// Dead-lettered because expired.
+    dead_expired,
+    /// Dead-lettered because rejected.
+    dead_rejected,
     /// Persistent messages taken in by durable queues.
     durable_in,
     /// Of these, those that left before they were written.
@@ -96,7 +102,12 @@ impl Counters {
     }
 
     /// Folds in what one turn of a queue did.
-    pub(super) fn fold(&self, counts: &Counts) {
+    pub(super) fn fold(&self, counts: &Counts, dead_lettered: bool) {
+        let (overflowed, expired, rejected) = if dead_lettered {
+            (&self.dead_overflowed, &self.dead_expired, &self.dead_rejected)
+        } else {
+            (&self.overflowed, &self.expired, &self.rejected)
+        };
         let pairs = [
             (&self.delivered_manual_ack, counts.delivered_manual_ack),
             (&self.delivered_auto_ack, counts.delivered_auto_ack),
@@ -105,9 +116,9 @@ impl Counters {
             (&self.get_empty, counts.get_empty),
             (&self.redelivered, counts.redelivered),
             (&self.acknowledged, counts.acknowledged),
-            (&self.overflowed, counts.overflowed),
-            (&self.expired, counts.expired),
-            (&self.rejected, counts.rejected),
+            (overflowed, counts.overflowed),
+            (expired, counts.expired),
+            (rejected, counts.rejected),
             (&self.durable_in, counts.durable_in),
             (&self.never_written, counts.never_written),
         ];

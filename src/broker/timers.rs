@@ -9,7 +9,7 @@ use std::task::Waker;
 
 /// All deadlines. A cell may stand in it more than once; waking one too early is harmless.
 #[derive(Debug, Default)]
-pub struct Timers(Mutex<Heap>);
+pub(super) struct Timers(Mutex<Heap>);
 
 #[derive(Debug, Default)]
 struct Heap {

@@ -88,10 +88,6 @@ impl Topology {
         Self { vhost, exchanges, queues: AHashMap::new(), sources: AHashMap::new(), headers_bindings: 0 }
     }
 
-    pub(super) fn exchange_count(&self) -> usize {
-        self.exchanges.len() + 1
-    }
-
     // ---- exchanges ---------------------------------------------------------------------------------------------
 
     pub(super) fn declare_exchange(&mut self, declare: &ExchangeDeclare) -> Result<Changes, AmqpError> {

@@ -17,6 +17,9 @@ use std::sync::atomic::Ordering;
 /// Rounds over the whole list in one call; what is left then goes on in a task of its own.
 const ROUNDS_MAX: u32 = 8;
 
+/// Batches of one queue in one call: others keep it busy, and the caller's connection has work of its own.
+const BATCHES_MAX: u32 = 16;
+
 /// Queues whose turn is to be tried.
 pub(super) type TurnList = VecDeque<Arc<Cell>>;
 
@@ -53,7 +56,16 @@ impl Broker {
 
     fn run(self: &Arc<Self>, cell: &Arc<Cell>, turn: Turn, now: Now, list: &mut TurnList) {
         let mut turn = turn;
-        loop {
+        for batches in 0.. {
+            if batches == BATCHES_MAX {
+                let (broker, cell) = (Arc::clone(self), Arc::clone(cell));
+                self.runner().run(Box::new(move |now| {
+                    let mut list = TurnList::new();
+                    broker.run(&cell, turn, now, &mut list);
+                    broker.take_listed(list, now);
+                }));
+                return;
+            }
             let done = catch_unwind(AssertUnwindSafe(|| {
                 self.apply_all(cell, &mut turn, now, list);
             }));
@@ -105,7 +117,8 @@ impl Broker {
             self.writer().dirty(Arc::clone(cell) as _);
         }
         self.hand_over(&mut effects.notices);
-        self.counters().fold(&std::mem::take(&mut effects.counts));
+        let dead_lettered = queue.settings().dead_letter_exchange.is_some();
+        self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
         cell.share_counts(queue);
         if let Some(deadline) = queue.deadline(now)
             && armed.is_none_or(|armed| deadline < armed || armed <= now.monotonic)

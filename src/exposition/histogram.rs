@@ -4,8 +4,7 @@
 pub const MESSAGE_SIZE_BOUNDS: &[f64] = &[100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 5e7, 1e8];
 
 /// Bounds of `prontomq_store_commit_seconds`, in seconds: from a fast disk's flush to a stall.
-pub const COMMIT_SECONDS_BOUNDS: &[f64] =
-    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+pub const COMMIT_SECONDS_BOUNDS: &[f64] = &crate::store::writer::COMMIT_SECONDS_BOUNDS;
 
 /// How many values fell between bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +19,12 @@ impl Histogram {
     /// Nothing counted yet. Bounds rise.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
+    }
+
+    /// Counts that were made elsewhere: one per bound and one for what lies above them all, and the sum of the values.
+    pub fn from_counts(bounds: &'static [f64], counts: Vec<u64>, sum: f64) -> Self {
+        debug_assert_eq!(counts.len(), bounds.len() + 1, "one count per bucket");
+        Self { bounds, counts, sum }
     }
 
     /// Counts a value.

@@ -6,7 +6,7 @@
 use super::consumers::Consumers;
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
-use super::entry::{Entries, Entry, EntryState, Slot, Storage};
+use super::entry::{Entries, Entry, EntryState, Lent, Slot, Storage};
 use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
 use super::level::{Awaiting, Level, WindowLimits, YoungRef};
 use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
@@ -53,6 +53,9 @@ pub struct QueueState {
     pub(super) ready_count: u64,
     pub(super) ready_bytes: u64,
     pub(super) out_count: u64,
+    out_bytes: u64,
+    durable_count: u64,
+    durable_bytes: u64,
     pub(super) young: VecDeque<YoungRef>,
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) ticket: Ticket,
@@ -89,6 +92,9 @@ impl QueueState {
             ready_count: 0,
             ready_bytes: 0,
             out_count: 0,
+            out_bytes: 0,
+            durable_count: 0,
+            durable_bytes: 0,
             young: VecDeque::new(),
             awaiting: VecDeque::new(),
             ticket: Ticket(0),
@@ -109,6 +115,8 @@ impl QueueState {
         let level = Level::recovered(lane.generation, state);
         self.ready_count += level.ready_count();
         self.ready_bytes += state.body_bytes;
+        self.durable_count += state.count;
+        self.durable_bytes += state.body_bytes;
         let at = usize::from(lane.level);
         if self.levels.len() <= at {
             self.levels.resize_with(at + 1, || None);
@@ -135,6 +143,26 @@ impl QueueState {
     /// Messages in consumers' hands.
     pub fn unacked_count(&self) -> u64 {
         self.out_count
+    }
+
+    /// Body bytes of these.
+    pub fn unacked_bytes(&self) -> u64 {
+        self.out_bytes
+    }
+
+    /// Ready messages that are in memory; the others are only in the store.
+    pub fn ready_in_memory(&self) -> u64 {
+        self.ready_count - self.levels.iter().flatten().map(|lane| lane.middle_count()).sum::<u64>()
+    }
+
+    /// Messages that the store has, or is to have.
+    pub fn durable_count(&self) -> u64 {
+        self.durable_count
+    }
+
+    /// Body bytes of these.
+    pub fn durable_bytes(&self) -> u64 {
+        self.durable_bytes
     }
 
     /// Registered consumers.
@@ -228,6 +256,8 @@ impl QueueState {
         let durable = self.settings.durable && message.is_persistent();
         let promise = if durable {
             out.counts.durable_in += 1;
+            self.durable_count += 1;
+            self.durable_bytes += message.body_len() as u64;
             promise
         } else {
             if let Some(promise) = promise {
@@ -363,6 +393,7 @@ impl QueueState {
         self.note_out(slot, now);
         let lend = self.consumers.lend(at, slot, &mut self.entries, now.monotonic);
         self.out_count += 1;
+        self.out_bytes += message.body_len() as u64;
         (message, redelivered, Some(lend))
     }
 
@@ -406,8 +437,7 @@ impl QueueState {
     fn settle(&mut self, lends: &[LendId], outcome: Outcome, now: Now, out: &mut Effects) {
         for lend in lends {
             let Some(slot) = self.entries.lent(*lend) else { continue };
-            let lent = self.consumers.unlend(slot, &mut self.entries);
-            self.out_count -= 1;
+            let lent = self.unlend(slot);
             match outcome {
                 Outcome::Acknowledged => {
                     out.counts.acknowledged += 1;
@@ -425,10 +455,15 @@ impl QueueState {
         }
     }
 
+    fn unlend(&mut self, slot: Slot) -> Lent {
+        self.out_count -= 1;
+        self.out_bytes = self.out_bytes.saturating_sub(self.entries.at(slot).message.body_len() as u64);
+        self.consumers.unlend(slot, &mut self.entries)
+    }
+
     fn bounce(&mut self, lend: LendId) {
         if let Some(slot) = self.entries.lent(lend) {
-            self.consumers.unlend(slot, &mut self.entries);
-            self.out_count -= 1;
+            self.unlend(slot);
             self.requeue(slot, false);
         }
     }
@@ -502,8 +537,7 @@ impl QueueState {
         }
         slots.sort_by_key(|slot| std::cmp::Reverse(self.entries.at(*slot).order));
         for slot in slots {
-            self.consumers.unlend(slot, &mut self.entries);
-            self.out_count -= 1;
+            self.unlend(slot);
             self.requeue(slot, true);
         }
         if !keys.is_empty() {
@@ -521,6 +555,8 @@ impl QueueState {
                 lane.stored_count = lane.stored_count.saturating_sub(middle.count);
                 lane.stored_bytes = lane.stored_bytes.saturating_sub(middle.body_bytes);
                 lane.removed_ranges.push(middle.range);
+                self.durable_count = self.durable_count.saturating_sub(middle.count);
+                self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
                 self.due_now = true;
             }
             for slot in slots {
@@ -594,7 +630,8 @@ impl QueueState {
         self.levels = Vec::new();
         self.young = VecDeque::new();
         self.ready_levels = [0; 4];
-        (self.ready_count, self.ready_bytes, self.out_count) = (0, 0, 0);
+        (self.ready_count, self.ready_bytes, self.out_count, self.out_bytes) = (0, 0, 0, 0);
+        (self.durable_count, self.durable_bytes) = (0, 0);
         (self.due_now, self.due_at) = (false, None);
     }
 
@@ -708,6 +745,8 @@ impl QueueState {
         let entry = self.entries.remove(slot);
         let mut has_row = false;
         if entry.is_durable() {
+            self.durable_count = self.durable_count.saturating_sub(1);
+            self.durable_bytes = self.durable_bytes.saturating_sub(entry.message.body_len() as u64);
             let lane = self.levels[usize::from(entry.level)].as_mut().expect("an entry's level exists");
             if entry.state != EntryState::Ready {
                 lane.out.remove(entry.order.position);

@@ -65,8 +65,17 @@ pub(super) fn validate(arguments: &Arguments) -> Result<(), AmqpError> {
 
 #[derive(Clone, Debug)]
 struct Pattern {
-    kind: MatchKind,
+    wants_all: bool,
+    /// The arguments that are compared, in the order of their keys.
+    compared: Box<[Comparison]>,
+    /// All arguments, by which the pattern is found when it is removed.
     arguments: Arguments,
+}
+
+#[derive(Clone, Debug)]
+struct Comparison {
+    key: Box<[u8]>,
+    expected: AMQPValue,
 }
 
 impl Pattern {
@@ -74,18 +83,29 @@ impl Pattern {
         let named = arguments.get(keys::MATCH).and_then(arguments::long_string);
         // Validated when it was bound; RabbitMQ too reads anything else as `all`.
         let kind = named.and_then(MatchKind::from_name).unwrap_or(MatchKind::All);
-        Self { kind, arguments }
+        let compared = arguments
+            .iter()
+            .filter(|(key, _)| kind.counts(key))
+            .map(|(key, expected)| Comparison { key: key.as_bytes().into(), expected: expected.clone() })
+            .collect();
+        Self { wants_all: matches!(kind, MatchKind::All | MatchKind::AllWithX), compared, arguments }
     }
 
+    /// Both sides are sorted, so the search for one key goes on where that for the last one ended.
     fn matches(&self, headers: &SortedHeaders<'_>) -> bool {
-        let mut compared = self.arguments.iter().filter(|(key, _)| self.kind.counts(key));
-        let holds = |(key, expected): (&str, &AMQPValue)| {
-            headers.get(key.as_bytes()).is_some_and(|found| agrees(expected, found))
-        };
-        match self.kind {
-            MatchKind::All | MatchKind::AllWithX => compared.all(holds),
-            MatchKind::Any | MatchKind::AnyWithX => compared.any(holds),
+        let mut rest = headers.0.as_slice();
+        for Comparison { key, expected } in &self.compared {
+            while let [first, further @ ..] = rest
+                && *first.key < **key
+            {
+                rest = further;
+            }
+            let holds = rest.first().is_some_and(|first| *first.key == **key && agrees(expected, first.value));
+            if holds != self.wants_all {
+                return holds;
+            }
         }
+        self.wants_all
     }
 }
 
@@ -99,11 +119,6 @@ impl<'m> SortedHeaders<'m> {
         entries.sort_by_key(|entry| entry.key);
         entries.dedup_by_key(|entry| entry.key);
         Self(entries)
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Value<'m>> {
-        let at = self.0.binary_search_by_key(&key, |entry| entry.key).ok()?;
-        Some(self.0[at].value)
     }
 }
 

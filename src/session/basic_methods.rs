@@ -87,6 +87,7 @@ impl Session {
             PublishBody::Owned(body) => Message::with_body(exchange, routing_key, &properties, body),
         };
         let channel = self.channels.get_mut(&number).expect("the publish came on an open channel");
+        channel.has_published = true;
         let mandatory = publish.mandatory;
         if let Some(transaction) = &mut channel.transaction {
             let check = Publish { channel: channel.key, message: message.clone(), mandatory, sequence: None, fault };

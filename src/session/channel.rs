@@ -90,6 +90,8 @@ pub(super) struct Channel {
     pub(super) unacked: Unacked,
     pub(super) confirms: Confirms,
     pub(super) transaction: Option<Transaction>,
+    /// A publish came on it.
+    pub(super) has_published: bool,
     /// Listed among the channels with something to confirm.
     pub(super) confirm_noted: bool,
     /// Listed among the channels with deliveries to report.
@@ -115,6 +117,7 @@ impl Channel {
             unacked: Unacked::default(),
             confirms: Confirms::default(),
             transaction: None,
+            has_published: false,
             confirm_noted: false,
             report_noted: false,
         }

@@ -86,7 +86,9 @@ impl Confirms {
     }
 
     /// Writes what there is to say. A frame with `multiple` never covers a number that is unconfirmed or of the other kind.
-    pub(super) fn flush(&mut self, channel: u16, out: &mut Vec<u8>) {
+    /// Returns how many publishes were confirmed.
+    pub(super) fn flush(&mut self, channel: u16, out: &mut Vec<u8>) -> u64 {
+        let confirmed = self.acks.len() as u64;
         let (mut acks, mut nacks) = (std::mem::take(&mut self.acks), std::mem::take(&mut self.nacks));
         acks.sort_unstable();
         nacks.sort_unstable();
@@ -96,6 +98,7 @@ impl Confirms {
         acks.clear();
         nacks.clear();
         (self.acks, self.nacks) = (acks, nacks);
+        confirmed
     }
 }
 

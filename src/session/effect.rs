@@ -126,6 +126,8 @@ pub struct Output {
     pub effects: Vec<Effect>,
     /// Whether the shell must carry out the effects before more input is read: an answer may be at hand at once.
     pub pause: bool,
+    /// Publishes confirmed since the shell last looked.
+    pub confirmed: u64,
 }
 
 /// How far back a settlement looks for one to join.

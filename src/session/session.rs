@@ -1,7 +1,6 @@
 //! The session as a whole: what a shell calls, and the way of a frame to its handler.
 
 use super::channel::{Channel, Stage};
-use super::confirms::Confirms;
 use super::effect::{Effect, Output};
 use super::handshake::Handshake;
 use super::settings::SessionSettings;
@@ -150,6 +149,21 @@ impl Session {
     /// How many channels are open.
     pub fn channel_count(&self) -> usize {
         self.channels.len()
+    }
+
+    /// How many channels were opened so far.
+    pub fn channels_opened(&self) -> u64 {
+        self.incarnations.into()
+    }
+
+    /// How many open channels have published.
+    pub fn publisher_count(&self) -> usize {
+        self.channels.values().filter(|channel| channel.has_published).count()
+    }
+
+    /// The connection is gone, whatever was open on it.
+    pub fn forget_channels(&mut self) {
+        self.channels.clear();
     }
 
     /// Whether input should wait: too much is parked behind methods that wait for answers.
@@ -518,7 +532,7 @@ impl Session {
             if let Some(channel) = self.channels.get_mut(&number) {
                 channel.confirm_noted = false;
                 if channel.stage == Stage::Open && channel.confirms.is_selected() {
-                    Confirms::flush(&mut channel.confirms, number, &mut out.bytes);
+                    out.confirmed += channel.confirms.flush(number, &mut out.bytes);
                 }
             }
         }

@@ -1,0 +1,29 @@
+//! The command line: one file per subcommand.
+
+mod log;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A message broker that speaks AMQP 0-9-1, in one binary with one file.
+#[derive(Debug, Parser)]
+#[command(name = "prontomq", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a broker.
+    Serve(serve::Serve),
+}
+
+/// Runs what the command line asks for.
+pub fn run() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    match command {
+        Command::Serve(serve) => serve.run(),
+    }
+}

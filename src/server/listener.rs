@@ -1,0 +1,45 @@
+//! Accepts connections, as many as are allowed.
+
+use super::connection::serve;
+use super::shared::Shared;
+use super::tasks::spawn;
+use crate::model::random::Random;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+/// How long accepting pauses after an error such as "too many open files".
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the server stops.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, connections: TaskTracker, seed: u64) {
+    let mut stopping = shared.stopping.subscribe();
+    let mut random = Random::new(seed);
+    let limit = i64::from(shared.settings.connections_max);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        match accepted {
+            Ok((stream, peer_address)) => {
+                if shared.gauges.connections.load(Ordering::Relaxed) >= limit {
+                    tracing::warn!(client = %peer_address, limit, "connection refused: connections_max is reached");
+                    continue;
+                }
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(client = %peer_address, %error, "no TCP_NODELAY");
+                }
+                let task = serve(Arc::clone(&shared), stream, peer_address, random.next_u64());
+                drop(spawn(&Handle::current(), connections.track_future(task)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+}

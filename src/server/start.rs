@@ -1,0 +1,307 @@
+//! From settings to a running broker, and its stop.
+
+use super::clock::Clock;
+use super::listener::accept;
+use super::metrics_page;
+use super::shared::{Gauges, Shared, Sizes};
+use super::tasks::{TokioRunner, run_queue_timers, spawn};
+use crate::auth::{Users, mechanism, users};
+use crate::broker::{Broker, BrokerSettings};
+use crate::config::{Settings, StoreKind, UserEntry};
+use crate::model::Name;
+use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
+use crate::session::SessionSettings;
+use crate::store::memory::{MemoryDisk, MemoryStore};
+use crate::store::sqlite::{SqliteSettings, SqliteStore};
+use crate::store::writer::{WriterHandle, WriterSettings};
+use crate::store::{Recovered, Store, StoreError, TopologyChange, UserRecord};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+/// How long a stop waits for clients to answer connection.close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+const DEFAULT_VHOST: &str = "/";
+const DEFAULT_USER: &str = "guest";
+
+/// Why a broker could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on; names the setting.
+    Listen {
+        /// `amqp` or `metrics`.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The store cannot be opened.
+    Store(StoreError),
+    /// The machine gives no randomness.
+    Random(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { setting, address, error } => write!(f, "{setting}: cannot listen on {address}: {error}"),
+            Self::Store(StoreError::Locked { pid: Some(pid) }) => {
+                write!(f, "data_dir: in use by the process {pid}")
+            }
+            Self::Store(StoreError::Locked { pid: None }) => write!(f, "data_dir: in use by another process"),
+            Self::Store(StoreError::NewerSchema { found, known }) => {
+                write!(f, "data_dir: written by a newer version (schema {found}; this one knows {known})")
+            }
+            Self::Store(StoreError::Unusable(why)) => write!(f, "data_dir: {why}"),
+            Self::Store(StoreError::Read(why)) => write!(f, "data_dir: cannot be read: {why}"),
+            Self::Random(why) => write!(f, "no randomness: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    amqp: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    connections: TaskTracker,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the store and the listeners; returns once clients can connect. Runs on the current tokio runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the text names the setting to look at.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let handle = Handle::current();
+        let (writer, recovered) = {
+            let settings = settings.clone();
+            let opening = tokio::task::spawn_blocking(move || open_store(&settings));
+            opening.await.expect("opening the store does not panic").map_err(StartError::Store)?
+        };
+        let runner = Arc::new(TokioRunner { handle: handle.clone(), clock });
+        let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, clock.now());
+        let users = known_users(&settings, &recovered, &broker)?;
+        let listeners = listen(&settings).await?;
+        let shared = Arc::new(Shared {
+            session_settings: Arc::new(session_settings(&settings)),
+            users: RwLock::new(users),
+            clock,
+            stopping: watch::Sender::new(false),
+            gauges: Gauges::default(),
+            sizes: Sizes::default(),
+            broker,
+            settings,
+        });
+        let connections = TaskTracker::new();
+        let mut tasks = vec![spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock))];
+        let mut amqp = Vec::new();
+        for listener in listeners.amqp {
+            amqp.extend(listener.local_addr());
+            let seed = random()?;
+            tasks.push(spawn(&handle, accept(Arc::clone(&shared), listener, connections.clone(), seed)));
+        }
+        let metrics = match listeners.metrics {
+            Some(listener) => {
+                let address = listener.local_addr().ok();
+                let router = metrics_page::router(Arc::clone(&shared), format!("{:016x}", random()?));
+                tasks.push(spawn(&handle, async move {
+                    if let Err(error) = axum::serve(listener, router).await {
+                        tracing::error!(%error, "the metrics listener failed");
+                    }
+                }));
+                address
+            }
+            None => None,
+        };
+        Ok(Self { shared, amqp, metrics, connections, tasks })
+    }
+
+    /// The addresses that speak AMQP; with port 0 in the settings, the ports that were picked.
+    pub fn amqp_addresses(&self) -> &[SocketAddr] {
+        &self.amqp
+    }
+
+    /// The address of `/metrics`, if there is one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// The broker, for reading its state.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.shared.broker
+    }
+
+    /// Stops in good order: no new connections, connection.close for those that are open, everything flushed.
+    ///
+    /// # Errors
+    /// When the store could not be closed; whatever was confirmed is safe all the same.
+    pub async fn stop(self) -> Result<(), StoreError> {
+        self.shared.stopping.send_replace(true);
+        self.connections.close();
+        if tokio::time::timeout(CLOSE_PATIENCE, self.connections.wait()).await.is_err() {
+            tracing::warn!(open = self.shared.broker.peer_count(), "some clients did not answer connection.close");
+        }
+        for peer in self.shared.broker.peers() {
+            tracing::debug!(connection = peer.id().0, "cut off");
+        }
+        self.shared.broker.quiesce(self.shared.clock.now());
+        let broker = Arc::clone(&self.shared.broker);
+        let closing = tokio::task::spawn_blocking(move || broker.writer().stop());
+        let closed = closing.await.expect("closing the store does not panic");
+        for task in self.tasks {
+            task.abort();
+        }
+        closed
+    }
+}
+
+fn random() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::Random(error.to_string()))
+}
+
+fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreError> {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let mut store: Box<dyn Store> = match settings.store.kind {
+        StoreKind::Sqlite => {
+            let mut sqlite = SqliteSettings::new(&settings.data_dir);
+            sqlite.cache_bytes = bytes(settings.store.cache_bytes);
+            Box::new(SqliteStore::open(&sqlite)?)
+        }
+        StoreKind::Memory => Box::new(MemoryStore::open(MemoryDisk::default())),
+    };
+    let recovered = store.recover()?;
+    let writer = WriterSettings {
+        rows_max: settings.store.batch_rows_max as usize,
+        bytes_max: bytes(settings.store.batch_bytes_max),
+        ..WriterSettings::default()
+    };
+    let writer = WriterHandle::start(store, recovered.batch_no, writer)?;
+    Ok((writer, recovered))
+}
+
+fn broker_settings(settings: &Settings) -> BrokerSettings {
+    let limits = &settings.limits;
+    BrokerSettings {
+        queue_limits: QueueLimits {
+            hold: HoldLimits::default(),
+            window: WindowLimits::default(),
+            consumer: ConsumerLimits {
+                messages: limits.consumer_window_messages,
+                messages_max: limits.consumer_window_messages_max.max(limits.consumer_window_messages),
+                bytes_max: limits.consumer_window_bytes_max,
+            },
+        },
+        batch_rows_max: settings.store.batch_rows_max as usize,
+        batch_bytes_max: usize::try_from(settings.store.batch_bytes_max).unwrap_or(usize::MAX),
+    }
+}
+
+fn session_settings(settings: &Settings) -> SessionSettings {
+    let version = env!("CARGO_PKG_VERSION");
+    SessionSettings {
+        product: settings.product.clone(),
+        version: settings.version.clone(),
+        platform: format!("ProntoMQ {version}"),
+        information: format!("ProntoMQ {version}, compatible with RabbitMQ clients"),
+        cluster_name: settings.cluster_name.clone(),
+        mechanisms: mechanism::OFFERED.split(' ').map(str::to_owned).collect(),
+        channel_max: settings.channels_max,
+        frame_max: settings.frame_max,
+        frame_min: settings.initial_frame_max,
+        heartbeat_seconds: u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX),
+        handshake_timeout: settings.handshake_timeout,
+        message_bytes_max: settings.message_bytes_max,
+        parked_bytes_max: usize::try_from(settings.limits.parked_bytes_max).unwrap_or(usize::MAX),
+    }
+}
+
+/// The users that the store remembers, those of the settings, and guest on a store that has none; and likewise the vhosts.
+fn known_users(settings: &Settings, recovered: &Recovered, broker: &Arc<Broker>) -> Result<Users, StartError> {
+    broker.create_vhost(&Name::from(DEFAULT_VHOST));
+    for vhost in &settings.vhosts {
+        broker.create_vhost(&Name::from(vhost.name.as_str()));
+    }
+    let mut known = Users::new(settings.loopback_users.iter().cloned());
+    for record in &recovered.users {
+        known.put(record.clone());
+    }
+    let mut wanted = settings.users.clone();
+    if known.is_empty() && !wanted.iter().any(|user| user.name == DEFAULT_USER) {
+        wanted.push(UserEntry {
+            name: DEFAULT_USER.to_owned(),
+            password: Some(DEFAULT_USER.into()),
+            password_hash: None,
+            tags: vec!["administrator".to_owned()],
+            vhosts: vec![DEFAULT_VHOST.to_owned()],
+        });
+    }
+    let mut changes = Vec::new();
+    for entry in &wanted {
+        let salt = random()?.to_le_bytes();
+        let record: UserRecord =
+            users::record_of(entry, known.get(&entry.name), [salt[0], salt[1], salt[2], salt[3]]);
+        if known.get(&entry.name) != Some(&record) {
+            changes.push(TopologyChange::PutUser(record.clone()));
+            known.put(record);
+        }
+    }
+    if !changes.is_empty() {
+        broker.writer().topology(
+            changes,
+            Box::new(|durable| {
+                if !durable {
+                    tracing::error!("the users of the settings could not be stored");
+                }
+            }),
+        );
+    }
+    Ok(known)
+}
+
+struct Listeners {
+    amqp: Vec<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
+    let mut amqp = Vec::new();
+    for address in &settings.amqp {
+        match TcpListener::bind(address).await {
+            Ok(listener) => amqp.push(listener),
+            Err(error) if is_missing_ipv6(address, &error) && settings.amqp.len() > 1 => {
+                tracing::warn!(%address, "this machine has no IPv6; not listening there");
+            }
+            Err(error) => return Err(StartError::Listen { setting: "amqp", address: *address, error }),
+        }
+    }
+    let metrics = match settings.metrics {
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| StartError::Listen { setting: "metrics", address, error })?,
+        ),
+        None => None,
+    };
+    Ok(Listeners { amqp, metrics })
+}
+
+/// Machines without IPv6 refuse its loopback address; the default settings name it all the same.
+fn is_missing_ipv6(address: &SocketAddr, error: &io::Error) -> bool {
+    address.is_ipv6()
+        && address.ip().is_loopback()
+        && matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+}
