@@ -15,9 +15,7 @@ use prontomq::wire::content_header::ContentHeader;
 use prontomq::wire::frame::{payload_max, read_frame};
 use prontomq::wire::method::ClientMethod;
 use prontomq::wire::properties::{Properties, PropertiesWriter};
-use prontomq::wire::writer::{
-    ConsumerPrefix, Content, write_ack, write_address, write_deliver, write_publish,
-};
+use prontomq::wire::writer::{ConsumerPrefix, Content, write_ack, write_address, write_deliver, write_publish};
 
 const FRAME_MAX: u32 = 131_072;
 const EXCHANGE: &[u8] = b"";
@@ -35,10 +33,7 @@ fn count_allocation() {
     ALLOCATIONS.with(|count| count.set(count.get() + 1));
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the trait is unsafe; every call is passed on to the system's allocator"
-)]
+#[expect(unsafe_code, reason = "the trait is unsafe; every call is passed on to the system's allocator")]
 // SAFETY: every method hands its arguments unchanged to `System`, which upholds the trait's contract.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -72,11 +67,7 @@ fn publish_frames(body: &[u8]) -> Vec<u8> {
     let mut address = Vec::new();
     write_address(&mut address, EXCHANGE, ROUTING_KEY);
     let properties = PropertiesWriter::new().delivery_mode(2).to_vec();
-    let content = Content {
-        address: &address,
-        properties: &properties,
-        body,
-    };
+    let content = Content { address: &address, properties: &properties, body };
     let mut frames = Vec::new();
     write_publish(&mut frames, 1, false, content, payload_max(FRAME_MAX));
     frames
@@ -86,11 +77,7 @@ fn publish_frames(body: &[u8]) -> Vec<u8> {
 #[inline(never)]
 fn own_publish(input: &[u8]) -> Message {
     let limit = payload_max(FRAME_MAX);
-    let next = |at: usize| {
-        read_frame(&input[at..], limit)
-            .expect("the frames are well formed")
-            .expect("and complete")
-    };
+    let next = |at: usize| read_frame(&input[at..], limit).expect("the frames are well formed").expect("and complete");
     let method = next(0);
     let header = next(method.consumed);
     let body = next(method.consumed + header.consumed);
@@ -99,17 +86,8 @@ fn own_publish(input: &[u8]) -> Message {
     };
     let header = ContentHeader::parse(header.frame.payload).expect("the second is its header");
     let properties = Properties::check(header.properties).expect("the properties are well formed");
-    assert_eq!(
-        header.body_size,
-        body.frame.payload.len() as u64,
-        "the third is all of its body"
-    );
-    Message::new(
-        publish.exchange,
-        publish.routing_key,
-        &properties,
-        body.frame.payload,
-    )
+    assert_eq!(header.body_size, body.frame.payload.len() as u64, "the third is all of its body");
+    Message::new(publish.exchange, publish.routing_key, &properties, body.frame.payload)
 }
 
 #[inline(never)]
@@ -121,10 +99,7 @@ fn amq_publish(input: &[u8]) -> [AMQPFrame; 3] {
 }
 
 fn amq_write(out: Vec<u8>, frame: &AMQPFrame) -> Vec<u8> {
-    gen_frame(frame)(WriteContext::from(out))
-        .expect("memory can be written")
-        .into_inner()
-        .0
+    gen_frame(frame)(WriteContext::from(out)).expect("memory can be written").into_inner().0
 }
 
 fn amq_delivery(body: &[u8]) -> [AMQPFrame; 3] {
@@ -170,34 +145,20 @@ fn bench_deliver(criterion: &mut Criterion, name: &str, body: &[u8]) {
     let prefix = ConsumerPrefix::new(1, CONSUMER_TAG);
     let limit = payload_max(FRAME_MAX);
     let mut out = Vec::with_capacity(64 * 1024);
-    let count =
-        allocations_of(|| write_deliver(&mut out, &prefix, 7, false, message.content(), limit));
-    assert_eq!(
-        count, 0,
-        "a delivery into a warm buffer takes no allocation"
-    );
+    let count = allocations_of(|| write_deliver(&mut out, &prefix, 7, false, message.content(), limit));
+    assert_eq!(count, 0, "a delivery into a warm buffer takes no allocation");
     let amq_frames = amq_delivery(body);
     let amq_out = amq_frames.iter().fold(Vec::new(), amq_write);
     assert_eq!(out, amq_out, "both write the same bytes");
     let amq_count = allocations_of(|| amq_frames.iter().fold(Vec::with_capacity(2048), amq_write));
-    eprintln!(
-        "deliver {name}: {count} allocations, amq-protocol {}",
-        amq_count - 1
-    );
+    eprintln!("deliver {name}: {count} allocations, amq-protocol {}", amq_count - 1);
 
     let mut group = criterion.benchmark_group(format!("deliver {name}"));
     group.throughput(Throughput::Elements(1));
     group.bench_function("own", |bencher| {
         bencher.iter(|| {
             out.clear();
-            write_deliver(
-                &mut out,
-                &prefix,
-                black_box(7),
-                false,
-                black_box(&message).content(),
-                limit,
-            );
+            write_deliver(&mut out, &prefix, black_box(7), false, black_box(&message).content(), limit);
             black_box(&out);
         });
     });
@@ -206,9 +167,7 @@ fn bench_deliver(criterion: &mut Criterion, name: &str, body: &[u8]) {
         bencher.iter_batched_ref(
             || Vec::with_capacity(2048),
             |out| {
-                *out = black_box(&amq_frames)
-                    .iter()
-                    .fold(std::mem::take(out), amq_write);
+                *out = black_box(&amq_frames).iter().fold(std::mem::take(out), amq_write);
             },
             BatchSize::SmallInput,
         );
@@ -220,21 +179,11 @@ fn bench_ack(criterion: &mut Criterion) {
     let mut frame = Vec::with_capacity(64);
     let count = allocations_of(|| write_ack(&mut frame, 1, 7, false));
     let parse = |input: &[u8]| {
-        let cut = read_frame(input, payload_max(FRAME_MAX))
-            .expect("well formed")
-            .expect("complete");
-        ClientMethod::parse(cut.frame.payload)
-            .is_ok_and(|method| matches!(method, ClientMethod::BasicAck(_)))
+        let cut = read_frame(input, payload_max(FRAME_MAX)).expect("well formed").expect("complete");
+        ClientMethod::parse(cut.frame.payload).is_ok_and(|method| matches!(method, ClientMethod::BasicAck(_)))
     };
-    assert_eq!(
-        count + allocations_of(|| parse(&frame)),
-        0,
-        "an acknowledgement takes no allocation"
-    );
-    let ack = basic::Ack {
-        delivery_tag: 7,
-        multiple: false,
-    };
+    assert_eq!(count + allocations_of(|| parse(&frame)), 0, "an acknowledgement takes no allocation");
+    let ack = basic::Ack { delivery_tag: 7, multiple: false };
     let amq_ack = AMQPFrame::Method(1, AMQPClass::Basic(basic::AMQPMethod::Ack(ack)));
 
     let mut group = criterion.benchmark_group("ack");

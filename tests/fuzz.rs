@@ -39,25 +39,16 @@ fn table() -> impl Strategy<Value = Vec<u8>> {
 fn properties() -> impl Strategy<Value = Vec<u8>> {
     (table(), any::<u16>(), "[+-]?[0-9]{0,4}x?").prop_map(|(table, octets, expiration)| {
         let headers = sized(b"", &table);
-        [
-            &[0x39, 0][..],
-            &headers,
-            &octets.to_be_bytes(),
-            &short(expiration.as_bytes()),
-        ]
-        .concat()
+        [&[0x39, 0][..], &headers, &octets.to_be_bytes(), &short(expiration.as_bytes())].concat()
     })
 }
 
 /// A method, a header or something else as a frame that is well formed around its payload.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
-    let header =
-        properties().prop_map(|raw| [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5][..], &raw].concat());
-    let declare = table()
-        .prop_map(|table| [&[0, 50, 0, 10, 0, 0, 1, b'q', 0][..], &sized(b"", &table)].concat());
-    let method = (0u8..10, 0u8..13, vec(any::<u8>(), 0..20)).prop_map(|(class, method, fields)| {
-        [&[0, class * 10, 0, method * 10][..], &fields].concat()
-    });
+    let header = properties().prop_map(|raw| [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5][..], &raw].concat());
+    let declare = table().prop_map(|table| [&[0, 50, 0, 10, 0, 0, 1, b'q', 0][..], &sized(b"", &table)].concat());
+    let method = (0u8..10, 0u8..13, vec(any::<u8>(), 0..20))
+        .prop_map(|(class, method, fields)| [&[0, class * 10, 0, method * 10][..], &fields].concat());
     prop_oneof![
         header.prop_map(|payload| framed(2, &payload)),
         declare.prop_map(|payload| framed(1, &payload)),

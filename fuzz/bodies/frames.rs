@@ -78,44 +78,24 @@ fn content(raw: &[u8], body: &[u8]) {
     let Ok(properties) = Properties::check(raw) else {
         return;
     };
-    assert_eq!(
-        Properties::from_checked(raw).map(|again| again.raw()),
-        Some(raw)
-    );
+    assert_eq!(Properties::from_checked(raw).map(|again| again.raw()), Some(raw));
     let rewritten = PropertiesWriter::from(&properties).to_vec();
-    assert_eq!(
-        Properties::check(&rewritten).map(|again| again.priority()),
-        Ok(properties.priority())
-    );
+    assert_eq!(Properties::check(&rewritten).map(|again| again.priority()), Ok(properties.priority()));
     let message = Message::new(b"exchange", b"key", &properties, body);
     assert_eq!(message.body(), body);
     assert_eq!(message.priority(), properties.priority().unwrap_or(0));
-    let kept =
-        Properties::check(message.properties_raw()).expect("canonical properties are properties");
-    assert_eq!(
-        kept.canonical(),
-        None,
-        "a message's properties are canonical"
-    );
+    let kept = Properties::check(message.properties_raw()).expect("canonical properties are properties");
+    assert_eq!(kept.canonical(), None, "a message's properties are canonical");
     assert_eq!(message.properties().raw(), message.properties_raw());
 
     let limit = payload_max(FRAME_MAX);
     let mut out = Vec::new();
-    write_deliver(
-        &mut out,
-        &ConsumerPrefix::new(1, b"tag"),
-        1,
-        false,
-        message.content(),
-        limit,
-    );
+    write_deliver(&mut out, &ConsumerPrefix::new(1, b"tag"), 1, false, message.content(), limit);
     write_get_ok(&mut out, 1, 2, true, 0, message.content(), limit);
     write_return(&mut out, 1, 312, "NO_ROUTE", message.content(), limit);
     let mut at = 0;
     while at < out.len() {
-        let cut = read_frame(&out[at..], usize::MAX)
-            .expect("what is written is well formed")
-            .expect("and complete");
+        let cut = read_frame(&out[at..], usize::MAX).expect("what is written is well formed").expect("and complete");
         at += cut.consumed;
     }
 }

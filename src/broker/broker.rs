@@ -59,12 +59,7 @@ impl fmt::Debug for Broker {
 
 impl Broker {
     /// A broker without vhosts; `boot` makes its queues' numbers unique among all starts.
-    pub(super) fn new(
-        settings: BrokerSettings,
-        runner: Arc<dyn Runner>,
-        writer: WriterHandle,
-        boot: u32,
-    ) -> Arc<Self> {
+    pub(super) fn new(settings: BrokerSettings, runner: Arc<dyn Runner>, writer: WriterHandle, boot: u32) -> Arc<Self> {
         Arc::new(Self {
             settings,
             runner,
@@ -207,8 +202,7 @@ impl Broker {
             return;
         }
         let then = move |durable: bool| {
-            let answer =
-                if durable { answer } else { Answer::Refused(crate::model::AmqpError::internal_error()) };
+            let answer = if durable { answer } else { Answer::Refused(crate::model::AmqpError::internal_error()) };
             peer.tell_one(Notice::Answer { channel, request, answer });
         };
         self.writer.topology(changes, Box::new(then));

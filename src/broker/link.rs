@@ -236,7 +236,6 @@ impl Link {
                 self.unbind(requester, &unbind, destination)?;
             }
             Command::QueueUnbind(unbind) => {
-                self.check_owner(&unbind.destination)?;
                 let destination = Destination::Queue(unbind.destination.clone());
                 self.unbind(requester, &unbind, destination)?;
             }
@@ -271,7 +270,7 @@ impl Link {
     }
 
     fn unbind(&self, requester: Requester, unbind: &BindTo, destination: Destination) -> Result<(), AmqpError> {
-        let changes = self.vhost.topology().unbind(unbind, destination)?;
+        let changes = self.vhost.topology().unbind(unbind, destination, self.peer.id())?;
         self.vhost.move_epoch();
         self.broker.answer_durable(requester, changes, Answer::Done);
         Ok(())

@@ -130,7 +130,8 @@ impl Topology {
             arguments: declare.arguments.clone(),
             predeclared: false,
         };
-        let changes = if declare.durable { vec![TopologyChange::PutExchange(entry.record(name, vhost))] } else { vec![] };
+        let changes =
+            if declare.durable { vec![TopologyChange::PutExchange(entry.record(name, vhost))] } else { vec![] };
         self.exchanges.insert(declare.exchange.clone(), entry);
         Ok(changes)
     }
@@ -241,15 +242,24 @@ impl Topology {
         Ok(record.map(TopologyChange::PutBinding).into_iter().collect())
     }
 
-    pub(super) fn unbind(&mut self, unbind: &BindTo, destination: Destination) -> Result<Changes, AmqpError> {
+    /// Ends a binding; one that is not there is no error, not even at another connection's exclusive queue.
+    pub(super) fn unbind(
+        &mut self,
+        unbind: &BindTo,
+        destination: Destination,
+        connection: ConnectionId,
+    ) -> Result<Changes, AmqpError> {
         self.check_not_default(unbind, &destination)?;
         let mut changes = Changes::new();
-        let binding = Binding {
-            destination,
-            routing_key: unbind.routing_key.clone(),
-            arguments: unbind.arguments.clone(),
-        };
+        let binding =
+            Binding { destination, routing_key: unbind.routing_key.clone(), arguments: unbind.arguments.clone() };
         let Some(entry) = self.exchanges.get_mut(unbind.source.as_bytes()) else { return Ok(changes) };
+        if let Destination::Queue(queue) = &binding.destination
+            && let Some(queue_entry) = self.queues.get(queue.as_bytes())
+            && entry.exchange.bindings.contains(&binding)
+        {
+            queue_entry.check_owner(queue, self.vhost.as_str(), connection)?;
+        }
         if entry.exchange.bindings.unbind(&binding) {
             let durable = entry.durable;
             if entry.exchange.bindings.kind() == ExchangeKind::Headers {
@@ -406,8 +416,7 @@ impl ExchangeEntry {
     fn check_equivalent(&self, declare: &ExchangeDeclare, kind: ExchangeKind, vhost: &str) -> Result<(), AmqpError> {
         let at = || exchange_in_vhost(declare.exchange.as_str(), vhost);
         let differs = |arg: &str, received: String, current: String| {
-            let text =
-                format!("inequivalent arg '{arg}' for {}: received {received} but current is {current}", at());
+            let text = format!("inequivalent arg '{arg}' for {}: received {received} but current is {current}", at());
             Err(AmqpError::precondition_failed(text))
         };
         let known = self.exchange.bindings.kind();

@@ -227,8 +227,6 @@ struct PeerPermits<'a> {
 impl Permits for PeerPermits<'_> {
     fn take(&mut self, holder: Holder, counted: bool) -> bool {
         // A connection that has gone takes nothing more in; its consumers are about to be detached.
-        self.broker
-            .peer(holder.connection)
-            .is_some_and(|peer| peer.take_permit(holder.channel, self.queue, counted))
+        self.broker.peer(holder.connection).is_some_and(|peer| peer.take_permit(holder.channel, self.queue, counted))
     }
 }

@@ -138,7 +138,8 @@ fn welcome(server: &Server, data_dir: &str) {
     if let Some(address) = server.metrics_address() {
         text += &format!("  metrics on http://{address}/metrics\n");
     }
-    text += &format!("  data in {data_dir}\n  stop with Ctrl-C; try `cargo run --example hello` from another terminal\n");
+    text +=
+        &format!("  data in {data_dir}\n  stop with Ctrl-C; try `cargo run --example hello` from another terminal\n");
     let mut stdout = std::io::stdout().lock();
     // A closed stdout is no reason to stop.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -50,19 +50,9 @@ impl Message {
     /// # Panics
     /// When exchange or routing key are longer than a shortstr (255 bytes).
     #[must_use]
-    pub fn new(
-        exchange: &[u8],
-        routing_key: &[u8],
-        properties: &Properties<'_>,
-        body: &[u8],
-    ) -> Self {
+    pub fn new(exchange: &[u8], routing_key: &[u8], properties: &Properties<'_>, body: &[u8]) -> Self {
         if body.len() > SMALL_BODY_BYTES_MAX {
-            return Self::with_large_body(
-                exchange,
-                routing_key,
-                properties,
-                Some(Arc::new(body.to_vec())),
-            );
+            return Self::with_large_body(exchange, routing_key, properties, Some(Arc::new(body.to_vec())));
         }
         with_canonical(properties, |properties| Self {
             bytes: pack(exchange, routing_key, properties, body),
@@ -75,12 +65,7 @@ impl Message {
     /// # Panics
     /// As [`new`](Self::new).
     #[must_use]
-    pub fn with_body(
-        exchange: &[u8],
-        routing_key: &[u8],
-        properties: &Properties<'_>,
-        body: Vec<u8>,
-    ) -> Self {
+    pub fn with_body(exchange: &[u8], routing_key: &[u8], properties: &Properties<'_>, body: Vec<u8>) -> Self {
         if body.len() <= SMALL_BODY_BYTES_MAX {
             return Self::new(exchange, routing_key, properties, &body);
         }
@@ -92,16 +77,9 @@ impl Message {
     /// # Panics
     /// As [`new`](Self::new).
     #[must_use]
-    pub fn with_address(
-        &self,
-        exchange: &[u8],
-        routing_key: &[u8],
-        properties: &Properties<'_>,
-    ) -> Self {
+    pub fn with_address(&self, exchange: &[u8], routing_key: &[u8], properties: &Properties<'_>) -> Self {
         match &self.large_body {
-            Some(body) => {
-                Self::with_large_body(exchange, routing_key, properties, Some(Arc::clone(body)))
-            }
+            Some(body) => Self::with_large_body(exchange, routing_key, properties, Some(Arc::clone(body))),
             None => Self::new(exchange, routing_key, properties, self.body()),
         }
     }
@@ -145,8 +123,7 @@ impl Message {
     /// Never: they were checked when the message was made.
     #[must_use]
     pub fn properties(&self) -> Properties<'_> {
-        Properties::from_checked(self.properties_raw())
-            .expect("a message is made of checked properties")
+        Properties::from_checked(self.properties_raw()).expect("a message is made of checked properties")
     }
 
     /// The whole body.
@@ -178,15 +155,8 @@ impl Message {
         let (address_len, properties_len) = (self.address_len(), self.properties_len());
         let (address, rest) = self.bytes[PREFIX_BYTES..].split_at(address_len);
         let (properties, small_body) = rest.split_at(properties_len);
-        let body = self
-            .large_body
-            .as_ref()
-            .map_or(small_body, |body| body.as_slice());
-        Content {
-            address,
-            properties,
-            body,
-        }
+        let body = self.large_body.as_ref().map_or(small_body, |body| body.as_slice());
+        Content { address, properties, body }
     }
 
     /// The priority; 0 where the publisher gave none.
@@ -236,10 +206,7 @@ impl Message {
     /// What the message occupies in memory, for budgets; clones share it.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        let large = self
-            .large_body
-            .as_ref()
-            .map_or(0, |body| ARC_BYTES + VEC_BYTES + body.capacity());
+        let large = self.large_body.as_ref().map_or(0, |body| ARC_BYTES + VEC_BYTES + body.capacity());
         ARC_BYTES + self.bytes.len() + large
     }
 
@@ -259,9 +226,7 @@ impl Message {
 
     #[inline]
     fn field<const N: usize>(&self, at: usize) -> [u8; N] {
-        *self.bytes[at..]
-            .first_chunk()
-            .expect("every message has the prefix")
+        *self.bytes[at..].first_chunk().expect("every message has the prefix")
     }
 }
 
@@ -277,10 +242,7 @@ impl Message {
     /// is no message.
     #[must_use]
     pub fn from_stored(head: &[u8], large_body: Option<Vec<u8>>) -> Option<Self> {
-        let message = Self {
-            bytes: Arc::from(head),
-            large_body: large_body.map(Arc::new),
-        };
+        let message = Self { bytes: Arc::from(head), large_body: large_body.map(Arc::new) };
         message.is_well_formed().then_some(message)
     }
 
@@ -311,8 +273,7 @@ impl Message {
 fn is_address(bytes: &[u8]) -> bool {
     let shortstr_len = |bytes: &[u8]| bytes.first().map(|len| 1 + usize::from(*len));
     shortstr_len(bytes).is_some_and(|exchange| {
-        exchange <= bytes.len()
-            && shortstr_len(&bytes[exchange..]) == Some(bytes.len() - exchange)
+        exchange <= bytes.len() && shortstr_len(&bytes[exchange..]) == Some(bytes.len() - exchange)
     })
 }
 
@@ -328,24 +289,14 @@ impl Debug for Message {
 }
 
 #[inline]
-fn with_canonical(
-    properties: &Properties<'_>,
-    make: impl FnOnce(&Properties<'_>) -> Message,
-) -> Message {
+fn with_canonical(properties: &Properties<'_>, make: impl FnOnce(&Properties<'_>) -> Message) -> Message {
     match properties.canonical() {
         None => make(properties),
-        Some(raw) => {
-            make(&Properties::from_checked(&raw).expect("canonical properties are properties"))
-        }
+        Some(raw) => make(&Properties::from_checked(&raw).expect("canonical properties are properties")),
     }
 }
 
-fn pack(
-    exchange: &[u8],
-    routing_key: &[u8],
-    properties: &Properties<'_>,
-    body: &[u8],
-) -> Arc<[u8]> {
+fn pack(exchange: &[u8], routing_key: &[u8], properties: &Properties<'_>, body: &[u8]) -> Arc<[u8]> {
     let address_len = 2 + exchange.len() + routing_key.len();
     let len = PREFIX_BYTES + address_len + properties.raw().len() + body.len();
     let mut bytes = zeroed(len);
@@ -372,19 +323,10 @@ fn zeroed(len: usize) -> Arc<[u8]> {
 #[inline]
 fn write_prefix(prefix: &mut [u8], address_len: usize, properties: &Properties<'_>) {
     let address_len = u16::try_from(address_len).expect("two shortstrs have at most 512 bytes");
-    let properties_len =
-        u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
+    let properties_len = u32::try_from(properties.raw().len()).expect("properties fit the frame they came in");
     let expiration = properties.expiration_ms().ok().flatten().unwrap_or(NEVER);
-    let persistent = if properties.is_persistent() {
-        PERSISTENT
-    } else {
-        0
-    };
-    let has_headers = if properties.headers().is_some() {
-        HAS_HEADERS
-    } else {
-        0
-    };
+    let persistent = if properties.is_persistent() { PERSISTENT } else { 0 };
+    let has_headers = if properties.headers().is_some() { HAS_HEADERS } else { 0 };
     prefix[FLAGS] = persistent | has_headers;
     prefix[PRIORITY] = properties.priority().unwrap_or(0);
     prefix[ADDRESS_LEN..PROPERTIES_LEN].copy_from_slice(&address_len.to_le_bytes());
@@ -394,10 +336,7 @@ fn write_prefix(prefix: &mut [u8], address_len: usize, properties: &Properties<'
 
 #[inline]
 fn put_shortstr<'t>(to: &'t mut [u8], text: &[u8]) -> &'t mut [u8] {
-    assert!(
-        text.len() <= SHORTSTR_BYTES_MAX,
-        "exchange and routing key are shortstrs"
-    );
+    assert!(text.len() <= SHORTSTR_BYTES_MAX, "exchange and routing key are shortstrs");
     let (to_text, rest) = to.split_at_mut(1 + text.len());
     to_text[0] = u8::try_from(text.len()).unwrap_or(u8::MAX);
     to_text[1..].copy_from_slice(text);
@@ -453,19 +392,8 @@ mod tests {
 
     #[test]
     fn a_message_gives_back_what_it_was_made_of() {
-        let raw = PropertiesWriter::new()
-            .delivery_mode(2)
-            .priority(7)
-            .shortstr(Property::Expiration, b"1500")
-            .to_vec();
-        for len in [
-            0,
-            1,
-            100,
-            SMALL_BODY_BYTES_MAX,
-            SMALL_BODY_BYTES_MAX + 1,
-            100_000,
-        ] {
+        let raw = PropertiesWriter::new().delivery_mode(2).priority(7).shortstr(Property::Expiration, b"1500").to_vec();
+        for len in [0, 1, 100, SMALL_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX + 1, 100_000] {
             let body: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
             let copied = Message::new(b"logs", b"a.b", &properties(&raw), &body);
             let taken = Message::with_body(b"logs", b"a.b", &properties(&raw), body.clone());
@@ -481,14 +409,7 @@ mod tests {
             assert!(!copied.has_headers());
             assert_eq!(copied.expiration(), Some(Duration::from_millis(1500)));
             let content = copied.content();
-            assert_eq!(
-                content,
-                Content {
-                    address: b"\x04logs\x03a.b",
-                    properties: &raw,
-                    body: &body
-                }
-            );
+            assert_eq!(content, Content { address: b"\x04logs\x03a.b", properties: &raw, body: &body });
             assert_eq!(copied.large_body().is_some(), len > SMALL_BODY_BYTES_MAX);
         }
     }
@@ -506,15 +427,10 @@ mod tests {
     #[test]
     fn the_longest_names_and_large_properties_fit() {
         let headers = [&b"\x01kS\x00\x00\x40\x00"[..], &[b'h'; 16_384]].concat();
-        let raw = PropertiesWriter::new()
-            .headers(Table::from_checked(&headers))
-            .to_vec();
+        let raw = PropertiesWriter::new().headers(Table::from_checked(&headers)).to_vec();
         let name = [0xFF; 255];
         let message = Message::new(&name, &name, &properties(&raw), b"body");
-        assert_eq!(
-            (message.exchange(), message.routing_key()),
-            (&name[..], &name[..])
-        );
+        assert_eq!((message.exchange(), message.routing_key()), (&name[..], &name[..]));
         assert_eq!(message.properties_raw(), raw);
         assert_eq!(message.body(), b"body");
         assert!(message.has_headers());
@@ -547,21 +463,13 @@ mod tests {
     fn a_clone_and_a_re_addressed_copy_share_a_large_body() {
         let message = Message::with_body(b"", b"q", &properties(&[0, 0]), vec![1; 10_000]);
         let copy = message.with_address(b"dlx", b"dead", &properties(&[0x08, 0, 3]));
-        assert_eq!(
-            (copy.exchange(), copy.routing_key(), copy.priority()),
-            (&b"dlx"[..], &b"dead"[..], 3)
-        );
+        assert_eq!((copy.exchange(), copy.routing_key(), copy.priority()), (&b"dlx"[..], &b"dead"[..], 3));
         let (original, shared) = (message.large_body().unwrap(), copy.large_body().unwrap());
         assert!(Arc::ptr_eq(original, shared));
         assert!(Arc::ptr_eq(message.clone().large_body().unwrap(), original));
 
         let small = Message::new(b"", b"q", &properties(&[0, 0]), b"small");
-        assert_eq!(
-            small
-                .with_address(b"dlx", b"dead", &properties(&[0, 0]))
-                .body(),
-            b"small"
-        );
+        assert_eq!(small.with_address(b"dlx", b"dead", &properties(&[0, 0])).body(), b"small");
     }
 
     #[test]
@@ -569,10 +477,7 @@ mod tests {
         let small = Message::new(b"", b"q", &properties(&[0, 0]), b"1234");
         assert_eq!(small.allocated_bytes(), 16 + PREFIX_BYTES + 3 + 2 + 4);
         let large = Message::with_body(b"", b"q", &properties(&[0, 0]), vec![0; 10_000]);
-        assert_eq!(
-            large.allocated_bytes(),
-            16 + PREFIX_BYTES + 3 + 2 + 16 + 24 + 10_000
-        );
+        assert_eq!(large.allocated_bytes(), 16 + PREFIX_BYTES + 3 + 2 + 16 + 24 + 10_000);
         assert_eq!(size_of::<Message>(), 24);
     }
 
@@ -580,9 +485,6 @@ mod tests {
     fn debug_output_shows_sizes_and_no_contents() {
         let message = Message::new(b"logs", b"a.b", &properties(&[0, 0]), b"secret");
         let printed = format!("{message:?}");
-        assert!(
-            printed.contains("body_bytes: 6") && !printed.contains("secret"),
-            "{printed}"
-        );
+        assert!(printed.contains("body_bytes: 6") && !printed.contains("secret"), "{printed}");
     }
 }

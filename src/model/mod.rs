@@ -17,7 +17,10 @@ pub mod time;
 pub use arguments::Arguments;
 pub use command::Command;
 pub use error::{AmqpError, Scope};
-pub use ids::{ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, Lane, LendId, Position, Promise, PromiseOwner, QueueId, RequestNo};
+pub use ids::{
+    ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, Lane, LendId, Position, Promise, PromiseOwner,
+    QueueId, RequestNo,
+};
 pub use message::Message;
 pub use names::Name;
 pub use notice::{Answer, Delivery, Notice};

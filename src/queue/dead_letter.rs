@@ -42,12 +42,7 @@ pub(super) struct Leaving {
 impl QueueState {
     /// Hands a dying message out, if the queue has an exchange for them. Some when the original is kept until its copies are
     /// safe; none when it can go at once.
-    pub(super) fn begin_leaving(
-        &mut self,
-        slot: Slot,
-        reason: DeadLetterReason,
-        out: &mut Effects,
-    ) -> Option<Leaving> {
+    pub(super) fn begin_leaving(&mut self, slot: Slot, reason: DeadLetterReason, out: &mut Effects) -> Option<Leaving> {
         self.settings.dead_letter_exchange.as_ref()?;
         let message = self.entries.at(slot).message.clone();
         if !self.entries.at(slot).is_durable() {
@@ -227,10 +222,8 @@ pub fn dead_letter_copy(
     }
     LAST.iter().zip(died).for_each(|(key, text)| table.value(key, Value::LongString(text)));
 
-    let raw = PropertiesWriter::from(&properties)
-        .without(Property::Expiration)
-        .headers(Table::from_checked(&bytes))
-        .to_vec();
+    let raw =
+        PropertiesWriter::from(&properties).without(Property::Expiration).headers(Table::from_checked(&bytes)).to_vec();
     let properties = Properties::check(&raw).expect("they were just written");
     let routing_key = routing_key.map_or(message.routing_key(), Name::as_bytes);
     message.with_address(exchange.as_bytes(), routing_key, &properties).into_dead_letter()

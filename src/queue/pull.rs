@@ -78,9 +78,8 @@ impl QueueState {
 
     fn due_state(&self, young: YoungRef, hold: Option<Duration>, now: Now) -> Due {
         let Some(entry) = self.entries.find(young.slot) else { return Due::Gone };
-        let same = entry.storage == Storage::Young
-            && entry.level == young.level
-            && entry.order.position == young.position;
+        let same =
+            entry.storage == Storage::Young && entry.level == young.level && entry.order.position == young.position;
         match entry.state {
             EntryState::Leaving { .. } => Due::Gone,
             _ if !same => Due::Gone,
@@ -194,7 +193,11 @@ impl Level {
     }
 
     fn lent_high_or_start(&self) -> Position {
-        if self.lent_high > Position(0) { self.lent_high.next().max(self.recovered_ceiling) } else { self.recovered_ceiling }
+        if self.lent_high > Position(0) {
+            self.lent_high.next().max(self.recovered_ceiling)
+        } else {
+            self.recovered_ceiling
+        }
     }
 }
 

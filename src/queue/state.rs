@@ -13,8 +13,8 @@ use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
 use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
 use crate::model::{
-    AmqpError, Answer, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic, Notice, Now,
-    Name, Promise, WallMillis,
+    AmqpError, Answer, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic, Name, Notice,
+    Now, Promise, WallMillis,
 };
 use std::collections::VecDeque;
 use std::time::Duration;

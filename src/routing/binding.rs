@@ -140,6 +140,14 @@ impl Bindings {
         true
     }
 
+    /// Whether there is such a binding.
+    pub fn contains(&self, binding: &Binding) -> bool {
+        self.bound
+            .get(&binding.destination)
+            .and_then(|keys| keys.get(&binding.routing_key))
+            .is_some_and(|sets| sets.contains(&binding.arguments))
+    }
+
     /// Removes a binding; whether it was there.
     pub fn unbind(&mut self, binding: &Binding) -> bool {
         let Some(keys) = self.bound.get_mut(&binding.destination) else { return false };

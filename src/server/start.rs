@@ -252,8 +252,7 @@ fn known_users(settings: &Settings, recovered: &Recovered, broker: &Arc<Broker>)
     let mut changes = Vec::new();
     for entry in &wanted {
         let salt = random()?.to_le_bytes();
-        let record: UserRecord =
-            users::record_of(entry, known.get(&entry.name), [salt[0], salt[1], salt[2], salt[3]]);
+        let record: UserRecord = users::record_of(entry, known.get(&entry.name), [salt[0], salt[1], salt[2], salt[3]]);
         if known.get(&entry.name) != Some(&record) {
             changes.push(TopologyChange::PutUser(record.clone()));
             known.put(record);
@@ -289,11 +288,11 @@ async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
         }
     }
     let metrics = match settings.metrics {
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| StartError::Listen { setting: "metrics", address, error })?,
-        ),
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| StartError::Listen {
+            setting: "metrics",
+            address,
+            error,
+        })?),
         None => None,
     };
     Ok(Listeners { amqp, metrics })

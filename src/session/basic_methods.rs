@@ -263,12 +263,7 @@ impl Session {
         self.settle(number, delivery_tag, multiple, negative(requeue), out)
     }
 
-    pub(super) fn basic_reject(
-        &mut self,
-        number: u16,
-        reject: BasicReject,
-        out: &mut Output,
-    ) -> Result<(), AmqpError> {
+    pub(super) fn basic_reject(&mut self, number: u16, reject: BasicReject, out: &mut Output) -> Result<(), AmqpError> {
         self.settle(number, reject.delivery_tag, false, negative(reject.requeue), out)
     }
 

@@ -141,6 +141,11 @@ impl Channel {
         !follows
     }
 
+    /// Whether a commit waits for its promises.
+    pub(super) fn is_committing(&self) -> bool {
+        self.waiting.iter().any(|pending| pending.what == Awaited::Commit)
+    }
+
     /// Keeps a frame for later; returns what it weighs.
     pub(super) fn park(&mut self, frame: &Frame<'_>) -> usize {
         self.parked.push_back(Parked { kind: frame.kind, payload: frame.payload.to_vec() });
@@ -168,9 +173,10 @@ impl Channel {
     }
 
     fn next_answered(&mut self) -> Option<Pending> {
-        self.waiting.front().is_some_and(|pending| pending.answer.is_some()).then(|| {
-            self.waiting.pop_front().expect("looked at above")
-        })
+        self.waiting
+            .front()
+            .is_some_and(|pending| pending.answer.is_some())
+            .then(|| self.waiting.pop_front().expect("looked at above"))
     }
 
     fn unpark(&mut self) -> Option<Parked> {

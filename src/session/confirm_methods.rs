@@ -21,15 +21,7 @@ impl Session {
     }
 
     /// Queues kept or refused promises of a channel.
-    pub(super) fn promised(
-        &mut self,
-        key: ChannelKey,
-        first: u64,
-        last: u64,
-        kept: bool,
-        now: Now,
-        out: &mut Output,
-    ) {
+    pub(super) fn promised(&mut self, key: ChannelKey, first: u64, last: u64, kept: bool, now: Now, out: &mut Output) {
         let Some(channel) = self.live(key) else { return };
         if let Some(transaction) = &mut channel.transaction {
             if transaction.promised(first, last, kept) {

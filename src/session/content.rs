@@ -73,12 +73,8 @@ impl Content {
 
     /// A publish on a channel that closes: its content is parsed and thrown away.
     pub(super) fn begin_discarded(&mut self) {
-        *self = Self::Header(Started {
-            exchange: Vec::new(),
-            routing_key: Vec::new(),
-            mandatory: false,
-            immediate: false,
-        });
+        *self =
+            Self::Header(Started { exchange: Vec::new(), routing_key: Vec::new(), mandatory: false, immediate: false });
     }
 }
 
@@ -139,12 +135,12 @@ impl Session {
             Content::Body(mut body) => {
                 if frame.kind != FrameKind::Body {
                     let text = "expected content body, got non content body frame instead";
-                    return Err(Fault::of(AmqpError::unexpected_frame(text)));
+                    return Err(blame(AmqpError::unexpected_frame(text)));
                 }
                 let len = frame.payload.len() as u64;
                 if len > body.missing {
                     let text = "content body frame exceeds remaining content size";
-                    return Err(Fault::of(AmqpError::frame_error(text)));
+                    return Err(blame(AmqpError::frame_error(text)));
                 }
                 body.missing -= len;
                 if body.size <= message_bytes_max && channel.stage == Stage::Open {
@@ -165,14 +161,26 @@ impl Session {
             return Ok(());
         }
         let Body { started, properties, size, bytes, .. } = *body;
-        self.published_whole(number, &started.borrow(), &properties, super::basic_methods::PublishBody::Owned(bytes), size, out)
+        self.published_whole(
+            number,
+            &started.borrow(),
+            &properties,
+            super::basic_methods::PublishBody::Owned(bytes),
+            size,
+            out,
+        )
     }
+}
+
+/// Whatever goes wrong within a content is its publish's fault.
+fn blame(error: AmqpError) -> Fault {
+    Fault { error, method: Some(super::basic_methods::PUBLISH) }
 }
 
 fn content_header<'a>(frame: &Frame<'a>) -> Result<ContentHeader<'a>, Fault> {
     let unexpected = || {
         let text = "expected content header for class 60, got non content header frame instead";
-        Fault::of(AmqpError::unexpected_frame(text))
+        blame(AmqpError::unexpected_frame(text))
     };
     if frame.kind != FrameKind::Header {
         return Err(unexpected());
@@ -181,19 +189,15 @@ fn content_header<'a>(frame: &Frame<'a>) -> Result<ContentHeader<'a>, Fault> {
         return Err(Fault::of(AmqpError::internal_error()));
     };
     if header.class_id != BASIC {
-        let text =
-            format!("expected content header for class 60, got one for class {} instead", header.class_id);
-        return Err(Fault::of(AmqpError::unexpected_frame(text)));
+        let text = format!("expected content header for class 60, got one for class {} instead", header.class_id);
+        return Err(blame(AmqpError::unexpected_frame(text)));
     }
     if header.weight != 0 {
         return Err(unexpected());
     }
     if header.body_size > BODY_BYTES_HARD_MAX {
-        let text = format!(
-            "content body size {} exceeds maximum allowed size {BODY_BYTES_HARD_MAX}",
-            header.body_size
-        );
-        return Err(Fault::of(AmqpError::frame_error(text)));
+        let text = format!("content body size {} exceeds maximum allowed size {BODY_BYTES_HARD_MAX}", header.body_size);
+        return Err(blame(AmqpError::frame_error(text)));
     }
     Ok(header)
 }

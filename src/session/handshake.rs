@@ -6,8 +6,10 @@ use crate::model::{AmqpError, Name, Now};
 use crate::wire::frame::payload_max;
 use crate::wire::method::{ClientMethod, MethodId};
 use crate::wire::protocol_header::{self, ProtocolHeader};
+use crate::wire::table::{Value, write_table};
+use crate::wire::writer::write_fields;
 use amq_protocol::protocol::connection::{self, AMQPMethod};
-use amq_protocol::types::{AMQPValue, FieldTable};
+use amq_protocol::types::AMQPValue;
 use std::time::Duration;
 
 /// How far the handshake has come.
@@ -27,7 +29,8 @@ pub(super) enum Handshake {
     OpeningVhost(Name),
 }
 
-const TUNE_OK: MethodId = MethodId { class_id: 10, method_id: 31 };
+const TUNE: MethodId = MethodId { class_id: 10, method_id: 30 };
+const START: MethodId = MethodId { class_id: 10, method_id: 10 };
 const OPEN: MethodId = MethodId { class_id: 10, method_id: 40 };
 const PROTOCOL_HEADER_BYTES: usize = 8;
 
@@ -56,39 +59,38 @@ impl Session {
             }
             ProtocolHeader::Accepted => {
                 self.state = State::Handshake(Handshake::Starting);
-                let start = connection::Start {
-                    version_major: 0,
-                    version_minor: 9,
-                    server_properties: self.server_properties(),
-                    mechanisms: self.settings.mechanisms.join(" ").as_str().into(),
-                    locales: "en_US".into(),
-                };
-                write_connection(out, AMQPMethod::Start(start));
+                self.write_start(out);
                 Some(PROTOCOL_HEADER_BYTES)
             }
         }
     }
 
-    fn server_properties(&self) -> FieldTable {
-        let mut capabilities = FieldTable::default();
-        for name in CAPABILITIES {
-            capabilities.insert(name.into(), AMQPValue::Boolean(true));
-        }
-        let mut properties = FieldTable::default();
-        properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    /// connection.start, field by field: clients see the properties in the order in which RabbitMQ sends them.
+    fn write_start(&self, out: &mut Output) {
+        let settings = &self.settings;
         let texts = [
-            ("cluster_name", &self.settings.cluster_name),
-            ("information", &self.settings.information),
-            ("platform", &self.settings.platform),
-            ("product", &self.settings.product),
-            ("version", &self.settings.version),
+            ("cluster_name", settings.cluster_name.as_str()),
+            ("copyright", "Copyright (c) the ProntoMQ developers; MIT OR Apache-2.0"),
+            ("information", &settings.information),
+            ("platform", &settings.platform),
+            ("product", &settings.product),
+            ("version", &settings.version),
         ];
-        for (key, text) in texts {
-            properties.insert(key.into(), AMQPValue::LongString(text.as_str().into()));
-        }
-        let copyright = "Copyright (c) the ProntoMQ developers; MIT OR Apache-2.0";
-        properties.insert("copyright".into(), AMQPValue::LongString(copyright.into()));
-        properties
+        write_fields(&mut out.bytes, 0, START, |fields| {
+            fields.extend_from_slice(&[0, 9]);
+            write_table(fields, |properties| {
+                properties.table(b"capabilities", |capabilities| {
+                    CAPABILITIES.iter().for_each(|name| capabilities.value(name.as_bytes(), Value::Bool(true)));
+                });
+                for (key, text) in texts {
+                    properties.value(key.as_bytes(), Value::LongString(text.as_bytes()));
+                }
+            });
+            for text in [settings.mechanisms.join(" ").as_str(), "en_US"] {
+                fields.extend_from_slice(&(text.len() as u32).to_be_bytes());
+                fields.extend_from_slice(text.as_bytes());
+            }
+        });
     }
 
     pub(super) fn handshake_method(&mut self, method: ClientMethod<'_>, now: Now, out: &mut Output) {
@@ -162,7 +164,7 @@ impl Session {
 
     fn connection_tune_ok(&mut self, tune: &connection::TuneOk, now: Now, out: &mut Output) {
         if let Err(error) = self.check_tuning(tune) {
-            return self.close(&error, Some(TUNE_OK), now, out);
+            return self.close(&error, Some(TUNE), now, out);
         }
         self.payload_max = payload_max(tune.frame_max);
         self.channel_max = tune.channel_max;
@@ -179,14 +181,14 @@ impl Session {
             )));
         }
         if most > 0 && (tune.frame_max == 0 || tune.frame_max > most) {
-            let asked = no_limit(tune.frame_max);
             return Err(AmqpError::not_allowed(format!(
-                "negotiated frame_max = {asked} is higher than the maximum allowed value ({most})"
+                "negotiated frame_max = {} is higher than the maximum allowed value ({most})",
+                tune.frame_max
             )));
         }
         let most = self.settings.channel_max;
         if most > 0 && (tune.channel_max == 0 || tune.channel_max > most) {
-            let asked = no_limit(tune.channel_max.into());
+            let asked = if tune.channel_max == 0 { "0 (no limit)".to_owned() } else { tune.channel_max.to_string() };
             return Err(AmqpError::not_allowed(format!(
                 "negotiated channel_max = {asked} is higher than the maximum allowed value ({most})"
             )));
@@ -206,10 +208,6 @@ impl Session {
             Err(error) => self.close(&error, Some(OPEN), now, out),
         }
     }
-}
-
-fn no_limit(value: u32) -> String {
-    if value == 0 { "0 (no limit)".to_owned() } else { value.to_string() }
 }
 
 /// Who logged in.

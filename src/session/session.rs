@@ -42,6 +42,8 @@ pub(super) enum State {
     Running,
     /// The client asked to close; its exclusive queues are being deleted.
     Ending,
+    /// The client's close was answered; a second one is answered again.
+    Ended,
     /// connection.close was sent; only close-ok matters, until then.
     Closing {
         /// When waiting ends.
@@ -138,7 +140,7 @@ impl Session {
 
     /// Whether nothing more is to be read.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, State::Ended | State::Closed)
     }
 
     /// Whether the handshake is over and nothing has ended it.
@@ -178,6 +180,13 @@ impl Session {
         while !out.pause {
             let rest = &input[used..];
             match &self.state {
+                State::Ended => match read_frame(rest, self.payload_max) {
+                    Ok(Some(cut)) => {
+                        used += cut.consumed;
+                        self.frame_while_closing(cut.frame, out);
+                    }
+                    Ok(None) | Err(_) => return input.len(),
+                },
                 State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
                 State::Handshake(Handshake::Header) => match self.receive_header(rest, now, out) {
                     Some(taken) => used += taken,
@@ -216,10 +225,20 @@ impl Session {
             return 0;
         }
         if !self.is_running() {
-            self.doom("a frame on a channel before connection.open", now);
+            self.channel_frame_too_early(frame, now, out);
             return 0;
         }
         self.channel_frame(frame, behind, now, out)
+    }
+
+    /// Between tune-ok and connection.open the client is told; before that it hears nothing.
+    fn channel_frame_too_early(&mut self, frame: Frame<'_>, now: Now, out: &mut Output) {
+        if matches!(self.state, State::Handshake(Handshake::Opening | Handshake::OpeningVhost(_))) {
+            let error = AmqpError::unexpected_frame(frame.describe());
+            self.close(&error, None, now, out);
+        } else {
+            self.doom("a frame on a channel before connection.open", now);
+        }
     }
 
     fn channel_frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> usize {
@@ -228,6 +247,11 @@ impl Session {
             self.open_channel(frame, now, out);
             return 0;
         };
+        if channel.is_committing() && frame.kind == FrameKind::Method {
+            let error = AmqpError::channel_error("unexpected command while processing 'tx.commit'");
+            self.close(&error, MethodId::of(frame.payload), now, out);
+            return 0;
+        }
         if channel.must_park(&frame) {
             self.parked_bytes += channel.park(&frame);
             return 0;
@@ -241,7 +265,13 @@ impl Session {
         }
     }
 
-    pub(super) fn handle(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> Result<usize, Fault> {
+    pub(super) fn handle(
+        &mut self,
+        frame: Frame<'_>,
+        behind: &[u8],
+        now: Now,
+        out: &mut Output,
+    ) -> Result<usize, Fault> {
         let number = frame.channel;
         let channel = self.channels.get_mut(&number).expect("callers found the channel");
         if !channel.content.is_idle() {
@@ -287,7 +317,6 @@ impl Session {
                 self.channel_close(number, out);
                 Ok(())
             }
-            ClientMethod::ChannelCloseOk => Ok(()),
             ClientMethod::AccessRequest(_) => {
                 self.access_request(number, out);
                 Ok(())
@@ -313,6 +342,7 @@ impl Session {
             | ClientMethod::ConnectionClose(_)
             | ClientMethod::ConnectionCloseOk
             | ClientMethod::ConnectionUpdateSecret(_)
+            | ClientMethod::ChannelCloseOk
             | ClientMethod::ServerOnly(_) => Err(AmqpError::command_invalid("unimplemented method")),
         }
     }
@@ -322,6 +352,9 @@ impl Session {
         let method = match ClientMethod::parse(payload) {
             Ok(method) => method,
             Err(_) if !self.is_running() => return self.doom("an undecodable method during the handshake", now),
+            Err(MethodError::Malformed { .. } | MethodError::Table { .. }) => {
+                return self.close(&AmqpError::internal_error(), None, now, out);
+            }
             Err(error) => {
                 let fault = method_fault(&error);
                 return self.close(&fault.error, fault.method, now, out);
@@ -337,7 +370,6 @@ impl Session {
                 out.effects.push(Effect::ConnectionEnds);
                 out.pause = true;
             }
-            ClientMethod::ConnectionCloseOk => {}
             ClientMethod::ConnectionUpdateSecret(_) => {
                 write_connection(out, connection::AMQPMethod::UpdateSecretOk(connection::UpdateSecretOk {}));
             }
@@ -356,7 +388,7 @@ impl Session {
             Ok(ClientMethod::ConnectionClose(_)) => {
                 write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
             }
-            Ok(ClientMethod::ConnectionCloseOk) => self.close_socket(out),
+            Ok(ClientMethod::ConnectionCloseOk) if !matches!(self.state, State::Ended) => self.close_socket(out),
             _ => {}
         }
     }
@@ -420,18 +452,12 @@ impl Session {
             self.channels.clear();
             write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
             self.close_socket(out);
+            self.state = State::Ended;
         }
     }
 
     /// An error of a channel, or of the whole connection where its scope says so.
-    pub(super) fn fail(
-        &mut self,
-        number: u16,
-        error: AmqpError,
-        method: Option<MethodId>,
-        now: Now,
-        out: &mut Output,
-    ) {
+    pub(super) fn fail(&mut self, number: u16, error: AmqpError, method: Option<MethodId>, now: Now, out: &mut Output) {
         match error.scope {
             Scope::Connection => self.close(&error, method, now, out),
             Scope::Channel => self.channel_fail(number, &error, method, out),
@@ -440,8 +466,8 @@ impl Session {
 
     fn open_channel(&mut self, frame: Frame<'_>, now: Now, out: &mut Output) {
         let id = MethodId::of(frame.payload).filter(|_| frame.kind == FrameKind::Method);
-        let opens =
-            frame.kind == FrameKind::Method && matches!(ClientMethod::parse(frame.payload), Ok(ClientMethod::ChannelOpen));
+        let opens = frame.kind == FrameKind::Method
+            && matches!(ClientMethod::parse(frame.payload), Ok(ClientMethod::ChannelOpen));
         if !opens {
             let error = match id {
                 Some(_) => AmqpError::channel_error("expected 'channel.open'"),
@@ -451,9 +477,8 @@ impl Session {
         }
         let max = self.channel_max;
         if max > 0 && self.channels.len() >= usize::from(max) {
-            let text =
-                format!("number of channels opened ({max}) has reached the negotiated channel_max ({max})");
-            return self.close(&AmqpError::not_allowed(text), id, now, out);
+            let text = format!("number of channels opened ({max}) has reached the negotiated channel_max ({max})");
+            return self.close(&AmqpError::not_allowed(text), None, now, out);
         }
         self.incarnations += 1;
         let key = ChannelKey { number: frame.channel, incarnation: self.incarnations };
@@ -556,11 +581,13 @@ impl Session {
     /// When `tick` wants to be called next.
     pub fn deadline(&self) -> Option<Monotonic> {
         match self.state {
-            State::Handshake(_) => [Some(self.timers.handshake_deadline()), self.timers.next()].into_iter().flatten().min(),
+            State::Handshake(_) => {
+                [Some(self.timers.handshake_deadline()), self.timers.next()].into_iter().flatten().min()
+            }
             State::Running | State::Ending => self.timers.next(),
             State::Closing { until } => Some(until),
             State::Doomed { at } => Some(at),
-            State::Closed => None,
+            State::Ended | State::Closed => None,
         }
     }
 
@@ -582,7 +609,7 @@ impl Session {
                     self.close_socket(out);
                 }
             }
-            State::Closed => {}
+            State::Ended | State::Closed => {}
         }
     }
 
@@ -620,7 +647,8 @@ fn method_fault(error: &MethodError) -> Fault {
         }
         MethodError::Table { .. } => AmqpError::internal_error(),
     };
-    Fault { error: amqp, method: error.method() }
+    let method = if matches!(error, MethodError::NotUtf8(_)) { None } else { error.method() };
+    Fault { error: amqp, method }
 }
 
 pub(super) fn write_connection(out: &mut Output, method: connection::AMQPMethod) {

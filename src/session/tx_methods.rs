@@ -21,13 +21,7 @@ impl Session {
     }
 
     /// tx.commit: publishes in order, then settlements; commit-ok once every queue has taken what it was given.
-    pub(super) fn tx_commit(
-        &mut self,
-        number: u16,
-        id: MethodId,
-        now: Now,
-        out: &mut Output,
-    ) -> Result<(), AmqpError> {
+    pub(super) fn tx_commit(&mut self, number: u16, id: MethodId, now: Now, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let key = channel.key;
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;

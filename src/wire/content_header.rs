@@ -39,15 +39,7 @@ mod tests {
     fn the_fixed_part_is_read_and_the_properties_are_left_raw() {
         let payload = [0, 60, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2, 0x10, 0, 2];
         let header = ContentHeader::parse(&payload).expect("it is long enough");
-        assert_eq!(
-            header,
-            ContentHeader {
-                class_id: 60,
-                weight: 1,
-                body_size: 258,
-                properties: &[0x10, 0, 2]
-            }
-        );
+        assert_eq!(header, ContentHeader { class_id: 60, weight: 1, body_size: 258, properties: &[0x10, 0, 2] });
         assert_eq!(ContentHeader::parse(&payload[..11]), None);
     }
 }

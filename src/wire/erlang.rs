@@ -43,9 +43,7 @@ impl Display for Text<'_> {
 }
 
 fn is_printable(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|byte| matches!(byte, 32..=126 | 8..=13 | 27))
+    bytes.iter().all(|byte| matches!(byte, 32..=126 | 8..=13 | 27))
 }
 
 fn write_numbers(f: &mut Formatter<'_>, bytes: &[u8]) -> fmt::Result {
@@ -88,10 +86,7 @@ mod tests {
         assert_eq!(Binary(b"").to_string(), "<<>>");
         assert_eq!(Binary(b"abc").to_string(), r#"<<"abc">>"#);
         assert_eq!(Binary(&[97, 98, 127]).to_string(), "<<97,98,127>>");
-        assert_eq!(
-            Binary(b"ab\"c\\\n\t\x1b\x08\x0c\x0b\r").to_string(),
-            r#"<<"ab\"c\\\n\t\e\b\f\v\r">>"#
-        );
+        assert_eq!(Binary(b"ab\"c\\\n\t\x1b\x08\x0c\x0b\r").to_string(), r#"<<"ab\"c\\\n\t\e\b\f\v\r">>"#);
         assert_eq!(Text(b"x").to_string(), r#""x""#);
         assert_eq!(Text(&[0, 1]).to_string(), "[0,1]");
     }

@@ -70,6 +70,14 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
+impl Frame<'_> {
+    /// How an unexpected frame is described in a reply text.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("type {}, {}", self.kind.octet(), Snippet::of(self.payload))
+    }
+}
+
 /// A frame together with where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut<'a> {
@@ -94,32 +102,17 @@ pub fn read_frame(input: &[u8], payload_max: usize) -> Result<Option<Cut<'_>>, F
     };
     let size = usize::try_from(head.size).unwrap_or(usize::MAX);
     if size > payload_max.saturating_add(TOLERANCE_BYTES) {
-        return Err(FrameError::TooLarge {
-            frame_type: head.frame_type,
-            size,
-            payload_max,
-        });
+        return Err(FrameError::TooLarge { frame_type: head.frame_type, size, payload_max });
     }
     let Ok((_, (payload, end))) = body(rest, size) else {
         return Ok(None);
     };
     if end != END {
-        return Err(FrameError::BadEnd {
-            frame_type: head.frame_type,
-            snippet: Snippet::of(payload),
-            end,
-        });
+        return Err(FrameError::BadEnd { frame_type: head.frame_type, snippet: Snippet::of(payload), end });
     }
     let kind = checked_kind(&head, payload)?;
-    let frame = Frame {
-        kind,
-        channel: head.channel,
-        payload,
-    };
-    Ok(Some(Cut {
-        frame,
-        consumed: OVERHEAD_BYTES + size,
-    }))
+    let frame = Frame { kind, channel: head.channel, payload };
+    Ok(Some(Cut { frame, consumed: OVERHEAD_BYTES + size }))
 }
 
 struct Head {
@@ -135,14 +128,7 @@ fn head(input: &[u8]) -> IResult<&[u8], Head, ()> {
     };
     let channel = u16::from_be_bytes([c0, c1]);
     let size = u32::from_be_bytes([s0, s1, s2, s3]);
-    Ok((
-        rest,
-        Head {
-            frame_type,
-            channel,
-            size,
-        },
-    ))
+    Ok((rest, Head { frame_type, channel, size }))
 }
 
 #[inline]
@@ -172,18 +158,12 @@ fn checked_kind(head: &Head, payload: &[u8]) -> Result<FrameKind, FrameError> {
 
 #[cold]
 fn unknown(head: &Head, payload: &[u8]) -> FrameError {
-    FrameError::Unknown {
-        frame_type: head.frame_type,
-        snippet: Snippet::of(payload),
-    }
+    FrameError::Unknown { frame_type: head.frame_type, snippet: Snippet::of(payload) }
 }
 
 #[cold]
 fn unexpected(head: &Head, payload: &[u8]) -> FrameError {
-    FrameError::Unexpected {
-        frame_type: head.frame_type,
-        snippet: Snippet::of(payload),
-    }
+    FrameError::Unexpected { frame_type: head.frame_type, snippet: Snippet::of(payload) }
 }
 
 /// A frame that ends its connection. Displays as the reply text without the code's name.
@@ -248,9 +228,7 @@ impl FrameError {
     #[must_use]
     pub const fn code(&self) -> FrameErrorCode {
         match self {
-            Self::TooLarge { .. } | Self::BadEnd { .. } | Self::Unknown { .. } => {
-                FrameErrorCode::FrameError
-            }
+            Self::TooLarge { .. } | Self::BadEnd { .. } | Self::Unknown { .. } => FrameErrorCode::FrameError,
             Self::Unexpected { .. } => FrameErrorCode::UnexpectedFrame,
         }
     }
@@ -265,34 +243,14 @@ impl FrameError {
 impl Display for FrameError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge {
-                frame_type,
-                size,
-                payload_max,
-            } => {
-                write!(
-                    f,
-                    "type {frame_type}, all octets = <<>>: {{frame_too_large,{size},{payload_max}}}"
-                )
+            Self::TooLarge { frame_type, size, payload_max } => {
+                write!(f, "type {frame_type}, all octets = <<>>: {{frame_too_large,{size},{payload_max}}}")
             }
-            Self::BadEnd {
-                frame_type,
-                snippet,
-                end,
-            } => {
-                write!(
-                    f,
-                    "type {frame_type}, {snippet}: {{invalid_frame_end_marker,{end}}}"
-                )
+            Self::BadEnd { frame_type, snippet, end } => {
+                write!(f, "type {frame_type}, {snippet}: {{invalid_frame_end_marker,{end}}}")
             }
-            Self::Unknown {
-                frame_type,
-                snippet,
-            } => write!(f, "type {frame_type}, {snippet}: unknown_frame"),
-            Self::Unexpected {
-                frame_type,
-                snippet,
-            } => write!(f, "type {frame_type}, {snippet}"),
+            Self::Unknown { frame_type, snippet } => write!(f, "type {frame_type}, {snippet}: unknown_frame"),
+            Self::Unexpected { frame_type, snippet } => write!(f, "type {frame_type}, {snippet}"),
         }
     }
 }
@@ -312,10 +270,7 @@ impl Snippet {
         let mut bytes = [0; SNIPPET_BYTES];
         let len = payload.len().min(SNIPPET_BYTES);
         bytes[..len].copy_from_slice(&payload[..len]);
-        Self {
-            bytes,
-            payload_len: payload.len(),
-        }
+        Self { bytes, payload_len: payload.len() }
     }
 }
 
@@ -324,11 +279,7 @@ impl Display for Snippet {
         if self.payload_len > SNIPPET_BYTES {
             write!(f, "first {SNIPPET_BYTES} octets = {}", Binary(&self.bytes))
         } else {
-            write!(
-                f,
-                "all octets = {}",
-                Binary(&self.bytes[..self.payload_len])
-            )
+            write!(f, "all octets = {}", Binary(&self.bytes[..self.payload_len]))
         }
     }
 }
@@ -374,17 +325,7 @@ mod tests {
             let consumed = input.len();
             input.extend_from_slice(b"the next frame");
             let cut = read_frame(&input, 4088).unwrap().expect("it is complete");
-            assert_eq!(
-                cut,
-                Cut {
-                    frame: Frame {
-                        kind,
-                        channel,
-                        payload
-                    },
-                    consumed
-                }
-            );
+            assert_eq!(cut, Cut { frame: Frame { kind, channel, payload }, consumed });
         }
     }
 
@@ -401,15 +342,8 @@ mod tests {
         let head = [3, 0, 1, 0, 0, 0x10, 1];
         let text = "type 3, all octets = <<>>: {frame_too_large,4097,4088}";
         assert_eq!(refused(&head), (501, text.into()));
-        assert_eq!(
-            read_frame(&[3, 0, 1, 0, 0, 0x10, 0], 4088),
-            Ok(None),
-            "eight bytes above are let through"
-        );
-        assert_eq!(
-            read_frame(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF], usize::MAX),
-            Ok(None)
-        );
+        assert_eq!(read_frame(&[3, 0, 1, 0, 0, 0x10, 0], 4088), Ok(None), "eight bytes above are let through");
+        assert_eq!(read_frame(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF], usize::MAX), Ok(None));
     }
 
     #[test]
@@ -420,19 +354,13 @@ mod tests {
         assert_eq!(refused(&short), (501, text.into()));
         let mut long = frame(3, 1, b"abcdefghijklmnopq");
         *long.last_mut().unwrap() = 0;
-        let text =
-            "type 3, first 16 octets = <<\"abcdefghijklmnop\">>: {invalid_frame_end_marker,0}";
+        let text = "type 3, first 16 octets = <<\"abcdefghijklmnop\">>: {invalid_frame_end_marker,0}";
         assert_eq!(refused(&long), (501, text.into()));
     }
 
     #[test]
     fn frames_that_no_kind_has_are_unknown() {
-        let unknown = |frame_type, snippet| {
-            (
-                501,
-                format!("type {frame_type}, all octets = {snippet}: unknown_frame"),
-            )
-        };
+        let unknown = |frame_type, snippet| (501, format!("type {frame_type}, all octets = {snippet}: unknown_frame"));
         assert_eq!(refused(&frame(4, 1, b"")), unknown(4, "<<>>"));
         assert_eq!(refused(&frame(8, 0, b"x")), unknown(8, "<<\"x\">>"));
         assert_eq!(refused(&frame(8, 1, b"x")), unknown(8, "<<\"x\">>"));
@@ -442,21 +370,12 @@ mod tests {
 
     #[test]
     fn frames_on_a_channel_where_they_cannot_be_are_unexpected() {
-        assert_eq!(
-            refused(&frame(8, 1, b"")),
-            (505, "type 8, all octets = <<>>".into())
-        );
-        assert_eq!(
-            refused(&frame(3, 0, b"abc")),
-            (505, "type 3, all octets = <<\"abc\">>".into())
-        );
+        assert_eq!(refused(&frame(8, 1, b"")), (505, "type 8, all octets = <<>>".into()));
+        assert_eq!(refused(&frame(3, 0, b"abc")), (505, "type 3, all octets = <<\"abc\">>".into()));
         let header = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(
             refused(&frame(2, 0, &header)),
-            (
-                505,
-                "type 2, all octets = <<0,60,0,0,0,0,0,0,0,0,0,0,0,0>>".into()
-            )
+            (505, "type 2, all octets = <<0,60,0,0,0,0,0,0,0,0,0,0,0,0>>".into())
         );
     }
 

@@ -130,10 +130,7 @@ impl<'a> Properties<'a> {
     /// in canonical form or is about to be replaced by it.
     #[must_use]
     pub fn from_checked(raw: &'a [u8]) -> Option<Self> {
-        Self::walk(raw, |bytes| {
-            Ok((Table::from_checked(bytes), Form::Canonical))
-        })
-        .ok()
+        Self::walk(raw, |bytes| Ok((Table::from_checked(bytes), Form::Canonical))).ok()
     }
 
     #[inline]
@@ -143,37 +140,23 @@ impl<'a> Properties<'a> {
     ) -> Result<Self, PropertiesError> {
         let mut reader = Reader::new(raw);
         let flags = reader.short().ok_or(PropertiesError::Truncated)?;
-        let form = if flags & !FLAGS == 0 {
-            Form::Canonical
-        } else {
-            Form::Loose
-        };
-        let mut properties = Self {
-            raw,
-            flags,
-            delivery_mode: None,
-            priority: None,
-            expiration: None,
-            headers: None,
-            form,
-        };
+        let form = if flags & !FLAGS == 0 { Form::Canonical } else { Form::Loose };
+        let mut properties =
+            Self { raw, flags, delivery_mode: None, priority: None, expiration: None, headers: None, form };
         let mut check_headers = Some(check_headers);
         let mut left = flags & FLAGS;
         while left != 0 {
             let bit = left.leading_zeros();
             left &= !(0x8000 >> bit);
             let property = PROPERTIES[bit as usize];
-            let content = property
-                .read(&mut reader)
-                .ok_or(PropertiesError::Truncated)?;
+            let content = property.read(&mut reader).ok_or(PropertiesError::Truncated)?;
             match property {
                 Property::DeliveryMode => properties.delivery_mode = content.first().copied(),
                 Property::Priority => properties.priority = content.first().copied(),
                 Property::Expiration => properties.expiration = Some(content),
                 Property::Headers => {
                     if let Some(check_headers) = check_headers.take() {
-                        let (headers, form) =
-                            check_headers(content).map_err(PropertiesError::Headers)?;
+                        let (headers, form) = check_headers(content).map_err(PropertiesError::Headers)?;
                         properties.headers = Some(headers);
                         if form == Form::Loose {
                             properties.form = form;
@@ -183,11 +166,7 @@ impl<'a> Properties<'a> {
                 _ => {}
             }
         }
-        if reader.is_empty() {
-            Ok(properties)
-        } else {
-            Err(PropertiesError::Trailing)
-        }
+        if reader.is_empty() { Ok(properties) } else { Err(PropertiesError::Trailing) }
     }
 
     /// Flags and list as they came.
@@ -202,9 +181,7 @@ impl<'a> Properties<'a> {
         if self.flags & property.flag() == 0 {
             return None;
         }
-        self.contents()
-            .find(|(found, _)| *found == property)
-            .map(|(_, content)| content)
+        self.contents().find(|(found, _)| *found == property).map(|(_, content)| content)
     }
 
     /// All properties that are present, in wire order.
@@ -288,8 +265,7 @@ impl<'a> Properties<'a> {
     /// Seconds since 1970.
     #[must_use]
     pub fn timestamp(&self) -> Option<u64> {
-        self.get(Property::Timestamp)
-            .and_then(|content| Reader::new(content).long_long())
+        self.get(Property::Timestamp).and_then(|content| Reader::new(content).long_long())
     }
 
     /// The application's name for the kind of message.
@@ -394,10 +370,7 @@ pub fn parse_expiration(text: &[u8]) -> Result<u64, ExpirationError> {
         [b'+', rest @ ..] => (false, rest),
         _ => (false, text),
     };
-    let digit_count = unsigned
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digit_count = unsigned.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, leftover) = unsigned.split_at(digit_count);
     if digits.is_empty() {
         return Err(ExpirationError::NoInteger);
@@ -407,21 +380,13 @@ pub fn parse_expiration(text: &[u8]) -> Result<u64, ExpirationError> {
     }
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     let significant = &digits[zeros..];
-    let printed = || {
-        significant
-            .iter()
-            .copied()
-            .map(char::from)
-            .collect::<String>()
-    };
+    let printed = || significant.iter().copied().map(char::from).collect::<String>();
     if is_negative && !significant.is_empty() {
         return Err(ExpirationError::ValueNegative(printed()));
     }
     significant
         .iter()
-        .try_fold(0u64, |value, digit| {
-            value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        })
+        .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         .filter(|ms| *ms <= EXPIRATION_MS_MAX)
         .ok_or_else(|| ExpirationError::ValueTooLarge(printed()))
 }
@@ -446,9 +411,7 @@ impl<'a> From<&Properties<'a>> for PropertiesWriter<'a> {
         for (property, bytes) in properties.contents() {
             writer.contents[property as usize] = match property {
                 Property::Headers => Some(Content::Table(bytes)),
-                Property::DeliveryMode | Property::Priority => {
-                    bytes.first().copied().map(Content::Octet)
-                }
+                Property::DeliveryMode | Property::Priority => bytes.first().copied().map(Content::Octet),
                 Property::Timestamp => Reader::new(bytes).long_long().map(Content::Timestamp),
                 _ => Some(Content::Shortstr(bytes)),
             };
@@ -470,14 +433,9 @@ impl<'a> PropertiesWriter<'a> {
     /// When `property` is not a shortstr or `text` is longer than 255 bytes.
     #[must_use]
     pub fn shortstr(mut self, property: Property, text: &'a [u8]) -> Self {
-        let is_text = !matches!(
-            property,
-            Property::Headers | Property::DeliveryMode | Property::Priority | Property::Timestamp
-        );
-        assert!(
-            is_text && text.len() <= 255,
-            "{property:?} is given at most 255 bytes of text"
-        );
+        let is_text =
+            !matches!(property, Property::Headers | Property::DeliveryMode | Property::Priority | Property::Timestamp);
+        assert!(is_text && text.len() <= 255, "{property:?} is given at most 255 bytes of text");
         self.contents[property as usize] = Some(Content::Shortstr(text));
         self
     }
@@ -522,9 +480,7 @@ impl<'a> PropertiesWriter<'a> {
     /// # Panics
     /// When the headers are larger than 4 GiB.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let present = PROPERTIES
-            .into_iter()
-            .filter(|property| self.contents[*property as usize].is_some());
+        let present = PROPERTIES.into_iter().filter(|property| self.contents[*property as usize].is_some());
         let flags = present.fold(0, |flags, property| flags | property.flag());
         out.extend_from_slice(&flags.to_be_bytes());
         for content in self.contents.iter().flatten() {
@@ -534,8 +490,7 @@ impl<'a> PropertiesWriter<'a> {
                     out.extend_from_slice(text);
                 }
                 Content::Table(bytes) => {
-                    let len = u32::try_from(bytes.len())
-                        .expect("headers are bounded by the frame they came in");
+                    let len = u32::try_from(bytes.len()).expect("headers are bounded by the frame they came in");
                     out.extend_from_slice(&len.to_be_bytes());
                     out.extend_from_slice(bytes);
                 }
@@ -605,10 +560,7 @@ mod tests {
 
     fn amq_bytes(properties: &BasicProperties) -> Vec<u8> {
         let write = gen_properties(properties);
-        write(Vec::new().into())
-            .expect("memory can be written")
-            .into_inner()
-            .0
+        write(Vec::new().into()).expect("memory can be written").into_inner().0
     }
 
     #[test]
@@ -620,10 +572,7 @@ mod tests {
         }
         assert_eq!(properties.content_type(), Some(&b"text/plain"[..]));
         assert_eq!(properties.content_encoding(), Some(&b"gzip"[..]));
-        assert_eq!(
-            properties.headers().and_then(|headers| headers.get(b"a")),
-            Some(Value::I64(1))
-        );
+        assert_eq!(properties.headers().and_then(|headers| headers.get(b"a")), Some(Value::I64(1)));
         assert_eq!(properties.delivery_mode(), Some(2));
         assert!(properties.is_persistent());
         assert_eq!(properties.priority(), Some(9));
@@ -646,19 +595,14 @@ mod tests {
         let table = b"\x01al\x00\x00\x00\x00\x00\x00\x00\x01";
         let written = TEXTS
             .into_iter()
-            .fold(PropertiesWriter::new(), |writer, (property, text)| {
-                writer.shortstr(property, text)
-            })
+            .fold(PropertiesWriter::new(), |writer, (property, text)| writer.shortstr(property, text))
             .headers(Table::from_checked(table))
             .delivery_mode(2)
             .priority(9)
             .timestamp(1_700_000_000)
             .to_vec();
         assert_eq!(written, amq_bytes(&amq_properties()));
-        assert_eq!(
-            PropertiesWriter::new().to_vec(),
-            amq_bytes(&BasicProperties::default())
-        );
+        assert_eq!(PropertiesWriter::new().to_vec(), amq_bytes(&BasicProperties::default()));
     }
 
     #[test]
@@ -666,23 +610,13 @@ mod tests {
         let raw = amq_bytes(&amq_properties());
         let properties = Properties::check(&raw).unwrap();
         assert_eq!(PropertiesWriter::from(&properties).to_vec(), raw);
-        let rewritten = PropertiesWriter::from(&properties)
-            .without(Property::Expiration)
-            .priority(1)
-            .to_vec();
+        let rewritten = PropertiesWriter::from(&properties).without(Property::Expiration).priority(1).to_vec();
         let (rest, parsed) = parse_properties(&rewritten[..]).expect("they are well formed");
         assert!(rest.is_empty());
         assert_eq!(*parsed.expiration(), None);
         assert_eq!(*parsed.priority(), Some(1));
         assert_eq!(parsed.headers(), &Some(headers()));
-        assert_eq!(
-            parsed
-                .message_id()
-                .as_ref()
-                .map(ToString::to_string)
-                .as_deref(),
-            Some("id")
-        );
+        assert_eq!(parsed.message_id().as_ref().map(ToString::to_string).as_deref(), Some("id"));
     }
 
     #[test]
@@ -699,11 +633,7 @@ mod tests {
         assert_eq!(properties.expiration_ms(), Ok(None));
         assert_eq!(properties.timestamp(), None);
         assert!(!properties.is_persistent());
-        assert!(
-            TEXTS
-                .into_iter()
-                .all(|(property, _)| properties.get(property).is_none())
-        );
+        assert!(TEXTS.into_iter().all(|(property, _)| properties.get(property).is_none()));
         assert_eq!(properties.canonical(), None);
     }
 
@@ -711,32 +641,16 @@ mod tests {
     fn a_list_of_another_length_than_its_flags_say_is_refused() {
         let raw = amq_bytes(&amq_properties());
         for len in 0..raw.len() {
-            assert_eq!(
-                Properties::check(&raw[..len]),
-                Err(PropertiesError::Truncated),
-                "{len} bytes"
-            );
+            assert_eq!(Properties::check(&raw[..len]), Err(PropertiesError::Truncated), "{len} bytes");
         }
         let longer = [&raw[..], &[0]].concat();
         assert_eq!(Properties::check(&longer), Err(PropertiesError::Trailing));
         assert_eq!(Properties::from_checked(&longer), None);
         let bad_headers = [0x20, 0, 0, 0, 0, 3, 1, b'k', b'U'];
-        assert_eq!(
-            Properties::check(&bad_headers),
-            Err(PropertiesError::Headers(TableError::UnknownTag(b'U')))
-        );
-        assert_eq!(
-            PropertiesError::Truncated.to_string(),
-            "property list is truncated"
-        );
-        assert_eq!(
-            PropertiesError::Trailing.to_string(),
-            "bytes are left after the last property"
-        );
-        assert_eq!(
-            PropertiesError::Headers(TableError::Truncated).to_string(),
-            "headers: field table is truncated"
-        );
+        assert_eq!(Properties::check(&bad_headers), Err(PropertiesError::Headers(TableError::UnknownTag(b'U'))));
+        assert_eq!(PropertiesError::Truncated.to_string(), "property list is truncated");
+        assert_eq!(PropertiesError::Trailing.to_string(), "bytes are left after the last property");
+        assert_eq!(PropertiesError::Headers(TableError::Truncated).to_string(), "headers: field table is truncated");
     }
 
     #[test]
@@ -752,10 +666,7 @@ mod tests {
             .shortstr(Property::Expiration, b"100")
             .shortstr(Property::AppId, b"app")
             .to_vec();
-        let canonical = Properties::check(&raw)
-            .unwrap()
-            .canonical()
-            .expect("it changes");
+        let canonical = Properties::check(&raw).unwrap().canonical().expect("it changes");
         assert_eq!(canonical, expected);
         assert_eq!(Properties::check(&canonical).unwrap().canonical(), None);
     }
@@ -768,22 +679,15 @@ mod tests {
 
     #[test]
     fn canonical_form_leaves_an_expiration_alone_that_is_no_number() {
-        let raw = PropertiesWriter::new()
-            .shortstr(Property::Expiration, b"10x")
-            .to_vec();
+        let raw = PropertiesWriter::new().shortstr(Property::Expiration, b"10x").to_vec();
         assert_eq!(Properties::check(&raw).unwrap().canonical(), None);
     }
 
     #[test]
     fn expirations_are_read_as_rabbitmq_reads_them() {
-        for (text, ms) in [
-            ("0", 0),
-            ("100", 100),
-            ("0100", 100),
-            ("+5", 5),
-            ("-0", 0),
-            ("315360000000", EXPIRATION_MS_MAX),
-        ] {
+        for (text, ms) in
+            [("0", 0), ("100", 100), ("0100", 100), ("+5", 5), ("-0", 0), ("315360000000", EXPIRATION_MS_MAX)]
+        {
             assert_eq!(parse_expiration(text.as_bytes()), Ok(ms), "{text}");
         }
         for (text, reason) in [
@@ -796,10 +700,7 @@ mod tests {
             ("1\u{1}", "{leftover_string,[1]}"),
             ("-1", "{value_negative,-1}"),
             ("315360000001", "{value_too_large,315360000001}"),
-            (
-                "00099999999999999999999999",
-                "{value_too_large,99999999999999999999999}",
-            ),
+            ("00099999999999999999999999", "{value_too_large,99999999999999999999999}"),
         ] {
             let error = parse_expiration(text.as_bytes()).expect_err(text);
             assert_eq!(error.to_string(), reason, "{text}");

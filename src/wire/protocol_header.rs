@@ -35,20 +35,12 @@ mod tests {
     fn both_headers_of_0_9_1_are_accepted() {
         assert_eq!(recognise(b"AMQP\x00\x00\x09\x01"), ProtocolHeader::Accepted);
         assert_eq!(recognise(b"AMQP\x01\x01\x00\x09"), ProtocolHeader::Accepted);
-        assert_eq!(
-            recognise(b"AMQP\x00\x00\x09\x01and a frame"),
-            ProtocolHeader::Accepted
-        );
+        assert_eq!(recognise(b"AMQP\x00\x00\x09\x01and a frame"), ProtocolHeader::Accepted);
     }
 
     #[test]
     fn other_protocols_are_refused_once_eight_bytes_are_there() {
-        for header in [
-            &b"AMQP\x03\x01\x00\x00"[..],
-            b"AMQP\x01\x01\x08\x00",
-            b"AMQP\x00\x01\x00\x00",
-            b"GET / HT",
-        ] {
+        for header in [&b"AMQP\x03\x01\x00\x00"[..], b"AMQP\x01\x01\x08\x00", b"AMQP\x00\x01\x00\x00", b"GET / HT"] {
             assert_eq!(recognise(header), ProtocolHeader::Refused);
             assert_eq!(recognise(&header[..7]), ProtocolHeader::Incomplete);
         }

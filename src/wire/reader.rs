@@ -106,9 +106,7 @@ mod tests {
 
     #[test]
     fn elementary_types_are_read_in_network_order() {
-        let mut reader = Reader::new(&[
-            1, 1, 2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 7, 1, b'x', 0, 0, 0, 1, b'y',
-        ]);
+        let mut reader = Reader::new(&[1, 1, 2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 7, 1, b'x', 0, 0, 0, 1, b'y']);
         assert_eq!(reader.octet(), Some(1));
         assert_eq!(reader.short(), Some(0x0102));
         assert_eq!(reader.long(), Some(0x0000_0100));

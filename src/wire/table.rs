@@ -167,17 +167,13 @@ impl<'a> Table<'a> {
     /// The entries in wire order, repeated keys included.
     #[must_use]
     pub fn iter(&self) -> Entries<'a> {
-        Entries {
-            reader: Reader::new(self.bytes),
-        }
+        Entries { reader: Reader::new(self.bytes) }
     }
 
     /// The first value under `key`, which is the one RabbitMQ finds.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Value<'a>> {
-        self.iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| entry.value)
+        self.iter().find(|entry| entry.key == key).map(|entry| entry.value)
     }
 
     /// The entries as RabbitMQ 4.2 delivers message headers: sorted by key in byte order, the first of repeated keys
@@ -211,9 +207,7 @@ impl<'a> Array<'a> {
     /// The values in order.
     #[must_use]
     pub fn iter(&self) -> Values<'a> {
-        Values {
-            reader: Reader::new(self.bytes),
-        }
+        Values { reader: Reader::new(self.bytes) }
     }
 
     /// The values as on the wire, without their length.
@@ -280,11 +274,7 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-fn check_value(
-    reader: &mut Reader<'_>,
-    depth_left: usize,
-    form: &mut Form,
-) -> Result<(), TableError> {
+fn check_value(reader: &mut Reader<'_>, depth_left: usize, form: &mut Form) -> Result<(), TableError> {
     let tag = reader.octet().ok_or(TableError::Truncated)?;
     let skipped = match tag {
         b't' => {
@@ -312,20 +302,11 @@ fn check_value(
         }
         unknown => return Err(TableError::UnknownTag(unknown)),
     };
-    if skipped {
-        Ok(())
-    } else {
-        Err(TableError::Truncated)
-    }
+    if skipped { Ok(()) } else { Err(TableError::Truncated) }
 }
 
 /// Recurses at most [`DEPTH_MAX`] times, a few hundred bytes of stack each.
-fn check_nested(
-    mut reader: Reader<'_>,
-    has_keys: bool,
-    depth_left: usize,
-    form: &mut Form,
-) -> Result<(), TableError> {
+fn check_nested(mut reader: Reader<'_>, has_keys: bool, depth_left: usize, form: &mut Form) -> Result<(), TableError> {
     while !reader.is_empty() {
         if has_keys {
             reader.shortstr().ok_or(TableError::Truncated)?;
@@ -347,18 +328,11 @@ fn read_value<'a>(reader: &mut Reader<'a>) -> Option<Value<'a>> {
         b'l' | b'L' => Value::I64(reader.long_long()?.cast_signed()),
         b'f' => Value::F32(f32::from_bits(reader.long()?)),
         b'd' => Value::F64(f64::from_bits(reader.long_long()?)),
-        b'D' => Value::Decimal {
-            scale: reader.octet()?,
-            value: reader.long()?,
-        },
+        b'D' => Value::Decimal { scale: reader.octet()?, value: reader.long()? },
         b'S' => Value::LongString(reader.longstr()?),
-        b'A' => Value::Array(Array {
-            bytes: reader.longstr()?,
-        }),
+        b'A' => Value::Array(Array { bytes: reader.longstr()? }),
         b'T' => Value::Timestamp(reader.long_long()?),
-        b'F' => Value::Table(Table {
-            bytes: reader.longstr()?,
-        }),
+        b'F' => Value::Table(Table { bytes: reader.longstr()? }),
         b'V' => Value::Void,
         b'x' => Value::ByteArray(reader.longstr()?),
         _ => return None,
@@ -374,8 +348,8 @@ fn with_length(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     content(out);
-    let len = u32::try_from(out.len() - start - 4)
-        .expect("a table is bounded by the frames it came in, far below 4 GiB");
+    let len =
+        u32::try_from(out.len() - start - 4).expect("a table is bounded by the frames it came in, far below 4 GiB");
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
@@ -422,8 +396,7 @@ impl<'o> TableWriter<'o> {
     }
 
     fn key(&mut self, key: &[u8]) {
-        self.out
-            .push(u8::try_from(key.len()).expect("a key is a shortstr: at most 255 bytes"));
+        self.out.push(u8::try_from(key.len()).expect("a key is a shortstr: at most 255 bytes"));
         self.out.extend_from_slice(key);
     }
 }
@@ -512,13 +485,7 @@ mod tests {
         });
         out.value(b"A-", Value::Array(Array { bytes: b"" }));
         out.value(b"B", Value::U8(200));
-        out.value(
-            b"D",
-            Value::Decimal {
-                scale: 2,
-                value: 314,
-            },
-        );
+        out.value(b"D", Value::Decimal { scale: 2, value: 314 });
         out.table(b"F", |table| {
             table.value(b"z", Value::Bool(false));
             table.value(b"a", Value::LongString(b"after z"));
@@ -552,13 +519,7 @@ mod tests {
         assert!(rest.is_empty());
         let get = |key: &str| table.inner().get(key).cloned().expect("the key is there");
         assert_eq!(get("B"), AMQPValue::ShortShortUInt(200));
-        assert_eq!(
-            get("D"),
-            AMQPValue::DecimalValue(DecimalValue {
-                scale: 2,
-                value: 314
-            })
-        );
+        assert_eq!(get("D"), AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 }));
         assert_eq!(get("I"), AMQPValue::LongInt(-70_000));
         assert_eq!(get("S"), AMQPValue::LongString(vec![0xFF, 0, b'x'].into()));
         assert_eq!(get("T"), AMQPValue::Timestamp(1_700_000_000));
@@ -572,9 +533,7 @@ mod tests {
         assert_eq!(get("t"), AMQPValue::Boolean(true));
         assert_eq!(get("u"), AMQPValue::ShortUInt(60_000));
         assert_eq!(get("x"), AMQPValue::ByteArray(b"bytes"[..].into()));
-        let AMQPValue::FieldArray(array) = get("A") else {
-            panic!("an array")
-        };
+        let AMQPValue::FieldArray(array) = get("A") else { panic!("an array") };
         assert_eq!(array.as_slice()[0], AMQPValue::LongInt(-2));
     }
 
@@ -591,24 +550,14 @@ mod tests {
         assert_eq!(again, bytes);
         assert_eq!(table.get(b"T"), Some(Value::Timestamp(1_700_000_000)));
         assert_eq!(table.get(b"missing"), None);
-        let Some(Value::Array(array)) = table.get(b"A") else {
-            panic!("an array")
-        };
+        let Some(Value::Array(array)) = table.get(b"A") else { panic!("an array") };
         assert_eq!(array.into_iter().next(), Some(Value::I32(-2)));
         assert_eq!(array.bytes().len(), 16);
         let integers: Vec<_> = [&b"B"[..], b"I", b"b", b"i", b"l", b"s", b"u", b"S"]
             .map(|key| table.get(key).unwrap().as_integer())
             .into();
-        let expected = [
-            Some(200),
-            Some(-70_000),
-            Some(-5),
-            Some(4_000_000_000),
-            Some(i64::MIN),
-            Some(-300),
-            Some(60_000),
-            None,
-        ];
+        let expected =
+            [Some(200), Some(-70_000), Some(-5), Some(4_000_000_000), Some(i64::MIN), Some(-300), Some(60_000), None];
         assert_eq!(integers, expected);
     }
 
@@ -618,9 +567,7 @@ mod tests {
         table.insert("count".into(), AMQPValue::LongLongInt(3));
         table.insert("name".into(), AMQPValue::LongString("queue".into()));
         let write = gen_field_table(&table);
-        let (bytes, _) = write(Vec::new().into())
-            .expect("memory can be written")
-            .into_inner();
+        let (bytes, _) = write(Vec::new().into()).expect("memory can be written").into_inner();
         let (read, _) = Table::check(&bytes[4..]).expect("it is a table");
         assert_eq!(read.get(b"count"), Some(Value::I64(3)));
         assert_eq!(read.get(b"name"), Some(Value::LongString(b"queue")));
@@ -674,11 +621,7 @@ mod tests {
             })
             .unwrap();
         for len in 1..bytes.len() {
-            let expected = if ends.contains(&len) {
-                Ok(())
-            } else {
-                Err(TableError::Truncated)
-            };
+            let expected = if ends.contains(&len) { Ok(()) } else { Err(TableError::Truncated) };
             assert_eq!(check(&bytes[..len]), expected, "{len} bytes");
         }
     }
@@ -686,27 +629,12 @@ mod tests {
     #[test]
     fn unknown_tags_are_refused() {
         for tag in *b"UZ_\0" {
-            assert_eq!(
-                check(&[1, b'k', tag, 0, 0]),
-                Err(TableError::UnknownTag(tag))
-            );
+            assert_eq!(check(&[1, b'k', tag, 0, 0]), Err(TableError::UnknownTag(tag)));
         }
-        assert_eq!(
-            TableError::UnknownTag(85).to_string(),
-            "field table has a value of unknown type 85"
-        );
-        assert_eq!(
-            TableError::Truncated.to_string(),
-            "field table is truncated"
-        );
-        assert_eq!(
-            TableError::TooDeep.to_string(),
-            "field table nests deeper than 100"
-        );
-        assert_eq!(
-            TableError::KeyNotUtf8.to_string(),
-            "field table has a key that is not UTF-8"
-        );
+        assert_eq!(TableError::UnknownTag(85).to_string(), "field table has a value of unknown type 85");
+        assert_eq!(TableError::Truncated.to_string(), "field table is truncated");
+        assert_eq!(TableError::TooDeep.to_string(), "field table nests deeper than 100");
+        assert_eq!(TableError::KeyNotUtf8.to_string(), "field table has a key that is not UTF-8");
         assert_eq!(Table::from_checked(b"\x01kZ").iter().next(), None);
     }
 
@@ -714,11 +642,7 @@ mod tests {
     fn nested(depth: usize, has_keys: bool) -> Vec<u8> {
         let mut value = vec![b'V'];
         for _ in 0..depth {
-            let content = if has_keys {
-                [&[1, b'k'], &value[..]].concat()
-            } else {
-                value
-            };
+            let content = if has_keys { [&[1, b'k'], &value[..]].concat() } else { value };
             let len = u32::try_from(content.len()).unwrap();
             value = vec![if has_keys { b'F' } else { b'A' }];
             value.extend_from_slice(&len.to_be_bytes());
@@ -731,10 +655,7 @@ mod tests {
     fn nesting_is_accepted_to_the_limit_and_refused_beyond() {
         for has_keys in [false, true] {
             assert_eq!(check(&nested(DEPTH_MAX, has_keys)), Ok(()));
-            assert_eq!(
-                check(&nested(DEPTH_MAX + 1, has_keys)),
-                Err(TableError::TooDeep)
-            );
+            assert_eq!(check(&nested(DEPTH_MAX + 1, has_keys)), Err(TableError::TooDeep));
         }
     }
 }

@@ -18,6 +18,8 @@ const DELIVER: u8 = 60;
 const GET_OK: u8 = 71;
 const ACK: u8 = 80;
 const NACK: u8 = 120;
+/// RabbitMQ's nack to a publisher carries the bit, which means nothing there.
+const REQUEUE: u8 = 2;
 
 /// The longest shortstr, and so the longest reply text, in bytes.
 pub const SHORTSTR_BYTES_MAX: usize = 255;
@@ -48,10 +50,23 @@ pub fn write_heartbeat(out: &mut Vec<u8>) {
 /// When a field of `method` holds a short string of more than 255 bytes, which its type rules out.
 pub fn write_method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) {
     let context = WriteContext::from(std::mem::take(out));
-    let (written, _) = gen_frame(&AMQPFrame::Method(channel, method))(context)
-        .expect("writing to memory does not fail")
-        .into_inner();
+    let (written, _) =
+        gen_frame(&AMQPFrame::Method(channel, method))(context).expect("writing to memory does not fail").into_inner();
     *out = written;
+}
+
+/// A method whose fields the caller writes, for those whose tables must keep an order of their own.
+pub fn write_fields(out: &mut Vec<u8>, channel: u16, method: MethodId, fields: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.push(FrameKind::Method.octet());
+    out.extend_from_slice(&channel.to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&method.class_id.to_be_bytes());
+    out.extend_from_slice(&method.method_id.to_be_bytes());
+    fields(out);
+    let size = payload_size(out.len() - start - HEAD_BYTES);
+    out[start + 3..start + HEAD_BYTES].copy_from_slice(&size);
+    out.push(END);
 }
 
 /// connection.close; a text that does not fit a shortstr is cut, see [`reply_text`].
@@ -62,32 +77,18 @@ pub fn write_connection_close(out: &mut Vec<u8>, code: u16, text: &str, method: 
         class_id: method.map_or(0, |method| method.class_id),
         method_id: method.map_or(0, |method| method.method_id),
     };
-    write_method(
-        out,
-        0,
-        AMQPClass::Connection(connection::AMQPMethod::Close(close)),
-    );
+    write_method(out, 0, AMQPClass::Connection(connection::AMQPMethod::Close(close)));
 }
 
 /// channel.close; a text that does not fit a shortstr is cut, see [`reply_text`].
-pub fn write_channel_close(
-    out: &mut Vec<u8>,
-    channel: u16,
-    code: u16,
-    text: &str,
-    method: Option<MethodId>,
-) {
+pub fn write_channel_close(out: &mut Vec<u8>, channel: u16, code: u16, text: &str, method: Option<MethodId>) {
     let close = channel::Close {
         reply_code: code,
         reply_text: reply_text(text).as_ref().into(),
         class_id: method.map_or(0, |method| method.class_id),
         method_id: method.map_or(0, |method| method.method_id),
     };
-    write_method(
-        out,
-        channel,
-        AMQPClass::Channel(channel::AMQPMethod::Close(close)),
-    );
+    write_method(out, channel, AMQPClass::Channel(channel::AMQPMethod::Close(close)));
 }
 
 /// A reply text that fits a shortstr: as it is, or cut between two characters with `...` at its end.
@@ -103,23 +104,17 @@ pub fn reply_text(text: &str) -> Cow<'_, str> {
 /// basic.ack, as the broker sends it for confirms.
 #[inline]
 pub fn write_ack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
-    write_settlement(out, channel, ACK, delivery_tag, multiple);
+    write_settlement(out, channel, ACK, delivery_tag, u8::from(multiple));
 }
 
 /// basic.nack, as the broker sends it for confirms: the requeue bit is clear.
 #[inline]
 pub fn write_nack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
-    write_settlement(out, channel, NACK, delivery_tag, multiple);
+    write_settlement(out, channel, NACK, delivery_tag, u8::from(multiple) | REQUEUE);
 }
 
 #[inline]
-fn write_settlement(
-    out: &mut Vec<u8>,
-    channel: u16,
-    method: u8,
-    delivery_tag: u64,
-    multiple: bool,
-) {
+fn write_settlement(out: &mut Vec<u8>, channel: u16, method: u8, delivery_tag: u64, bits: u8) {
     const PAYLOAD_BYTES: u8 = 13;
     let [c0, c1] = channel.to_be_bytes();
     let [t0, t1, t2, t3, t4, t5, t6, t7] = delivery_tag.to_be_bytes();
@@ -143,7 +138,7 @@ fn write_settlement(
         t5,
         t6,
         t7,
-        u8::from(multiple),
+        bits,
         END,
     ]);
 }
@@ -164,10 +159,7 @@ impl ConsumerPrefix {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + 5 + consumer_tag.len());
         method_head(&mut bytes, channel, DELIVER);
         shortstr(&mut bytes, consumer_tag);
-        Self {
-            channel,
-            bytes: bytes.into_boxed_slice(),
-        }
+        Self { channel, bytes: bytes.into_boxed_slice() }
     }
 
     /// The channel that the consumer lives on.
@@ -215,14 +207,7 @@ pub fn write_get_ok(
 }
 
 /// basic.return with its content; the text is cut as [`reply_text`] says.
-pub fn write_return(
-    out: &mut Vec<u8>,
-    channel: u16,
-    code: u16,
-    text: &str,
-    content: Content<'_>,
-    payload_max: usize,
-) {
+pub fn write_return(out: &mut Vec<u8>, channel: u16, code: u16, text: &str, content: Content<'_>, payload_max: usize) {
     let start = out.len();
     method_head(out, channel, RETURN);
     out.extend_from_slice(&code.to_be_bytes());
@@ -232,13 +217,7 @@ pub fn write_return(
 }
 
 /// basic.publish with its content, as a client sends it.
-pub fn write_publish(
-    out: &mut Vec<u8>,
-    channel: u16,
-    mandatory: bool,
-    content: Content<'_>,
-    payload_max: usize,
-) {
+pub fn write_publish(out: &mut Vec<u8>, channel: u16, mandatory: bool, content: Content<'_>, payload_max: usize) {
     let start = out.len();
     method_head(out, channel, PUBLISH);
     out.extend_from_slice(&[0; 2]);
@@ -267,26 +246,11 @@ fn delivery(delivery_tag: u64, redelivered: bool) -> [u8; DELIVERY_BYTES] {
 
 fn method_head(out: &mut Vec<u8>, channel: u16, method: u8) {
     let [c0, c1] = channel.to_be_bytes();
-    out.extend_from_slice(&[
-        FrameKind::Method.octet(),
-        c0,
-        c1,
-        0,
-        0,
-        0,
-        0,
-        0,
-        BASIC,
-        0,
-        method,
-    ]);
+    out.extend_from_slice(&[FrameKind::Method.octet(), c0, c1, 0, 0, 0, 0, 0, BASIC, 0, method]);
 }
 
 fn shortstr(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(
-        u8::try_from(text.len())
-            .expect("callers pass what came or goes as a shortstr: at most 255 bytes"),
-    );
+    out.push(u8::try_from(text.len()).expect("callers pass what came or goes as a shortstr: at most 255 bytes"));
     out.extend_from_slice(text);
 }
 
@@ -319,9 +283,7 @@ fn end_method_and_write_content(
     let [h0, h1, h2, h3] = payload_size(CONTENT_HEADER_BYTES + content.properties.len());
     let [s0, s1, s2, s3, s4, s5, s6, s7] = (content.body.len() as u64).to_be_bytes();
     let header = FrameKind::Header.octet();
-    out.extend_from_slice(&[
-        END, header, c0, c1, h0, h1, h2, h3, 0, BASIC, 0, 0, s0, s1, s2, s3, s4, s5, s6, s7,
-    ]);
+    out.extend_from_slice(&[END, header, c0, c1, h0, h1, h2, h3, 0, BASIC, 0, 0, s0, s1, s2, s3, s4, s5, s6, s7]);
     out.extend_from_slice(content.properties);
 
     for piece in content.body.chunks(payload_max) {
@@ -334,9 +296,7 @@ fn end_method_and_write_content(
 
 #[inline]
 fn payload_size(len: usize) -> [u8; 4] {
-    u32::try_from(len)
-        .expect("no content is larger than the message limit, far below 4 GiB")
-        .to_be_bytes()
+    u32::try_from(len).expect("no content is larger than the message limit, far below 4 GiB").to_be_bytes()
 }
 
 #[cfg(test)]
@@ -361,11 +321,7 @@ mod tests {
     }
 
     fn content(body: &[u8]) -> Content<'_> {
-        Content {
-            address: ADDRESS,
-            properties: &[0x10, 0, 2],
-            body,
-        }
+        Content { address: ADDRESS, properties: &[0x10, 0, 2], body }
     }
 
     fn method(channel: u16, method: basic::AMQPMethod) -> AMQPFrame {
@@ -374,14 +330,7 @@ mod tests {
 
     fn header(channel: u16, body_size: u64) -> AMQPFrame {
         let properties = BasicProperties::default().with_delivery_mode(2);
-        AMQPFrame::Header(
-            channel,
-            AMQPContentHeader {
-                class_id: 60,
-                body_size,
-                properties,
-            },
-        )
+        AMQPFrame::Header(channel, AMQPContentHeader { class_id: 60, body_size, properties })
     }
 
     #[test]
@@ -389,14 +338,7 @@ mod tests {
         let prefix = ConsumerPrefix::new(513, b"tag");
         assert_eq!(prefix.channel(), 513);
         let mut out = b"earlier".to_vec();
-        write_deliver(
-            &mut out,
-            &prefix,
-            1 << 40,
-            true,
-            content(b"hello"),
-            payload_max(4096),
-        );
+        write_deliver(&mut out, &prefix, 1 << 40, true, content(b"hello"), payload_max(4096));
         let deliver = basic::Deliver {
             consumer_tag: "tag".into(),
             delivery_tag: 1 << 40,
@@ -404,11 +346,8 @@ mod tests {
             exchange: "logs".into(),
             routing_key: "a.b".into(),
         };
-        let expected = [
-            method(513, basic::AMQPMethod::Deliver(deliver)),
-            header(513, 5),
-            AMQPFrame::Body(513, b"hello".to_vec()),
-        ];
+        let expected =
+            [method(513, basic::AMQPMethod::Deliver(deliver)), header(513, 5), AMQPFrame::Body(513, b"hello".to_vec())];
         assert_eq!(out[..7], *b"earlier");
         assert_eq!(frames(&out[7..]), expected);
     }
@@ -432,12 +371,8 @@ mod tests {
             exchange: "logs".into(),
             routing_key: "a.b".into(),
         };
-        let publish = basic::Publish {
-            exchange: "logs".into(),
-            routing_key: "a.b".into(),
-            mandatory: true,
-            immediate: false,
-        };
+        let publish =
+            basic::Publish { exchange: "logs".into(), routing_key: "a.b".into(), mandatory: true, immediate: false };
         let expected = [
             method(1, basic::AMQPMethod::GetOk(get_ok)),
             header(1, 1),
@@ -473,41 +408,17 @@ mod tests {
     #[test]
     fn an_empty_body_has_no_frame() {
         let mut out = Vec::new();
-        write_deliver(
-            &mut out,
-            &ConsumerPrefix::new(1, b""),
-            1,
-            false,
-            content(b""),
-            payload_max(4096),
-        );
+        write_deliver(&mut out, &ConsumerPrefix::new(1, b""), 1, false, content(b""), payload_max(4096));
         assert_eq!(frames(&out).len(), 2);
     }
 
     #[test]
     fn a_content_header_is_never_split() {
-        let properties = [
-            &[0x20, 0, 0, 0, 0x20, 6, 1, b'k', b'S', 0, 0, 0x1F, 0xFF][..],
-            &[b'x'; 8191],
-        ]
-        .concat();
+        let properties = [&[0x20, 0, 0, 0, 0x20, 6, 1, b'k', b'S', 0, 0, 0x1F, 0xFF][..], &[b'x'; 8191]].concat();
         let mut out = Vec::new();
-        let content = Content {
-            address: ADDRESS,
-            properties: &properties,
-            body: b"",
-        };
-        write_deliver(
-            &mut out,
-            &ConsumerPrefix::new(1, b"tag"),
-            1,
-            false,
-            content,
-            payload_max(4096),
-        );
-        let AMQPFrame::Header(1, header) = &frames(&out)[1] else {
-            panic!("one whole header frame")
-        };
+        let content = Content { address: ADDRESS, properties: &properties, body: b"" };
+        write_deliver(&mut out, &ConsumerPrefix::new(1, b"tag"), 1, false, content, payload_max(4096));
+        let AMQPFrame::Header(1, header) = &frames(&out)[1] else { panic!("one whole header frame") };
         assert!(header.properties.headers().is_some());
     }
 
@@ -515,20 +426,8 @@ mod tests {
     fn a_delivery_reserves_once_and_enough() {
         let body = vec![b'x'; 9000];
         let mut out = Vec::new();
-        write_deliver(
-            &mut out,
-            &ConsumerPrefix::new(1, b"tag"),
-            1,
-            false,
-            content(&body),
-            1000,
-        );
-        assert!(
-            out.capacity() - out.len() <= 1 && out.len() > 9000,
-            "{} of {}",
-            out.len(),
-            out.capacity()
-        );
+        write_deliver(&mut out, &ConsumerPrefix::new(1, b"tag"), 1, false, content(&body), 1000);
+        assert!(out.capacity() - out.len() <= 1 && out.len() > 9000, "{} of {}", out.len(), out.capacity());
     }
 
     #[test]
@@ -537,20 +436,10 @@ mod tests {
         write_ack(&mut out, 300, 1 << 40, true);
         write_nack(&mut out, 1, 7, false);
         write_heartbeat(&mut out);
-        let ack = basic::Ack {
-            delivery_tag: 1 << 40,
-            multiple: true,
-        };
-        let nack = basic::Nack {
-            delivery_tag: 7,
-            multiple: false,
-            requeue: false,
-        };
-        let expected = [
-            method(300, basic::AMQPMethod::Ack(ack)),
-            method(1, basic::AMQPMethod::Nack(nack)),
-            AMQPFrame::Heartbeat,
-        ];
+        let ack = basic::Ack { delivery_tag: 1 << 40, multiple: true };
+        let nack = basic::Nack { delivery_tag: 7, multiple: false, requeue: false };
+        let expected =
+            [method(300, basic::AMQPMethod::Ack(ack)), method(1, basic::AMQPMethod::Nack(nack)), AMQPFrame::Heartbeat];
         assert_eq!(frames(&out), expected);
     }
 
@@ -566,17 +455,8 @@ mod tests {
     #[test]
     fn closes_carry_code_text_and_the_method_to_blame() {
         let mut out = Vec::new();
-        let declare = MethodId {
-            class_id: 50,
-            method_id: 10,
-        };
-        write_channel_close(
-            &mut out,
-            2,
-            404,
-            "NOT_FOUND - no queue 'x' in vhost '/'",
-            Some(declare),
-        );
+        let declare = MethodId { class_id: 50, method_id: 10 };
+        write_channel_close(&mut out, 2, 404, "NOT_FOUND - no queue 'x' in vhost '/'", Some(declare));
         write_connection_close(&mut out, 501, &"é".repeat(200), None);
         let channel_close = channel::Close {
             reply_code: 404,
@@ -591,14 +471,8 @@ mod tests {
             method_id: 0,
         };
         let expected = [
-            AMQPFrame::Method(
-                2,
-                AMQPClass::Channel(channel::AMQPMethod::Close(channel_close)),
-            ),
-            AMQPFrame::Method(
-                0,
-                AMQPClass::Connection(connection::AMQPMethod::Close(connection_close)),
-            ),
+            AMQPFrame::Method(2, AMQPClass::Channel(channel::AMQPMethod::Close(channel_close))),
+            AMQPFrame::Method(0, AMQPClass::Connection(connection::AMQPMethod::Close(connection_close))),
         ];
         assert_eq!(frames(&out), expected);
     }

@@ -52,7 +52,11 @@ pub(super) fn commit(connection: &Connection, lanes: &mut Lanes, batch: &Batch) 
         },
         Err(error) => end(connection, &error, false),
     };
-    if outcome == CommitOutcome::Committed { lanes.committed() } else { lanes.rolled_back() }
+    if outcome == CommitOutcome::Committed {
+        lanes.committed()
+    } else {
+        lanes.rolled_back()
+    }
     outcome
 }
 

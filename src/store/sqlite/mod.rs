@@ -57,8 +57,7 @@ impl SqliteStore {
             migrate(&mut connection).await?;
             Ok(connection)
         })?;
-        let mut store =
-            Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, directory };
+        let mut store = Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, directory };
         store.adopt(connection)?;
         Ok(store)
     }

@@ -78,7 +78,8 @@ fn read_rows(
     bytes_max: usize,
     found: &mut Vec<Row>,
 ) -> Result<(), StoreError> {
-    let statement = "SELECT id, redelivered, expires_at, head, body FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
+    let statement =
+        "SELECT id, redelivered, expires_at, head, body FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
     let mut statement = connection.prepare_cached(statement).map_err(|error| failed(&error))?;
     let keys = params![number.key(range.from), number.key(range.to)];
     let mut rows = statement.query(keys).map_err(|error| failed(&error))?;

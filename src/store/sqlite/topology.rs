@@ -28,9 +28,7 @@ pub(super) fn write(connection: &Connection, change: &TopologyChange) -> rusqlit
         Ok(())
     };
     match change {
-        TopologyChange::PutVhost(vhost) => {
-            run("INSERT OR IGNORE INTO vhost VALUES (?1)", params![vhost.name.as_str()])
-        }
+        TopologyChange::PutVhost(vhost) => run("INSERT OR IGNORE INTO vhost VALUES (?1)", params![vhost.name.as_str()]),
         TopologyChange::DeleteVhost(name) => run("DELETE FROM vhost WHERE name = ?1", params![name.as_str()]),
         TopologyChange::PutUser(user) => put_user(connection, user),
         TopologyChange::DeleteUser(name) => delete_user(connection, name),
@@ -102,9 +100,11 @@ fn put_user(connection: &Connection, user: &UserRecord) -> rusqlite::Result<()> 
 }
 
 fn delete_user(connection: &Connection, name: &Name) -> rusqlite::Result<()> {
-    for statement in
-        ["DELETE FROM user WHERE name = ?1", "DELETE FROM user_tag WHERE user = ?1", "DELETE FROM user_vhost WHERE user = ?1"]
-    {
+    for statement in [
+        "DELETE FROM user WHERE name = ?1",
+        "DELETE FROM user_tag WHERE user = ?1",
+        "DELETE FROM user_vhost WHERE user = ?1",
+    ] {
         connection.prepare_cached(statement)?.execute(params![name.as_str()])?;
     }
     Ok(())
@@ -186,7 +186,8 @@ async fn read_users(connection: &mut SqliteConnection) -> Result<Vec<UserRecord>
     for (user, tag) in read_all(connection, "SELECT user, tag FROM user_tag ORDER BY user, ordinal", pair).await? {
         users[index[&user]].tags.push(tag);
     }
-    for (user, vhost) in read_all(connection, "SELECT user, vhost FROM user_vhost ORDER BY user, ordinal", pair).await? {
+    for (user, vhost) in read_all(connection, "SELECT user, vhost FROM user_vhost ORDER BY user, ordinal", pair).await?
+    {
         users[index[&user]].vhosts.push(Name::from(vhost));
     }
     Ok(users)

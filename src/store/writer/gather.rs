@@ -1,7 +1,8 @@
 //! How the next batch comes together: waiting, asking dirty sources, taking what they gave.
 
 use super::{
-    Inbox, LAST_PULL_PATIENCE, PULL_PATIENCE, PULL_ROUNDS_MAX, Shared, Source, Then, Writer, WriterSettings, address, guarded,
+    Inbox, LAST_PULL_PATIENCE, PULL_PATIENCE, PULL_ROUNDS_MAX, Shared, Source, Then, Writer, WriterSettings, address,
+    guarded,
 };
 use crate::store::{Batch, BatchNo};
 use std::sync::atomic::Ordering;
@@ -96,7 +97,6 @@ impl Writer {
             inbox = shared.sleep(inbox, limit);
         }
     }
-
 }
 
 impl Shared {

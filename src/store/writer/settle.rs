@@ -38,11 +38,8 @@ impl Settler {
     /// Commits a batch, however often it takes; whether it is durable. `rows` are inserted and removed ones together.
     pub(super) fn settle(&mut self, batch: &Batch, rows: usize, bytes: usize) -> bool {
         let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
-        let size = BatchSize {
-            inserted: inserted as u64,
-            removed: rows.saturating_sub(inserted) as u64,
-            bytes: bytes as u64,
-        };
+        let size =
+            BatchSize { inserted: inserted as u64, removed: rows.saturating_sub(inserted) as u64, bytes: bytes as u64 };
         let mut pause = RETRY_PAUSE_FIRST;
         let mut unknown = 0;
         let mut said = false;
@@ -95,7 +92,12 @@ impl Settler {
     /// Reopens the store to learn what became of a batch.
     fn look_up(&mut self, batch_no: BatchNo, error: String, attempt: u32) -> Verdict {
         let Some(store) = self.store.as_mut() else { return Verdict::Failed(error) };
-        tracing::warn!(batch_no = batch_no.0, error, attempt, "the outcome of a commit is unknown: reopening the store");
+        tracing::warn!(
+            batch_no = batch_no.0,
+            error,
+            attempt,
+            "the outcome of a commit is unknown: reopening the store"
+        );
         let found = catch_unwind(AssertUnwindSafe(|| store.reopen()));
         match found {
             Ok(Ok(last)) if last >= batch_no => Verdict::Durable,

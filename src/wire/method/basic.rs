@@ -145,69 +145,35 @@ fn publish(input: &[u8]) -> Parsed<'_, BasicPublish<'_>> {
     let (input, exchange) = shortstr(input)?;
     let (input, routing_key) = shortstr(input)?;
     let (input, bits) = octet(input)?;
-    Ok((
-        input,
-        BasicPublish {
-            exchange,
-            routing_key,
-            mandatory: bits & 1 != 0,
-            immediate: bits & 2 != 0,
-        },
-    ))
+    Ok((input, BasicPublish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 }))
 }
 
 #[inline]
 fn ack(input: &[u8]) -> Parsed<'_, BasicAck> {
     let (input, delivery_tag) = long_long(input)?;
     let (input, bits) = octet(input)?;
-    Ok((
-        input,
-        BasicAck {
-            delivery_tag,
-            multiple: bits & 1 != 0,
-        },
-    ))
+    Ok((input, BasicAck { delivery_tag, multiple: bits & 1 != 0 }))
 }
 
 #[inline]
 fn nack(input: &[u8]) -> Parsed<'_, BasicNack> {
     let (input, delivery_tag) = long_long(input)?;
     let (input, bits) = octet(input)?;
-    Ok((
-        input,
-        BasicNack {
-            delivery_tag,
-            multiple: bits & 1 != 0,
-            requeue: bits & 2 != 0,
-        },
-    ))
+    Ok((input, BasicNack { delivery_tag, multiple: bits & 1 != 0, requeue: bits & 2 != 0 }))
 }
 
 #[inline]
 fn reject(input: &[u8]) -> Parsed<'_, BasicReject> {
     let (input, delivery_tag) = long_long(input)?;
     let (input, bits) = octet(input)?;
-    Ok((
-        input,
-        BasicReject {
-            delivery_tag,
-            requeue: bits & 1 != 0,
-        },
-    ))
+    Ok((input, BasicReject { delivery_tag, requeue: bits & 1 != 0 }))
 }
 
 fn qos(input: &[u8]) -> Parsed<'_, BasicQos> {
     let (input, prefetch_size) = long(input)?;
     let (input, prefetch_count) = short(input)?;
     let (input, bits) = octet(input)?;
-    Ok((
-        input,
-        BasicQos {
-            prefetch_size,
-            prefetch_count,
-            global: bits & 1 != 0,
-        },
-    ))
+    Ok((input, BasicQos { prefetch_size, prefetch_count, global: bits & 1 != 0 }))
 }
 
 /// cancel-ok is not taken: the broker's own basic.cancel asks for no answer, and RabbitMQ answers it with 503.

@@ -33,9 +33,7 @@ pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> 
         AMQPMethod::Open(open) => ClientMethod::ConnectionOpen(open),
         AMQPMethod::Close(close) => ClientMethod::ConnectionClose(close),
         AMQPMethod::CloseOk(_) => ClientMethod::ConnectionCloseOk,
-        AMQPMethod::UpdateSecret(update_secret) => {
-            ClientMethod::ConnectionUpdateSecret(update_secret)
-        }
+        AMQPMethod::UpdateSecret(update_secret) => ClientMethod::ConnectionUpdateSecret(update_secret),
         _ => return None,
     })
 }

@@ -43,10 +43,7 @@ impl MethodId {
     #[inline]
     pub fn of(payload: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
-        Some(Self {
-            class_id: reader.short()?,
-            method_id: reader.short()?,
-        })
+        Some(Self { class_id: reader.short()?, method_id: reader.short()? })
     }
 }
 
@@ -137,10 +134,7 @@ impl Display for MethodError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMethod => f.write_str("unknown_frame"),
-            Self::Unknown(MethodId {
-                class_id,
-                method_id,
-            }) => write!(f, "unknown method {class_id}.{method_id}"),
+            Self::Unknown(MethodId { class_id, method_id }) => write!(f, "unknown method {class_id}.{method_id}"),
             Self::Malformed { text, .. } => f.write_str(text),
             Self::NotUtf8(_) => f.write_str("Malformed UTF-8 in shortstr"),
             Self::Table { error, .. } => error.fmt(f),
@@ -168,11 +162,7 @@ impl<'a> ClientMethod<'a> {
     }
 }
 
-fn parse_owned<'a>(
-    method: MethodId,
-    payload: &[u8],
-    fields: &[u8],
-) -> Result<ClientMethod<'a>, MethodError> {
+fn parse_owned<'a>(method: MethodId, payload: &[u8], fields: &[u8]) -> Result<ClientMethod<'a>, MethodError> {
     let layout = layouts(method.class_id)
         .iter()
         .find(|layout| layout.method_id == method.method_id)
@@ -187,24 +177,11 @@ fn parse_owned<'a>(
         let entries = table::canonical(&fields[at.clone()])?;
         let length = u32::try_from(entries.len()).ok()?.to_be_bytes();
         let ids = &payload[..payload.len() - fields.len()];
-        Some(
-            [
-                ids,
-                &fields[..at.start - length.len()],
-                &length,
-                &entries,
-                &fields[at.end..],
-            ]
-            .concat(),
-        )
+        Some([ids, &fields[..at.start - length.len()], &length, &entries, &fields[at.end..]].concat())
     });
     // The layout fits and nothing nests deep, so all that amq-protocol can still object to is a table's key.
-    let (_, class) = amqp::parse_class(rewritten.as_deref().unwrap_or(payload)).map_err(|_| {
-        MethodError::Table {
-            method,
-            error: TableError::KeyNotUtf8,
-        }
-    })?;
+    let (_, class) = amqp::parse_class(rewritten.as_deref().unwrap_or(payload))
+        .map_err(|_| MethodError::Table { method, error: TableError::KeyNotUtf8 })?;
     Ok(client_method(class).unwrap_or(ClientMethod::ServerOnly(method)))
 }
 
@@ -238,10 +215,7 @@ fn client_method<'a>(class: AMQPClass) -> Option<ClientMethod<'a>> {
 #[cold]
 fn malformed(method: MethodId, fields: &[u8]) -> MethodError {
     let printed = &fields[..fields.len().min(PRINTED_BYTES_MAX)];
-    MethodError::Malformed {
-        method,
-        text: format!("cannot decode {}", Octets(printed)),
-    }
+    MethodError::Malformed { method, text: format!("cannot decode {}", Octets(printed)) }
 }
 
 #[cfg(test)]

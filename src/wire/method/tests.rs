@@ -13,19 +13,14 @@ use super::*;
 fn payload(class: AMQPClass) -> Vec<u8> {
     let frame = AMQPFrame::Method(1, class);
     let context = WriteContext::from(Vec::new());
-    let (bytes, _) = gen_frame(&frame)(context)
-        .expect("memory can be written")
-        .into_inner();
+    let (bytes, _) = gen_frame(&frame)(context).expect("memory can be written").into_inner();
     bytes[7..bytes.len() - 1].to_vec()
 }
 
 fn arguments() -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("x-max-priority".into(), AMQPValue::LongInt(10));
-    table.insert(
-        "x-dead-letter-exchange".into(),
-        AMQPValue::LongString("dlx".into()),
-    );
+    table.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("dlx".into()));
     table
 }
 
@@ -54,76 +49,31 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 locale: "en_US".into(),
             }
         ),
-        same!(
-            Connection,
-            amqp_connection,
-            SecureOk,
-            ConnectionSecureOk {
-                response: "secret".into()
-            }
-        ),
-        same!(
-            Connection,
-            amqp_connection,
-            TuneOk,
-            ConnectionTuneOk {
-                channel_max: 1,
-                frame_max: 4096,
-                heartbeat: 3
-            }
-        ),
-        same!(
-            Connection,
-            amqp_connection,
-            Open,
-            ConnectionOpen {
-                virtual_host: "/".into()
-            }
-        ),
+        same!(Connection, amqp_connection, SecureOk, ConnectionSecureOk { response: "secret".into() }),
+        same!(Connection, amqp_connection, TuneOk, ConnectionTuneOk { channel_max: 1, frame_max: 4096, heartbeat: 3 }),
+        same!(Connection, amqp_connection, Open, ConnectionOpen { virtual_host: "/".into() }),
         same!(
             Connection,
             amqp_connection,
             Close,
-            ConnectionClose {
-                reply_code: 200,
-                reply_text: "bye".into(),
-                class_id: 1,
-                method_id: 2,
-            }
+            ConnectionClose { reply_code: 200, reply_text: "bye".into(), class_id: 1, method_id: 2 }
         ),
-        (
-            method!(Connection, amqp_connection, CloseOk {}),
-            ClientMethod::ConnectionCloseOk,
-        ),
+        (method!(Connection, amqp_connection, CloseOk {}), ClientMethod::ConnectionCloseOk),
         same!(
             Connection,
             amqp_connection,
             UpdateSecret,
-            ConnectionUpdateSecret {
-                new_secret: "new".into(),
-                reason: "expired".into(),
-            }
+            ConnectionUpdateSecret { new_secret: "new".into(), reason: "expired".into() }
         ),
-        (
-            method!(Channel, amqp_channel, Open {}),
-            ClientMethod::ChannelOpen,
-        ),
+        (method!(Channel, amqp_channel, Open {}), ClientMethod::ChannelOpen),
         same!(Channel, amqp_channel, Flow, ChannelFlow { active: true }),
         same!(
             Channel,
             amqp_channel,
             Close,
-            ChannelClose {
-                reply_code: 200,
-                reply_text: "bye".into(),
-                class_id: 1,
-                method_id: 2,
-            }
+            ChannelClose { reply_code: 200, reply_text: "bye".into(), class_id: 1, method_id: 2 }
         ),
-        (
-            method!(Channel, amqp_channel, CloseOk {}),
-            ClientMethod::ChannelCloseOk,
-        ),
+        (method!(Channel, amqp_channel, CloseOk {}), ClientMethod::ChannelCloseOk),
         same!(
             Access,
             access,
@@ -156,11 +106,7 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             Exchange,
             amqp_exchange,
             Delete,
-            ExchangeDelete {
-                exchange: "logs".into(),
-                if_unused: true,
-                nowait: false
-            }
+            ExchangeDelete { exchange: "logs".into(), if_unused: true, nowait: false }
         ),
         same!(
             Exchange,
@@ -212,25 +158,12 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: arguments(),
             }
         ),
-        same!(
-            Queue,
-            amqp_queue,
-            Purge,
-            QueuePurge {
-                queue: "tasks".into(),
-                nowait: true
-            }
-        ),
+        same!(Queue, amqp_queue, Purge, QueuePurge { queue: "tasks".into(), nowait: true }),
         same!(
             Queue,
             amqp_queue,
             Delete,
-            QueueDelete {
-                queue: "tasks".into(),
-                if_unused: false,
-                if_empty: true,
-                nowait: false,
-            }
+            QueueDelete { queue: "tasks".into(), if_unused: false, if_empty: true, nowait: false }
         ),
         same!(
             Queue,
@@ -257,37 +190,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: arguments(),
             }
         ),
-        same!(
-            Basic,
-            amqp_basic,
-            Cancel,
-            BasicCancel {
-                consumer_tag: "tag".into(),
-                nowait: true
-            }
-        ),
-        same!(
-            Basic,
-            amqp_basic,
-            Get,
-            BasicGet {
-                queue: "tasks".into(),
-                no_ack: true
-            }
-        ),
-        same!(
-            Basic,
-            amqp_basic,
-            RecoverAsync,
-            BasicRecoverAsync { requeue: true }
-        ),
+        same!(Basic, amqp_basic, Cancel, BasicCancel { consumer_tag: "tag".into(), nowait: true }),
+        same!(Basic, amqp_basic, Get, BasicGet { queue: "tasks".into(), no_ack: true }),
+        same!(Basic, amqp_basic, RecoverAsync, BasicRecoverAsync { requeue: true }),
         same!(Basic, amqp_basic, Recover, BasicRecover { requeue: true }),
-        same!(
-            Confirm,
-            amqp_confirm,
-            Select,
-            ConfirmSelect { nowait: true }
-        ),
+        same!(Confirm, amqp_confirm, Select, ConfirmSelect { nowait: true }),
         (method!(Tx, amqp_tx, Select {}), ClientMethod::TxSelect),
         (method!(Tx, amqp_tx, Commit {}), ClientMethod::TxCommit),
         (method!(Tx, amqp_tx, Rollback {}), ClientMethod::TxRollback),
@@ -301,12 +208,7 @@ fn borrowed_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             method!(
                 Basic,
                 amqp_basic,
-                Publish {
-                    exchange: "logs".into(),
-                    routing_key: "a.b".into(),
-                    mandatory: true,
-                    immediate: false,
-                }
+                Publish { exchange: "logs".into(), routing_key: "a.b".into(), mandatory: true, immediate: false }
             ),
             ClientMethod::BasicPublish(BasicPublish {
                 exchange: b"logs",
@@ -316,63 +218,20 @@ fn borrowed_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             }),
         ),
         (
-            method!(
-                Basic,
-                amqp_basic,
-                Ack {
-                    delivery_tag: 1 << 40,
-                    multiple: true
-                }
-            ),
-            ClientMethod::BasicAck(BasicAck {
-                delivery_tag: 1 << 40,
-                multiple: true,
-            }),
+            method!(Basic, amqp_basic, Ack { delivery_tag: 1 << 40, multiple: true }),
+            ClientMethod::BasicAck(BasicAck { delivery_tag: 1 << 40, multiple: true }),
         ),
         (
-            method!(
-                Basic,
-                amqp_basic,
-                Reject {
-                    delivery_tag: 7,
-                    requeue: true
-                }
-            ),
-            ClientMethod::BasicReject(BasicReject {
-                delivery_tag: 7,
-                requeue: true,
-            }),
+            method!(Basic, amqp_basic, Reject { delivery_tag: 7, requeue: true }),
+            ClientMethod::BasicReject(BasicReject { delivery_tag: 7, requeue: true }),
         ),
         (
-            method!(
-                Basic,
-                amqp_basic,
-                Nack {
-                    delivery_tag: 7,
-                    multiple: false,
-                    requeue: true
-                }
-            ),
-            ClientMethod::BasicNack(BasicNack {
-                delivery_tag: 7,
-                multiple: false,
-                requeue: true,
-            }),
+            method!(Basic, amqp_basic, Nack { delivery_tag: 7, multiple: false, requeue: true }),
+            ClientMethod::BasicNack(BasicNack { delivery_tag: 7, multiple: false, requeue: true }),
         ),
         (
-            method!(
-                Basic,
-                amqp_basic,
-                Qos {
-                    prefetch_count: 500,
-                    global: true
-                }
-            ),
-            ClientMethod::BasicQos(BasicQos {
-                prefetch_size: 0,
-                prefetch_count: 500,
-                global: true,
-            }),
+            method!(Basic, amqp_basic, Qos { prefetch_count: 500, global: true }),
+            ClientMethod::BasicQos(BasicQos { prefetch_size: 0, prefetch_count: 500, global: true }),
         ),
     ]
 }
@@ -391,30 +250,10 @@ fn server_methods() -> Vec<AMQPClass> {
                 locales: "en_US".into(),
             }
         ),
-        method!(
-            Connection,
-            amqp_connection,
-            Secure {
-                challenge: "?".into()
-            }
-        ),
-        method!(
-            Connection,
-            amqp_connection,
-            Tune {
-                channel_max: 1,
-                frame_max: 2,
-                heartbeat: 3
-            }
-        ),
+        method!(Connection, amqp_connection, Secure { challenge: "?".into() }),
+        method!(Connection, amqp_connection, Tune { channel_max: 1, frame_max: 2, heartbeat: 3 }),
         method!(Connection, amqp_connection, OpenOk {}),
-        method!(
-            Connection,
-            amqp_connection,
-            Blocked {
-                reason: "memory".into()
-            }
-        ),
+        method!(Connection, amqp_connection, Blocked { reason: "memory".into() }),
         method!(Connection, amqp_connection, Unblocked {}),
         method!(Connection, amqp_connection, UpdateSecretOk {}),
         method!(Channel, amqp_channel, OpenOk {}),
@@ -424,43 +263,18 @@ fn server_methods() -> Vec<AMQPClass> {
         method!(Exchange, amqp_exchange, DeleteOk {}),
         method!(Exchange, amqp_exchange, BindOk {}),
         method!(Exchange, amqp_exchange, UnbindOk {}),
-        method!(
-            Queue,
-            amqp_queue,
-            DeclareOk {
-                queue: "q".into(),
-                message_count: 1,
-                consumer_count: 2
-            }
-        ),
+        method!(Queue, amqp_queue, DeclareOk { queue: "q".into(), message_count: 1, consumer_count: 2 }),
         method!(Queue, amqp_queue, BindOk {}),
         method!(Queue, amqp_queue, PurgeOk { message_count: 1 }),
         method!(Queue, amqp_queue, DeleteOk { message_count: 1 }),
         method!(Queue, amqp_queue, UnbindOk {}),
         method!(Basic, amqp_basic, QosOk {}),
+        method!(Basic, amqp_basic, ConsumeOk { consumer_tag: "tag".into() }),
+        method!(Basic, amqp_basic, CancelOk { consumer_tag: "tag".into() }),
         method!(
             Basic,
             amqp_basic,
-            ConsumeOk {
-                consumer_tag: "tag".into()
-            }
-        ),
-        method!(
-            Basic,
-            amqp_basic,
-            CancelOk {
-                consumer_tag: "tag".into()
-            }
-        ),
-        method!(
-            Basic,
-            amqp_basic,
-            Return {
-                reply_code: 312,
-                reply_text: "NO_ROUTE".into(),
-                exchange: "e".into(),
-                routing_key: "k".into(),
-            }
+            Return { reply_code: 312, reply_text: "NO_ROUTE".into(), exchange: "e".into(), routing_key: "k".into() }
         ),
         method!(
             Basic,
@@ -503,48 +317,29 @@ fn every_method_of_a_client_is_read_as_amq_protocol_wrote_it() {
 #[test]
 fn methods_that_only_servers_send_are_known_by_their_numbers() {
     for class in server_methods() {
-        let id = MethodId {
-            class_id: class.get_amqp_class_id(),
-            method_id: class.get_amqp_method_id(),
-        };
+        let id = MethodId { class_id: class.get_amqp_class_id(), method_id: class.get_amqp_method_id() };
         let bytes = payload(class);
         assert_eq!(MethodId::of(&bytes), Some(id));
-        assert_eq!(
-            ClientMethod::parse(&bytes),
-            Ok(ClientMethod::ServerOnly(id))
-        );
+        assert_eq!(ClientMethod::parse(&bytes), Ok(ClientMethod::ServerOnly(id)));
     }
 }
 
 #[test]
 fn all_methods_of_the_protocol_are_covered_by_these_tests() {
-    assert_eq!(
-        owned_methods().len() + borrowed_methods().len() + server_methods().len(),
-        66
-    );
+    assert_eq!(owned_methods().len() + borrowed_methods().len() + server_methods().len(), 66);
 }
 
 #[test]
 fn a_byte_too_few_or_too_many_is_malformed_in_every_method() {
-    let all = owned_methods()
-        .into_iter()
-        .chain(borrowed_methods())
-        .map(|(class, _)| class)
-        .chain(server_methods());
+    let all = owned_methods().into_iter().chain(borrowed_methods()).map(|(class, _)| class).chain(server_methods());
     for class in all {
-        let id = MethodId {
-            class_id: class.get_amqp_class_id(),
-            method_id: class.get_amqp_method_id(),
-        };
+        let id = MethodId { class_id: class.get_amqp_class_id(), method_id: class.get_amqp_method_id() };
         let bytes = payload(class);
         let longer = [&bytes[..], &[0]].concat();
         let shorter: Vec<&[u8]> = (4..bytes.len()).map(|len| &bytes[..len]).collect();
         for wrong in shorter.into_iter().chain([&longer[..]]) {
             let error = ClientMethod::parse(wrong).expect_err("its length is wrong");
-            assert!(
-                matches!(&error, MethodError::Malformed { method, .. } if *method == id),
-                "{error:?}"
-            );
+            assert!(matches!(&error, MethodError::Malformed { method, .. } if *method == id), "{error:?}");
             assert_eq!(error.method(), Some(id));
         }
     }
@@ -557,80 +352,48 @@ fn a_malformed_method_is_told_with_its_fields() {
     let error = ClientMethod::parse(&[0, 50, 0, 10]).expect_err("a declare has fields");
     assert_eq!(error.to_string(), "cannot decode <<>>");
     let huge = [&[0, 60, 0, 80][..], &[b'x'; 100_000]].concat();
-    let text = ClientMethod::parse(&huge)
-        .expect_err("an ack has nine bytes")
-        .to_string();
-    assert!(
-        (256..2000).contains(&text.len()),
-        "{} bytes of text",
-        text.len()
-    );
+    let text = ClientMethod::parse(&huge).expect_err("an ack has nine bytes").to_string();
+    assert!((256..2000).contains(&text.len()), "{} bytes of text", text.len());
 }
 
 #[test]
 fn names_that_are_not_utf8_are_refused_except_in_publish() {
-    let mut get = payload(method!(
-        Basic,
-        amqp_basic,
-        Get {
-            queue: "tasks".into(),
-            no_ack: true
-        }
-    ));
+    let mut get = payload(method!(Basic, amqp_basic, Get { queue: "tasks".into(), no_ack: true }));
     get[7] = 0xFF;
-    let id = MethodId {
-        class_id: 60,
-        method_id: 70,
-    };
+    let id = MethodId { class_id: 60, method_id: 70 };
     let error = ClientMethod::parse(&get).expect_err("the queue's name is not UTF-8");
     assert_eq!(error, MethodError::NotUtf8(id));
     assert_eq!(error.method(), Some(id));
     assert_eq!(error.to_string(), "Malformed UTF-8 in shortstr");
 
     let publish = [0, 60, 0, 40, 0, 0, 1, 0xFF, 1, 0xFE, 3];
-    let Ok(ClientMethod::BasicPublish(publish)) = ClientMethod::parse(&publish) else {
-        panic!("any bytes will do")
-    };
-    assert_eq!(
-        (publish.exchange, publish.routing_key),
-        (&[0xFF][..], &[0xFE][..])
-    );
+    let Ok(ClientMethod::BasicPublish(publish)) = ClientMethod::parse(&publish) else { panic!("any bytes will do") };
+    assert_eq!((publish.exchange, publish.routing_key), (&[0xFF][..], &[0xFE][..]));
     assert!(publish.mandatory && publish.immediate);
 }
 
 #[test]
 fn a_wrong_length_is_told_before_a_text_that_is_not_utf8() {
-    let error =
-        ClientMethod::parse(&[0, 60, 0, 70, 0, 0, 1, 0xFF]).expect_err("the bits are missing");
+    let error = ClientMethod::parse(&[0, 60, 0, 70, 0, 0, 1, 0xFF]).expect_err("the bits are missing");
     assert_eq!(error.to_string(), "cannot decode <<0,0,1,255>>");
 }
 
 #[test]
 fn prefetch_size_is_kept() {
     let qos = ClientMethod::parse(&[0, 60, 0, 10, 0, 0, 1, 0, 0, 5, 0]);
-    let expected = BasicQos {
-        prefetch_size: 256,
-        prefetch_count: 5,
-        global: false,
-    };
+    let expected = BasicQos { prefetch_size: 256, prefetch_count: 5, global: false };
     assert_eq!(qos, Ok(ClientMethod::BasicQos(expected)));
 }
 
 #[test]
 fn numbers_that_no_method_has_are_unknown() {
     for (class_id, method_id) in [(60, 61), (40, 41), (11, 10), (0, 0), (65535, 65535)] {
-        let id = MethodId {
-            class_id,
-            method_id,
-        };
+        let id = MethodId { class_id, method_id };
         let bytes = [class_id.to_be_bytes(), method_id.to_be_bytes()].concat();
         let error = ClientMethod::parse(&bytes).expect_err("there is no such method");
         assert_eq!(error, MethodError::Unknown(id));
         assert_eq!(error.method(), Some(id));
-        assert_eq!(
-            error.to_string(),
-            format!("unknown method {class_id}.{method_id}")
-        );
+        assert_eq!(error.to_string(), format!("unknown method {class_id}.{method_id}"));
     }
 }
 
@@ -651,30 +414,16 @@ fn the_first_of_repeated_arguments_counts() {
     };
     assert_eq!(declare.queue.as_str(), "q");
     assert_eq!(declare.arguments.inner().len(), 2);
-    assert_eq!(
-        declare.arguments.inner().get("k"),
-        Some(&AMQPValue::LongInt(1))
-    );
+    assert_eq!(declare.arguments.inner().get("k"), Some(&AMQPValue::LongInt(1)));
 
     // With a field behind the table.
     let table = b"\x01bV\x01bt\x01";
-    let start_ok = [
-        &[0, 10, 0, 11, 0, 0, 0, 7][..],
-        table,
-        b"\x05PLAIN\0\0\0\x01x\x02en",
-    ]
-    .concat();
+    let start_ok = [&[0, 10, 0, 11, 0, 0, 0, 7][..], table, b"\x05PLAIN\0\0\0\x01x\x02en"].concat();
     let Ok(ClientMethod::ConnectionStartOk(start_ok)) = ClientMethod::parse(&start_ok) else {
         panic!("repeated keys are accepted")
     };
-    assert_eq!(
-        start_ok.client_properties.inner().get("b"),
-        Some(&AMQPValue::Void)
-    );
-    assert_eq!(
-        (start_ok.mechanism.as_str(), start_ok.locale.as_str()),
-        ("PLAIN", "en")
-    );
+    assert_eq!(start_ok.client_properties.inner().get("b"), Some(&AMQPValue::Void));
+    assert_eq!((start_ok.mechanism.as_str(), start_ok.locale.as_str()), ("PLAIN", "en"));
 }
 
 /// queue.declare with these bytes as its arguments.
@@ -687,17 +436,13 @@ fn declare_with(arguments: &[u8]) -> Vec<u8> {
 
 #[test]
 fn argument_tables_that_cannot_be_read_are_told_apart() {
-    let id = MethodId {
-        class_id: 50,
-        method_id: 10,
-    };
+    let id = MethodId { class_id: 50, method_id: 10 };
     for (arguments, error) in [
         (&b"\x01kU\x00\x00"[..], TableError::UnknownTag(b'U')),
         (b"\x01kI\x00\x00", TableError::Truncated),
         (b"\x01\xFFV", TableError::KeyNotUtf8),
     ] {
-        let refused =
-            ClientMethod::parse(&declare_with(arguments)).expect_err("the table is malformed");
+        let refused = ClientMethod::parse(&declare_with(arguments)).expect_err("the table is malformed");
         assert_eq!(refused, MethodError::Table { method: id, error });
         assert_eq!(refused.method(), Some(id));
         assert_eq!(refused.to_string(), error.to_string());
@@ -714,19 +459,7 @@ fn a_bomb_of_nested_arrays_is_refused_on_a_small_stack() {
     }
     assert!(bomb.len() > 100_000);
     let parse = move || ClientMethod::parse(&declare_with(&bomb)).expect_err("it nests too deep");
-    let thread = std::thread::Builder::new()
-        .stack_size(64 * 1024)
-        .spawn(parse)
-        .expect("a thread starts");
+    let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(parse).expect("a thread starts");
     let error = thread.join().expect("the stack sufficed");
-    assert!(
-        matches!(
-            error,
-            MethodError::Table {
-                error: TableError::TooDeep,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, MethodError::Table { error: TableError::TooDeep, .. }), "{error:?}");
 }
