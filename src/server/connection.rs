@@ -291,7 +291,7 @@ impl Connection {
                 if let Some(mut link) = self.link.take() {
                     link.end(now);
                 }
-                self.session.ended(&mut self.out);
+                self.session.ended(now, &mut self.out);
             }
             Effect::Authenticate { mechanism, response } => self.authenticate(&mechanism, &response, now),
             Effect::OpenVhost { vhost } => {

@@ -42,8 +42,12 @@ pub(super) enum State {
     Running,
     /// The client asked to close; its exclusive queues are being deleted.
     Ending,
-    /// The client's close was answered; a second one is answered again.
-    Ended,
+    /// The client's close was answered, and it is left to the client to close the socket, until then; a second close is
+    /// answered again.
+    Ended {
+        /// When waiting ends.
+        until: Monotonic,
+    },
     /// connection.close was sent; only close-ok matters, until then.
     Closing {
         /// When waiting ends.
@@ -140,7 +144,7 @@ impl Session {
 
     /// Whether nothing more is to be read.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Ended | State::Closed)
+        matches!(self.state, State::Closed)
     }
 
     /// Whether the handshake is over and nothing has ended it.
@@ -180,12 +184,13 @@ impl Session {
         while !out.pause {
             let rest = &input[used..];
             match &self.state {
-                State::Ended => match read_frame(rest, self.payload_max) {
+                State::Ended { .. } => match read_frame(rest, self.payload_max) {
                     Ok(Some(cut)) => {
                         used += cut.consumed;
                         self.frame_while_closing(cut.frame, out);
                     }
-                    Ok(None) | Err(_) => return input.len(),
+                    Ok(None) => return used,
+                    Err(_) => return input.len(),
                 },
                 State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
                 State::Handshake(Handshake::Header) => match self.receive_header(rest, now, out) {
@@ -388,7 +393,7 @@ impl Session {
             Ok(ClientMethod::ConnectionClose(_)) => {
                 write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
             }
-            Ok(ClientMethod::ConnectionCloseOk) if !matches!(self.state, State::Ended) => self.close_socket(out),
+            Ok(ClientMethod::ConnectionCloseOk) if !matches!(self.state, State::Ended { .. }) => self.close_socket(out),
             _ => {}
         }
     }
@@ -447,12 +452,11 @@ impl Session {
     }
 
     /// The shell has carried out `ConnectionEnds`.
-    pub fn ended(&mut self, out: &mut Output) {
+    pub fn ended(&mut self, now: Now, out: &mut Output) {
         if matches!(self.state, State::Ending) {
             self.channels.clear();
             write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
-            self.close_socket(out);
-            self.state = State::Ended;
+            self.state = State::Ended { until: now.monotonic.plus(SILENT_CLOSE_DELAY) };
         }
     }
 
@@ -585,9 +589,9 @@ impl Session {
                 [Some(self.timers.handshake_deadline()), self.timers.next()].into_iter().flatten().min()
             }
             State::Running | State::Ending => self.timers.next(),
-            State::Closing { until } => Some(until),
+            State::Closing { until } | State::Ended { until } => Some(until),
             State::Doomed { at } => Some(at),
-            State::Ended | State::Closed => None,
+            State::Closed => None,
         }
     }
 
@@ -604,12 +608,12 @@ impl Session {
                     self.close_socket(out);
                 }
             }
-            State::Closing { until: at } | State::Doomed { at } => {
+            State::Closing { until: at } | State::Ended { until: at } | State::Doomed { at } => {
                 if at <= now.monotonic {
                     self.close_socket(out);
                 }
             }
-            State::Ended | State::Closed => {}
+            State::Closed => {}
         }
     }
 
