@@ -215,3 +215,17 @@ impl StoreReader for MemoryReader {
         Ok(loaded)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{Place, contract_tests};
+
+    impl Place for MemoryDisk {
+        fn open(&self) -> Box<dyn Store> {
+            Box::new(MemoryStore::open(self.clone()))
+        }
+    }
+
+    contract_tests!(MemoryDisk::default());
+}

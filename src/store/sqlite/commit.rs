@@ -246,3 +246,38 @@ fn vacuum(connection: &Connection) -> Result<bool> {
     while rows.next()?.is_some() {}
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_mean_what_the_port_says() {
+        let outcome = |code, while_flushing| {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch("BEGIN; CREATE TABLE t (x)").unwrap();
+            let error = Error::SqliteFailure(ffi::Error::new(code), None);
+            let outcome = end(&connection, &error, while_flushing);
+            assert!(connection.is_autocommit(), "rolled back");
+            match outcome {
+                CommitOutcome::NotCommitted(_) => "not committed",
+                CommitOutcome::Unknown(_) => "unknown",
+                CommitOutcome::Fatal(_) => "fatal",
+                other => panic!("{other:?}"),
+            }
+        };
+        for (code, before, while_flushing) in [
+            (ffi::SQLITE_FULL, "not committed", "not committed"),
+            (ffi::SQLITE_BUSY, "not committed", "not committed"),
+            (ffi::SQLITE_IOERR_WRITE, "not committed", "unknown"),
+            (ffi::SQLITE_IOERR_FSYNC, "not committed", "unknown"),
+            (ffi::SQLITE_NOMEM, "not committed", "unknown"),
+            (ffi::SQLITE_CORRUPT, "fatal", "fatal"),
+            (ffi::SQLITE_NOTADB, "fatal", "fatal"),
+            (ffi::SQLITE_READONLY, "fatal", "fatal"),
+            (ffi::SQLITE_CONSTRAINT_PRIMARYKEY, "fatal", "fatal"),
+        ] {
+            assert_eq!((outcome(code, false), outcome(code, true)), (before, while_flushing), "code {code}");
+        }
+    }
+}
