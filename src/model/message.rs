@@ -23,6 +23,7 @@ const EXPIRATION: usize = 8;
 
 const PERSISTENT: u8 = 1;
 const HAS_HEADERS: u8 = 2;
+const DEAD_LETTER: u8 = 4;
 
 /// Stands for "no expiration"; no valid one comes near.
 const NEVER: u64 = u64::MAX;
@@ -204,6 +205,23 @@ impl Message {
     #[must_use]
     pub fn has_headers(&self) -> bool {
         self.bytes[FLAGS] & HAS_HEADERS != 0
+    }
+
+    /// Whether a broker dead-lettered it, and so wrote its `x-death` headers; a publisher's own do not count.
+    #[must_use]
+    pub fn is_dead_letter(&self) -> bool {
+        self.bytes[FLAGS] & DEAD_LETTER != 0
+    }
+
+    /// Marks a message that nobody shares yet as dead-lettered.
+    ///
+    /// # Panics
+    /// When it was cloned before.
+    #[must_use]
+    pub fn into_dead_letter(mut self) -> Self {
+        let bytes = Arc::get_mut(&mut self.bytes).expect("the copy was just made");
+        bytes[FLAGS] |= DEAD_LETTER;
+        self
     }
 
     /// How long it may wait in a queue, counted from its arrival there.

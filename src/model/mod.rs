@@ -11,6 +11,7 @@ pub mod names;
 pub mod notice;
 pub mod random;
 pub mod reply_code;
+pub mod stored;
 pub mod time;
 
 pub use arguments::Arguments;

@@ -15,7 +15,7 @@ impl Display for Octets<'_> {
 
 /// Prints `<<"text">>` when all bytes are printable ASCII and `<<1,2,3>>` otherwise (Erlang's `~p`, but never broken
 /// into several lines).
-pub(super) struct Binary<'a>(pub(super) &'a [u8]);
+pub(crate) struct Binary<'a>(pub(crate) &'a [u8]);
 
 impl Display for Binary<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@
 //! its input, refuses what is malformed and never recurses deeper than [`table::DEPTH_MAX`].
 
 pub mod content_header;
-mod erlang;
+pub(crate) mod erlang;
 pub mod frame;
 pub mod method;
 pub mod properties;

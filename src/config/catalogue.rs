@@ -1,0 +1,323 @@
+//! Every setting, described once. `docs/configuration.md` is made from this table.
+
+use std::fmt::Write as _;
+
+use super::settings::{LogFormat, LogLevel, Settings, StoreKind};
+use super::value::{Choice, Integer, Kind, Range};
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name in a configuration file; a dot leads into a section.
+    pub name: &'static str,
+    /// Its type and limits.
+    pub kind: Kind,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub fn environment(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+/// Every environment variable that begins so is a setting, or a mistake.
+pub const ENVIRONMENT_PREFIX: &str = "PRONTOMQ_";
+
+/// A year in milliseconds: longer than any time that is meant.
+const YEAR: u64 = 365 * 24 * 3_600_000;
+const U16: u64 = u16::MAX as u64;
+const U32: u64 = u32::MAX as u64;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const fn range(min: u64, max: u64) -> Range {
+    Range { min, max }
+}
+
+const LOG_FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Human, LogFormat::Json];
+const LOG_LEVELS: [LogLevel; 5] = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+const STORE_KINDS: [StoreKind; 2] = [StoreKind::Sqlite, StoreKind::Memory];
+
+/// All settings, in the order of the manual.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "data_dir",
+        kind: Kind::Path(|s| &mut s.data_dir),
+        meaning: "Directory of the store's files; made when it is missing, held by one process at a time.",
+    },
+    Setting {
+        name: "amqp",
+        kind: Kind::Addresses(|s| &mut s.amqp),
+        meaning: "Addresses that speak AMQP. Port 0 picks a free port and prints it.",
+    },
+    Setting {
+        name: "metrics",
+        kind: Kind::AddressOrOff(|s| &mut s.metrics),
+        meaning: "Address of `/metrics` (Prometheus), `/healthz` and `/readyz`.",
+    },
+    Setting {
+        name: "connections_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.connections_max), range(1, U32)),
+        meaning: "Open connections; one more is refused with 530 NOT_ALLOWED.",
+    },
+    Setting {
+        name: "channels_max",
+        kind: Kind::Count(Integer::U16(|s| &mut s.channels_max), range(1, U16)),
+        meaning: "Open channels per connection, as offered to clients.",
+    },
+    Setting {
+        name: "frame_max",
+        kind: Kind::Bytes(Integer::U32(|s| &mut s.frame_max), range(4096, 16 * MIB)),
+        meaning: "The largest frame, as offered to clients.",
+    },
+    Setting {
+        name: "initial_frame_max",
+        kind: Kind::Bytes(Integer::U32(|s| &mut s.initial_frame_max), range(4096, MIB)),
+        meaning: "The largest frame before a client has logged in and agreed on another size.",
+    },
+    Setting {
+        name: "heartbeat",
+        kind: Kind::Time(|s| &mut s.heartbeat, range(0, U16 * 1000)),
+        meaning: "Heartbeat interval, as offered to clients, in whole seconds; \"0 s\" offers none. A client that has \
+                  been silent for two to two and a half intervals is disconnected.",
+    },
+    Setting {
+        name: "handshake_timeout",
+        kind: Kind::Time(|s| &mut s.handshake_timeout, range(100, YEAR)),
+        meaning: "How long a client may take from connecting to an open connection.",
+    },
+    Setting {
+        name: "message_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.message_bytes_max), range(1, 512 * MIB)),
+        meaning: "The largest message body; a larger one closes its channel with 406 PRECONDITION_FAILED.",
+    },
+    Setting {
+        name: "log_format",
+        kind: Kind::Choice(Choice {
+            words: &["auto", "human", "json"],
+            get: |s| s.log_format as usize,
+            set: |s, index| s.log_format = LOG_FORMATS[index],
+        }),
+        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere.",
+    },
+    Setting {
+        name: "log_level",
+        kind: Kind::Choice(Choice {
+            words: &["error", "warn", "info", "debug", "trace"],
+            get: |s| s.log_level as usize,
+            set: |s, index| s.log_level = LOG_LEVELS[index],
+        }),
+        meaning: "Log lines of this level and of those before it are written.",
+    },
+    Setting {
+        name: "product",
+        kind: Kind::Text(|s| &mut s.product),
+        meaning: "`product` as told to clients. Some, kombu and Celery among them, choose by product and version how \
+                  they set their prefetch, which is why the default is not our own name.",
+    },
+    Setting {
+        name: "version",
+        kind: Kind::Text(|s| &mut s.version),
+        meaning: "`version` as told to clients; see `product`.",
+    },
+    Setting {
+        name: "cluster_name",
+        kind: Kind::Text(|s| &mut s.cluster_name),
+        meaning: "`cluster_name` as told to clients and shown by metrics.",
+    },
+    Setting {
+        name: "node_name",
+        kind: Kind::Text(|s| &mut s.node_name),
+        meaning: "This node's name as shown by metrics.",
+    },
+    Setting {
+        name: "loopback_users",
+        kind: Kind::Names(|s| &mut s.loopback_users),
+        meaning: "Users that may log in from this machine only.",
+    },
+    Setting {
+        name: "store.kind",
+        kind: Kind::Choice(Choice {
+            words: &["sqlite", "memory"],
+            get: |s| s.store.kind as usize,
+            set: |s, index| s.store.kind = STORE_KINDS[index],
+        }),
+        meaning: "Where durable things are kept; `memory` forgets them when the process ends.",
+    },
+    Setting {
+        name: "store.cache_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.cache_bytes), range(MIB, 64 * GIB)),
+        meaning: "The store's page cache.",
+    },
+    Setting {
+        name: "store.batch_rows_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.store.batch_rows_max), range(1, 100_000)),
+        meaning: "Rows of one transaction; an AMQP transaction may exceed it.",
+    },
+    Setting {
+        name: "store.batch_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.batch_bytes_max), range(4 * KIB, 256 * MIB)),
+        meaning: "Bytes of one transaction; a single larger message exceeds it.",
+    },
+    Setting {
+        name: "limits.inlet_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.inlet_bytes_max), range(16 * KIB, GIB)),
+        meaning: "What waits inside the broker for one connection; beyond it, its consumers get nothing new.",
+    },
+    Setting {
+        name: "limits.outbox_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.outbox_bytes_max), range(16 * KIB, GIB)),
+        meaning: "What waits to be written to one socket; beyond it, its consumers get nothing new.",
+    },
+    Setting {
+        name: "limits.parked_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.parked_bytes_max), range(4 * KIB, GIB)),
+        meaning: "Frames of one connection that wait behind an unanswered method; beyond it, its socket is not read.",
+    },
+    Setting {
+        name: "limits.consumer_window_messages",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages), range(1, MIB)),
+        meaning: "Messages on their way to one consumer's socket at first.",
+    },
+    Setting {
+        name: "limits.consumer_window_messages_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages_max), range(1, MIB)),
+        meaning: "To how many messages that window grows when the consumer keeps up.",
+    },
+    Setting {
+        name: "limits.consumer_window_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.consumer_window_bytes_max), range(KIB, GIB)),
+        meaning: "To how many bytes that window grows; one message may exceed it.",
+    },
+    Setting {
+        name: "limits.window_entries",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries), range(1, MIB)),
+        meaning: "Stored messages at the head of a queue that stay in memory at least.",
+    },
+];
+
+/// The text of `docs/configuration.md`.
+pub fn manual() -> String {
+    let defaults = Settings::default();
+    let mut text = String::from(MANUAL_HEAD);
+    for setting in SETTINGS {
+        let _ = write!(
+            text,
+            "\n### `{}`\n\n{}\n\n- value: {}\n- default: `{}`\n- environment: `{}`\n",
+            setting.name,
+            setting.meaning,
+            setting.kind.expectation(),
+            setting.kind.get(&defaults),
+            setting.environment(),
+        );
+    }
+    text.push_str(MANUAL_LISTS);
+    text
+}
+
+const MANUAL_HEAD: &str = "\
+# Configuration
+
+<!-- Made from src/config/catalogue.rs; `UPDATE=1 cargo test --lib config` writes it anew. -->
+
+Nothing needs to be configured. A setting is taken from the first of these that has it:
+
+1. a flag of `prontomq serve`,
+2. the environment: `PRONTOMQ_` and the setting's name in capitals, dots as `_`; the items of a list separated by commas,
+3. the file named by `--config`, in TOML; a dot in a name leads into a section,
+4. its default.
+
+A name that does not exist and a value that cannot be are errors; they say which setting it was and where it came from.
+Numbers of bytes may be written as `65536` or `\"64 KiB\"` (`B`, `KiB`, `MiB`, `GiB`), times as seconds or with a unit
+(`ms`, `s`, `min`, `h`).
+
+```toml
+amqp = [\"0.0.0.0:5672\"]
+heartbeat = \"30 s\"
+
+[store]
+cache_bytes = \"64 MiB\"
+
+[[vhosts]]
+name = \"shop\"
+
+[[users]]
+name = \"till\"
+password = \"change me\"
+vhosts = [\"shop\"]
+```
+
+## Settings
+";
+
+const MANUAL_LISTS: &str = "
+## Lists
+
+Only in the file, and applied at every start: what is missing is made, what differs is changed, nothing is removed.
+
+### `[[vhosts]]`
+
+- `name`: the vhost's name, required.
+
+### `[[users]]`
+
+- `name`: the login name, required.
+- `password`: in plain text; or
+- `password_hash`: base64 of a 4-byte salt and the SHA-256 of salt and password, as RabbitMQ's definitions carry it. One
+  of the two is required.
+- `tags`: a list such as `[\"administrator\"]`; `impersonator` allows a foreign `user-id`. Default: `[]`.
+- `vhosts`: the vhosts that the user may open. Default: `[\"/\"]`.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::value::Raw;
+
+    #[test]
+    fn the_manual_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, manual()).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(committed == manual(), "docs/configuration.md is out of date: UPDATE=1 cargo test --lib config");
+    }
+
+    #[test]
+    fn every_default_is_a_value_that_its_own_setting_accepts() {
+        for setting in SETTINGS {
+            let mut settings = Settings::default();
+            let printed = setting.kind.get(&settings);
+            let value: toml::Table = toml::from_str(&format!("value = {printed}")).unwrap();
+            assert!(setting.kind.set(&mut settings, &Raw::Toml(value["value"].clone())), "{}: {printed}", setting.name);
+            assert_eq!(settings, Settings::default(), "{}: {printed}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_setting_reaches_a_field_of_its_own() {
+        for setting in SETTINGS {
+            let other = match setting.kind {
+                Kind::Text(_) | Kind::Path(_) | Kind::Names(_) => "other".to_owned(),
+                Kind::Addresses(_) | Kind::AddressOrOff(_) => "127.0.0.1:1".to_owned(),
+                Kind::Count(_, range) => range.max.to_string(),
+                Kind::Bytes(_, range) => range.max.to_string(),
+                Kind::Time(_, range) => format!("{} ms", range.max),
+                Kind::Choice(choice) => (*choice.words.last().unwrap()).to_owned(),
+            };
+            let mut settings = Settings::default();
+            assert!(setting.kind.set(&mut settings, &Raw::Text(other)), "{}", setting.name);
+            let changed: Vec<_> = SETTINGS
+                .iter()
+                .filter(|each| each.kind.get(&settings) != each.kind.get(&Settings::default()))
+                .map(|each| each.name)
+                .collect();
+            assert_eq!(changed, [setting.name]);
+        }
+    }
+}

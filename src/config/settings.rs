@@ -1,0 +1,175 @@
+//! The settings themselves, with their defaults.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::entries::{UserEntry, VhostEntry};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// Everything that can be set. `Settings::default()` is a broker for the machine it runs on and nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the store keeps its files.
+    pub data_dir: PathBuf,
+    /// Addresses that speak AMQP; port 0 picks a free one.
+    pub amqp: Vec<SocketAddr>,
+    /// Address of `/metrics`, `/healthz` and `/readyz`; none when off.
+    pub metrics: Option<SocketAddr>,
+    /// Open connections.
+    pub connections_max: u32,
+    /// Open channels per connection, as offered in `connection.tune`.
+    pub channels_max: u16,
+    /// Bytes of a frame after tuning, frame header and end included.
+    pub frame_max: u32,
+    /// Bytes of a frame before tuning.
+    pub initial_frame_max: u32,
+    /// Heartbeat interval as offered in `connection.tune`; zero offers none.
+    pub heartbeat: Duration,
+    /// How long a client may take from connecting to `connection.open`.
+    pub handshake_timeout: Duration,
+    /// Body bytes of one message.
+    pub message_bytes_max: u64,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_level: LogLevel,
+    /// `product` of the server properties.
+    pub product: String,
+    /// `version` of the server properties.
+    pub version: String,
+    /// `cluster_name` of the server properties and in metrics.
+    pub cluster_name: String,
+    /// This node's name in metrics.
+    pub node_name: String,
+    /// Users that may log in from this machine only.
+    pub loopback_users: Vec<String>,
+    /// The store.
+    pub store: StoreSettings,
+    /// Limits of buffers.
+    pub limits: Limits,
+    /// Vhosts made at start when they are missing.
+    pub vhosts: Vec<VhostEntry>,
+    /// Users made or changed at start.
+    pub users: Vec<UserEntry>,
+}
+
+/// The store's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Which implementation.
+    pub kind: StoreKind,
+    /// Bytes of the page cache.
+    pub cache_bytes: u64,
+    /// Rows of one transaction.
+    pub batch_rows_max: u32,
+    /// Bytes of one transaction.
+    pub batch_bytes_max: u64,
+}
+
+/// Limits of what is held for one connection, consumer or queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of notices waiting for a connection; beyond it its consumers are lent nothing new.
+    pub inlet_bytes_max: u64,
+    /// Bytes waiting to be written to a socket; beyond it its consumers are lent nothing new.
+    pub outbox_bytes_max: u64,
+    /// Bytes of frames parked behind an unanswered method; beyond it the socket is not read.
+    pub parked_bytes_max: u64,
+    /// Messages on their way to one consumer at first.
+    pub consumer_window_messages: u32,
+    /// Messages on their way to one consumer once it has shown that it keeps up.
+    pub consumer_window_messages_max: u32,
+    /// Body bytes on their way to one consumer.
+    pub consumer_window_bytes_max: u64,
+    /// Stored messages of a queue that are kept in memory at least.
+    pub window_entries: u32,
+}
+
+/// Implementations of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// One SQLite file in the data directory.
+    Sqlite,
+    /// Nothing outlives the process.
+    Memory,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `Human` on a terminal, `Json` otherwise.
+    Auto,
+    /// For reading.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which log lines are written: this level and those above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nobody can work on.
+    Error,
+    /// Somebody should look.
+    Warn,
+    /// Connections, topology, start and stop.
+    Info,
+    /// What a developer wants.
+    Debug,
+    /// Every frame.
+    Trace,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./prontomq-data"),
+            amqp: vec![
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672),
+                SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 5672),
+            ],
+            metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
+            connections_max: 100_000,
+            channels_max: 2047,
+            frame_max: 131_072,
+            initial_frame_max: 4096,
+            heartbeat: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            message_bytes_max: 128 * MIB,
+            log_format: LogFormat::Auto,
+            log_level: LogLevel::Info,
+            product: "RabbitMQ".to_owned(),
+            version: "3.13.7".to_owned(),
+            cluster_name: "prontomq@localhost".to_owned(),
+            node_name: "prontomq@localhost".to_owned(),
+            loopback_users: vec!["guest".to_owned()],
+            store: StoreSettings::default(),
+            limits: Limits::default(),
+            vhosts: Vec::new(),
+            users: Vec::new(),
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { kind: StoreKind::Sqlite, cache_bytes: 16 * MIB, batch_rows_max: 1000, batch_bytes_max: MIB }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            inlet_bytes_max: MIB,
+            outbox_bytes_max: MIB,
+            parked_bytes_max: 64 * KIB,
+            consumer_window_messages: 64,
+            consumer_window_messages_max: 4096,
+            consumer_window_bytes_max: 256 * KIB,
+            window_entries: 64,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Where settings come from, which source wins, and what an error says.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use super::catalogue::{ENVIRONMENT_PREFIX, SETTINGS, Setting};
+use super::entries::{UserEntry, VhostEntry};
+use super::settings::Settings;
+use super::value::Raw;
+
+/// Where a setting came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A configuration file, by its path.
+    File(String),
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {path}"),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// What is wrong with a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError {
+    /// The setting; empty when a file cannot be read as TOML at all.
+    pub setting: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.setting.is_empty() {
+            return write!(f, "{}: {}", self.origin, self.problem);
+        }
+        write!(f, "setting {} ({}): {}", self.setting, self.origin, self.problem)
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+/// A configuration file that the caller has read.
+#[derive(Clone, Copy, Debug)]
+pub struct File<'a> {
+    /// Its path, for error texts.
+    pub path: &'a str,
+    /// Its content.
+    pub text: &'a str,
+}
+
+/// A setting given on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag as written, `--amqp`.
+    pub flag: &'static str,
+    /// The setting's name in the catalogue.
+    pub setting: &'static str,
+    /// Its value; several addresses or names separated by commas.
+    pub value: String,
+}
+
+/// All that settings are read from; each field overrules those before it.
+#[derive(Clone, Debug, Default)]
+pub struct Sources<'a> {
+    /// The configuration file.
+    pub file: Option<File<'a>>,
+    /// The environment; names that do not begin with `PRONTOMQ_` are left alone.
+    pub environment: Vec<(String, String)>,
+    /// The flags that were given.
+    pub flags: Vec<Flag>,
+}
+
+impl Sources<'_> {
+    /// The settings that these sources amount to.
+    ///
+    /// # Errors
+    /// The first unknown name or impossible value.
+    pub fn settings(&self) -> Result<Settings, SettingError> {
+        let mut settings = Settings::default();
+        if let Some(file) = self.file {
+            read_file(&mut settings, file)?;
+        }
+        for (name, value) in &self.environment {
+            read_variable(&mut settings, name, value)?;
+        }
+        for flag in &self.flags {
+            let origin = Origin::Flag(flag.flag.to_owned());
+            let setting = find(flag.setting).expect("flags name settings of the catalogue");
+            set(&mut settings, setting, &Raw::Text(flag.value.clone()), origin)?;
+        }
+        Ok(settings)
+    }
+}
+
+fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+fn set(settings: &mut Settings, setting: &Setting, raw: &Raw, origin: Origin) -> Result<(), SettingError> {
+    if setting.kind.set(settings, raw) {
+        return Ok(());
+    }
+    let problem = format!("{} is not possible; expected {}", raw.printed(), setting.kind.expectation());
+    Err(SettingError { setting: setting.name.to_owned(), origin, problem })
+}
+
+fn read_variable(settings: &mut Settings, name: &str, value: &str) -> Result<(), SettingError> {
+    let Some(suffix) = name.strip_prefix(ENVIRONMENT_PREFIX) else { return Ok(()) };
+    let origin = Origin::Environment(name.to_owned());
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.environment() == name) else {
+        let known = SETTINGS.iter().map(Setting::environment).collect::<Vec<_>>().join(", ");
+        let problem = format!("no such setting; there are {known}");
+        return Err(SettingError { setting: suffix.to_lowercase(), origin, problem });
+    };
+    set(settings, setting, &Raw::Text(value.to_owned()), origin)
+}
+
+fn read_file(settings: &mut Settings, file: File<'_>) -> Result<(), SettingError> {
+    let origin = Origin::File(file.path.to_owned());
+    let table: toml::Table = toml::from_str(file.text).map_err(|error| SettingError {
+        setting: String::new(),
+        origin: origin.clone(),
+        problem: without_source(&error, file.text),
+    })?;
+    for (name, value) in table {
+        match (name.as_str(), value) {
+            ("vhosts", value) => settings.vhosts = entries(&name, value, &origin, VhostEntry::fault)?,
+            ("users", value) => settings.users = entries(&name, value, &origin, UserEntry::fault)?,
+            (section, toml::Value::Table(section_values)) => {
+                for (key, value) in section_values {
+                    read_value(settings, &format!("{section}.{key}"), value, &origin)?;
+                }
+            }
+            (name, value) => read_value(settings, name, value, &origin)?,
+        }
+    }
+    Ok(())
+}
+
+/// The message and line of a TOML error, without the source line, which may hold a password.
+fn without_source(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+}
+
+fn read_value(settings: &mut Settings, name: &str, value: toml::Value, origin: &Origin) -> Result<(), SettingError> {
+    let Some(setting) = find(name) else { return Err(unknown(name, origin)) };
+    set(settings, setting, &Raw::Toml(value), origin.clone())
+}
+
+fn unknown(name: &str, origin: &Origin) -> SettingError {
+    let section = name.split_once('.').map_or("", |(section, _)| section);
+    let same_section: Vec<&str> = SETTINGS
+        .iter()
+        .map(|setting| setting.name)
+        .filter(|known| known.split_once('.').map_or("", |(section, _)| section) == section)
+        .collect();
+    let problem = if same_section.is_empty() {
+        let sections: BTreeSet<&str> =
+            SETTINGS.iter().filter_map(|setting| setting.name.split_once('.')).map(|(section, _)| section).collect();
+        format!("no such section; there are {}", sections.into_iter().collect::<Vec<_>>().join(", "))
+    } else {
+        format!("no such setting; there are {}", same_section.join(", "))
+    };
+    SettingError { setting: name.to_owned(), origin: origin.clone(), problem }
+}
+
+fn entries<T: DeserializeOwned>(
+    name: &str,
+    value: toml::Value,
+    origin: &Origin,
+    fault: impl Fn(&T) -> Option<String>,
+) -> Result<Vec<T>, SettingError> {
+    let error = |number: usize, problem: String| SettingError {
+        setting: format!("{name}[{number}]"),
+        origin: origin.clone(),
+        problem,
+    };
+    let toml::Value::Array(items) = value else {
+        return Err(error(0, format!("expected a list; write each entry below a line [[{name}]]")));
+    };
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(number, item)| {
+            // The message alone: a password of the wrong type must not be printed.
+            let entry = T::deserialize(item).map_err(|cause| error(number, cause.message().trim().to_owned()))?;
+            match fault(&entry) {
+                Some(problem) => Err(error(number, problem)),
+                None => Ok(entry),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn file(text: &str) -> Sources<'_> {
+        Sources { file: Some(File { path: "p.toml", text }), ..Sources::default() }
+    }
+
+    fn error(sources: &Sources<'_>) -> String {
+        sources.settings().unwrap_err().to_string()
+    }
+
+    fn variable(name: &str, value: &str) -> Sources<'static> {
+        Sources { environment: vec![(name.to_owned(), value.to_owned())], ..Sources::default() }
+    }
+
+    #[test]
+    fn nothing_given_means_the_defaults() {
+        assert_eq!(Sources::default().settings().unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn flags_overrule_the_environment_which_overrules_the_file() {
+        let mut sources = file("channels_max = 1\nconnections_max = 1\nframe_max = 5000\n[store]\nkind = \"memory\"");
+        sources.environment = vec![
+            ("PRONTOMQ_CHANNELS_MAX".into(), "2".into()),
+            ("PRONTOMQ_CONNECTIONS_MAX".into(), "2".into()),
+            ("HOME".into(), "/".into()),
+        ];
+        sources.flags = vec![Flag { flag: "--channels-max", setting: "channels_max", value: "3".into() }];
+        let settings = sources.settings().unwrap();
+        assert_eq!((settings.channels_max, settings.connections_max, settings.frame_max), (3, 2, 5000));
+        assert_eq!(settings.store.kind, crate::config::StoreKind::Memory);
+    }
+
+    #[test]
+    fn bytes_and_times_may_carry_units() {
+        let settings = file("heartbeat = 30\nhandshake_timeout = \"500 ms\"\nmessage_bytes_max = \"3 MiB\"").settings();
+        let settings = settings.unwrap();
+        assert_eq!(settings.heartbeat, Duration::from_secs(30));
+        assert_eq!(settings.handshake_timeout, Duration::from_millis(500));
+        assert_eq!(settings.message_bytes_max, 3 << 20);
+        let settings = variable("PRONTOMQ_LIMITS_PARKED_BYTES_MAX", "128KiB").settings().unwrap();
+        assert_eq!(settings.limits.parked_bytes_max, 128 << 10);
+        let settings = variable("PRONTOMQ_HEARTBEAT", "2min").settings().unwrap();
+        assert_eq!(settings.heartbeat, Duration::from_secs(120));
+    }
+
+    #[test]
+    fn lists_and_off_can_be_said_in_the_environment() {
+        let settings = variable("PRONTOMQ_AMQP", "127.0.0.1:0, [::1]:0").settings().unwrap();
+        assert_eq!(settings.amqp.len(), 2);
+        assert_eq!(variable("PRONTOMQ_METRICS", "off").settings().unwrap().metrics, None);
+        assert!(variable("PRONTOMQ_LOOPBACK_USERS", "").settings().unwrap().loopback_users.is_empty());
+    }
+
+    #[test]
+    fn an_impossible_value_names_setting_origin_and_what_would_be_right() {
+        assert_eq!(
+            error(&variable("PRONTOMQ_CHANNELS_MAX", "lots")),
+            "setting channels_max (environment variable PRONTOMQ_CHANNELS_MAX): \"lots\" is not possible; expected a \
+             number from 1 to 65535"
+        );
+        assert_eq!(
+            error(&file("[store]\nkind = \"disk\"")),
+            "setting store.kind (file p.toml): \"disk\" is not possible; expected \"sqlite\", \"memory\""
+        );
+        let flag = Flag { flag: "--metrics", setting: "metrics", value: "15692".into() };
+        assert_eq!(
+            error(&Sources { flags: vec![flag], ..Sources::default() }),
+            "setting metrics (flag --metrics): \"15692\" is not possible; expected an address such as \
+             \"127.0.0.1:15692\", or \"off\""
+        );
+        for text in ["channels_max = 0", "channels_max = 65536", "channels_max = -1", "amqp = []", "amqp = [5672]"] {
+            assert!(file(text).settings().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
+        let text = error(&file("[store]\nkin = \"sqlite\""));
+        assert!(text.starts_with("setting store.kin (file p.toml): no such setting; there are store.kind, "), "{text}");
+        assert!(error(&file("[stores]\nkind = 1")).ends_with("no such section; there are limits, store"));
+        assert!(error(&file("heart_beat = 1")).contains("heartbeat"));
+        assert!(error(&variable("PRONTOMQ_HEART_BEAT", "1")).contains("PRONTOMQ_HEARTBEAT"));
+        assert!(error(&file("store = 1")).starts_with("setting store (file p.toml)"));
+    }
+
+    #[test]
+    fn users_and_vhosts_are_read_with_their_defaults() {
+        let text = "[[vhosts]]\nname = \"shop\"\n[[users]]\nname = \"till\"\npassword = \"secret\"\n\
+                    [[users]]\nname = \"root\"\npassword_hash = \"kI3G\"\ntags = [\"administrator\"]\nvhosts = [\"shop\"]";
+        let settings = file(text).settings().unwrap();
+        assert_eq!(settings.vhosts[0].name, "shop");
+        assert_eq!(settings.users[0].vhosts, ["/"]);
+        assert_eq!(settings.users[0].password.as_ref().unwrap().reveal(), "secret");
+        assert_eq!(settings.users[1].tags, ["administrator"]);
+        assert_eq!(settings.users[1].vhosts, ["shop"]);
+    }
+
+    #[test]
+    fn a_wrong_user_entry_is_named_by_its_place() {
+        let text = error(&file("[[users]]\nname = \"a\"\npassword = \"x\"\n[[users]]\nname = \"b\""));
+        assert!(text.starts_with("setting users[1] (file p.toml): user \"b\" has neither"), "{text}");
+        assert!(error(&file("[[users]]\nname = \"a\"\npasword = \"x\"")).contains("pasword"));
+        assert!(error(&file("users = 1")).contains("[[users]]"));
+    }
+
+    #[test]
+    fn no_error_and_no_debug_output_shows_a_password() {
+        let settings = file("[[users]]\nname = \"a\"\npassword = \"hunter2\"").settings().unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        for text in [
+            "[[users]]\nname = \"a\"\npassword = \"hunter2\"\npassword_hash = \"hunter2\"",
+            "[[users]]\nname = \"a\"\npassword = [\"hunter2\"]",
+            "[[users]]\nname = \"a\"\npassword = \"hunter2",
+            "[[users]]\npassword = \"hunter2\"",
+        ] {
+            let text = error(&file(text));
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}

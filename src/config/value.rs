@@ -1,0 +1,249 @@
+//! Values of settings: read from text or TOML, checked against their limits, printed as they may be written.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::settings::Settings;
+
+/// How a setting of one type is reached in [`Settings`], and what it may be.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Any text.
+    Text(fn(&mut Settings) -> &mut String),
+    /// A path.
+    Path(fn(&mut Settings) -> &mut PathBuf),
+    /// Names; none is an empty list.
+    Names(fn(&mut Settings) -> &mut Vec<String>),
+    /// At least one address with a port.
+    Addresses(fn(&mut Settings) -> &mut Vec<SocketAddr>),
+    /// An address with a port, or `off`.
+    AddressOrOff(fn(&mut Settings) -> &mut Option<SocketAddr>),
+    /// A count.
+    Count(Integer, Range),
+    /// A number of bytes.
+    Bytes(Integer, Range),
+    /// A length of time, in whole milliseconds.
+    Time(fn(&mut Settings) -> &mut Duration, Range),
+    /// One of a few words.
+    Choice(Choice),
+}
+
+/// The least and the greatest value, both allowed; milliseconds for lengths of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// The least.
+    pub min: u64,
+    /// The greatest.
+    pub max: u64,
+}
+
+/// An integer setting, by its width.
+#[derive(Clone, Copy, Debug)]
+pub enum Integer {
+    /// 16 bits.
+    U16(fn(&mut Settings) -> &mut u16),
+    /// 32 bits.
+    U32(fn(&mut Settings) -> &mut u32),
+    /// 64 bits.
+    U64(fn(&mut Settings) -> &mut u64),
+}
+
+/// A setting with a few possible values.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// The words.
+    pub words: &'static [&'static str],
+    /// The index of the word that is set.
+    pub get: fn(&Settings) -> usize,
+    /// Sets the word with this index.
+    pub set: fn(&mut Settings, usize),
+}
+
+/// A value as a source has it, before anything is known of its type.
+#[derive(Clone, Debug)]
+pub enum Raw {
+    /// From the environment or a flag: several values are separated by commas.
+    Text(String),
+    /// From a file.
+    Toml(toml::Value),
+}
+
+impl Raw {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Toml(toml::Value::String(text)) => Some(text.trim()),
+            Self::Toml(_) => None,
+        }
+    }
+
+    fn integer(&self) -> Option<u64> {
+        match self {
+            Self::Toml(toml::Value::Integer(number)) => u64::try_from(*number).ok(),
+            _ => self.text()?.parse().ok(),
+        }
+    }
+
+    fn list(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Text(text) => {
+                Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+            }
+            Self::Toml(toml::Value::String(text)) => Some(vec![text.clone()]),
+            Self::Toml(toml::Value::Array(items)) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            Self::Toml(_) => None,
+        }
+    }
+
+    /// The value as its source wrote it, for error texts.
+    pub(super) fn printed(&self) -> String {
+        match self {
+            Self::Text(text) => format!("{text:?}"),
+            Self::Toml(value) => value.to_string(),
+        }
+    }
+}
+
+impl Kind {
+    /// Sets the value; whether it was one that this setting can have.
+    pub(super) fn set(&self, settings: &mut Settings, raw: &Raw) -> bool {
+        self.try_set(settings, raw).is_some()
+    }
+
+    fn try_set(&self, settings: &mut Settings, raw: &Raw) -> Option<()> {
+        match self {
+            Self::Text(at) => *at(settings) = raw.text()?.to_owned(),
+            Self::Path(at) => *at(settings) = raw.text().filter(|text| !text.is_empty())?.into(),
+            Self::Names(at) => *at(settings) = raw.list()?,
+            Self::Addresses(at) => {
+                let addresses: Option<Vec<SocketAddr>> = raw.list()?.iter().map(|item| item.parse().ok()).collect();
+                *at(settings) = addresses.filter(|addresses| !addresses.is_empty())?;
+            }
+            Self::AddressOrOff(at) => {
+                let text = raw.text()?;
+                *at(settings) = if text == "off" { None } else { Some(text.parse().ok()?) };
+            }
+            Self::Count(integer, range) => integer.set(settings, range.check(raw.integer()?)?)?,
+            Self::Bytes(integer, range) => integer.set(settings, range.check(bytes(raw)?)?)?,
+            Self::Time(at, range) => *at(settings) = Duration::from_millis(range.check(millis(raw)?)?),
+            Self::Choice(choice) => {
+                let text = raw.text()?;
+                (choice.set)(settings, choice.words.iter().position(|word| *word == text)?);
+            }
+        }
+        Some(())
+    }
+
+    /// The value that is set, as a configuration file would have it.
+    pub(super) fn get(&self, settings: &Settings) -> String {
+        let mut settings = settings.clone();
+        match self {
+            Self::Text(at) => format!("{:?}", at(&mut settings)),
+            Self::Path(at) => format!("{:?}", at(&mut settings)),
+            Self::Names(at) => format!("{:?}", at(&mut settings)),
+            Self::Addresses(at) => {
+                format!("[{}]", joined(at(&mut settings).iter().map(|address| format!("\"{address}\""))))
+            }
+            Self::AddressOrOff(at) => {
+                at(&mut settings).map_or_else(|| "\"off\"".to_owned(), |address| format!("\"{address}\""))
+            }
+            Self::Count(integer, _) => integer.get(&mut settings).to_string(),
+            Self::Bytes(integer, _) => printed_bytes(integer.get(&mut settings)),
+            Self::Time(at, _) => printed_millis(millis_of(*at(&mut settings))),
+            Self::Choice(choice) => format!("{:?}", choice.words[(choice.get)(&settings)]),
+        }
+    }
+
+    /// What a value must be, for error texts and the manual.
+    pub(super) fn expectation(&self) -> String {
+        match self {
+            Self::Text(_) => "a text".to_owned(),
+            Self::Path(_) => "a path".to_owned(),
+            Self::Names(_) => "a list of names".to_owned(),
+            Self::Addresses(_) => "a list of addresses such as \"127.0.0.1:5672\" or \"[::1]:5672\"".to_owned(),
+            Self::AddressOrOff(_) => "an address such as \"127.0.0.1:15692\", or \"off\"".to_owned(),
+            Self::Count(_, range) => format!("a number from {} to {}", range.min, range.max),
+            Self::Bytes(_, range) => format!(
+                "bytes from {} to {}, as a number or such as \"64 KiB\"",
+                printed_bytes(range.min),
+                printed_bytes(range.max)
+            ),
+            Self::Time(_, range) => format!(
+                "a time from {} to {}, in seconds or such as \"500 ms\"",
+                printed_millis(range.min),
+                printed_millis(range.max)
+            ),
+            Self::Choice(choice) => joined(choice.words.iter().map(|word| format!("\"{word}\""))),
+        }
+    }
+}
+
+impl Integer {
+    fn get(self, settings: &mut Settings) -> u64 {
+        match self {
+            Self::U16(at) => (*at(settings)).into(),
+            Self::U32(at) => (*at(settings)).into(),
+            Self::U64(at) => *at(settings),
+        }
+    }
+
+    fn set(self, settings: &mut Settings, number: u64) -> Option<()> {
+        match self {
+            Self::U16(at) => *at(settings) = number.try_into().ok()?,
+            Self::U32(at) => *at(settings) = number.try_into().ok()?,
+            Self::U64(at) => *at(settings) = number,
+        }
+        Some(())
+    }
+}
+
+impl Range {
+    fn check(self, number: u64) -> Option<u64> {
+        (self.min..=self.max).contains(&number).then_some(number)
+    }
+}
+
+fn joined(items: impl Iterator<Item = impl Display>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+const BYTE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// In milliseconds.
+const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("min", 60_000), ("ms", 1), ("s", 1000)];
+
+fn bytes(raw: &Raw) -> Option<u64> {
+    raw.integer().or_else(|| with_unit(raw.text()?, &BYTE_UNITS))
+}
+
+fn millis(raw: &Raw) -> Option<u64> {
+    match raw.integer() {
+        Some(seconds) => seconds.checked_mul(1000),
+        None => with_unit(raw.text()?, &TIME_UNITS),
+    }
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, factor)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(*factor)
+    })
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn printed_bytes(bytes: u64) -> String {
+    BYTE_UNITS
+        .iter()
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor) && *factor > 1)
+        .map_or_else(|| bytes.to_string(), |(unit, factor)| format!("\"{} {unit}\"", bytes / factor))
+}
+
+fn printed_millis(millis: u64) -> String {
+    if millis.is_multiple_of(1000) { format!("\"{} s\"", millis / 1000) } else { format!("\"{millis} ms\"") }
+}

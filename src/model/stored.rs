@@ -1,0 +1,59 @@
+//! What a queue hands to a store and gets back: rows, changes of lanes, and a lane in five numbers.
+
+use super::ids::{Lane, Position};
+use super::message::Message;
+use super::time::WallMillis;
+
+/// One durable entry of a lane.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its place in the lane; rows of one lane arrive with rising positions.
+    pub position: Position,
+    /// Whether it was already delivered when it was written.
+    pub redelivered: bool,
+    /// When it expires, if its TTL or its queue's says so.
+    pub expires_at: Option<WallMillis>,
+    /// The message, kept as its own bytes.
+    pub message: Message,
+}
+
+/// What a batch does to one lane: first the inserts, then the removes, which may name rows inserted just before.
+#[derive(Clone, Debug)]
+pub struct LaneChange {
+    /// The lane; made on first use.
+    pub lane: Lane,
+    /// New rows, by rising position.
+    pub inserts: Vec<Row>,
+    /// Nothing below this position lives any more.
+    pub remove_below: Option<Position>,
+    /// Ranges (first, last; inclusive) in which nothing lives any more.
+    pub remove_ranges: Vec<PositionRange>,
+    /// Single positions above `remove_below` that live no more.
+    pub removes: Vec<Position>,
+    /// What the lane is once all of this has happened.
+    pub state: LaneState,
+}
+
+/// A range of positions, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PositionRange {
+    /// The first.
+    pub from: Position,
+    /// The last.
+    pub to: Position,
+}
+
+/// A lane in five numbers, so that starting never counts rows. Absolute, not differences: writing it twice is harmless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneState {
+    /// Every live row lies at or above this.
+    pub head: Position,
+    /// The highest position given out so far.
+    pub tail: Position,
+    /// Live rows.
+    pub count: u64,
+    /// Their body bytes.
+    pub body_bytes: u64,
+    /// Rows below it may have been delivered: they come back `redelivered` after an unclean stop.
+    pub lent_ceiling: Position,
+}

@@ -1,0 +1,65 @@
+//! What a queue was declared to be, parsed and checked elsewhere.
+
+use crate::model::{Name, QueueId};
+use std::time::Duration;
+
+/// What happens to a message beyond the queue's limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest ready message of the highest level goes.
+    #[default]
+    DropHead,
+    /// The new one is refused.
+    RejectPublish,
+    /// The new one is refused, and dead-lettered.
+    RejectPublishDeadLetter,
+}
+
+/// The settings of one queue.
+#[derive(Clone, Debug)]
+pub struct QueueSettings {
+    /// Its incarnation.
+    pub id: QueueId,
+    /// Its name, for answers and `x-death`.
+    pub name: Name,
+    /// Its vhost, for error texts.
+    pub vhost: Name,
+    /// Whether persistent messages are stored.
+    pub durable: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+    /// The highest priority; 0 without priorities.
+    pub priority_max: u8,
+    /// Milliseconds that a message may wait.
+    pub message_ttl_ms: Option<u64>,
+    /// How long the queue lives unused.
+    pub expires: Option<Duration>,
+    /// How many ready messages it holds.
+    pub length_max: Option<u64>,
+    /// How many body bytes of ready messages it holds.
+    pub length_bytes_max: Option<u64>,
+    /// What happens beyond these.
+    pub overflow: Overflow,
+    /// Where dead messages go.
+    pub dead_letter_exchange: Option<Name>,
+    /// Under which key; their own when none.
+    pub dead_letter_routing_key: Option<Name>,
+}
+
+/// How long a persistent message in a consumer's hands may wait for its acknowledgement before it is written.
+///
+/// What is acknowledged in time is never written. The time allowed is twice the queue's smoothed ack time, and none at
+/// all where consumers are slow: there the wait would only delay confirms.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldLimits {
+    /// The longest wait. Zero turns the hold off.
+    pub hold_max: Duration,
+    /// The smoothed ack time above which nothing waits.
+    pub ack_time_max: Duration,
+}
+
+impl Default for HoldLimits {
+    fn default() -> Self {
+        Self { hold_max: Duration::from_millis(4), ack_time_max: Duration::from_millis(2) }
+    }
+}

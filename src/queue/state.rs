@@ -1,0 +1,765 @@
+//! The machine: one queue's entries, consumers and rules.
+//!
+//! A turn is a run of `apply`, each of which leaves the queue settled: whatever could be lent is lent, whatever had to
+//! expire has expired. After the turn the driver asks `deadline` and `due`.
+
+use super::consumers::Consumers;
+use super::dead_letter::DeadLetterReason;
+use super::effect::{Effects, QueueEffect};
+use super::entry::{Entries, Entry, EntryState, Slot, Storage};
+use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
+use super::level::{Awaiting, Level, WindowLimits, YoungRef};
+use super::settings::{HoldLimits, Overflow, QueueSettings};
+use crate::model::names::queue_in_vhost;
+use crate::model::stored::LaneState;
+use crate::model::{
+    AmqpError, Answer, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic, Notice, Now,
+    Name, Promise, WallMillis,
+};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The channel-wide prefetch limits, which several queues share: one leaf-locked cell per channel in the shell.
+pub trait Permits {
+    /// Whether the channel may be given one more; takes the permit when `counted`. When not, the queue is remembered and
+    /// told `PermitFree` later; both in one step.
+    fn take(&mut self, holder: Holder, counted: bool) -> bool;
+}
+
+/// How long an acknowledgement of a stored entry may wait for a commit to ride along.
+const REMOVE_WAIT: Duration = Duration::from_millis(20);
+/// The smoothed ack time before any was seen.
+const ACK_TIME_FIRST_MICROS: u64 = 1000;
+
+/// A `basic.get` that waits for the head to be loaded.
+#[derive(Clone, Copy, Debug)]
+struct WaitingGet {
+    requester: Requester,
+    no_ack: bool,
+}
+
+/// One queue.
+#[derive(Debug)]
+pub struct QueueState {
+    pub(super) settings: QueueSettings,
+    pub(super) window: WindowLimits,
+    hold: HoldLimits,
+    pub(super) entries: Entries,
+    pub(super) levels: Vec<Option<Box<Level>>>,
+    /// One bit per level that has ready entries.
+    ready_levels: [u64; 4],
+    pub(super) consumers: Consumers,
+    waiting_gets: VecDeque<WaitingGet>,
+    pub(super) ready_count: u64,
+    pub(super) ready_bytes: u64,
+    pub(super) out_count: u64,
+    pub(super) young: VecDeque<YoungRef>,
+    pub(super) awaiting: VecDeque<Awaiting>,
+    pub(super) ticket: Ticket,
+    pub(super) flushed: Ticket,
+    pub(super) dropped_lanes: Vec<Lane>,
+    ack_time_micros: u64,
+    /// Rows wait for the writer now.
+    pub(super) due_now: bool,
+    /// Rows wait for the writer at the latest then.
+    pub(super) due_at: Option<Monotonic>,
+    last_used: Monotonic,
+    ended: bool,
+    unused_said: bool,
+}
+
+impl QueueState {
+    /// A new, empty queue.
+    pub fn new(settings: QueueSettings, hold: HoldLimits, window: WindowLimits, now: Now) -> Self {
+        Self {
+            settings,
+            window,
+            hold,
+            entries: Entries::new(),
+            levels: Vec::new(),
+            ready_levels: [0; 4],
+            consumers: Consumers::default(),
+            waiting_gets: VecDeque::new(),
+            ready_count: 0,
+            ready_bytes: 0,
+            out_count: 0,
+            young: VecDeque::new(),
+            awaiting: VecDeque::new(),
+            ticket: Ticket(0),
+            flushed: Ticket(0),
+            dropped_lanes: Vec::new(),
+            ack_time_micros: ACK_TIME_FIRST_MICROS,
+            due_now: false,
+            due_at: None,
+            last_used: now.monotonic,
+            ended: false,
+            unused_said: false,
+        }
+    }
+
+    /// Gives a queue that was just made a lane that the store remembers.
+    pub fn recover_lane(&mut self, lane: Lane, state: LaneState) {
+        let level = Level::recovered(lane.generation, state);
+        self.ready_count += level.ready_count();
+        self.ready_bytes += state.body_bytes;
+        let at = usize::from(lane.level);
+        if self.levels.len() <= at {
+            self.levels.resize_with(at + 1, || None);
+        }
+        self.levels[at] = Some(Box::new(level));
+        self.note_ready(lane.level);
+    }
+
+    /// What it was declared to be.
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
+    }
+
+    /// Messages ready for delivery.
+    pub fn ready_count(&self) -> u64 {
+        self.ready_count
+    }
+
+    /// Body bytes of these.
+    pub fn ready_bytes(&self) -> u64 {
+        self.ready_bytes
+    }
+
+    /// Messages in consumers' hands.
+    pub fn unacked_count(&self) -> u64 {
+        self.out_count
+    }
+
+    /// Registered consumers.
+    pub fn consumer_count(&self) -> u32 {
+        self.consumers.count()
+    }
+
+    /// The tags of the consumers, for listings.
+    pub fn consumer_tags(&self) -> Vec<Name> {
+        self.consumers.iter().map(|consumer| consumer.tag.clone()).collect()
+    }
+
+    /// Whether the writer should pull now.
+    pub fn is_due(&self) -> bool {
+        self.due_now
+    }
+
+    /// When the queue wants a `Tick`: a head expires, the queue itself does, or rows fall due for the writer.
+    pub fn deadline(&mut self, now: Now) -> Option<Monotonic> {
+        let head = self.head_expiry().map(|at| now.monotonic_at(at).plus(Duration::from_micros(999)));
+        let expiry = self.queue_expiry();
+        [head, expiry, self.due_at].into_iter().flatten().min()
+    }
+
+    fn queue_expiry(&self) -> Option<Monotonic> {
+        let expires = self.settings.expires?;
+        (self.consumers.count() == 0 && !self.ended).then(|| self.last_used.plus(expires))
+    }
+
+    /// Takes one input. See `QueueInput` for what each means.
+    pub fn apply(&mut self, input: QueueInput, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
+        if self.ended {
+            self.apply_ended(input, out);
+            return;
+        }
+        match input {
+            QueueInput::Publish(messages) => {
+                for message in messages {
+                    self.publish(message, now, permits, out);
+                }
+                return;
+            }
+            QueueInput::Settle { lends, outcome } => self.settle(&lends, outcome, now, out),
+            QueueInput::Bounce { lend } => self.bounce(lend),
+            QueueInput::Written { consumer, count, bytes } => self.consumers.written(consumer, count, bytes),
+            QueueInput::Consume(consume) => self.consume(&consume, out),
+            QueueInput::Cancel { requester, key } => self.cancel(requester, key, now, out),
+            QueueInput::Get { requester, no_ack } => self.get(requester, no_ack, now, out),
+            QueueInput::Status { requester } => {
+                self.last_used = now.monotonic;
+                let answer = Answer::QueueDeclared {
+                    queue: self.settings.name.clone(),
+                    message_count: self.ready_count,
+                    consumer_count: self.consumers.count(),
+                };
+                answer_to(requester, answer, out);
+            }
+            QueueInput::Purge { requester } => {
+                let message_count = self.purge(out);
+                answer_to(requester, Answer::Removed { message_count }, out);
+            }
+            QueueInput::Delete { requester, if_unused, if_empty } => {
+                self.delete(requester, if_unused, if_empty, out);
+                return;
+            }
+            QueueInput::End => {
+                self.end(out);
+                return;
+            }
+            QueueInput::Detach { holder } => self.detach(holder, now, out),
+            QueueInput::ChannelLimit { holder, limited } => self.consumers.set_channel_limited(holder, limited),
+            QueueInput::PermitFree { holder } => self.consumers.permit_free(holder),
+            QueueInput::Copies { leaving, copies } => self.copies_made(leaving, copies, now, out),
+            QueueInput::CopySettled { leaving } => self.copy_settled(leaving, now, out),
+            QueueInput::Pull { rows_max, bytes_max } => self.pull(rows_max, bytes_max, now, out),
+            QueueInput::Stored { ticket, durable } => self.stored(ticket, durable, out),
+            QueueInput::Loaded { level, load, rows } => self.loaded(level, load, rows),
+            QueueInput::Tick => self.tick(now, out),
+            QueueInput::Quiesce => self.quiesce(),
+        }
+        self.dispatch(now, permits, out);
+        self.enforce_limits(now, permits, out);
+    }
+
+    fn publish(&mut self, enqueue: Enqueue, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
+        let Enqueue { message, promise } = enqueue;
+        if self.settings.overflow != Overflow::DropHead && self.would_overflow(message.body_len() as u64) {
+            self.refuse(message, promise, out);
+            return;
+        }
+        let durable = self.settings.durable && message.is_persistent();
+        let promise = if durable {
+            out.counts.durable_in += 1;
+            promise
+        } else {
+            if let Some(promise) = promise {
+                out.promise(promise, true);
+            }
+            None
+        };
+        let level = message.priority().min(self.settings.priority_max);
+        let expires_at = self.expiry_of(&message, now.wall);
+        let (bytes, size) = (message.body_len() as u64, message.allocated_bytes());
+        self.ready_count += 1;
+        self.ready_bytes += bytes;
+        let window = self.window;
+        let lane = self.level_mut(level);
+        let order = lane.next_order(durable);
+        let storage = if durable { Storage::Young } else { Storage::Transient };
+        let slot = self.entries.insert(Entry {
+            message,
+            order,
+            expires_at,
+            promise,
+            storage,
+            level,
+            redelivered: false,
+            state: EntryState::Ready,
+        });
+        self.level_mut(level).push_back(slot, size, &window);
+        self.note_ready(level);
+        if durable {
+            self.young.push_back(YoungRef { slot, level, position: order.position });
+        }
+        self.dispatch(now, permits, out);
+        if durable
+            && self
+                .entries
+                .find(slot)
+                .is_some_and(|entry| entry.order == order && entry.level == level && entry.state == EntryState::Ready)
+        {
+            self.due_now = true;
+        }
+        self.enforce_limits(now, permits, out);
+    }
+
+    /// Lends and gives what can be, in order, until there is nothing ready or nobody to take it.
+    pub(super) fn dispatch(&mut self, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
+        loop {
+            self.expire_head(now, Expired::Before, out);
+            if self.ready_count == 0 {
+                while let Some(get) = self.waiting_gets.pop_front() {
+                    out.counts.get_empty += 1;
+                    answer_to(get.requester, Answer::GetEmpty, out);
+                }
+                break;
+            }
+            if self.waiting_gets.is_empty() && !self.consumers.any_ready() {
+                break;
+            }
+            let Some(slot) = self.front(out) else { break };
+            if let Some(get) = self.waiting_gets.pop_front() {
+                self.serve_get(get, slot, now, out);
+                continue;
+            }
+            let Some((at, counted)) = self.consumers.next_ready(permits) else { break };
+            self.deliver(at, counted, slot, now, out);
+        }
+        self.expire_head(now, Expired::AtOrBefore, out);
+    }
+
+    fn deliver(&mut self, at: u32, counted: bool, slot: Slot, now: Now, out: &mut Effects) {
+        self.take_front(slot);
+        let holder = self.consumers.holding(at).holder;
+        let (_, consumer) = self.consumers.consumer_channel(at).expect("only living consumers are ready");
+        let (no_ack, consumer) = (consumer.no_ack, consumer.key.slot);
+        let (message, redelivered, lend) = self.hand_over(at, no_ack, slot, now, out);
+        if no_ack {
+            out.counts.delivered_auto_ack += 1;
+        } else {
+            out.counts.delivered_manual_ack += 1;
+        }
+        let bytes = message.body_len() as u64;
+        let delivery = Delivery {
+            channel: holder.channel,
+            consumer,
+            queue: self.settings.id,
+            lend,
+            redelivered,
+            counted,
+            message,
+        };
+        out.notices.push((holder.connection, Notice::Deliver(delivery)));
+        self.consumers.after_delivery(at, bytes);
+    }
+
+    fn serve_get(&mut self, get: WaitingGet, slot: Slot, now: Now, out: &mut Effects) {
+        self.take_front(slot);
+        let at = self.consumers.gets_of(get.requester.holder());
+        let (message, redelivered, lend) = self.hand_over(at, get.no_ack, slot, now, out);
+        if get.no_ack {
+            out.counts.got_auto_ack += 1;
+        } else {
+            out.counts.got_manual_ack += 1;
+        }
+        let delivery = Delivery {
+            channel: get.requester.channel,
+            consumer: ConsumerSlot(0),
+            queue: self.settings.id,
+            lend,
+            redelivered,
+            counted: false,
+            message,
+        };
+        answer_to(get.requester, Answer::Got { delivery, message_count: self.ready_count }, out);
+    }
+
+    /// The message leaves the ready ones: lent, or given for good.
+    fn hand_over(
+        &mut self,
+        at: u32,
+        no_ack: bool,
+        slot: Slot,
+        now: Now,
+        out: &mut Effects,
+    ) -> (Message, bool, Option<LendId>) {
+        let entry = self.entries.at(slot);
+        let (message, redelivered) = (entry.message.clone(), entry.redelivered);
+        if redelivered {
+            out.counts.redelivered += 1;
+        }
+        if no_ack {
+            self.remove(slot, now.monotonic, out);
+            return (message, redelivered, None);
+        }
+        self.note_out(slot, now);
+        let lend = self.consumers.lend(at, slot, &mut self.entries, now.monotonic);
+        self.out_count += 1;
+        (message, redelivered, Some(lend))
+    }
+
+    /// A durable entry leaves the ready ones but not the queue.
+    fn note_out(&mut self, slot: Slot, now: Now) {
+        let entry = self.entries.at(slot);
+        if !entry.is_durable() {
+            return;
+        }
+        let (position, young, level) = (entry.order.position, entry.storage == Storage::Young, entry.level);
+        let ahead = self.window.head_entries as u64;
+        let lane = self.level_mut(level);
+        lane.out.insert(position);
+        lane.lent_high = lane.lent_high.max(position);
+        if position >= lane.lent_ceiling {
+            lane.lent_ceiling.0 = position.0 + ahead;
+            lane.state_changed = true;
+            if !young {
+                self.due_now = true;
+            }
+        }
+        if young {
+            match self.hold_time() {
+                Some(hold) => self.due_by(now.monotonic.plus(hold)),
+                None => self.due_now = true,
+            }
+        }
+    }
+
+    /// How long a young entry in a consumer's hands may wait for its acknowledgement.
+    pub(super) fn hold_time(&self) -> Option<Duration> {
+        let smoothed = Duration::from_micros(self.ack_time_micros);
+        (smoothed <= self.hold.ack_time_max && !self.hold.hold_max.is_zero())
+            .then(|| (smoothed * 2).min(self.hold.hold_max))
+    }
+
+    pub(super) fn due_by(&mut self, at: Monotonic) {
+        self.due_at = Some(self.due_at.map_or(at, |due| due.min(at)));
+    }
+
+    fn settle(&mut self, lends: &[LendId], outcome: Outcome, now: Now, out: &mut Effects) {
+        for lend in lends {
+            let Some(slot) = self.entries.lent(*lend) else { continue };
+            let lent = self.consumers.unlend(slot, &mut self.entries);
+            self.out_count -= 1;
+            match outcome {
+                Outcome::Acknowledged => {
+                    out.counts.acknowledged += 1;
+                    let took = u64::try_from(now.monotonic.since(lent.since).as_micros()).unwrap_or(u64::MAX);
+                    self.ack_time_micros = (self.ack_time_micros * 7 + took.min(1_000_000)) / 8;
+                    self.remove(slot, now.monotonic, out);
+                }
+                Outcome::Requeued => self.requeue(slot, true),
+                Outcome::Rejected => {
+                    self.entries.at_mut(slot).state = EntryState::Ready;
+                    out.counts.rejected += 1;
+                    self.die(slot, DeadLetterReason::Rejected, now, out);
+                }
+            }
+        }
+    }
+
+    fn bounce(&mut self, lend: LendId) {
+        if let Some(slot) = self.entries.lent(lend) {
+            self.consumers.unlend(slot, &mut self.entries);
+            self.out_count -= 1;
+            self.requeue(slot, false);
+        }
+    }
+
+    /// An entry that is not lent any more goes back to its place.
+    fn requeue(&mut self, slot: Slot, redelivered: bool) {
+        let entry = self.entries.at_mut(slot);
+        entry.state = EntryState::Ready;
+        entry.redelivered |= redelivered;
+        let (level, bytes) = (entry.level, entry.message.body_len() as u64);
+        let (durable, position, young) = (entry.is_durable(), entry.order.position, entry.storage == Storage::Young);
+        let lane = self.levels[usize::from(level)].as_mut().expect("an entry's level exists");
+        if durable {
+            lane.out.remove(position);
+        }
+        lane.put_back(slot, &self.entries);
+        self.due_now |= young;
+        self.ready_count += 1;
+        self.ready_bytes += bytes;
+        self.note_ready(level);
+    }
+
+    fn consume(&mut self, consume: &Consume, out: &mut Effects) {
+        if self.consumers.exclusive || (consume.exclusive && self.consumers.count() > 0) {
+            let queue = queue_in_vhost(self.settings.name.as_str(), self.settings.vhost.as_str());
+            let error = AmqpError::access_refused(format!("{queue} in exclusive use"));
+            answer_to(consume.requester, Answer::Refused(error), out);
+            return;
+        }
+        self.consumers.register(consume);
+        answer_to(consume.requester, Answer::Consuming { queue: self.settings.id }, out);
+    }
+
+    fn cancel(&mut self, requester: Requester, key: ConsumerKey, now: Now, out: &mut Effects) {
+        let was = self.consumers.unregister(key);
+        answer_to(requester, Answer::Cancelled, out);
+        if was.is_some() {
+            self.consumer_left(now, out);
+        }
+    }
+
+    fn consumer_left(&mut self, now: Now, out: &mut Effects) {
+        if self.consumers.count() > 0 {
+            return;
+        }
+        self.last_used = now.monotonic;
+        if self.settings.auto_delete {
+            self.say_unused(out);
+        }
+    }
+
+    pub(super) fn say_unused(&mut self, out: &mut Effects) {
+        if !self.unused_said {
+            self.unused_said = true;
+            out.effects.push(QueueEffect::Unused);
+        }
+    }
+
+    fn get(&mut self, requester: Requester, no_ack: bool, now: Now, out: &mut Effects) {
+        self.last_used = now.monotonic;
+        self.expire_head(now, Expired::AtOrBefore, out);
+        self.waiting_gets.push_back(WaitingGet { requester, no_ack });
+    }
+
+    fn detach(&mut self, holder: Holder, now: Now, out: &mut Effects) {
+        self.waiting_gets.retain(|get| get.requester.holder() != holder);
+        let keys = self.consumers.of_holder(holder);
+        let mut slots = self.consumers.held_by(holder, &self.entries);
+        for key in &keys {
+            self.consumers.unregister(*key);
+        }
+        slots.sort_by_key(|slot| std::cmp::Reverse(self.entries.at(*slot).order));
+        for slot in slots {
+            self.consumers.unlend(slot, &mut self.entries);
+            self.out_count -= 1;
+            self.requeue(slot, true);
+        }
+        if !keys.is_empty() {
+            self.consumer_left(now, out);
+        }
+    }
+
+    /// All ready messages go; returns how many.
+    fn purge(&mut self, out: &mut Effects) -> u64 {
+        let purged = self.ready_count;
+        for level in 0..self.levels.len() {
+            let Some(lane) = self.levels[level].as_mut() else { continue };
+            let (slots, middle) = lane.clear();
+            if let Some(middle) = middle {
+                lane.stored_count = lane.stored_count.saturating_sub(middle.count);
+                lane.stored_bytes = lane.stored_bytes.saturating_sub(middle.body_bytes);
+                lane.removed_ranges.push(middle.range);
+                self.due_now = true;
+            }
+            for slot in slots {
+                self.forget(slot, out);
+            }
+            self.abandon_lane(level as u8);
+        }
+        self.ready_count = 0;
+        self.ready_bytes = 0;
+        self.ready_levels = [0; 4];
+        purged
+    }
+
+    /// A lane in which nothing lives is left behind and erased later: cheaper than removing its rows.
+    fn abandon_lane(&mut self, level: u8) {
+        let lane = self.levels[usize::from(level)].as_mut().expect("callers checked the level");
+        if !lane.out.is_empty() || (lane.removed.is_empty() && lane.removed_ranges.is_empty()) {
+            return;
+        }
+        let queue = self.settings.id;
+        self.dropped_lanes.push(Lane { queue, level, generation: lane.generation });
+        lane.generation += 1;
+        lane.removed.clear();
+        lane.removed_ranges.clear();
+        lane.stored_count = 0;
+        lane.stored_bytes = 0;
+        self.due_now = true;
+    }
+
+    fn delete(&mut self, requester: Requester, if_unused: bool, if_empty: bool, out: &mut Effects) {
+        let queue = || queue_in_vhost(self.settings.name.as_str(), self.settings.vhost.as_str());
+        let refused = if if_empty && self.ready_count > 0 {
+            Some(format!("{} not empty", queue()))
+        } else if if_unused && self.consumers.count() > 0 {
+            Some(format!("{} in use", queue()))
+        } else {
+            None
+        };
+        if let Some(text) = refused {
+            answer_to(requester, Answer::Refused(AmqpError::precondition_failed(text)), out);
+            return;
+        }
+        let message_count = self.ready_count;
+        self.end(out);
+        out.effects.push(QueueEffect::Deleted { requester, message_count });
+    }
+
+    /// The queue is no more: promises are kept, consumers told, waiting gets answered.
+    fn end(&mut self, out: &mut Effects) {
+        self.ended = true;
+        let mut owed: Vec<Promise> =
+            self.awaiting.drain(..).flat_map(|awaiting| awaiting.promises.into_iter()).collect();
+        let mut orders: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(_, entry)| entry.promise.map(|promise| (promise.sequence, promise)))
+            .collect();
+        orders.sort_by_key(|(sequence, _)| *sequence);
+        owed.extend(orders.into_iter().map(|(_, promise)| promise));
+        for promise in owed {
+            out.promise(promise, true);
+        }
+        for key in self.consumers.take_all() {
+            let notice = Notice::ConsumerCancelled { channel: key.holder.channel, consumer: key.slot };
+            out.notices.push((key.holder.connection, notice));
+        }
+        while let Some(get) = self.waiting_gets.pop_front() {
+            answer_to(get.requester, Answer::Refused(self.not_found()), out);
+        }
+        self.entries = Entries::new();
+        self.consumers = Consumers::default();
+        self.levels = Vec::new();
+        self.young = VecDeque::new();
+        self.ready_levels = [0; 4];
+        (self.ready_count, self.ready_bytes, self.out_count) = (0, 0, 0);
+        (self.due_now, self.due_at) = (false, None);
+    }
+
+    fn not_found(&self) -> AmqpError {
+        AmqpError::no_queue(self.settings.name.as_str(), self.settings.vhost.as_str())
+    }
+
+    /// Whether the queue has ended; its cell can be let go.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn apply_ended(&mut self, input: QueueInput, out: &mut Effects) {
+        match input {
+            QueueInput::Publish(messages) => {
+                for promise in messages.into_iter().filter_map(|message| message.promise) {
+                    out.promise(promise, true);
+                }
+            }
+            QueueInput::Consume(Consume { requester, .. })
+            | QueueInput::Get { requester, .. }
+            | QueueInput::Status { requester }
+            | QueueInput::Purge { requester } => answer_to(requester, Answer::Refused(self.not_found()), out),
+            QueueInput::Cancel { requester, .. } => answer_to(requester, Answer::Cancelled, out),
+            QueueInput::Delete { requester, .. } => answer_to(requester, Answer::Removed { message_count: 0 }, out),
+            QueueInput::Pull { .. } => self.pull_nothing(out),
+            QueueInput::Settle { .. }
+            | QueueInput::Bounce { .. }
+            | QueueInput::Written { .. }
+            | QueueInput::End
+            | QueueInput::Detach { .. }
+            | QueueInput::ChannelLimit { .. }
+            | QueueInput::PermitFree { .. }
+            | QueueInput::Copies { .. }
+            | QueueInput::CopySettled { .. }
+            | QueueInput::Stored { .. }
+            | QueueInput::Loaded { .. }
+            | QueueInput::Tick
+            | QueueInput::Quiesce => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Effects) {
+        if self.due_at.is_some_and(|due| due <= now.monotonic) {
+            self.due_at = None;
+            self.due_now = true;
+        }
+        if self.queue_expiry().is_some_and(|at| at <= now.monotonic) {
+            self.say_unused(out);
+        }
+    }
+
+    // ---- what the other files of this folder share -------------------------------------------------------------
+
+    pub(super) fn level_mut(&mut self, level: u8) -> &mut Level {
+        let at = usize::from(level);
+        if self.levels.len() <= at {
+            self.levels.resize_with(at + 1, || None);
+        }
+        self.levels[at].get_or_insert_with(Box::default)
+    }
+
+    pub(super) fn note_ready(&mut self, level: u8) {
+        let any = self.levels[usize::from(level)].as_ref().is_some_and(|lane| lane.ready_count() > 0);
+        let (word, bit) = (usize::from(level / 64), 1u64 << (level % 64));
+        if any { self.ready_levels[word] |= bit } else { self.ready_levels[word] &= !bit }
+    }
+
+    /// The highest level with ready entries.
+    pub(super) fn top_level(&self) -> Option<u8> {
+        (0..4).rev().find(|word| self.ready_levels[*word] != 0).map(|word| {
+            let bit = 63 - self.ready_levels[word].leading_zeros();
+            (word as u32 * 64 + bit) as u8
+        })
+    }
+
+    /// The entry whose turn it is; none while it is being loaded.
+    pub(super) fn front(&mut self, out: &mut Effects) -> Option<Slot> {
+        let level = self.top_level()?;
+        let window = self.window;
+        let queue = self.settings.id;
+        let lane = self.level_mut(level);
+        let generation = lane.generation;
+        if let Some((load, range, rows_max)) = lane.begin_load(&window) {
+            let lane = Lane { queue, level, generation };
+            let bytes_max = window.load_bytes;
+            out.effects.push(QueueEffect::Load { lane, load, range, rows_max, bytes_max });
+        }
+        self.level_mut(level).front()
+    }
+
+    /// The entry leaves the ready ones.
+    pub(super) fn take_front(&mut self, slot: Slot) {
+        let entry = self.entries.at(slot);
+        let (level, bytes) = (entry.level, entry.message.body_len() as u64);
+        self.level_mut(level).pop_front();
+        self.ready_count -= 1;
+        self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
+        self.note_ready(level);
+    }
+
+    /// An entry that is not ready any more leaves the queue for good: its promise is kept and its row, if any, removed.
+    pub(super) fn remove(&mut self, slot: Slot, now: Monotonic, out: &mut Effects) {
+        if self.forget(slot, out) {
+            self.due_by(now.plus(REMOVE_WAIT));
+        }
+    }
+
+    /// As `remove`; tells whether the store has a row of it.
+    fn forget(&mut self, slot: Slot, out: &mut Effects) -> bool {
+        let entry = self.entries.remove(slot);
+        let mut has_row = false;
+        if entry.is_durable() {
+            let lane = self.levels[usize::from(entry.level)].as_mut().expect("an entry's level exists");
+            if entry.state != EntryState::Ready {
+                lane.out.remove(entry.order.position);
+            }
+            if let Storage::Submitted(_) = entry.storage {
+                has_row = true;
+                lane.removed.push(entry.order.position);
+                lane.stored_count = lane.stored_count.saturating_sub(1);
+                lane.stored_bytes = lane.stored_bytes.saturating_sub(entry.message.body_len() as u64);
+            } else {
+                out.counts.never_written += 1;
+            }
+        }
+        if let Some(promise) = entry.promise {
+            out.promise(promise, true);
+        }
+        has_row
+    }
+
+    /// Ends an entry that was taken from the ready ones or from a holder: dead-lettered, or gone.
+    pub(super) fn die(&mut self, slot: Slot, reason: DeadLetterReason, now: Now, out: &mut Effects) {
+        let Some(leaving) = self.begin_leaving(slot, reason, out) else {
+            self.remove_ready(slot, now, out);
+            return;
+        };
+        self.level_mut(leaving.level).out.insert(leaving.position);
+    }
+
+    fn remove_ready(&mut self, slot: Slot, now: Now, out: &mut Effects) {
+        let entry = self.entries.at(slot);
+        if entry.is_durable() {
+            let (level, position) = (entry.level, entry.order.position);
+            self.level_mut(level).out.remove(position);
+        }
+        self.remove(slot, now.monotonic, out);
+    }
+}
+
+/// Which messages count as expired: those that could not be lent in time, or those whose time is up now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// Their time was up before now: a TTL of zero still reaches a waiting consumer.
+    Before,
+    /// Their time is up now.
+    AtOrBefore,
+}
+
+impl Expired {
+    pub(super) fn covers(self, at: WallMillis, now: WallMillis) -> bool {
+        match self {
+            Self::Before => at < now,
+            Self::AtOrBefore => at <= now,
+        }
+    }
+}
+
+/// Sends an answer.
+pub(super) fn answer_to(requester: Requester, answer: Answer, out: &mut Effects) {
+    let notice = Notice::Answer { channel: requester.channel, request: requester.request, answer };
+    out.notices.push((requester.connection, notice));
+}

@@ -1,0 +1,16 @@
+//! Which queues a message goes to: exchanges, their bindings, and the walk from one exchange to the next.
+//!
+//! Pure: a table is asked and answers. Queues are known by name only; which exchanges exist, and the default exchange,
+//! are the broker's business.
+//!
+//! Start with [`binding::Bindings`], the table of one exchange, then [`route::route`], the walk. Each kind of exchange
+//! keeps the index that makes its answer cheap in a file of its own.
+
+pub mod binding;
+mod direct;
+mod headers;
+pub mod route;
+mod topic;
+
+pub use binding::{Binding, Bindings, Destination, ExchangeKind};
+pub use route::{Exchange, Queues, route};

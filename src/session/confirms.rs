@@ -1,0 +1,165 @@
+//! Publisher confirms of one channel: what each publish still waits for, and the fewest frames that say so.
+
+use crate::wire::writer::{write_ack, write_nack};
+use std::collections::VecDeque;
+
+/// How a publish stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Not routed yet.
+    Unrouted,
+    /// Queues that have not kept their promise; whether one refused.
+    Waiting { parts: u32, refused: bool },
+    /// Settled and noted.
+    Done,
+}
+
+/// The ring of publishes that are not confirmed, and what is to be said in this pass.
+#[derive(Debug, Default)]
+pub(super) struct Confirms {
+    selected: bool,
+    next: u64,
+    base: u64,
+    ring: VecDeque<Part>,
+    acks: Vec<u64>,
+    nacks: Vec<u64>,
+}
+
+impl Confirms {
+    pub(super) fn select(&mut self) {
+        if !self.selected {
+            self.selected = true;
+            self.next = 1;
+            self.base = 1;
+        }
+    }
+
+    pub(super) fn is_selected(&self) -> bool {
+        self.selected
+    }
+
+    /// The number of one more publish, in confirm mode.
+    pub(super) fn next_sequence(&mut self) -> Option<u64> {
+        if !self.selected {
+            return None;
+        }
+        let sequence = self.next;
+        self.next += 1;
+        self.ring.push_back(Part::Unrouted);
+        Some(sequence)
+    }
+
+    fn at(&mut self, sequence: u64) -> Option<&mut Part> {
+        let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
+        self.ring.get_mut(index)
+    }
+
+    /// A publish went to so many queues; some of them may have answered before. None counts as one part, which the
+    /// caller keeps.
+    pub(super) fn set_parts(&mut self, sequence: u64, parts: u32) {
+        if let Some(part) = self.at(sequence)
+            && *part == Part::Unrouted
+        {
+            *part = Part::Waiting { parts: parts.max(1), refused: false };
+        }
+    }
+
+    /// A queue kept or refused its parts of these. Returns whether there is something to say.
+    pub(super) fn promised(&mut self, first: u64, last: u64, kept: bool) -> bool {
+        for sequence in first..=last {
+            let Some(part) = self.at(sequence) else { continue };
+            let Part::Waiting { parts, refused } = part else { continue };
+            *parts -= 1;
+            *refused |= !kept;
+            if *parts > 0 {
+                continue;
+            }
+            let refused = *refused;
+            *part = Part::Done;
+            if refused { self.nacks.push(sequence) } else { self.acks.push(sequence) }
+        }
+        while self.ring.front() == Some(&Part::Done) {
+            self.ring.pop_front();
+            self.base += 1;
+        }
+        !self.acks.is_empty() || !self.nacks.is_empty()
+    }
+
+    /// Writes what there is to say. A frame with `multiple` never covers a number that is unconfirmed or of the other kind.
+    pub(super) fn flush(&mut self, channel: u16, out: &mut Vec<u8>) {
+        let (mut acks, mut nacks) = (std::mem::take(&mut self.acks), std::mem::take(&mut self.nacks));
+        acks.sort_unstable();
+        nacks.sort_unstable();
+        let first = |list: &[u64]| list.first().copied().unwrap_or(u64::MAX);
+        write_run(&acks, self.base.min(first(&nacks)), |tag, multiple| write_ack(out, channel, tag, multiple));
+        write_run(&nacks, self.base.min(first(&acks)), |tag, multiple| write_nack(out, channel, tag, multiple));
+        acks.clear();
+        nacks.clear();
+        (self.acks, self.nacks) = (acks, nacks);
+    }
+}
+
+/// Numbers below `cut` go in one frame, the others singly.
+fn write_run(numbers: &[u64], cut: u64, mut write: impl FnMut(u64, bool)) {
+    let (below, above) = numbers.split_at(numbers.partition_point(|number| *number < cut));
+    if let Some(last) = below.last() {
+        write(*last, below.len() > 1);
+    }
+    for number in above {
+        write(*number, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(publishes: u64, parts: u32) -> Confirms {
+        let mut confirms = Confirms::default();
+        confirms.select();
+        for _ in 0..publishes {
+            let sequence = confirms.next_sequence().expect("in confirm mode");
+            confirms.set_parts(sequence, parts);
+        }
+        confirms
+    }
+
+    fn said(confirms: &mut Confirms) -> Vec<(u8, u64, bool)> {
+        let mut out = Vec::new();
+        confirms.flush(1, &mut out);
+        out.chunks(21)
+            .map(|frame| {
+                let tag = u64::from_be_bytes(frame[11..19].try_into().expect("eight bytes"));
+                (frame[10], tag, frame[19] & 1 == 1)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_run_of_confirms_is_one_frame() {
+        let mut confirms = selected(5, 1);
+        assert!(confirms.promised(1, 4, true));
+        assert_eq!(said(&mut confirms), [(80, 4, true)]);
+        assert!(confirms.promised(5, 5, true));
+        assert_eq!(said(&mut confirms), [(80, 5, false)]);
+    }
+
+    #[test]
+    fn multiple_never_covers_an_unconfirmed_or_refused_publish() {
+        let mut confirms = selected(6, 1);
+        confirms.promised(1, 2, true);
+        confirms.promised(3, 3, false);
+        confirms.promised(4, 4, true);
+        confirms.promised(6, 6, true);
+        assert_eq!(said(&mut confirms), [(80, 2, true), (80, 4, false), (80, 6, false), (120, 3, false)]);
+    }
+
+    #[test]
+    fn a_message_for_two_queues_is_confirmed_by_the_second_and_refused_by_either() {
+        let mut confirms = selected(2, 2);
+        assert!(!confirms.promised(1, 2, true));
+        confirms.promised(1, 1, true);
+        confirms.promised(2, 2, false);
+        assert_eq!(said(&mut confirms), [(80, 1, false), (120, 2, false)]);
+    }
+}

@@ -1,0 +1,231 @@
+//! From the protocol header to an open vhost.
+
+use super::effect::{Effect, Output};
+use super::session::{Ending, Session, State, write_connection};
+use crate::model::{AmqpError, Name, Now};
+use crate::wire::frame::payload_max;
+use crate::wire::method::{ClientMethod, MethodId};
+use crate::wire::protocol_header::{self, ProtocolHeader};
+use amq_protocol::protocol::connection::{self, AMQPMethod};
+use amq_protocol::types::{AMQPValue, FieldTable};
+use std::time::Duration;
+
+/// How far the handshake has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Handshake {
+    /// Eight bytes are to say which protocol.
+    Header,
+    /// connection.start was sent.
+    Starting,
+    /// The login is being checked, with this mechanism.
+    Authenticating(String),
+    /// connection.tune was sent.
+    Tuning,
+    /// tune-ok has come.
+    Opening,
+    /// The vhost is being opened.
+    OpeningVhost(Name),
+}
+
+const TUNE_OK: MethodId = MethodId { class_id: 10, method_id: 31 };
+const OPEN: MethodId = MethodId { class_id: 10, method_id: 40 };
+const PROTOCOL_HEADER_BYTES: usize = 8;
+
+/// Named in `server-properties`; clients switch features on by these names.
+const CAPABILITIES: [&str; 8] = [
+    "publisher_confirms",
+    "exchange_exchange_bindings",
+    "basic.nack",
+    "consumer_cancel_notify",
+    "connection.blocked",
+    "consumer_priorities",
+    "authentication_failure_close",
+    "per_consumer_qos",
+];
+
+impl Session {
+    /// Returns how many bytes were used; none while too few have come.
+    pub(super) fn receive_header(&mut self, input: &[u8], now: Now, out: &mut Output) -> Option<usize> {
+        match protocol_header::recognise(input) {
+            ProtocolHeader::Incomplete => None,
+            ProtocolHeader::Refused => {
+                out.bytes.extend_from_slice(&protocol_header::ANSWER);
+                self.doom("another protocol", now);
+                self.close_socket(out);
+                Some(input.len())
+            }
+            ProtocolHeader::Accepted => {
+                self.state = State::Handshake(Handshake::Starting);
+                let start = connection::Start {
+                    version_major: 0,
+                    version_minor: 9,
+                    server_properties: self.server_properties(),
+                    mechanisms: self.settings.mechanisms.join(" ").as_str().into(),
+                    locales: "en_US".into(),
+                };
+                write_connection(out, AMQPMethod::Start(start));
+                Some(PROTOCOL_HEADER_BYTES)
+            }
+        }
+    }
+
+    fn server_properties(&self) -> FieldTable {
+        let mut capabilities = FieldTable::default();
+        for name in CAPABILITIES {
+            capabilities.insert(name.into(), AMQPValue::Boolean(true));
+        }
+        let mut properties = FieldTable::default();
+        properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+        let texts = [
+            ("cluster_name", &self.settings.cluster_name),
+            ("information", &self.settings.information),
+            ("platform", &self.settings.platform),
+            ("product", &self.settings.product),
+            ("version", &self.settings.version),
+        ];
+        for (key, text) in texts {
+            properties.insert(key.into(), AMQPValue::LongString(text.as_str().into()));
+        }
+        let copyright = "Copyright (c) the ProntoMQ developers; MIT OR Apache-2.0";
+        properties.insert("copyright".into(), AMQPValue::LongString(copyright.into()));
+        properties
+    }
+
+    pub(super) fn handshake_method(&mut self, method: ClientMethod<'_>, now: Now, out: &mut Output) {
+        let State::Handshake(stage) = &self.state else { unreachable!("callers checked the state") };
+        match (stage, method) {
+            (Handshake::Starting, ClientMethod::ConnectionStartOk(start)) => self.connection_start_ok(start, now, out),
+            (Handshake::Tuning, ClientMethod::ConnectionTuneOk(tune)) => self.connection_tune_ok(&tune, now, out),
+            (Handshake::Opening, ClientMethod::ConnectionOpen(open)) => {
+                let vhost = Name::from(open.virtual_host.as_str());
+                self.state = State::Handshake(Handshake::OpeningVhost(vhost.clone()));
+                out.effects.push(Effect::OpenVhost { vhost });
+                out.pause = true;
+            }
+            (Handshake::Opening | Handshake::Tuning, ClientMethod::ConnectionClose(close)) => {
+                self.set_ending(Ending::ByClient(close.reply_code, close.reply_text.to_string()));
+                write_connection(out, AMQPMethod::CloseOk(connection::CloseOk {}));
+                self.close_socket(out);
+            }
+            _ => self.doom("a method out of turn during the handshake", now),
+        }
+    }
+
+    fn connection_start_ok(&mut self, start: connection::StartOk, now: Now, out: &mut Output) {
+        let text = |key: &str| match start.client_properties.inner().get(key) {
+            Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+            _ => String::new(),
+        };
+        let capability = |name: &str| match start.client_properties.inner().get("capabilities") {
+            Some(AMQPValue::FieldTable(table)) => table.inner().get(name) == Some(&AMQPValue::Boolean(true)),
+            _ => false,
+        };
+        self.client.name = text("connection_name");
+        self.client.product = text("product");
+        self.client.wants_failure_close = capability("authentication_failure_close");
+        self.client.wants_cancel_notify = capability("consumer_cancel_notify");
+        self.client.wants_blocked = capability("connection.blocked");
+        let mechanism = start.mechanism.to_string();
+        if !self.settings.mechanisms.contains(&mechanism) {
+            return self.doom("an authentication mechanism that was not offered", now);
+        }
+        self.state = State::Handshake(Handshake::Authenticating(mechanism.clone()));
+        out.effects.push(Effect::Authenticate { mechanism, response: start.response.as_bytes().to_vec() });
+        out.pause = true;
+    }
+
+    /// The login was checked: the user's name and whether it may claim others' `user-id`, or why not.
+    ///
+    /// A response that was not even well-formed is `Err(LoginRefusal::Malformed)`: the client hears nothing.
+    pub fn authenticated(&mut self, login: Result<Login, LoginRefusal>, now: Now, out: &mut Output) {
+        let State::Handshake(Handshake::Authenticating(mechanism)) = &self.state else { return };
+        match login {
+            Ok(login) => {
+                self.client.user = Some(login.user);
+                self.client.may_impersonate = login.may_impersonate;
+                self.state = State::Handshake(Handshake::Tuning);
+                let tune = connection::Tune {
+                    channel_max: self.settings.channel_max,
+                    frame_max: self.settings.frame_max,
+                    heartbeat: self.settings.heartbeat_seconds,
+                };
+                write_connection(out, AMQPMethod::Tune(tune));
+            }
+            Err(LoginRefusal::Refused) if self.client.wants_failure_close => {
+                let error = AmqpError::login_refused(mechanism);
+                self.close(&error, None, now, out);
+                self.shorten_closing(now);
+            }
+            Err(_) => self.doom("login refused", now),
+        }
+    }
+
+    fn connection_tune_ok(&mut self, tune: &connection::TuneOk, now: Now, out: &mut Output) {
+        if let Err(error) = self.check_tuning(tune) {
+            return self.close(&error, Some(TUNE_OK), now, out);
+        }
+        self.payload_max = payload_max(tune.frame_max);
+        self.channel_max = tune.channel_max;
+        self.timers.begin_heartbeats(now.monotonic, Duration::from_secs(tune.heartbeat.into()));
+        self.state = State::Handshake(Handshake::Opening);
+    }
+
+    fn check_tuning(&self, tune: &connection::TuneOk) -> Result<(), AmqpError> {
+        let (least, most) = (self.settings.frame_min, self.settings.frame_max);
+        if tune.frame_max > 0 && tune.frame_max < least {
+            return Err(AmqpError::not_allowed(format!(
+                "negotiated frame_max = {} is lower than the minimum allowed value ({least})",
+                tune.frame_max
+            )));
+        }
+        if most > 0 && (tune.frame_max == 0 || tune.frame_max > most) {
+            let asked = no_limit(tune.frame_max);
+            return Err(AmqpError::not_allowed(format!(
+                "negotiated frame_max = {asked} is higher than the maximum allowed value ({most})"
+            )));
+        }
+        let most = self.settings.channel_max;
+        if most > 0 && (tune.channel_max == 0 || tune.channel_max > most) {
+            let asked = no_limit(tune.channel_max.into());
+            return Err(AmqpError::not_allowed(format!(
+                "negotiated channel_max = {asked} is higher than the maximum allowed value ({most})"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The vhost was opened, or why not.
+    pub fn vhost_opened(&mut self, opened: Result<(), AmqpError>, now: Now, out: &mut Output) {
+        let State::Handshake(Handshake::OpeningVhost(vhost)) = &self.state else { return };
+        match opened {
+            Ok(()) => {
+                self.client.vhost = Some(vhost.clone());
+                self.state = State::Running;
+                write_connection(out, AMQPMethod::OpenOk(connection::OpenOk {}));
+            }
+            Err(error) => self.close(&error, Some(OPEN), now, out),
+        }
+    }
+}
+
+fn no_limit(value: u32) -> String {
+    if value == 0 { "0 (no limit)".to_owned() } else { value.to_string() }
+}
+
+/// Who logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user's name.
+    pub user: Name,
+    /// Whether the user may publish under others' `user-id`.
+    pub may_impersonate: bool,
+}
+
+/// Why a login failed, as far as the client may know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// The response made no sense: the socket is dropped without a word.
+    Malformed,
+    /// Wrong user, password or place.
+    Refused,
+}

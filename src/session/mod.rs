@@ -1,0 +1,35 @@
+//! The protocol machine of one connection. Pure: bytes, notices and the time go in; bytes and effects come out.
+//!
+//! - `session`: the whole, and what a shell calls.
+//! - `handshake`: from the protocol header to an open vhost.
+//! - `timers`: heartbeats and deadlines.
+//! - `channel`: one channel: what it waits for, what is parked behind that.
+//! - `content`: a publish's frames become a message.
+//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of.
+//! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
+//! - `effect`: what the shell is asked to do.
+//!
+//! A session never learns that a broker exists: it hands out commands and hears notices.
+
+mod basic_methods;
+mod channel;
+mod confirm_methods;
+mod confirms;
+mod content;
+mod effect;
+mod exchange_methods;
+mod handshake;
+mod prefetch;
+mod queue_methods;
+#[allow(clippy::module_inception, reason = "the folder's noun is the session")]
+mod session;
+mod settings;
+mod timers;
+mod transaction;
+mod tx_methods;
+mod unacked;
+
+pub use effect::{Effect, Output, Publish, Settle, SettleOutcome};
+pub use handshake::{Login, LoginRefusal};
+pub use session::{Ending, Session};
+pub use settings::SessionSettings;

@@ -1,0 +1,614 @@
+//! The session as a whole: what a shell calls, and the way of a frame to its handler.
+
+use super::channel::{Channel, Stage};
+use super::confirms::Confirms;
+use super::effect::{Effect, Output};
+use super::handshake::Handshake;
+use super::settings::SessionSettings;
+use super::timers::Timers;
+use crate::model::random::Random;
+use crate::model::{AmqpError, ChannelKey, Message, Monotonic, Name, Notice, Now, ReplyCode, Scope};
+use crate::wire::frame::{Frame, FrameError, FrameErrorCode, FrameKind, payload_max, read_frame};
+use crate::wire::method::{ClientMethod, MethodError, MethodId};
+use crate::wire::writer::{write_connection_close, write_method, write_return};
+use ahash::AHashMap;
+use amq_protocol::protocol::{AMQPClass, connection};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a connection that is not in good order waits before the socket is dropped (RabbitMQ's silent close).
+pub(super) const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
+/// The longest wait for a close-ok.
+const CLOSE_OK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Why a connection ended, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client closed it with this code and text.
+    ByClient(u16, String),
+    /// The broker closed it with this error.
+    ByBroker(String),
+    /// Nothing was heard from the client for two heartbeats and more.
+    MissedHeartbeats,
+    /// The handshake was not finished in time, or broken off.
+    Handshake(String),
+}
+
+/// Where the connection is in its life.
+#[derive(Debug)]
+pub(super) enum State {
+    /// From the protocol header to connection.open.
+    Handshake(Handshake),
+    /// Channels are open for business.
+    Running,
+    /// The client asked to close; its exclusive queues are being deleted.
+    Ending,
+    /// connection.close was sent; only close-ok matters, until then.
+    Closing {
+        /// When waiting ends.
+        until: Monotonic,
+    },
+    /// Broken off without a word: the socket is dropped then.
+    Doomed {
+        /// When.
+        at: Monotonic,
+    },
+    /// The socket is to be closed.
+    Closed,
+}
+
+/// The protocol machine of one connection.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) settings: Arc<SessionSettings>,
+    pub(super) random: Random,
+    pub(super) state: State,
+    pub(super) timers: Timers,
+    pub(super) payload_max: usize,
+    pub(super) channel_max: u16,
+    pub(super) client: Client,
+    pub(super) channels: AHashMap<u16, Channel>,
+    incarnations: u32,
+    /// Channels with something to confirm at the end of this pass.
+    pub(super) to_confirm: Vec<u16>,
+    /// Channels with deliveries to report as written after the flush.
+    pub(super) to_report: Vec<u16>,
+    pub(super) parked_bytes: usize,
+    ending: Option<Ending>,
+}
+
+/// What is known of the client.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    pub(super) user: Option<Name>,
+    pub(super) vhost: Option<Name>,
+    pub(super) may_impersonate: bool,
+    pub(super) name: String,
+    pub(super) product: String,
+    pub(super) wants_failure_close: bool,
+    pub(super) wants_cancel_notify: bool,
+    pub(super) wants_blocked: bool,
+}
+
+impl Session {
+    /// A connection that was just accepted. `seed` feeds generated names.
+    pub fn new(settings: Arc<SessionSettings>, seed: u64, now: Now) -> Self {
+        let timers = Timers::new(now.monotonic, settings.handshake_timeout);
+        let payload_max = payload_max(settings.frame_min);
+        Self {
+            settings,
+            random: Random::new(seed),
+            state: State::Handshake(Handshake::Header),
+            timers,
+            payload_max,
+            channel_max: 0,
+            client: Client::default(),
+            channels: AHashMap::new(),
+            incarnations: 0,
+            to_confirm: Vec::new(),
+            to_report: Vec::new(),
+            parked_bytes: 0,
+            ending: None,
+        }
+    }
+
+    /// The user, once logged in.
+    pub fn user(&self) -> Option<&Name> {
+        self.client.user.as_ref()
+    }
+
+    /// The vhost, once open.
+    pub fn vhost(&self) -> Option<&Name> {
+        self.client.vhost.as_ref()
+    }
+
+    /// `connection_name`, or else the product the client calls itself; for people.
+    pub fn client_name(&self) -> &str {
+        if self.client.name.is_empty() { &self.client.product } else { &self.client.name }
+    }
+
+    /// Whether the client wants to be told when it is blocked.
+    pub fn wants_blocked(&self) -> bool {
+        self.client.wants_blocked
+    }
+
+    /// How the connection ended, once it has.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    /// Whether nothing more is to be read.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Whether the handshake is over and nothing has ended it.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
+
+    /// How many channels are open.
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether input should wait: too much is parked behind methods that wait for answers.
+    pub fn is_saturated(&self) -> bool {
+        self.parked_bytes > self.settings.parked_bytes_max
+    }
+
+    /// Takes input; returns how much of it was used. What is left is the beginning of a frame, or waits because the shell
+    /// must carry out effects first (`out.pause`).
+    pub fn receive(&mut self, input: &[u8], now: Now, out: &mut Output) -> usize {
+        let mut used = 0;
+        while !out.pause {
+            let rest = &input[used..];
+            match &self.state {
+                State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
+                State::Handshake(Handshake::Header) => match self.receive_header(rest, now, out) {
+                    Some(taken) => used += taken,
+                    None => return used,
+                },
+                State::Handshake(_) | State::Running | State::Closing { .. } => {
+                    match read_frame(rest, self.payload_max) {
+                        Ok(None) => return used,
+                        Ok(Some(cut)) => {
+                            used += cut.consumed;
+                            used += self.frame(cut.frame, &input[used..], now, out);
+                        }
+                        Err(error) => {
+                            self.frame_error(&error, now, out);
+                            return input.len();
+                        }
+                    }
+                }
+            }
+        }
+        used
+    }
+
+    /// One frame; `behind` is what follows it, from which a publish may take its content at once. Returns how much of that
+    /// was used.
+    fn frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> usize {
+        if matches!(self.state, State::Closing { .. }) {
+            self.frame_while_closing(frame, out);
+            return 0;
+        }
+        if frame.kind == FrameKind::Heartbeat {
+            return 0;
+        }
+        if frame.channel == 0 {
+            self.connection_method(frame.payload, now, out);
+            return 0;
+        }
+        if !self.is_running() {
+            self.doom("a frame on a channel before connection.open", now);
+            return 0;
+        }
+        self.channel_frame(frame, behind, now, out)
+    }
+
+    fn channel_frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> usize {
+        let number = frame.channel;
+        let Some(channel) = self.channels.get_mut(&number) else {
+            self.open_channel(frame, now, out);
+            return 0;
+        };
+        if channel.must_park(&frame) {
+            self.parked_bytes += channel.park(&frame);
+            return 0;
+        }
+        match self.handle(frame, behind, now, out) {
+            Ok(used) => used,
+            Err(fault) => {
+                self.fail(number, fault.error, fault.method, now, out);
+                0
+            }
+        }
+    }
+
+    pub(super) fn handle(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> Result<usize, Fault> {
+        let number = frame.channel;
+        let channel = self.channels.get_mut(&number).expect("callers found the channel");
+        if !channel.content.is_idle() {
+            return self.content_frame(frame, out).map(|()| 0);
+        }
+        if frame.kind != FrameKind::Method {
+            let text = "expected method frame, got non method frame instead";
+            return Err(Fault::of(AmqpError::unexpected_frame(text)));
+        }
+        let method = ClientMethod::parse(frame.payload).map_err(|error| method_fault(&error))?;
+        if channel.stage == Stage::Closing {
+            self.method_while_channel_closes(number, &method, out);
+            return Ok(0);
+        }
+        if let ClientMethod::BasicPublish(publish) = method {
+            return self.basic_publish(number, &publish, behind, out);
+        }
+        let id = MethodId::of(frame.payload).expect("a parsed method has an identity");
+        self.method(number, id, method, now, out).map(|()| 0).map_err(|error| Fault { error, method: Some(id) })
+    }
+
+    fn method(
+        &mut self,
+        number: u16,
+        id: MethodId,
+        method: ClientMethod<'_>,
+        now: Now,
+        out: &mut Output,
+    ) -> Result<(), AmqpError> {
+        match method {
+            ClientMethod::BasicAck(ack) => self.basic_ack(number, ack, out),
+            ClientMethod::BasicNack(nack) => self.basic_nack(number, nack, out),
+            ClientMethod::BasicReject(reject) => self.basic_reject(number, reject, out),
+            ClientMethod::BasicQos(qos) => self.basic_qos(number, qos, out),
+            ClientMethod::BasicConsume(consume) => self.basic_consume(number, id, consume, out),
+            ClientMethod::BasicCancel(cancel) => self.basic_cancel(number, id, cancel, out),
+            ClientMethod::BasicGet(get) => self.basic_get(number, id, get, out),
+            ClientMethod::BasicRecover(recover) => self.basic_recover(number, recover.requeue, true, out),
+            ClientMethod::BasicRecoverAsync(recover) => self.basic_recover(number, recover.requeue, false, out),
+            ClientMethod::ChannelOpen => Err(AmqpError::channel_error("second 'channel.open' seen")),
+            ClientMethod::ChannelFlow(flow) => self.channel_flow(number, flow.active, out),
+            ClientMethod::ChannelClose(_) => {
+                self.channel_close(number, out);
+                Ok(())
+            }
+            ClientMethod::ChannelCloseOk => Ok(()),
+            ClientMethod::AccessRequest(_) => {
+                self.access_request(number, out);
+                Ok(())
+            }
+            ClientMethod::ExchangeDeclare(declare) => self.exchange_declare(number, id, declare, out),
+            ClientMethod::ExchangeDelete(delete) => self.exchange_delete(number, id, delete, out),
+            ClientMethod::ExchangeBind(bind) => self.exchange_bind(number, id, bind, out),
+            ClientMethod::ExchangeUnbind(unbind) => self.exchange_unbind(number, id, unbind, out),
+            ClientMethod::QueueDeclare(declare) => self.queue_declare(number, id, declare, out),
+            ClientMethod::QueueBind(bind) => self.queue_bind(number, id, bind, out),
+            ClientMethod::QueueUnbind(unbind) => self.queue_unbind(number, id, unbind, out),
+            ClientMethod::QueuePurge(purge) => self.queue_purge(number, id, purge, out),
+            ClientMethod::QueueDelete(delete) => self.queue_delete(number, id, delete, out),
+            ClientMethod::ConfirmSelect(select) => self.confirm_select(number, select.nowait, out),
+            ClientMethod::TxSelect => self.tx_select(number, out),
+            ClientMethod::TxCommit => self.tx_commit(number, id, now, out),
+            ClientMethod::TxRollback => self.tx_rollback(number, out),
+            ClientMethod::BasicPublish(_) => unreachable!("taken before, with its content"),
+            ClientMethod::ConnectionStartOk(_)
+            | ClientMethod::ConnectionSecureOk(_)
+            | ClientMethod::ConnectionTuneOk(_)
+            | ClientMethod::ConnectionOpen(_)
+            | ClientMethod::ConnectionClose(_)
+            | ClientMethod::ConnectionCloseOk
+            | ClientMethod::ConnectionUpdateSecret(_)
+            | ClientMethod::ServerOnly(_) => Err(AmqpError::command_invalid("unimplemented method")),
+        }
+    }
+
+    fn connection_method(&mut self, payload: &[u8], now: Now, out: &mut Output) {
+        let id = MethodId::of(payload);
+        let method = match ClientMethod::parse(payload) {
+            Ok(method) => method,
+            Err(_) if !self.is_running() => return self.doom("an undecodable method during the handshake", now),
+            Err(error) => {
+                let fault = method_fault(&error);
+                return self.close(&fault.error, fault.method, now, out);
+            }
+        };
+        if let State::Handshake(_) = self.state {
+            return self.handshake_method(method, now, out);
+        }
+        match method {
+            ClientMethod::ConnectionClose(close) => {
+                self.ending = Some(Ending::ByClient(close.reply_code, close.reply_text.to_string()));
+                self.state = State::Ending;
+                out.effects.push(Effect::ConnectionEnds);
+                out.pause = true;
+            }
+            ClientMethod::ConnectionCloseOk => {}
+            ClientMethod::ConnectionUpdateSecret(_) => {
+                write_connection(out, connection::AMQPMethod::UpdateSecretOk(connection::UpdateSecretOk {}));
+            }
+            _ => {
+                let error = AmqpError::channel_error("unexpected method in connection state running");
+                self.close(&error, id, now, out);
+            }
+        }
+    }
+
+    fn frame_while_closing(&mut self, frame: Frame<'_>, out: &mut Output) {
+        if frame.channel != 0 || frame.kind != FrameKind::Method {
+            return;
+        }
+        match ClientMethod::parse(frame.payload) {
+            Ok(ClientMethod::ConnectionClose(_)) => {
+                write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
+            }
+            Ok(ClientMethod::ConnectionCloseOk) => self.close_socket(out),
+            _ => {}
+        }
+    }
+
+    fn frame_error(&mut self, error: &FrameError, now: Now, out: &mut Output) {
+        if !self.is_running() {
+            if !matches!(self.state, State::Closing { .. }) {
+                self.doom("a malformed frame during the handshake", now);
+            }
+            return;
+        }
+        let error = match error.code() {
+            FrameErrorCode::FrameError => AmqpError::frame_error(error.reply_text()),
+            FrameErrorCode::UnexpectedFrame => AmqpError::unexpected_frame(error.reply_text()),
+        };
+        self.close(&error, None, now, out);
+        if error.code == ReplyCode::FrameError {
+            // Where the next frame begins is not known any more: nothing that follows can be read.
+            self.state = State::Doomed { at: now.monotonic.plus(SILENT_CLOSE_DELAY) };
+        }
+    }
+
+    /// Ends the connection without a word, after a pause.
+    pub(super) fn doom(&mut self, why: &str, now: Now) {
+        self.ending = Some(Ending::Handshake(why.to_owned()));
+        self.state = State::Doomed { at: now.monotonic.plus(SILENT_CLOSE_DELAY) };
+    }
+
+    /// Ends the connection with an error: connection.close is sent once channels and exclusive queues are gone.
+    pub(super) fn close(&mut self, error: &AmqpError, method: Option<MethodId>, now: Now, out: &mut Output) {
+        self.ending.get_or_insert_with(|| Ending::ByBroker(error.reply_text()));
+        self.flush_confirms(out);
+        self.channels.clear();
+        self.parked_bytes = 0;
+        out.effects.push(Effect::ConnectionEnds);
+        out.pause = true;
+        write_connection_close(&mut out.bytes, error.code.number(), &error.reply_text(), method);
+        let heartbeat = self.timers.heartbeat();
+        let wait = if heartbeat.is_zero() { CLOSE_OK_WAIT_MAX } else { heartbeat.min(CLOSE_OK_WAIT_MAX) };
+        self.state = State::Closing { until: now.monotonic.plus(wait) };
+    }
+
+    pub(super) fn set_ending(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+    }
+
+    /// After a refused login the wait for close-ok is short.
+    pub(super) fn shorten_closing(&mut self, now: Now) {
+        self.state = State::Closing { until: now.monotonic.plus(SILENT_CLOSE_DELAY) };
+    }
+
+    pub(super) fn close_socket(&mut self, out: &mut Output) {
+        self.state = State::Closed;
+        out.effects.push(Effect::CloseSocket);
+        out.pause = true;
+    }
+
+    /// The shell has carried out `ConnectionEnds`.
+    pub fn ended(&mut self, out: &mut Output) {
+        if matches!(self.state, State::Ending) {
+            self.channels.clear();
+            write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
+            self.close_socket(out);
+        }
+    }
+
+    /// An error of a channel, or of the whole connection where its scope says so.
+    pub(super) fn fail(
+        &mut self,
+        number: u16,
+        error: AmqpError,
+        method: Option<MethodId>,
+        now: Now,
+        out: &mut Output,
+    ) {
+        match error.scope {
+            Scope::Connection => self.close(&error, method, now, out),
+            Scope::Channel => self.channel_fail(number, &error, method, out),
+        }
+    }
+
+    fn open_channel(&mut self, frame: Frame<'_>, now: Now, out: &mut Output) {
+        let id = MethodId::of(frame.payload).filter(|_| frame.kind == FrameKind::Method);
+        let opens =
+            frame.kind == FrameKind::Method && matches!(ClientMethod::parse(frame.payload), Ok(ClientMethod::ChannelOpen));
+        if !opens {
+            let error = match id {
+                Some(_) => AmqpError::channel_error("expected 'channel.open'"),
+                None => AmqpError::unexpected_frame("expected method frame, got non method frame instead"),
+            };
+            return self.close(&error, id, now, out);
+        }
+        let max = self.channel_max;
+        if max > 0 && self.channels.len() >= usize::from(max) {
+            let text =
+                format!("number of channels opened ({max}) has reached the negotiated channel_max ({max})");
+            return self.close(&AmqpError::not_allowed(text), id, now, out);
+        }
+        self.incarnations += 1;
+        let key = ChannelKey { number: frame.channel, incarnation: self.incarnations };
+        self.channels.insert(frame.channel, Channel::new(key));
+        super::channel::write_open_ok(frame.channel, out);
+    }
+
+    /// Takes a notice. Its order among notices is the order on the wire.
+    pub fn notice(&mut self, notice: Notice, now: Now, out: &mut Output) {
+        match notice {
+            Notice::Deliver(delivery) => self.deliver(delivery, out),
+            Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, out),
+            Notice::Promised { channel, first, last, kept } => self.promised(channel, first, last, kept, now, out),
+            Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
+            Notice::Close(error) => {
+                if self.is_running() {
+                    self.close(&error, None, now, out);
+                } else {
+                    self.close_socket(out);
+                }
+            }
+        }
+    }
+
+    /// How many queues took a message. With none, a mandatory one is returned; promises are kept at once.
+    pub fn published(&mut self, channel: ChannelKey, sequence: Option<u64>, parts: u32, now: Now, out: &mut Output) {
+        let Some(sequence) = sequence else { return };
+        if let Some(live) = self.live(channel) {
+            if let Some(transaction) = &mut live.transaction {
+                if transaction.routed(parts) {
+                    live.commit_settled();
+                    self.proceed(channel.number, now, out);
+                }
+                return;
+            }
+            live.confirms.set_parts(sequence, parts);
+            if parts == 0 {
+                self.promised(channel, sequence, sequence, true, now, out);
+            }
+        }
+    }
+
+    /// Returns a mandatory message that no queue took. Call it before `published`.
+    pub fn returned(&mut self, channel: ChannelKey, message: &Message, out: &mut Output) {
+        if self.live(channel).is_some() {
+            let payload_max = self.payload_max;
+            let code = ReplyCode::NoRoute;
+            write_return(&mut out.bytes, channel.number, code.number(), code.name(), message.content(), payload_max);
+        }
+    }
+
+    /// A publish failed: the channel closes.
+    pub fn publish_failed(&mut self, channel: ChannelKey, error: AmqpError, now: Now, out: &mut Output) {
+        if self.live(channel).is_some() {
+            self.fail(channel.number, error, Some(super::basic_methods::PUBLISH), now, out);
+        }
+    }
+
+    /// Whether effects of this channel are still to be carried out.
+    pub fn is_live(&mut self, channel: ChannelKey) -> bool {
+        self.live(channel).is_some()
+    }
+
+    /// The channel, if it is this incarnation and not closing.
+    pub(super) fn live(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+        self.channels.get_mut(&key.number).filter(|channel| channel.key == key && channel.stage == Stage::Open)
+    }
+
+    pub(super) fn channel(&mut self, number: u16) -> &mut Channel {
+        self.channels.get_mut(&number).expect("the method came on an open channel")
+    }
+
+    /// The end of a pass over input and notices: confirms are written.
+    pub fn flush_confirms(&mut self, out: &mut Output) {
+        while let Some(number) = self.to_confirm.pop() {
+            if let Some(channel) = self.channels.get_mut(&number) {
+                channel.confirm_noted = false;
+                if channel.stage == Stage::Open && channel.confirms.is_selected() {
+                    Confirms::flush(&mut channel.confirms, number, &mut out.bytes);
+                }
+            }
+        }
+    }
+
+    /// The output was written to the socket: consumers may be given more.
+    pub fn flushed(&mut self, out: &mut Output) {
+        self.timers.sent();
+        while let Some(number) = self.to_report.pop() {
+            if let Some(channel) = self.channels.get_mut(&number) {
+                channel.report_written(out);
+            }
+        }
+    }
+
+    /// Bytes arrived, of whatever kind; also to be called while the shell itself does not read.
+    pub fn heard(&mut self, now: Now) {
+        self.timers.heard(now.monotonic);
+    }
+
+    /// When `tick` wants to be called next.
+    pub fn deadline(&self) -> Option<Monotonic> {
+        match self.state {
+            State::Handshake(_) => [Some(self.timers.handshake_deadline()), self.timers.next()].into_iter().flatten().min(),
+            State::Running | State::Ending => self.timers.next(),
+            State::Closing { until } => Some(until),
+            State::Doomed { at } => Some(at),
+            State::Closed => None,
+        }
+    }
+
+    /// Time has passed: heartbeats are sent, deadlines kept.
+    pub fn tick(&mut self, now: Now, out: &mut Output) {
+        match self.state {
+            State::Handshake(_) if self.timers.handshake_deadline() <= now.monotonic => {
+                self.ending = Some(Ending::Handshake("not finished in time".to_owned()));
+                self.close_socket(out);
+            }
+            State::Handshake(_) | State::Running | State::Ending => {
+                if self.timers.tick(now.monotonic, &mut out.bytes).is_dead() {
+                    self.ending = Some(Ending::MissedHeartbeats);
+                    self.close_socket(out);
+                }
+            }
+            State::Closing { until: at } | State::Doomed { at } => {
+                if at <= now.monotonic {
+                    self.close_socket(out);
+                }
+            }
+            State::Closed => {}
+        }
+    }
+
+    /// Tells the client that its publishing is blocked, or no longer is.
+    pub fn blocked(&mut self, reason: Option<&str>, out: &mut Output) {
+        if self.client.wants_blocked && self.is_running() {
+            let method = match reason {
+                Some(reason) => connection::AMQPMethod::Blocked(connection::Blocked { reason: reason.into() }),
+                None => connection::AMQPMethod::Unblocked(connection::Unblocked {}),
+            };
+            write_connection(out, method);
+        }
+    }
+}
+
+/// An error, and the method to name in the close, if one is to blame.
+pub(super) struct Fault {
+    pub(super) error: AmqpError,
+    pub(super) method: Option<MethodId>,
+}
+
+impl Fault {
+    pub(super) fn of(error: AmqpError) -> Self {
+        Self { error, method: None }
+    }
+}
+
+fn method_fault(error: &MethodError) -> Fault {
+    let amqp = match error {
+        MethodError::NoMethod | MethodError::Malformed { .. } | MethodError::NotUtf8(_) => {
+            AmqpError::frame_error(error.to_string())
+        }
+        MethodError::Unknown(MethodId { class_id, method_id }) => {
+            AmqpError::not_implemented(format!("method {class_id}.{method_id}"))
+        }
+        MethodError::Table { .. } => AmqpError::internal_error(),
+    };
+    Fault { error: amqp, method: error.method() }
+}
+
+pub(super) fn write_connection(out: &mut Output, method: connection::AMQPMethod) {
+    write_method(&mut out.bytes, 0, AMQPClass::Connection(method));
+}

@@ -1,0 +1,64 @@
+//! What a transactional channel holds back until its commit.
+
+use super::effect::SettleOutcome;
+use super::unacked::Delivered;
+use crate::model::Message;
+
+/// A transaction, and the commit that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    /// Messages in order, and whether each is mandatory.
+    pub(super) publishes: Vec<(Message, bool)>,
+    /// Settlements in order: tag, delivery, fate.
+    pub(super) settlements: Vec<(u64, Delivered, SettleOutcome)>,
+    commit: Option<Commit>,
+}
+
+/// Promises of a commit: each publish is owed one per queue, and the shell tells how many.
+#[derive(Debug)]
+struct Commit {
+    /// Queues that have not kept their promise, less those that did so before their number was told.
+    missing: i64,
+    /// Publishes whose number of queues is not told yet.
+    unrouted: usize,
+    refused: bool,
+}
+
+impl Transaction {
+    /// A commit of so many publishes begins.
+    pub(super) fn begin_commit(&mut self, publishes: usize) {
+        self.commit = Some(Commit { missing: 0, unrouted: publishes, refused: false });
+    }
+
+    /// A publish went to so many queues. Returns whether all is settled.
+    pub(super) fn routed(&mut self, parts: u32) -> bool {
+        let Some(commit) = &mut self.commit else { return false };
+        commit.unrouted = commit.unrouted.saturating_sub(1);
+        commit.missing += i64::from(parts);
+        commit.is_settled()
+    }
+
+    /// Queues kept or refused promises. Returns whether all is settled.
+    pub(super) fn promised(&mut self, first: u64, last: u64, kept: bool) -> bool {
+        let Some(commit) = &mut self.commit else { return false };
+        commit.missing -= i64::try_from(last - first + 1).unwrap_or(i64::MAX);
+        commit.refused |= !kept;
+        commit.is_settled()
+    }
+
+    /// Whether a commit of nothing but settlements, or of nothing, is settled at once.
+    pub(super) fn is_settled(&self) -> bool {
+        self.commit.as_ref().is_some_and(Commit::is_settled)
+    }
+
+    /// Ends the commit; whether every queue took everything.
+    pub(super) fn end_commit(&mut self) -> bool {
+        self.commit.take().is_none_or(|commit| !commit.refused)
+    }
+}
+
+impl Commit {
+    fn is_settled(&self) -> bool {
+        self.unrouted == 0 && self.missing == 0
+    }
+}
