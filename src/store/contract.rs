@@ -148,6 +148,8 @@ pub(super) fn a_load_stops_at_its_limits_and_goes_on_behind(place: &dyn Place) {
     let size = row(3).message.head_bytes().len();
     assert_eq!(found(0, 8, 10, size + 1), [3, 6]);
     assert_eq!(found(61, 100, 10, usize::MAX), [0; 0]);
+    assert_eq!(found(58, u64::MAX, 10, usize::MAX), [60], "to the end");
+    assert_eq!(found(9, 8, 10, usize::MAX), [0; 0], "no range");
 }
 
 pub(super) fn removes_take_what_they_name_and_nothing_else(place: &dyn Place) {
@@ -163,6 +165,7 @@ pub(super) fn removes_take_what_they_name_and_nothing_else(place: &dyn Place) {
         remove_ranges: vec![
             PositionRange { from: Position(9), to: Position(10) },
             PositionRange { from: Position(13), to: Position(15) },
+            PositionRange { from: Position(20), to: Position(19) },
         ],
         // 21 is a hole, 99 never was.
         removes: vec![Position(6), Position(21), Position(30), Position(99)],
@@ -177,6 +180,10 @@ pub(super) fn removes_take_what_they_name_and_nothing_else(place: &dyn Place) {
     let nothing = LaneChange { remove_below: Some(Position(0)), ..change(lane(1)) };
     commit_lanes(store.as_mut(), 3, vec![nothing]);
     assert_eq!(positions(store.as_ref(), lane(1)), left);
+    let everything_there = LaneChange { remove_below: Some(Position(u64::MAX)), ..change(lane(1)) };
+    commit_lanes(store.as_mut(), 4, vec![everything_there]);
+    assert_eq!(positions(store.as_ref(), lane(1)), [0; 0]);
+    assert_eq!(positions(store.as_ref(), lane(2)), everything().collect::<Vec<_>>());
 }
 
 pub(super) fn rows_inserted_and_removed_in_one_batch_are_gone(place: &dyn Place) {

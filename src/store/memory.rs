@@ -177,7 +177,7 @@ impl LaneContents {
             self.rows = self.rows.split_off(&below);
         }
         for range in &change.remove_ranges {
-            let removed: Vec<_> = self.rows.range(range.from..=range.to).map(|(position, _)| *position).collect();
+            let removed: Vec<_> = self.within(*range).map(|row| row.position).collect();
             for position in removed {
                 self.rows.remove(&position);
             }
@@ -186,6 +186,12 @@ impl LaneContents {
             self.rows.remove(position);
         }
         self.state = change.state;
+    }
+
+    fn within(&self, range: PositionRange) -> impl Iterator<Item = &Row> {
+        // A map does not take a range that ends before it begins.
+        let is_range = range.from <= range.to;
+        is_range.then(|| self.rows.range(range.from..=range.to)).into_iter().flatten().map(|(_, row)| row)
     }
 }
 
@@ -205,7 +211,7 @@ impl StoreReader for MemoryReader {
         let mut loaded = Loaded { rows: Vec::new(), as_of: contents.batch_no };
         let Some(lane) = contents.lanes.get(&lane) else { return Ok(loaded) };
         let mut bytes = 0;
-        for row in lane.rows.range(range.from..=range.to).map(|(_, row)| row).take(rows_max.max(1)) {
+        for row in lane.within(range).take(rows_max.max(1)) {
             bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
             loaded.rows.push(row.clone());
             if bytes >= bytes_max {

@@ -3,7 +3,7 @@
 use super::lanes::{LaneNumber, Lanes};
 use super::topology;
 use crate::model::Lane;
-use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, Row, TopologyChange};
+use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row, TopologyChange};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension, Result, ffi, params};
 
 const INSERT_ROW: &str = "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -131,8 +131,8 @@ fn write_lane(
         insert_row(&mut statements.insert_row, number, row)?;
     }
     if let Some(below) = change.remove_below {
-        let first = number.key(crate::model::Position(0));
-        statements.delete_range.execute(params![first, number.key(below) - 1])?;
+        let (first, last) = number.keys_below(below).into_inner();
+        statements.delete_range.execute(params![first, last])?;
     }
     for range in &change.remove_ranges {
         statements.delete_range.execute(params![number.key(range.from), number.key(range.to)])?;
@@ -144,8 +144,7 @@ fn write_lane(
 }
 
 fn add_lane(connection: &Connection, lanes: &mut Lanes, change: &LaneChange) -> Result<LaneNumber> {
-    let full = || Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), Some("no lane number is free".into()));
-    let number = lanes.add(change.lane).ok_or_else(full)?;
+    let number = lanes.add(change.lane).ok_or_else(|| beyond_limit("no lane number is free"))?;
     let (lane, state) = (change.lane, &change.state);
     connection.prepare_cached(INSERT_LANE)?.execute(params![
         number.0,
@@ -161,6 +160,10 @@ fn add_lane(connection: &Connection, lanes: &mut Lanes, change: &LaneChange) -> 
     Ok(number)
 }
 
+fn beyond_limit(what: &str) -> Error {
+    Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), Some(what.into()))
+}
+
 fn update_lane(statement: &mut CachedStatement<'_>, number: LaneNumber, state: &LaneState) -> Result<()> {
     statement.execute(params![
         number.0,
@@ -174,6 +177,9 @@ fn update_lane(statement: &mut CachedStatement<'_>, number: LaneNumber, state: &
 }
 
 fn insert_row(statement: &mut CachedStatement<'_>, number: LaneNumber, row: &Row) -> Result<()> {
+    if row.position > POSITION_MAX {
+        return Err(beyond_limit("the lane has no positions left"));
+    }
     statement.execute(params![
         number.key(row.position),
         row.redelivered,

@@ -41,6 +41,26 @@ fn a_live_holder_is_named_and_a_dead_one_does_not_matter() {
     drop(store);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_data_directory_is_made_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = TempDir::new().unwrap();
+    let directory = place.path().join("new/data");
+    drop(open_in(&directory).unwrap());
+    assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_row_beyond_the_last_position_is_refused_and_not_squeezed_in() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    let outcome = store.commit(&Batch { lanes: vec![inserts(lane(1), [POSITION_MAX.0 + 1])], ..batch(1) });
+    assert!(matches!(outcome, CommitOutcome::Fatal(_)), "{outcome:?}");
+    assert_eq!(positions(&store, lane(1)), [0; 0]);
+}
+
 #[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let place = TempDir::new().unwrap();
