@@ -25,6 +25,7 @@ macro_rules! contract_tests {
             a_dropped_lane_is_empty_at_once_and_its_name_is_free,
             dropped_lanes_are_erased_in_slices,
             deleting_a_queue_drops_all_its_lanes,
+            deleting_a_queue_takes_what_its_batch_writes_too,
             a_batch_that_is_stored_is_committed_again_without_effect,
             a_reader_knows_the_last_batch_it_sees,
             a_good_stop_is_told_from_a_bad_one,
@@ -277,6 +278,16 @@ pub(super) fn deleting_a_queue_drops_all_its_lanes(place: &dyn Place) {
     assert_eq!(recovered.queues, []);
     assert_eq!(recovered.lanes.iter().map(|record| record.lane).collect::<Vec<_>>(), [lane(2)]);
     assert_eq!(positions(store.as_ref(), lane(2)), [1]);
+}
+
+pub(super) fn deleting_a_queue_takes_what_its_batch_writes_too(place: &dyn Place) {
+    let (mut store, _) = open(place);
+    let topology = vec![TopologyChange::PutQueue(queue(1, "q")), TopologyChange::DeleteQueue(QueueId(1))];
+    let lanes = vec![inserts(lane(1), 1..=3), inserts(lane(2), [1])];
+    commit(store.as_mut(), &Batch { topology, lanes, ..batch(1) });
+    assert_eq!(positions(store.as_ref(), lane(1)), [0; 0]);
+    let (_, recovered) = reopened(store, place);
+    assert_eq!(recovered.lanes.iter().map(|record| record.lane).collect::<Vec<_>>(), [lane(2)]);
 }
 
 pub(super) fn a_batch_that_is_stored_is_committed_again_without_effect(place: &dyn Place) {

@@ -87,6 +87,9 @@ impl Store for MemoryStore {
         for lane in &batch.drop_lanes {
             contents.drop_lane(*lane);
         }
+        for queue in batch.deleted_queues() {
+            contents.drop_lanes_of(queue);
+        }
         contents.batch_no = batch.batch_no;
         CommitOutcome::Committed
     }
@@ -143,7 +146,9 @@ impl Contents {
             TopologyChange::PutQueue(queue) => {
                 self.queues.insert(queue.id, queue.clone());
             }
-            TopologyChange::DeleteQueue(id) => self.delete_queue(*id),
+            TopologyChange::DeleteQueue(id) => {
+                self.queues.remove(id);
+            }
             TopologyChange::PutBinding(binding) => {
                 if !self.bindings.contains(binding) {
                     self.bindings.push(binding.clone());
@@ -153,10 +158,9 @@ impl Contents {
         }
     }
 
-    fn delete_queue(&mut self, id: QueueId) {
-        self.queues.remove(&id);
-        let first = Lane { queue: id, level: 0, generation: 0 };
-        let last = Lane { queue: id, level: u8::MAX, generation: u32::MAX };
+    fn drop_lanes_of(&mut self, queue: QueueId) {
+        let first = Lane { queue, level: 0, generation: 0 };
+        let last = Lane { queue, level: u8::MAX, generation: u32::MAX };
         let lanes: Vec<_> = self.lanes.range(first..=last).map(|(lane, _)| *lane).collect();
         for lane in lanes {
             self.drop_lane(lane);

@@ -3,7 +3,7 @@
 use super::lanes::{LaneNumber, Lanes};
 use super::topology;
 use crate::model::Lane;
-use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row, TopologyChange};
+use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension, Result, ffi, params};
 
 const INSERT_ROW: &str = "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -88,11 +88,6 @@ fn write(connection: &Connection, lanes: &mut Lanes, batch: &Batch) -> Result<()
     run(connection, "BEGIN IMMEDIATE")?;
     for change in &batch.topology {
         topology::write(connection, change)?;
-        if let TopologyChange::DeleteQueue(queue) = change {
-            for lane in lanes.of_queue(*queue) {
-                drop_lane(connection, lanes, lane)?;
-            }
-        }
     }
     if !batch.lanes.is_empty() {
         let mut statements = Statements::prepare(connection)?;
@@ -102,6 +97,11 @@ fn write(connection: &Connection, lanes: &mut Lanes, batch: &Batch) -> Result<()
     }
     for lane in &batch.drop_lanes {
         drop_lane(connection, lanes, *lane)?;
+    }
+    for queue in batch.deleted_queues() {
+        for lane in lanes.of_queue(queue) {
+            drop_lane(connection, lanes, lane)?;
+        }
     }
     connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     Ok(())

@@ -5,7 +5,9 @@ use crate::model::Position;
 use crate::store::contract::{Place, batch, change, contract_tests, inserts, lane, positions};
 use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, POSITION_MAX, PositionRange, Store, StoreError};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 impl Place for TempDir {
@@ -125,6 +127,60 @@ fn a_copy_taken_at_any_moment_holds_whole_batches() {
     assert_eq!(copied.recover().unwrap().batch_no, BatchNo(11));
     assert_eq!(positions(&copied, lane(12)), [0; 0]);
     assert_eq!(positions(&copied, lane(1)).len(), 111);
+}
+
+const CHILD_DIRECTORY: &str = "PRONTOMQ_TEST_STORE_DIRECTORY";
+
+#[test]
+#[ignore = "the child of the next test, which kills it"]
+fn commits_until_killed() {
+    let directory = std::env::var_os(CHILD_DIRECTORY).expect("its parent names the directory");
+    let mut store = open_in(Path::new(&directory)).unwrap();
+    let first = store.recover().unwrap().batch_no.0 + 1;
+    for number in first.. {
+        let removes = LaneChange { removes: vec![Position(number * 10)], ..change(lane(1)) };
+        let lanes = vec![inserts(lane(1), number * 10..number * 10 + 4), removes];
+        assert_eq!(store.commit(&Batch { lanes, ..batch(number) }), CommitOutcome::Committed);
+        println!("stored {number}");
+    }
+}
+
+#[test]
+fn what_was_committed_survives_kills_and_nothing_else_does() {
+    let place = TempDir::new().unwrap();
+    let mut told = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "store::sqlite::tests::commits_until_killed"])
+            .env(CHILD_DIRECTORY, place.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let enough = told + 40;
+        while told < enough {
+            told = number_in(&lines.next().expect("the child goes on").unwrap()).unwrap_or(told);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it told between the last look and its end.
+        told = lines.filter_map(|line| number_in(&line.ok()?)).last().unwrap_or(told);
+
+        let mut store = open_in(place.path()).unwrap();
+        let recovered = store.recover().unwrap();
+        assert!(!recovered.clean, "round {round}");
+        let last = recovered.batch_no.0;
+        assert!(last == told || last == told + 1, "told {told}, found {last}");
+        let expected: Vec<_> = (1..=last).flat_map(|number| number * 10 + 1..number * 10 + 4).collect();
+        assert_eq!(positions(&store, lane(1)), expected);
+        told = last;
+        drop(store);
+    }
+}
+
+fn number_in(line: &str) -> Option<u64> {
+    // The test harness writes into the same line now and then.
+    line.split_once("stored ")?.1.parse().ok()
 }
 
 /// A limit on pages is what a full disk is to SQLite.

@@ -460,6 +460,28 @@ fn a_barrier_waits_for_contributions_that_take_several_batches() {
 }
 
 #[test]
+fn a_deletion_does_not_overtake_what_its_queue_contributed_before() {
+    let settings = WriterSettings { rows_max: 10, ..WriterSettings::default() };
+    let bench = Bench::start(settings);
+    let source = bench.source(1);
+    source.add_at_once(1);
+    bench.begun();
+    source.add_at_once(10);
+    source.add_at_once(10);
+    let deletion = TopologyChange::DeleteQueue(crate::model::QueueId(1));
+    bench.writer.topology(vec![vhost("a")], bench.then("a"));
+    bench.writer.topology(vec![deletion.clone()], bench.then("deleted"));
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    assert_eq!(bench.begun().topology, [vhost("a")]);
+    bench.reply(CommitOutcome::Committed);
+    assert!(matches!(bench.next(), Event::Then("a", true)));
+    bench.stored();
+    let last = bench.begun();
+    assert_eq!((rows_of(&last).len(), last.topology), (10, vec![deletion]));
+}
+
+#[test]
 fn batches_keep_to_their_size_and_everyone_has_a_turn() {
     let settings = WriterSettings { rows_max: 100, ..WriterSettings::default() };
     let bench = Bench::start(settings);
