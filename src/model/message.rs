@@ -265,6 +265,7 @@ impl Message {
         };
         let mut expected = [0; PREFIX_BYTES];
         write_prefix(&mut expected, address_len, &properties);
+        expected[FLAGS] |= prefix[FLAGS] & DEAD_LETTER;
         has_its_body && is_address(address) && *prefix == expected
     }
 }
@@ -357,6 +358,9 @@ mod stored_tests {
         for len in [0, 5, SMALL_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX + 1] {
             let message = sample(len);
             let body = message.large_body().map(|body| body.to_vec());
+            let dead = sample(len).into_dead_letter();
+            let found = Message::from_stored(dead.head_bytes(), body.clone());
+            assert!(found.is_some_and(|found| found == dead && found.is_dead_letter()));
             assert_eq!(Message::from_stored(message.head_bytes(), body), Some(message));
         }
     }

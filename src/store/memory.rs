@@ -87,6 +87,9 @@ impl Store for MemoryStore {
         for lane in &batch.drop_lanes {
             contents.drop_lane(*lane);
         }
+        for queue in batch.deleted_queues() {
+            contents.drop_lanes_of(queue);
+        }
         contents.batch_no = batch.batch_no;
         CommitOutcome::Committed
     }
@@ -143,7 +146,9 @@ impl Contents {
             TopologyChange::PutQueue(queue) => {
                 self.queues.insert(queue.id, queue.clone());
             }
-            TopologyChange::DeleteQueue(id) => self.delete_queue(*id),
+            TopologyChange::DeleteQueue(id) => {
+                self.queues.remove(id);
+            }
             TopologyChange::PutBinding(binding) => {
                 if !self.bindings.contains(binding) {
                     self.bindings.push(binding.clone());
@@ -153,10 +158,9 @@ impl Contents {
         }
     }
 
-    fn delete_queue(&mut self, id: QueueId) {
-        self.queues.remove(&id);
-        let first = Lane { queue: id, level: 0, generation: 0 };
-        let last = Lane { queue: id, level: u8::MAX, generation: u32::MAX };
+    fn drop_lanes_of(&mut self, queue: QueueId) {
+        let first = Lane { queue, level: 0, generation: 0 };
+        let last = Lane { queue, level: u8::MAX, generation: u32::MAX };
         let lanes: Vec<_> = self.lanes.range(first..=last).map(|(lane, _)| *lane).collect();
         for lane in lanes {
             self.drop_lane(lane);
@@ -177,7 +181,7 @@ impl LaneContents {
             self.rows = self.rows.split_off(&below);
         }
         for range in &change.remove_ranges {
-            let removed: Vec<_> = self.rows.range(range.from..=range.to).map(|(position, _)| *position).collect();
+            let removed: Vec<_> = self.within(*range).map(|row| row.position).collect();
             for position in removed {
                 self.rows.remove(&position);
             }
@@ -186,6 +190,12 @@ impl LaneContents {
             self.rows.remove(position);
         }
         self.state = change.state;
+    }
+
+    fn within(&self, range: PositionRange) -> impl Iterator<Item = &Row> {
+        // A map does not take a range that ends before it begins.
+        let is_range = range.from <= range.to;
+        is_range.then(|| self.rows.range(range.from..=range.to)).into_iter().flatten().map(|(_, row)| row)
     }
 }
 
@@ -205,7 +215,7 @@ impl StoreReader for MemoryReader {
         let mut loaded = Loaded { rows: Vec::new(), as_of: contents.batch_no };
         let Some(lane) = contents.lanes.get(&lane) else { return Ok(loaded) };
         let mut bytes = 0;
-        for row in lane.rows.range(range.from..=range.to).map(|(_, row)| row).take(rows_max.max(1)) {
+        for row in lane.within(range).take(rows_max.max(1)) {
             bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
             loaded.rows.push(row.clone());
             if bytes >= bytes_max {
@@ -214,4 +224,18 @@ impl StoreReader for MemoryReader {
         }
         Ok(loaded)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{Place, contract_tests};
+
+    impl Place for MemoryDisk {
+        fn open(&self) -> Box<dyn Store> {
+            Box::new(MemoryStore::open(self.clone()))
+        }
+    }
+
+    contract_tests!(MemoryDisk::default());
 }

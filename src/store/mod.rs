@@ -122,7 +122,7 @@ pub enum TopologyChange {
     },
     /// Insert.
     PutQueue(QueueRecord),
-    /// Delete a queue and drop all its lanes.
+    /// Delete a queue and, once the batch's lanes are written, drop all of its own.
     DeleteQueue(QueueId),
     /// Insert; a no-op when it is there.
     PutBinding(BindingRecord),
@@ -141,6 +141,16 @@ pub struct Batch {
     pub lanes: Vec<LaneChange>,
     /// Lanes to abandon: they are empty at once, their rows are erased later in slices.
     pub drop_lanes: Vec<Lane>,
+}
+
+impl Batch {
+    /// The queues that it deletes.
+    fn deleted_queues(&self) -> impl Iterator<Item = QueueId> {
+        self.topology.iter().filter_map(|change| match change {
+            TopologyChange::DeleteQueue(queue) => Some(*queue),
+            _ => None,
+        })
+    }
 }
 
 /// What became of a batch.

@@ -111,7 +111,8 @@ pub type LoadThen = Box<dyn FnOnce(Result<Loaded, StoreError>) + Send>;
 
 struct TopologyItem {
     changes: Vec<TopologyChange>,
-    /// Contributions accepted before this item; an item without changes waits for them too.
+    /// This many contributions have to be taken first: a barrier waits for all before it, and so does a queue's
+    /// deletion, or what the queue contributed before would bring its lanes back.
     after: u64,
     then: Then,
 }
@@ -286,7 +287,8 @@ impl WriterHandle {
         shared.wake_writer(&mut inbox);
     }
 
-    /// Makes changes of topology durable in their order of submission, then runs `then` on the writer's thread.
+    /// Makes changes of topology durable in their order of submission, then runs `then` on the writer's thread. A queue
+    /// contributes nothing any more once its deletion is submitted.
     ///
     /// Without changes `then` runs when everything submitted before (topology and contributions) is durable: at once,
     /// on this thread, when nothing is pending.
@@ -303,7 +305,8 @@ impl WriterHandle {
             let durable = shared.stats().state != WriterState::Failed;
             return then(durable);
         }
-        let after = inbox.accepted;
+        let waits = changes.is_empty() || deletes_queue(&changes);
+        let after = if waits { inbox.accepted } else { 0 };
         inbox.topology.push_back(TopologyItem { changes, after, then });
         shared.wake_writer(&mut inbox);
     }

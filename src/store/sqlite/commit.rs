@@ -3,7 +3,7 @@
 use super::lanes::{LaneNumber, Lanes};
 use super::topology;
 use crate::model::Lane;
-use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, Row, TopologyChange};
+use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension, Result, ffi, params};
 
 const INSERT_ROW: &str = "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -92,11 +92,6 @@ fn write(connection: &Connection, lanes: &mut Lanes, batch: &Batch) -> Result<()
     run(connection, "BEGIN IMMEDIATE")?;
     for change in &batch.topology {
         topology::write(connection, change)?;
-        if let TopologyChange::DeleteQueue(queue) = change {
-            for lane in lanes.of_queue(*queue) {
-                drop_lane(connection, lanes, lane)?;
-            }
-        }
     }
     if !batch.lanes.is_empty() {
         let mut statements = Statements::prepare(connection)?;
@@ -106,6 +101,11 @@ fn write(connection: &Connection, lanes: &mut Lanes, batch: &Batch) -> Result<()
     }
     for lane in &batch.drop_lanes {
         drop_lane(connection, lanes, *lane)?;
+    }
+    for queue in batch.deleted_queues() {
+        for lane in lanes.of_queue(queue) {
+            drop_lane(connection, lanes, lane)?;
+        }
     }
     connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     Ok(())
@@ -135,8 +135,8 @@ fn write_lane(
         insert_row(&mut statements.insert_row, number, row)?;
     }
     if let Some(below) = change.remove_below {
-        let first = number.key(crate::model::Position(0));
-        statements.delete_range.execute(params![first, number.key(below) - 1])?;
+        let (first, last) = number.keys_below(below).into_inner();
+        statements.delete_range.execute(params![first, last])?;
     }
     for range in &change.remove_ranges {
         statements.delete_range.execute(params![number.key(range.from), number.key(range.to)])?;
@@ -148,8 +148,7 @@ fn write_lane(
 }
 
 fn add_lane(connection: &Connection, lanes: &mut Lanes, change: &LaneChange) -> Result<LaneNumber> {
-    let full = || Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), Some("no lane number is free".into()));
-    let number = lanes.add(change.lane).ok_or_else(full)?;
+    let number = lanes.add(change.lane).ok_or_else(|| beyond_limit("no lane number is free"))?;
     let (lane, state) = (change.lane, &change.state);
     connection.prepare_cached(INSERT_LANE)?.execute(params![
         number.0,
@@ -165,6 +164,10 @@ fn add_lane(connection: &Connection, lanes: &mut Lanes, change: &LaneChange) -> 
     Ok(number)
 }
 
+fn beyond_limit(what: &str) -> Error {
+    Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), Some(what.into()))
+}
+
 fn update_lane(statement: &mut CachedStatement<'_>, number: LaneNumber, state: &LaneState) -> Result<()> {
     statement.execute(params![
         number.0,
@@ -178,6 +181,9 @@ fn update_lane(statement: &mut CachedStatement<'_>, number: LaneNumber, state: &
 }
 
 fn insert_row(statement: &mut CachedStatement<'_>, number: LaneNumber, row: &Row) -> Result<()> {
+    if row.position > POSITION_MAX {
+        return Err(beyond_limit("the lane has no positions left"));
+    }
     statement.execute(params![
         number.key(row.position),
         row.redelivered,
@@ -249,4 +255,39 @@ fn vacuum(connection: &Connection) -> Result<bool> {
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_mean_what_the_port_says() {
+        let outcome = |code, while_flushing| {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch("BEGIN; CREATE TABLE t (x)").unwrap();
+            let error = Error::SqliteFailure(ffi::Error::new(code), None);
+            let outcome = end(&connection, &error, while_flushing);
+            assert!(connection.is_autocommit(), "rolled back");
+            match outcome {
+                CommitOutcome::NotCommitted(_) => "not committed",
+                CommitOutcome::Unknown(_) => "unknown",
+                CommitOutcome::Fatal(_) => "fatal",
+                other => panic!("{other:?}"),
+            }
+        };
+        for (code, before, while_flushing) in [
+            (ffi::SQLITE_FULL, "not committed", "not committed"),
+            (ffi::SQLITE_BUSY, "not committed", "not committed"),
+            (ffi::SQLITE_IOERR_WRITE, "not committed", "unknown"),
+            (ffi::SQLITE_IOERR_FSYNC, "not committed", "unknown"),
+            (ffi::SQLITE_NOMEM, "not committed", "unknown"),
+            (ffi::SQLITE_CORRUPT, "fatal", "fatal"),
+            (ffi::SQLITE_NOTADB, "fatal", "fatal"),
+            (ffi::SQLITE_READONLY, "fatal", "fatal"),
+            (ffi::SQLITE_CONSTRAINT_PRIMARYKEY, "fatal", "fatal"),
+        ] {
+            assert_eq!((outcome(code, false), outcome(code, true)), (before, while_flushing), "code {code}");
+        }
+    }
 }

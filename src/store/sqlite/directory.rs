@@ -1,7 +1,7 @@
 //! The data directory, and that only one process at a time has it.
 
 use crate::store::StoreError;
-use std::fs::{File, OpenOptions, TryLockError, create_dir_all};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn hold(path: &Path) -> Result<Self, StoreError> {
         let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
-        create_dir_all(path).map_err(unusable)?;
+        make(path).map_err(unusable)?;
         let mut options = OpenOptions::new();
         let mut lock =
             options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(unusable)?;
@@ -34,6 +34,15 @@ impl Directory {
     pub(super) fn database(&self) -> PathBuf {
         self.path.join(DATABASE_FILE)
     }
+}
+
+/// Makes the directory where it is missing, for its owner alone: it will hold messages and password hashes.
+fn make(path: &Path) -> std::io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 fn sign(lock: &mut File) -> std::io::Result<()> {

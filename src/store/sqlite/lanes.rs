@@ -1,6 +1,7 @@
 //! Which number each lane has in the file, and which numbers are free.
 
 use crate::model::{Lane, Position, QueueId};
+use crate::store::POSITION_MAX;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
@@ -15,21 +16,26 @@ const NUMBER_MAX: u32 = (1 << 23) - 1;
 pub(super) struct LaneNumber(pub(super) u32);
 
 impl LaneNumber {
-    /// The key of a row.
+    /// The key of a row; positions beyond the highest count as that.
     pub(super) fn key(self, position: Position) -> i64 {
-        debug_assert!(position <= crate::store::POSITION_MAX, "a queue changes its lane before positions run out");
-        (i64::from(self.0) << POSITION_BITS) | position.0.min(crate::store::POSITION_MAX.0).cast_signed()
+        (i64::from(self.0) << POSITION_BITS) | position.min(POSITION_MAX).0.cast_signed()
     }
 
     /// The keys of all rows it can have.
     pub(super) fn keys(self) -> RangeInclusive<i64> {
-        self.key(Position(0))..=self.key(crate::store::POSITION_MAX)
+        self.key(Position(0))..=self.key(POSITION_MAX)
+    }
+
+    /// The keys below a position.
+    pub(super) fn keys_below(self, below: Position) -> RangeInclusive<i64> {
+        let last = if below > POSITION_MAX { self.key(POSITION_MAX) } else { self.key(below) - 1 };
+        self.key(Position(0))..=last
     }
 }
 
 /// The position in a row's key.
 pub(super) fn position_of(key: i64) -> Position {
-    Position(key.cast_unsigned() & crate::store::POSITION_MAX.0)
+    Position(key.cast_unsigned() & POSITION_MAX.0)
 }
 
 /// The lanes of the file, as the writer knows them. What a transaction changes here is undone with it.
@@ -179,6 +185,6 @@ mod tests {
         lanes.free.clear();
         assert_eq!(lanes.add(lane(2)), Some(LaneNumber(NUMBER_MAX)));
         assert_eq!(lanes.add(lane(3)), None);
-        assert!(LaneNumber(NUMBER_MAX).key(crate::store::POSITION_MAX) == i64::MAX);
+        assert_eq!(LaneNumber(NUMBER_MAX).key(POSITION_MAX), i64::MAX);
     }
 }

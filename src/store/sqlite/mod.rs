@@ -9,6 +9,8 @@ mod lanes;
 mod opening;
 mod raw;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 use super::{Batch, BatchNo, CommitOutcome, Recovered, Store, StoreError, StoreReader};

@@ -184,11 +184,15 @@ async fn read_users(connection: &mut SqliteConnection) -> Result<Vec<UserRecord>
     let mut users = read_all(connection, "SELECT name, password_hash, hashing_algorithm FROM user", user_from).await?;
     let index: HashMap<_, _> = users.iter().enumerate().map(|(at, user)| (user.name.to_string(), at)).collect();
     for (user, tag) in read_all(connection, "SELECT user, tag FROM user_tag ORDER BY user, ordinal", pair).await? {
-        users[index[&user]].tags.push(tag);
+        if let Some(at) = index.get(&user) {
+            users[*at].tags.push(tag);
+        }
     }
     for (user, vhost) in read_all(connection, "SELECT user, vhost FROM user_vhost ORDER BY user, ordinal", pair).await?
     {
-        users[index[&user]].vhosts.push(Name::from(vhost));
+        if let Some(at) = index.get(&user) {
+            users[*at].vhosts.push(Name::from(vhost));
+        }
     }
     Ok(users)
 }

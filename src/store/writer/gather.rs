@@ -130,7 +130,7 @@ impl Shared {
 }
 
 impl Writer {
-    /// Takes topology, then contributions up to the limits (one at least), then the barriers that this satisfies.
+    /// Takes contributions up to the limits (one at least), and the topology that need not wait for those left.
     fn take(&self, inbox: &mut Inbox) -> Gathered {
         let batch_no = BatchNo(self.last.0 + 1);
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
@@ -145,7 +145,7 @@ impl Writer {
             gathered.tickets.push((source, contribution.ticket));
         }
         let taken = inbox.taken;
-        while let Some(item) = inbox.topology.pop_front_if(|item| !item.changes.is_empty() || item.after <= taken) {
+        while let Some(item) = inbox.topology.pop_front_if(|item| item.after <= taken) {
             batch.topology.extend(item.changes);
             gathered.thens.push(item.then);
         }

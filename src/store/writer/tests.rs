@@ -1,1 +1,691 @@
+//! The writer against a store whose every commit the test answers, and against the store in memory.
 
+use super::*;
+use crate::model::Name;
+use crate::store::contract::{inserts, lane, positions};
+use crate::store::memory::{MemoryDisk, MemoryStore};
+use crate::store::{
+    Batch, CommitOutcome, POSITION_MAX, PositionRange, Recovered, StoreReader, TopologyChange, VhostRecord,
+};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What a fake store does when asked to commit.
+enum Reply {
+    Outcome(CommitOutcome),
+    Panic,
+}
+
+/// What the test sees, in the order in which it happens.
+#[derive(Debug)]
+enum Event {
+    Commit(Batch),
+    Reopen,
+    Erase,
+    Closed,
+    Stored(u64, Stored),
+    Then(&'static str, bool),
+}
+
+/// Reports what it is asked and waits for the test's replies; when the test stops replying, everything succeeds.
+struct FakeStore {
+    events: Sender<Event>,
+    replies: Receiver<Reply>,
+    last_on_disk: Arc<Mutex<BatchNo>>,
+    slices: usize,
+}
+
+impl Store for FakeStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        Ok(Recovered::default())
+    }
+
+    fn commit(&mut self, batch: &Batch) -> CommitOutcome {
+        self.slices += batch.drop_lanes.len() * 3;
+        let _ = self.events.send(Event::Commit(batch.clone()));
+        match self.replies.recv() {
+            Ok(Reply::Outcome(outcome)) => outcome,
+            Ok(Reply::Panic) => panic!("as the test wants it"),
+            Err(_) => CommitOutcome::Committed,
+        }
+    }
+
+    fn reopen(&mut self) -> Result<BatchNo, StoreError> {
+        let _ = self.events.send(Event::Reopen);
+        Ok(*self.last_on_disk.lock().unwrap())
+    }
+
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(FakeReader))
+    }
+
+    fn erase(&mut self, _rows: usize) -> Result<bool, StoreError> {
+        if self.slices > 0 {
+            self.slices -= 1;
+            let _ = self.events.send(Event::Erase);
+        }
+        Ok(self.slices > 0)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        let _ = self.events.send(Event::Closed);
+        Ok(())
+    }
+}
+
+struct FakeReader;
+
+impl StoreReader for FakeReader {
+    fn load(
+        &mut self,
+        lane: Lane,
+        _range: PositionRange,
+        _rows_max: usize,
+        _bytes_max: usize,
+    ) -> Result<Loaded, StoreError> {
+        assert!(lane.queue.0 != 13, "as the test wants it");
+        Ok(Loaded { rows: Vec::new(), as_of: BatchNo(lane.queue.0) })
+    }
+}
+
+/// Runs turns on a thread of its own, as the runtime does.
+#[derive(Clone)]
+struct Turns(Sender<Box<dyn FnOnce() + Send>>);
+
+impl Turns {
+    fn start() -> Self {
+        let (sender, receiver) = channel::<Box<dyn FnOnce() + Send>>();
+        thread::spawn(move || receiver.into_iter().for_each(|turn| turn()));
+        Self(sender)
+    }
+}
+
+/// A queue: rows wait in it until it is pulled.
+struct TestSource {
+    id: u64,
+    writer: WriterHandle,
+    events: Sender<Event>,
+    turns: Turns,
+    pending: Mutex<Pending>,
+    answers: bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    rows: VecDeque<u64>,
+    next: u64,
+    tickets: u64,
+    is_dirty: bool,
+}
+
+impl TestSource {
+    /// New rows, in one turn of the queue.
+    fn add(self: &Arc<Self>, count: u64) {
+        let mut pending = self.pending.lock().unwrap();
+        let next = pending.next;
+        pending.rows.extend(next + 1..=next + count);
+        pending.next += count;
+        if !pending.is_dirty {
+            pending.is_dirty = true;
+            self.writer.dirty(Arc::clone(self) as Arc<dyn Source>);
+        }
+    }
+
+    fn turn(self: &Arc<Self>, rows_max: usize) {
+        let mut pending = self.pending.lock().unwrap();
+        let count = rows_max.min(pending.rows.len());
+        let rows: Vec<_> = pending.rows.drain(..count).collect();
+        pending.is_dirty = !pending.rows.is_empty();
+        self.hand_over(&mut pending, rows);
+    }
+
+    /// What a turn does that finds the writer idle.
+    fn add_at_once(self: &Arc<Self>, count: u64) {
+        let mut pending = self.pending.lock().unwrap();
+        let next = pending.next;
+        pending.next += count;
+        self.hand_over(&mut pending, (next + 1..=next + count).collect());
+    }
+
+    fn hand_over(self: &Arc<Self>, pending: &mut Pending, rows: Vec<u64>) {
+        pending.tickets += 1;
+        let count = rows.len();
+        let lanes = if rows.is_empty() { Vec::new() } else { vec![inserts(lane(self.id), rows)] };
+        let contribution = Contribution {
+            ticket: pending.tickets,
+            lanes,
+            rows: count,
+            bytes: count * 100,
+            more: pending.is_dirty,
+            ..Contribution::default()
+        };
+        self.writer.contribute(Arc::clone(self) as Arc<dyn Source>, contribution);
+    }
+}
+
+impl Source for TestSource {
+    fn pull(self: Arc<Self>, rows_max: usize, _bytes_max: usize) {
+        if self.answers {
+            let turns = self.turns.clone();
+            turns.0.send(Box::new(move || self.turn(rows_max))).unwrap();
+        }
+    }
+
+    fn stored(self: Arc<Self>, outcome: Stored) {
+        let _ = self.events.send(Event::Stored(self.id, outcome));
+    }
+}
+
+/// A writer on a fake store, and the test's end of it.
+struct Bench {
+    writer: WriterHandle,
+    events: Receiver<Event>,
+    tell: Sender<Event>,
+    replies: Option<Sender<Reply>>,
+    last_on_disk: Arc<Mutex<BatchNo>>,
+    turns: Turns,
+}
+
+impl Bench {
+    fn start(settings: WriterSettings) -> Self {
+        let (tell, events) = channel();
+        let (replies, receiver) = channel();
+        let last_on_disk = Arc::<Mutex<BatchNo>>::default();
+        let store =
+            FakeStore { events: tell.clone(), replies: receiver, last_on_disk: Arc::clone(&last_on_disk), slices: 0 };
+        let writer = WriterHandle::start(Box::new(store), BatchNo(0), settings).unwrap();
+        Self { writer, events, tell, replies: Some(replies), last_on_disk, turns: Turns::start() }
+    }
+
+    fn source(&self, id: u64) -> Arc<TestSource> {
+        self.source_that(id, true)
+    }
+
+    fn source_that(&self, id: u64, answers: bool) -> Arc<TestSource> {
+        Arc::new(TestSource {
+            id,
+            writer: self.writer.clone(),
+            events: self.tell.clone(),
+            turns: self.turns.clone(),
+            pending: Mutex::default(),
+            answers,
+        })
+    }
+
+    fn next(&self) -> Event {
+        self.events.recv_timeout(LIMIT).expect("something happens")
+    }
+
+    #[track_caller]
+    fn begun(&self) -> Batch {
+        match self.next() {
+            Event::Commit(batch) => batch,
+            other => panic!("a commit begins, not {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn stored(&self) -> (u64, Stored) {
+        match self.next() {
+            Event::Stored(id, stored) => (id, stored),
+            other => panic!("an outcome is told, not {other:?}"),
+        }
+    }
+
+    fn reply(&self, outcome: CommitOutcome) {
+        self.replies.as_ref().unwrap().send(Reply::Outcome(outcome)).unwrap();
+    }
+
+    /// Commits succeed from here on.
+    fn let_go(&mut self) {
+        self.replies = None;
+    }
+
+    fn then(&self, name: &'static str) -> Then {
+        let tell = self.tell.clone();
+        Box::new(move |durable| tell.send(Event::Then(name, durable)).unwrap())
+    }
+
+    /// Waits for what the writer does between two events.
+    fn wait_until(&self, condition: impl Fn(&WriterHandle) -> bool) {
+        let until = Instant::now() + LIMIT;
+        while !condition(&self.writer) {
+            assert!(Instant::now() < until, "the writer gets there");
+            thread::yield_now();
+        }
+    }
+
+    fn idle() -> Self {
+        let bench = Self::start(WriterSettings::default());
+        bench.wait_until(WriterHandle::wants_rows);
+        bench
+    }
+}
+
+fn rows_of(batch: &Batch) -> Vec<(u64, u64)> {
+    let rows =
+        batch.lanes.iter().flat_map(|change| change.inserts.iter().map(|row| (change.lane.queue.0, row.position.0)));
+    rows.collect()
+}
+
+fn vhost(name: &str) -> TopologyChange {
+    TopologyChange::PutVhost(VhostRecord { name: Name::from(name) })
+}
+
+#[test]
+fn nothing_is_durable_before_its_commit_has_returned() {
+    let bench = Bench::idle();
+    let source = bench.source(1);
+    source.add_at_once(1);
+    assert_eq!(rows_of(&bench.begun()), [(1, 1)]);
+    assert!(bench.events.try_recv().is_err(), "nobody is told while the commit runs");
+    assert!(!bench.writer.wants_rows());
+    bench.reply(CommitOutcome::Committed);
+    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: true }));
+}
+
+#[test]
+fn what_comes_up_during_a_commit_shares_the_next_one() {
+    let bench = Bench::idle();
+    let sources: Vec<_> = (1..=40).map(|id| bench.source(id)).collect();
+    sources[0].add_at_once(1);
+    bench.begun();
+    for source in &sources {
+        source.add(2);
+    }
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    let mut rows = rows_of(&bench.begun());
+    // A busy machine may split it, since the writer's patience with queues that it asked is short.
+    while rows.len() < 80 {
+        bench.reply(CommitOutcome::Committed);
+        let Event::Commit(batch) =
+            std::iter::repeat_with(|| bench.next()).find(|event| matches!(event, Event::Commit(_))).unwrap()
+        else {
+            unreachable!()
+        };
+        rows.extend(rows_of(&batch));
+    }
+    rows.sort_unstable();
+    assert_eq!(
+        rows,
+        (1..=40).flat_map(|id| if id == 1 { [(id, 2), (id, 3)] } else { [(id, 1), (id, 2)] }).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_batch_that_was_not_committed_is_tried_again_unchanged() {
+    let bench = Bench::idle();
+    let source = bench.source(1);
+    source.add_at_once(3);
+    let first = bench.begun();
+    bench.reply(CommitOutcome::NotCommitted("disk full".into()));
+    for _ in 0..3 {
+        let again = bench.begun();
+        assert_eq!((again.batch_no, rows_of(&again)), (first.batch_no, rows_of(&first)));
+        let stats = bench.writer.stats();
+        assert_eq!((stats.state, stats.last_error.as_deref()), (WriterState::Retrying, Some("disk full")));
+        source.add(1);
+        bench.reply(CommitOutcome::NotCommitted("disk full".into()));
+    }
+    bench.begun();
+    bench.reply(CommitOutcome::Committed);
+    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: true }));
+    let next = bench.begun();
+    assert_eq!((next.batch_no, rows_of(&next)), (BatchNo(2), vec![(1, 4), (1, 5), (1, 6)]));
+    bench.reply(CommitOutcome::Committed);
+    assert!(bench.stored().1.durable);
+    let stats = bench.writer.stats();
+    assert_eq!((stats.state, stats.retries, stats.batches, stats.rows_inserted), (WriterState::Ok, 4, 2, 6));
+    assert_eq!(stats.commit_buckets.iter().sum::<u64>(), 2);
+}
+
+#[test]
+fn an_unknown_outcome_is_looked_up() {
+    let bench = Bench::idle();
+    let source = bench.source(1);
+    source.add_at_once(1);
+    bench.begun();
+    *bench.last_on_disk.lock().unwrap() = BatchNo(1);
+    bench.reply(CommitOutcome::Unknown("flush failed".into()));
+    assert!(matches!(bench.next(), Event::Reopen));
+    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: true }), "it was there");
+
+    source.add_at_once(1);
+    assert_eq!(bench.begun().batch_no, BatchNo(2));
+    bench.reply(CommitOutcome::Unknown("flush failed".into()));
+    assert!(matches!(bench.next(), Event::Reopen));
+    assert_eq!(bench.begun().batch_no, BatchNo(2), "it was not there");
+    bench.reply(CommitOutcome::Committed);
+    assert_eq!(bench.stored(), (1, Stored { ticket: 2, batch_no: BatchNo(2), durable: true }));
+}
+
+#[test]
+fn a_store_that_never_knows_is_given_up() {
+    let bench = Bench::idle();
+    bench.source(1).add_at_once(1);
+    let told = loop {
+        match bench.next() {
+            Event::Commit(_) => bench.reply(CommitOutcome::Unknown("flush failed".into())),
+            Event::Stored(_, stored) => break stored,
+            _ => {}
+        }
+    };
+    assert!(!told.durable);
+    assert_eq!(bench.writer.stats().state, WriterState::Failed);
+}
+
+fn fails_for_good(reply: Reply) {
+    let bench = Bench::idle();
+    let (first, second) = (bench.source(1), bench.source(2));
+    first.add_at_once(1);
+    bench.begun();
+    second.add_at_once(1);
+    bench.writer.topology(vec![vhost("/")], bench.then("put"));
+    bench.replies.as_ref().unwrap().send(reply).unwrap();
+    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: false }));
+    assert!(matches!(bench.next(), Event::Then("put", false)));
+    let (id, stored) = bench.stored();
+    assert_eq!((id, stored.ticket, stored.durable), (2, 1, false));
+    second.add(1);
+    assert!(!bench.stored().1.durable);
+    bench.writer.topology(vec![vhost("/")], bench.then("later"));
+    assert!(matches!(bench.next(), Event::Then("later", false)));
+    bench.wait_until(WriterHandle::wants_rows);
+    bench.writer.topology(Vec::new(), bench.then("barrier"));
+    assert!(matches!(bench.next(), Event::Then("barrier", false)));
+    assert!(!bench.writer.flush());
+    assert!(bench.writer.stop().is_err());
+}
+
+#[test]
+fn after_a_fatal_outcome_nothing_is_durable() {
+    fails_for_good(Reply::Outcome(CommitOutcome::Fatal("corrupt".into())));
+}
+
+#[test]
+fn a_fenced_store_makes_nothing_durable() {
+    fails_for_good(Reply::Outcome(CommitOutcome::Fenced));
+}
+
+#[test]
+fn a_panic_in_the_store_leaves_nobody_waiting() {
+    fails_for_good(Reply::Panic);
+}
+
+#[test]
+fn topology_is_told_in_order_and_a_barrier_waits_for_what_was_before_it() {
+    let bench = Bench::idle();
+    let source = bench.source(1);
+    bench.writer.topology(Vec::new(), bench.then("nothing pending"));
+    assert!(matches!(bench.events.try_recv(), Ok(Event::Then("nothing pending", true))), "at once");
+
+    source.add_at_once(1);
+    bench.begun();
+    bench.writer.topology(vec![vhost("a")], bench.then("a"));
+    bench.writer.topology(Vec::new(), bench.then("after a"));
+    bench.writer.topology(vec![vhost("b")], bench.then("b"));
+    assert!(bench.events.try_recv().is_err());
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    assert_eq!(bench.begun().topology, [vhost("a"), vhost("b")]);
+    bench.reply(CommitOutcome::Committed);
+    for expected in ["a", "after a", "b"] {
+        assert!(matches!(bench.next(), Event::Then(name, true) if name == expected), "{expected}");
+    }
+}
+
+#[test]
+fn a_barrier_waits_for_contributions_that_take_several_batches() {
+    let settings = WriterSettings { rows_max: 10, ..WriterSettings::default() };
+    let bench = Bench::start(settings);
+    let source = bench.source(1);
+    source.add_at_once(1);
+    bench.begun();
+    for _ in 0..3 {
+        source.add_at_once(10);
+    }
+    bench.writer.topology(Vec::new(), bench.then("barrier"));
+    source.add_at_once(10);
+    bench.reply(CommitOutcome::Committed);
+    assert_eq!(bench.stored().1.ticket, 1);
+    for ticket in 2..=4 {
+        assert_eq!(rows_of(&bench.begun()).len(), 10);
+        bench.reply(CommitOutcome::Committed);
+        if ticket == 4 {
+            assert!(matches!(bench.next(), Event::Then("barrier", true)));
+        }
+        assert_eq!(bench.stored().1.ticket, ticket);
+    }
+}
+
+#[test]
+fn a_deletion_does_not_overtake_what_its_queue_contributed_before() {
+    let settings = WriterSettings { rows_max: 10, ..WriterSettings::default() };
+    let bench = Bench::start(settings);
+    let source = bench.source(1);
+    source.add_at_once(1);
+    bench.begun();
+    source.add_at_once(10);
+    source.add_at_once(10);
+    let deletion = TopologyChange::DeleteQueue(crate::model::QueueId(1));
+    bench.writer.topology(vec![vhost("a")], bench.then("a"));
+    bench.writer.topology(vec![deletion.clone()], bench.then("deleted"));
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    assert_eq!(bench.begun().topology, [vhost("a")]);
+    bench.reply(CommitOutcome::Committed);
+    assert!(matches!(bench.next(), Event::Then("a", true)));
+    bench.stored();
+    let last = bench.begun();
+    assert_eq!((rows_of(&last).len(), last.topology), (10, vec![deletion]));
+}
+
+#[test]
+fn batches_keep_to_their_size_and_everyone_has_a_turn() {
+    let settings = WriterSettings { rows_max: 100, ..WriterSettings::default() };
+    let bench = Bench::start(settings);
+    let (heavy, light) = (bench.source(1), bench.source(2));
+    heavy.add(10_000);
+    let first = bench.begun();
+    assert!(rows_of(&first).len() <= 100);
+    light.add(1);
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    let second = rows_of(&bench.begun());
+    assert!(second.len() <= 101 && second.contains(&(2, 1)), "{} rows", second.len());
+}
+
+#[test]
+fn a_source_that_never_answers_holds_nobody_up() {
+    let mut bench = Bench::idle();
+    let (dead, live) = (bench.source_that(1, false), bench.source(2));
+    dead.add(1);
+    bench.let_go();
+    for ticket in 1..=3 {
+        live.add(1);
+        bench.begun();
+        assert_eq!(bench.stored().1.ticket, ticket);
+    }
+    assert_eq!(bench.writer.stop(), Ok(()));
+}
+
+#[test]
+fn an_empty_contribution_answers_a_pull_and_is_told_nothing() {
+    let mut bench = Bench::idle();
+    bench.let_go();
+    let source = bench.source(1);
+    source.add(0);
+    source.turns.0.send(Box::new(|| {})).unwrap();
+    assert!(bench.writer.flush());
+    assert!(bench.events.try_recv().is_err());
+    source.add(1);
+    assert!(bench.writer.flush());
+    bench.begun();
+    assert_eq!(bench.stored().1.ticket, 2);
+}
+
+#[test]
+fn stopping_commits_what_is_outstanding_and_closes_the_store() {
+    let mut bench = Bench::idle();
+    let source = bench.source(1);
+    source.add_at_once(1);
+    bench.begun();
+    source.add(2_500);
+    bench.writer.topology(vec![vhost("/")], bench.then("put"));
+    bench.let_go();
+    assert_eq!(bench.writer.stop(), Ok(()));
+    let (mut rows, mut told) = (1, Vec::new());
+    loop {
+        match bench.next() {
+            Event::Commit(batch) => rows += rows_of(&batch).len(),
+            Event::Stored(_, stored) => told.push(stored.durable),
+            Event::Then(_, durable) => assert!(durable),
+            Event::Closed => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(rows, 2_501);
+    assert!(told.iter().all(|durable| *durable) && told.len() >= 4);
+
+    source.add_at_once(1);
+    assert!(!bench.stored().1.durable, "afterwards nothing is durable");
+    bench.writer.topology(vec![vhost("/")], bench.then("late"));
+    assert!(matches!(bench.next(), Event::Then("late", false)));
+    let request = LoadRequest {
+        lane: lane(1),
+        range: PositionRange { from: crate::model::Position(0), to: POSITION_MAX },
+        rows_max: 1,
+        bytes_max: 1,
+    };
+    let (tell, answer) = channel();
+    bench.writer.load(request, Box::new(move |loaded| tell.send(loaded.is_err()).unwrap()));
+    assert!(answer.recv_timeout(LIMIT).unwrap());
+    assert_eq!(bench.writer.stop(), Ok(()));
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_disk_that_stays_full() {
+    let bench = Bench::idle();
+    bench.source(1).add_at_once(1);
+    bench.begun();
+    let stopping = thread::spawn({
+        let writer = bench.writer.clone();
+        move || writer.stop()
+    });
+    let told = loop {
+        bench.reply(CommitOutcome::NotCommitted("disk full".into()));
+        match bench.next() {
+            Event::Commit(_) => {}
+            Event::Stored(_, stored) => break stored,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!told.durable);
+    assert!(stopping.join().unwrap().is_err());
+}
+
+#[test]
+fn the_writer_ends_with_its_last_handle() {
+    let Bench { writer, events, tell, replies, .. } = Bench::idle();
+    drop((writer, tell, replies));
+    assert!(matches!(events.recv_timeout(LIMIT), Ok(Event::Closed)));
+}
+
+#[test]
+fn dropped_lanes_are_erased_when_idle_and_between_batches() {
+    let mut bench = Bench::idle();
+    let source = bench.source(1);
+    let drop_lanes = vec![lane(5)];
+    let contribution = Contribution { ticket: 1, drop_lanes, ..Contribution::default() };
+    bench.writer.contribute(Arc::clone(&source) as Arc<dyn Source>, contribution);
+    bench.begun();
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    for _ in 0..3 {
+        assert!(matches!(bench.next(), Event::Erase));
+    }
+
+    // Never idle: the queue always has more.
+    source.add(100_000);
+    let drop_lanes = vec![lane(6)];
+    let contribution = Contribution { ticket: 2, drop_lanes, more: true, ..Contribution::default() };
+    bench.writer.contribute(Arc::clone(&source) as Arc<dyn Source>, contribution);
+    bench.let_go();
+    let mut erased = 0;
+    let mut rows = 0;
+    while erased < 3 {
+        match bench.next() {
+            Event::Erase => erased += 1,
+            Event::Commit(batch) => rows += rows_of(&batch).len(),
+            _ => {}
+        }
+    }
+    assert!(rows < 100_000, "erased only after all {rows} rows");
+    assert_eq!(bench.writer.stop(), Ok(()));
+}
+
+#[test]
+fn loads_are_answered_and_a_panic_in_one_does_not_stop_the_next() {
+    let bench = Bench::idle();
+    let load = |queue| {
+        let range = PositionRange { from: crate::model::Position(0), to: POSITION_MAX };
+        let request = LoadRequest { lane: lane(queue), range, rows_max: 1, bytes_max: 1 };
+        let (tell, answer) = channel();
+        bench.writer.load(request, Box::new(move |loaded| tell.send(loaded.map(|loaded| loaded.as_of)).unwrap()));
+        answer.recv_timeout(LIMIT).unwrap()
+    };
+    assert_eq!(load(4), Ok(BatchNo(4)));
+    assert!(load(13).is_err());
+    assert_eq!(load(5), Ok(BatchNo(5)));
+}
+
+#[test]
+fn every_contribution_is_told_once_in_order_and_every_row_is_stored() {
+    const SOURCES: u64 = 50;
+    const ROWS: u64 = 400;
+    let disk = MemoryDisk::default();
+    let store = MemoryStore::open(disk.clone());
+    let writer = WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default()).unwrap();
+    let (tell, events) = channel();
+    let turns = Turns::start();
+    let sources: Vec<_> = (0..SOURCES)
+        .map(|id| {
+            let (writer, events, turns) = (writer.clone(), tell.clone(), turns.clone());
+            Arc::new(TestSource { id, writer, events, turns, pending: Mutex::default(), answers: true })
+        })
+        .collect();
+    thread::scope(|scope| {
+        for part in sources.chunks(13) {
+            scope.spawn(move || {
+                for at in 0..ROWS {
+                    for source in part {
+                        if source.writer.wants_rows() && at % 3 == 0 && !source.pending.lock().unwrap().is_dirty {
+                            source.add_at_once(1);
+                        } else {
+                            source.add(1);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(writer.flush());
+    let mut last = vec![0; SOURCES as usize];
+    let mut told = 0;
+    for event in events.try_iter() {
+        let Event::Stored(id, stored) = event else { panic!("only outcomes are told") };
+        assert!(stored.durable && stored.ticket > last[id as usize], "in order, once");
+        last[id as usize] = stored.ticket;
+        told += 1;
+    }
+    assert!(told > SOURCES);
+    let stats = writer.stats();
+    assert_eq!((stats.rows_inserted, stats.bytes), (SOURCES * ROWS, SOURCES * ROWS * 100));
+    let store = MemoryStore::open(disk);
+    for id in 0..SOURCES {
+        assert_eq!(positions(&store, lane(id)), (1..=ROWS).collect::<Vec<_>>());
+    }
+    assert_eq!(writer.stop(), Ok(()));
+}

@@ -1,0 +1,273 @@
+//! The contract, and what only a file can show: locks, copies, damage and newer schemas.
+
+use super::{SqliteSettings, SqliteStore};
+use crate::model::Position;
+use crate::store::contract::{Place, batch, change, contract_tests, inserts, lane, positions};
+use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, POSITION_MAX, PositionRange, Store, StoreError};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+impl Place for TempDir {
+    fn open(&self) -> Box<dyn Store> {
+        Box::new(open_in(self.path()).unwrap())
+    }
+}
+
+contract_tests!(TempDir::new().unwrap());
+
+fn open_in(directory: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(&SqliteSettings::new(directory))
+}
+
+fn error_in(directory: &Path) -> StoreError {
+    open_in(directory).err().expect("the store must not open")
+}
+
+fn raw(directory: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(directory.join("prontomq.sqlite3")).unwrap()
+}
+
+#[test]
+fn a_live_holder_is_named_and_a_dead_one_does_not_matter() {
+    let place = TempDir::new().unwrap();
+    let store = open_in(place.path()).unwrap();
+    assert_eq!(error_in(place.path()), StoreError::Locked { pid: Some(std::process::id()) });
+    drop(store);
+    // What a killed process leaves behind, be its number that of a living one.
+    fs::write(place.path().join("prontomq.lock"), "1\n").unwrap();
+    let store = open_in(place.path()).unwrap();
+    assert_eq!(fs::read_to_string(place.path().join("prontomq.lock")).unwrap(), format!("{}\n", std::process::id()));
+    drop(store);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_data_directory_is_made_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = TempDir::new().unwrap();
+    let directory = place.path().join("new/data");
+    drop(open_in(&directory).unwrap());
+    assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_row_beyond_the_last_position_is_refused_and_not_squeezed_in() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    let outcome = store.commit(&Batch { lanes: vec![inserts(lane(1), [POSITION_MAX.0 + 1])], ..batch(1) });
+    assert!(matches!(outcome, CommitOutcome::Fatal(_)), "{outcome:?}");
+    assert_eq!(positions(&store, lane(1)), [0; 0]);
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let place = TempDir::new().unwrap();
+    drop(open_in(place.path()).unwrap());
+    let add = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+               VALUES (7, 'later', 1, x'00', 0)";
+    raw(place.path()).execute(add, []).unwrap();
+    assert_eq!(error_in(place.path()), StoreError::NewerSchema { found: 7, known: 1 });
+}
+
+#[test]
+fn the_file_is_laid_out_as_intended() {
+    let place = TempDir::new().unwrap();
+    let store = open_in(place.path()).unwrap();
+    let pragma = |name: &str| -> i64 { raw(place.path()).pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+    assert_eq!((pragma("page_size"), pragma("auto_vacuum")), (16_384, 2));
+    let own = |name: &str| -> String {
+        let read = |connection: &rusqlite::Connection| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
+        };
+        format!("{:?}", store.connection.as_ref().unwrap().with(read))
+    };
+    assert_eq!(own("synchronous"), "Integer(2)");
+    assert_eq!(own("journal_mode"), "Text(\"wal\")");
+    assert_eq!(own("wal_autocheckpoint"), "Integer(1000)");
+    assert_eq!(own("cache_size"), "Integer(-16384)");
+}
+
+#[test]
+fn something_else_in_the_file_is_refused() {
+    let place = TempDir::new().unwrap();
+    fs::write(
+        place.path().join("prontomq.sqlite3"),
+        "this is no database, and long enough to be looked at".repeat(100),
+    )
+    .unwrap();
+    assert!(matches!(error_in(place.path()), StoreError::Unusable(_)));
+}
+
+#[test]
+fn a_copy_taken_at_any_moment_holds_whole_batches() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    for number in 1..=12 {
+        let lanes = vec![inserts(lane(1), number * 10..number * 10 + 10), inserts(lane(number), [1])];
+        assert_eq!(store.commit(&Batch { lanes, ..batch(number) }), CommitOutcome::Committed);
+
+        let copy = TempDir::new().unwrap();
+        for name in ["prontomq.sqlite3", "prontomq.sqlite3-wal"] {
+            fs::copy(place.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let mut copied = open_in(copy.path()).unwrap();
+        let recovered = copied.recover().unwrap();
+        assert_eq!((recovered.batch_no, recovered.clean), (BatchNo(number), false));
+        assert_eq!(positions(&copied, lane(1)).len() as u64, number * 10 + 1);
+        drop(copied);
+    }
+
+    // The log cut short in the middle of its last batch: that batch is gone, whole, and no other.
+    let copy = TempDir::new().unwrap();
+    fs::copy(place.path().join("prontomq.sqlite3"), copy.path().join("prontomq.sqlite3")).unwrap();
+    let log = fs::read(place.path().join("prontomq.sqlite3-wal")).unwrap();
+    fs::write(copy.path().join("prontomq.sqlite3-wal"), &log[..log.len() - 100]).unwrap();
+    let mut copied = open_in(copy.path()).unwrap();
+    assert_eq!(copied.recover().unwrap().batch_no, BatchNo(11));
+    assert_eq!(positions(&copied, lane(12)), [0; 0]);
+    assert_eq!(positions(&copied, lane(1)).len(), 111);
+}
+
+const CHILD_DIRECTORY: &str = "PRONTOMQ_TEST_STORE_DIRECTORY";
+
+#[test]
+#[ignore = "the child of the next test, which kills it"]
+fn commits_until_killed() {
+    let directory = std::env::var_os(CHILD_DIRECTORY).expect("its parent names the directory");
+    let mut store = open_in(Path::new(&directory)).unwrap();
+    let first = store.recover().unwrap().batch_no.0 + 1;
+    for number in first.. {
+        let removes = LaneChange { removes: vec![Position(number * 10)], ..change(lane(1)) };
+        let lanes = vec![inserts(lane(1), number * 10..number * 10 + 4), removes];
+        assert_eq!(store.commit(&Batch { lanes, ..batch(number) }), CommitOutcome::Committed);
+        println!("stored {number}");
+    }
+}
+
+#[test]
+fn what_was_committed_survives_kills_and_nothing_else_does() {
+    let place = TempDir::new().unwrap();
+    let mut told = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "store::sqlite::tests::commits_until_killed"])
+            .env(CHILD_DIRECTORY, place.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let enough = told + 40;
+        while told < enough {
+            told = number_in(&lines.next().expect("the child goes on").unwrap()).unwrap_or(told);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it told between the last look and its end.
+        told = lines.filter_map(|line| number_in(&line.ok()?)).last().unwrap_or(told);
+
+        let mut store = open_in(place.path()).unwrap();
+        let recovered = store.recover().unwrap();
+        assert!(!recovered.clean, "round {round}");
+        let last = recovered.batch_no.0;
+        assert!(last == told || last == told + 1, "told {told}, found {last}");
+        let expected: Vec<_> = (1..=last).flat_map(|number| number * 10 + 1..number * 10 + 4).collect();
+        assert_eq!(positions(&store, lane(1)), expected);
+        told = last;
+        drop(store);
+    }
+}
+
+fn number_in(line: &str) -> Option<u64> {
+    // The test harness writes into the same line now and then.
+    line.split_once("stored ")?.1.parse().ok()
+}
+
+/// A limit on pages is what a full disk is to SQLite.
+fn limit_pages(store: &SqliteStore, pages: i64) {
+    let set = |connection: &rusqlite::Connection| {
+        connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    store.connection.as_ref().unwrap().with(set);
+}
+
+#[test]
+fn a_full_disk_commits_nothing_and_the_same_batch_goes_through_later() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.commit(&Batch { lanes: vec![inserts(lane(1), 1..=3)], ..batch(1) });
+    limit_pages(&store, 1);
+    let large = Batch {
+        lanes: vec![inserts(lane(2), 1..=5_000), inserts(lane(1), [4])],
+        drop_lanes: vec![lane(1)],
+        ..batch(2)
+    };
+    assert!(matches!(store.commit(&large), CommitOutcome::NotCommitted(_)));
+    assert_eq!(positions(&store, lane(1)), [1, 2, 3]);
+    assert_eq!(positions(&store, lane(2)), [0; 0]);
+    limit_pages(&store, 1_000_000);
+    assert_eq!(store.commit(&large), CommitOutcome::Committed);
+    assert_eq!(positions(&store, lane(2)).len(), 5_000);
+    assert_eq!(positions(&store, lane(1)), [0; 0]);
+    assert_eq!(Box::new(store).close(), Ok(()));
+}
+
+#[test]
+fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.commit(&Batch { lanes: vec![inserts(lane(1), 1..=20_000)], ..batch(1) });
+    Box::new(store).close().unwrap();
+    let file = place.path().join("prontomq.sqlite3");
+    let mut bytes = fs::read(&file).unwrap();
+    // Whole pages: SQLite has no checksums that would show damage within one.
+    let half = bytes.len() / 2 / 16_384 * 16_384;
+    bytes[half..].fill(0xA5);
+    fs::write(&file, bytes).unwrap();
+
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    let everything = PositionRange { from: Position(0), to: POSITION_MAX };
+    let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
+    assert!(matches!(read, Err(StoreError::Read(_))), "{} rows", read.map_or(0, |loaded| loaded.rows.len()));
+    let removes = LaneChange { remove_below: Some(Position(20_001)), ..change(lane(1)) };
+    let outcome = store.commit(&Batch { lanes: vec![removes], ..batch(2) });
+    assert!(matches!(outcome, CommitOutcome::Fatal(_)), "{outcome:?}");
+}
+
+#[test]
+fn the_store_opens_on_a_runtimes_thread() {
+    let place = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut store = open_in(place.path()).unwrap();
+        store.recover().unwrap();
+        Box::new(store).close().unwrap();
+    });
+}
+
+#[test]
+fn a_file_that_is_mostly_free_shrinks() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    let body = "x".repeat(4_000);
+    for number in 1..=30_u64 {
+        let mut change = inserts(lane(1), number * 1_000..(number + 1) * 1_000);
+        for row in &mut change.inserts {
+            row.message = crate::store::contract::message(&body);
+        }
+        assert_eq!(store.commit(&Batch { lanes: vec![change], ..batch(number) }), CommitOutcome::Committed);
+    }
+    store.commit(&Batch { drop_lanes: vec![lane(1)], ..batch(31) });
+    while store.erase(5_000).unwrap() {}
+    Box::new(store).close().unwrap();
+    let bytes = fs::metadata(place.path().join("prontomq.sqlite3")).unwrap().len();
+    assert!(bytes < 70 << 20, "{bytes} bytes are left");
+}
