@@ -3,7 +3,7 @@
 //! Pushing a batch and taking the machine are one locked step; who gets the machine has the turn, and puts it back only in
 //! the locked step that finds the inbox empty. So no batch is left behind, and nobody waits.
 
-use super::broker::Broker;
+use super::node::Broker;
 use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
 use crate::queue::{Effects, QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};

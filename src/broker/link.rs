@@ -1,8 +1,8 @@
 //! What one connection does to the broker. Everything here returns at once; answers come through the connection's inlet.
 
-use super::broker::Broker;
 use super::cell::Cell;
 use super::counters::Counters;
+use super::node::Broker;
 use super::peer::Peer;
 use super::publish::{Publisher, Routed};
 use super::queue_arguments::{self, Declared};

@@ -1,6 +1,6 @@
 //! The broker: vhosts and what is in them, and the drivers of the pure machines.
 //!
-//! - `broker`: all vhosts, connections and queues of one node, and its store.
+//! - `node`: all vhosts, connections and queues of one node, and its store.
 //! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes.
 //! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
 //! - `cell`: a queue's inbox and its turns; `turns` takes them one after another.
@@ -11,11 +11,11 @@
 //!
 //! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one.
 
-mod broker;
 mod cell;
 mod counters;
 mod dead_letters;
 mod link;
+mod node;
 mod peer;
 mod publish;
 mod queue_arguments;
@@ -25,10 +25,10 @@ mod topology;
 mod turns;
 mod vhost;
 
-pub use broker::{Broker, BrokerSettings, Runner};
 pub use cell::{Cell, QueueCounts};
 pub use counters::{Counters, CountersSnapshot};
 pub use link::Link;
+pub use node::{Broker, BrokerSettings, Runner};
 pub use peer::Peer;
 pub use publish::Routed;
 pub use vhost::Vhost;

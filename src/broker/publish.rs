@@ -1,7 +1,7 @@
 //! A message's way from a channel to the queues: a memo answers where, a batch per queue takes it there.
 
-use super::broker::Broker;
 use super::cell::Cell;
+use super::node::Broker;
 use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::{AmqpError, Message, Now, Promise, QueueId};

@@ -158,7 +158,8 @@ impl Check<'_> {
 
     fn choice(&self, key: &str, allowed: &[&str], what: &str) -> Result<(), AmqpError> {
         match self.text(key)? {
-            Some(text) if !allowed.contains(&text.as_str()) && !(key == keys::QUEUE_TYPE && text == "undefined") => {
+            Some(text) if key == keys::QUEUE_TYPE && text == "undefined" => Ok(()),
+            Some(text) if !allowed.contains(&text.as_str()) => {
                 Err(self.invalid(key, &format!("\"unsupported {what} '{text}'\"")))
             }
             _ => Ok(()),

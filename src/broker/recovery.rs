@@ -1,6 +1,6 @@
 //! The start: vhosts, exchanges, queues and bindings as the store remembers them. No message is read.
 
-use super::broker::{Broker, BrokerSettings, Runner};
+use super::node::{Broker, BrokerSettings, Runner};
 use super::queue_arguments::{self, Declared};
 use super::topology::QueueEntry;
 use super::vhost::Vhost;

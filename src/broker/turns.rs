@@ -3,8 +3,8 @@
 //! Everything a turn emits for connections and other queues is pushed into their inlets and inboxes inside the turn, so its
 //! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
 
-use super::broker::Broker;
 use super::cell::{Cell, Machine, Turn};
+use super::node::Broker;
 use super::peer::Peer;
 use crate::model::{ConnectionId, Holder, Notice, Now, QueueId};
 use crate::queue::{Effects, Permits, Pulled, QueueEffect, QueueInput, QueueState};

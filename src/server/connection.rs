@@ -320,7 +320,7 @@ impl Connection {
         self.sizes.record(message.body_len());
         if let Some(fault) = fault {
             let error = link.check_publish(&message).err().unwrap_or(*fault);
-            return self.session.publish_failed(channel, error, now, &mut self.out);
+            return self.session.publish_failed(channel, &error, now, &mut self.out);
         }
         let promise = sequence.map(|sequence| {
             let holder = crate::model::Holder { connection: self.id, channel };
@@ -339,7 +339,7 @@ impl Connection {
                 }
                 self.session.published(channel, sequence, routed.parts, now, &mut self.out);
             }
-            Err(error) => self.session.publish_failed(channel, error, now, &mut self.out),
+            Err(error) => self.session.publish_failed(channel, &error, now, &mut self.out),
         }
     }
 
@@ -349,7 +349,7 @@ impl Connection {
             return;
         }
         if let Some(error) = link.check_publish(&publish.message).err().or(publish.fault.map(|fault| *fault)) {
-            self.session.publish_failed(publish.channel, error, now, &mut self.out);
+            self.session.publish_failed(publish.channel, &error, now, &mut self.out);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::channel::{Awaited, Channel};
 use super::content::{Content, Started, whole_content};
 use super::effect::{Effect, Output, Publish, SettleOutcome};
-use super::session::{Fault, Session};
+use super::machine::{Fault, Session};
 use super::unacked::Delivered;
 use crate::model::command::BasicConsume;
 use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, QueueId};
@@ -178,7 +178,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        cancel: basic::Cancel,
+        cancel: &basic::Cancel,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
@@ -219,7 +219,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        get: basic::Get,
+        get: &basic::Get,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// A delivery for a consumer: written, or given back when it comes too late.
-    pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut Output) {
+    pub(super) fn deliver(&mut self, delivery: &Delivery, out: &mut Output) {
         let payload_max = self.payload_max;
         let key = delivery.channel;
         let live = self.live(key);
@@ -246,7 +246,7 @@ impl Session {
         write_deliver(&mut out.bytes, &entry.prefix, tag, delivery.redelivered, content, payload_max);
         entry.unreported += 1;
         entry.unreported_bytes += content.body.len() as u64;
-        channel.unacked.note(tag, &delivery);
+        channel.unacked.note(tag, delivery);
         if !channel.report_noted {
             channel.report_noted = true;
             self.to_report.push(key.number);

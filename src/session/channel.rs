@@ -7,7 +7,7 @@ use super::basic_methods::ConsumerEntry;
 use super::confirms::Confirms;
 use super::content::Content;
 use super::effect::{Effect, Output};
-use super::session::{Fault, Session};
+use super::machine::{Fault, Session};
 use super::transaction::Transaction;
 use super::unacked::Unacked;
 use crate::model::{AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Name, Now, RequestNo};
@@ -224,7 +224,7 @@ impl Session {
             if let Some(pending) = channel.next_answered() {
                 let method = pending.method;
                 if let Err(error) = self.write_answer(number, pending, out) {
-                    return self.fail(number, error, Some(method), now, out);
+                    return self.fail(number, &error, Some(method), now, out);
                 }
                 continue;
             }
@@ -232,7 +232,7 @@ impl Session {
             self.parked_bytes = self.parked_bytes.saturating_sub(parked_bytes(&parked.payload));
             let frame = Frame { kind: parked.kind, channel: number, payload: &parked.payload };
             if let Err(Fault { error, method }) = self.handle_parked(frame, now, out) {
-                return self.fail(number, error, method, now, out);
+                return self.fail(number, &error, method, now, out);
             }
         }
     }

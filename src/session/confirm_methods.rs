@@ -1,7 +1,7 @@
 //! The methods of class confirm, and the promises that come back.
 
 use super::effect::Output;
-use super::session::Session;
+use super::machine::Session;
 use crate::model::{AmqpError, ChannelKey, Now};
 use crate::wire::writer::write_method;
 use amq_protocol::protocol::{AMQPClass, confirm};

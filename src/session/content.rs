@@ -2,7 +2,7 @@
 
 use super::channel::Stage;
 use super::effect::Output;
-use super::session::{Fault, Session};
+use super::machine::{Fault, Session};
 use crate::model::AmqpError;
 use crate::wire::content_header::ContentHeader;
 use crate::wire::frame::{Frame, FrameKind, read_frame};

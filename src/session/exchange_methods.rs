@@ -2,7 +2,7 @@
 
 use super::channel::Awaited;
 use super::effect::Output;
-use super::session::Session;
+use super::machine::Session;
 use crate::model::command::{BindTo, ExchangeDeclare};
 use crate::model::{AmqpError, Command, Name};
 use crate::wire::method::MethodId;
@@ -38,7 +38,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        delete: exchange::Delete,
+        delete: &exchange::Delete,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let exchange = clean_name(delete.exchange.as_str());

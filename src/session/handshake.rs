@@ -1,7 +1,7 @@
 //! From the protocol header to an open vhost.
 
 use super::effect::{Effect, Output};
-use super::session::{Ending, Session, State, write_connection};
+use super::machine::{Ending, Session, State, write_connection};
 use crate::model::{AmqpError, Name, Now};
 use crate::wire::frame::payload_max;
 use crate::wire::method::{ClientMethod, MethodId};
@@ -96,7 +96,7 @@ impl Session {
     pub(super) fn handshake_method(&mut self, method: ClientMethod<'_>, now: Now, out: &mut Output) {
         let State::Handshake(stage) = &self.state else { unreachable!("callers checked the state") };
         match (stage, method) {
-            (Handshake::Starting, ClientMethod::ConnectionStartOk(start)) => self.connection_start_ok(start, now, out),
+            (Handshake::Starting, ClientMethod::ConnectionStartOk(start)) => self.connection_start_ok(&start, now, out),
             (Handshake::Tuning, ClientMethod::ConnectionTuneOk(tune)) => self.connection_tune_ok(&tune, now, out),
             (Handshake::Opening, ClientMethod::ConnectionOpen(open)) => {
                 let vhost = Name::from(open.virtual_host.as_str());
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    fn connection_start_ok(&mut self, start: connection::StartOk, now: Now, out: &mut Output) {
+    fn connection_start_ok(&mut self, start: &connection::StartOk, now: Now, out: &mut Output) {
         let text = |key: &str| match start.client_properties.inner().get(key) {
             Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
             _ => String::new(),

@@ -1,6 +1,6 @@
 //! The protocol machine of one connection. Pure: bytes, notices and the time go in; bytes and effects come out.
 //!
-//! - `session`: the whole, and what a shell calls.
+//! - `machine`: the whole, and what a shell calls.
 //! - `handshake`: from the protocol header to an open vhost.
 //! - `timers`: heartbeats and deadlines.
 //! - `channel`: one channel: what it waits for, what is parked behind that.
@@ -19,10 +19,9 @@ mod content;
 mod effect;
 mod exchange_methods;
 mod handshake;
+mod machine;
 mod prefetch;
 mod queue_methods;
-#[allow(clippy::module_inception, reason = "the folder's noun is the session")]
-mod session;
 mod settings;
 mod timers;
 mod transaction;
@@ -31,5 +30,5 @@ mod unacked;
 
 pub use effect::{Effect, Output, Publish, Settle, SettleOutcome};
 pub use handshake::{Login, LoginRefusal};
-pub use session::{Ending, Session};
+pub use machine::{Ending, Session};
 pub use settings::SessionSettings;

@@ -3,7 +3,7 @@
 use super::channel::{Awaited, Channel};
 use super::effect::Output;
 use super::exchange_methods::clean_name;
-use super::session::Session;
+use super::machine::Session;
 use crate::model::command::{BindTo, QueueDeclare, QueueDelete};
 use crate::model::{AmqpError, Command, Name};
 use crate::wire::method::MethodId;
@@ -65,7 +65,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        purge: queue::Purge,
+        purge: &queue::Purge,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
@@ -78,7 +78,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        delete: queue::Delete,
+        delete: &queue::Delete,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);

@@ -2,7 +2,7 @@
 
 use super::channel::Awaited;
 use super::effect::{Effect, Output, Publish};
-use super::session::Session;
+use super::machine::Session;
 use super::transaction::Transaction;
 use crate::model::{AmqpError, Now};
 use crate::wire::method::MethodId;

@@ -264,7 +264,7 @@ impl Session {
         match self.handle(frame, behind, now, out) {
             Ok(used) => used,
             Err(fault) => {
-                self.fail(number, fault.error, fault.method, now, out);
+                self.fail(number, &fault.error, fault.method, now, out);
                 0
             }
         }
@@ -312,8 +312,8 @@ impl Session {
             ClientMethod::BasicReject(reject) => self.basic_reject(number, reject, out),
             ClientMethod::BasicQos(qos) => self.basic_qos(number, qos, out),
             ClientMethod::BasicConsume(consume) => self.basic_consume(number, id, consume, out),
-            ClientMethod::BasicCancel(cancel) => self.basic_cancel(number, id, cancel, out),
-            ClientMethod::BasicGet(get) => self.basic_get(number, id, get, out),
+            ClientMethod::BasicCancel(cancel) => self.basic_cancel(number, id, &cancel, out),
+            ClientMethod::BasicGet(get) => self.basic_get(number, id, &get, out),
             ClientMethod::BasicRecover(recover) => self.basic_recover(number, recover.requeue, true, out),
             ClientMethod::BasicRecoverAsync(recover) => self.basic_recover(number, recover.requeue, false, out),
             ClientMethod::ChannelOpen => Err(AmqpError::channel_error("second 'channel.open' seen")),
@@ -327,14 +327,14 @@ impl Session {
                 Ok(())
             }
             ClientMethod::ExchangeDeclare(declare) => self.exchange_declare(number, id, declare, out),
-            ClientMethod::ExchangeDelete(delete) => self.exchange_delete(number, id, delete, out),
+            ClientMethod::ExchangeDelete(delete) => self.exchange_delete(number, id, &delete, out),
             ClientMethod::ExchangeBind(bind) => self.exchange_bind(number, id, bind, out),
             ClientMethod::ExchangeUnbind(unbind) => self.exchange_unbind(number, id, unbind, out),
             ClientMethod::QueueDeclare(declare) => self.queue_declare(number, id, declare, out),
             ClientMethod::QueueBind(bind) => self.queue_bind(number, id, bind, out),
             ClientMethod::QueueUnbind(unbind) => self.queue_unbind(number, id, unbind, out),
-            ClientMethod::QueuePurge(purge) => self.queue_purge(number, id, purge, out),
-            ClientMethod::QueueDelete(delete) => self.queue_delete(number, id, delete, out),
+            ClientMethod::QueuePurge(purge) => self.queue_purge(number, id, &purge, out),
+            ClientMethod::QueueDelete(delete) => self.queue_delete(number, id, &delete, out),
             ClientMethod::ConfirmSelect(select) => self.confirm_select(number, select.nowait, out),
             ClientMethod::TxSelect => self.tx_select(number, out),
             ClientMethod::TxCommit => self.tx_commit(number, id, now, out),
@@ -461,10 +461,17 @@ impl Session {
     }
 
     /// An error of a channel, or of the whole connection where its scope says so.
-    pub(super) fn fail(&mut self, number: u16, error: AmqpError, method: Option<MethodId>, now: Now, out: &mut Output) {
+    pub(super) fn fail(
+        &mut self,
+        number: u16,
+        error: &AmqpError,
+        method: Option<MethodId>,
+        now: Now,
+        out: &mut Output,
+    ) {
         match error.scope {
-            Scope::Connection => self.close(&error, method, now, out),
-            Scope::Channel => self.channel_fail(number, &error, method, out),
+            Scope::Connection => self.close(error, method, now, out),
+            Scope::Channel => self.channel_fail(number, error, method, out),
         }
     }
 
@@ -493,7 +500,7 @@ impl Session {
     /// Takes a notice. Its order among notices is the order on the wire.
     pub fn notice(&mut self, notice: Notice, now: Now, out: &mut Output) {
         match notice {
-            Notice::Deliver(delivery) => self.deliver(delivery, out),
+            Notice::Deliver(delivery) => self.deliver(&delivery, out),
             Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, out),
             Notice::Promised { channel, first, last, kept } => self.promised(channel, first, last, kept, now, out),
             Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
@@ -535,7 +542,7 @@ impl Session {
     }
 
     /// A publish failed: the channel closes.
-    pub fn publish_failed(&mut self, channel: ChannelKey, error: AmqpError, now: Now, out: &mut Output) {
+    pub fn publish_failed(&mut self, channel: ChannelKey, error: &AmqpError, now: Now, out: &mut Output) {
         if self.live(channel).is_some() {
             self.fail(channel.number, error, Some(super::basic_methods::PUBLISH), now, out);
         }
