@@ -53,9 +53,9 @@ pub(super) fn commit(connection: &Connection, lanes: &mut Lanes, batch: &Batch) 
         Err(error) => end(connection, &error, false),
     };
     if outcome == CommitOutcome::Committed {
-        lanes.committed()
+        lanes.committed();
     } else {
-        lanes.rolled_back()
+        lanes.rolled_back();
     }
     outcome
 }
