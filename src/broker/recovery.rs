@@ -9,7 +9,7 @@ use crate::model::{Arguments, Now, QueueId};
 use crate::queue::{QueueInput, QueueState};
 use crate::routing::Destination;
 use crate::store::writer::WriterHandle;
-use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, Recovered};
+use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, Recovered, TopologyChange};
 use ahash::AHashMap;
 use std::sync::Arc;
 
@@ -41,6 +41,12 @@ impl Broker {
         for record in &recovered.queues {
             let vhost = broker.recover_vhost(&record.vhost);
             broker.recover_queue(&vhost, record, lanes.remove(&record.id).unwrap_or_default(), now);
+        }
+        // A queue that was deleted while its last rows were on their way may have left a lane behind.
+        let orphans: Vec<_> = lanes.into_keys().map(TopologyChange::DeleteQueue).collect();
+        if !orphans.is_empty() {
+            tracing::warn!(queues = orphans.len(), "rows of deleted queues are erased");
+            broker.writer().topology(orphans, Box::new(|_| {}));
         }
         for record in &recovered.bindings {
             recover_binding(&broker.recover_vhost(&record.vhost), record);

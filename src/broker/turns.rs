@@ -129,13 +129,12 @@ impl Broker {
     }
 
     fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled) {
-        let removed: usize = pulled.lanes.iter().map(|lane| lane.removes.len()).sum();
         if pulled.more {
             cell.listed.store(true, Ordering::Relaxed);
         }
         let contribution = Contribution {
             ticket: pulled.ticket.0,
-            rows: pulled.rows + removed,
+            rows: pulled.rows + pulled.removed,
             bytes: pulled.bytes,
             more: pulled.more,
             lanes: pulled.lanes,

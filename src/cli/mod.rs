@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod log;
 mod serve;
 
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Run a broker.
     Serve(serve::Serve),
+    /// Put load on an AMQP 0-9-1 broker and measure it.
+    Bench(bench::Bench),
 }
 
 /// Runs what the command line asks for.
@@ -25,5 +28,6 @@ pub fn run() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     match command {
         Command::Serve(serve) => serve.run(),
+        Command::Bench(bench) => bench.run(),
     }
 }

@@ -16,7 +16,9 @@ pub struct Pulled {
     pub drop_lanes: Vec<Lane>,
     /// Rows inserted.
     pub rows: usize,
-    /// Their bytes.
+    /// Rows removed.
+    pub removed: usize,
+    /// Bytes of the rows inserted.
     pub bytes: usize,
     /// Whether more could be pulled right away.
     pub more: bool,

@@ -60,20 +60,21 @@ impl QueueState {
             self.young.push_front(young);
         }
         self.due_now |= more;
+        let removed = std::mem::take(&mut self.rows_to_remove);
         let lanes = self.lane_changes(inserts);
         let dropped = std::mem::take(&mut self.dropped_lanes);
         if !lanes.is_empty() || !dropped.is_empty() {
             self.ticket = ticket;
             self.awaiting.push_back(Awaiting { ticket, promises });
         }
-        out.pulled.push(Pulled { ticket, lanes, drop_lanes: dropped, rows, bytes, more });
+        out.pulled.push(Pulled { ticket, lanes, drop_lanes: dropped, rows, removed, bytes, more });
     }
 
     /// A queue that has ended has nothing for the writer.
     pub(super) fn pull_nothing(&self, out: &mut Effects) {
         let ticket = self.ticket;
         let (lanes, drop_lanes) = (Vec::new(), Vec::new());
-        out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows: 0, bytes: 0, more: false });
+        out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows: 0, removed: 0, bytes: 0, more: false });
     }
 
     fn due_state(&self, young: YoungRef, hold: Option<Duration>, now: Now) -> Due {

@@ -61,6 +61,8 @@ pub struct QueueState {
     pub(super) ticket: Ticket,
     pub(super) flushed: Ticket,
     pub(super) dropped_lanes: Vec<Lane>,
+    /// Rows that the next pull takes away, one way or another.
+    pub(super) rows_to_remove: usize,
     ack_time_micros: u64,
     /// Rows wait for the writer now.
     pub(super) due_now: bool,
@@ -100,6 +102,7 @@ impl QueueState {
             ticket: Ticket(0),
             flushed: Ticket(0),
             dropped_lanes: Vec::new(),
+            rows_to_remove: 0,
             ack_time_micros: ACK_TIME_FIRST_MICROS,
             due_now: false,
             due_at: None,
@@ -555,6 +558,7 @@ impl QueueState {
                 lane.stored_count = lane.stored_count.saturating_sub(middle.count);
                 lane.stored_bytes = lane.stored_bytes.saturating_sub(middle.body_bytes);
                 lane.removed_ranges.push(middle.range);
+                self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
                 self.durable_count = self.durable_count.saturating_sub(middle.count);
                 self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
                 self.due_now = true;
@@ -753,6 +757,7 @@ impl QueueState {
             }
             if let Storage::Submitted(_) = entry.storage {
                 has_row = true;
+                self.rows_to_remove += 1;
                 lane.removed.push(entry.order.position);
                 lane.stored_count = lane.stored_count.saturating_sub(1);
                 lane.stored_bytes = lane.stored_bytes.saturating_sub(entry.message.body_len() as u64);

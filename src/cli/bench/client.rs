@@ -1,0 +1,221 @@
+//! A light AMQP client for load: blocking, and as cheap per message as the wire allows, so that it is not the limit.
+
+use crate::wire::frame::{Frame, FrameKind, payload_max, read_frame};
+use crate::wire::method::MethodId;
+use crate::wire::writer::{write_fields, write_method};
+use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, queue};
+use amq_protocol::types::FieldTable;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+
+/// The channel that everything runs on.
+const CHANNEL: u16 = 1;
+const READ_BYTES: usize = 256 * 1024;
+const CHANNEL_MAX: u16 = 2047;
+
+/// Where a broker is and who asks: `amqp://user:password@host:port/vhost`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    address: String,
+    user: String,
+    password: String,
+    vhost: String,
+}
+
+impl Target {
+    /// Reads a URL; what is missing is guest, localhost, 5672 and the vhost `/`.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        let rest = url.strip_prefix("amqp://").ok_or_else(|| format!("{url}: expected amqp://..."))?;
+        let (rest, vhost) = match rest.split_once('/') {
+            Some((rest, "")) | Some((rest, "%2f" | "%2F")) => (rest, "/"),
+            Some((rest, vhost)) => (rest, vhost),
+            None => (rest, "/"),
+        };
+        let (login, address) = rest.rsplit_once('@').unwrap_or(("guest:guest", rest));
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        let address = if address.contains(':') { address.to_owned() } else { format!("{address}:5672") };
+        let (user, password, vhost) = (user.to_owned(), password.to_owned(), vhost.to_owned());
+        Ok(Self { address, user, password, vhost })
+    }
+}
+
+/// One connection with one open channel.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    pub(super) payload_max: usize,
+    input: Vec<u8>,
+    filled: usize,
+    used: usize,
+}
+
+impl Client {
+    /// Connects, logs in and opens the channel.
+    pub(super) fn connect(target: &Target) -> io::Result<Self> {
+        let address = target
+            .address
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::other(format!("{}: no such address", target.address)))?;
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let mut client =
+            Self { stream, payload_max: payload_max(131_072), input: vec![0; READ_BYTES], filled: 0, used: 0 };
+        client.stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+        client.expect(10, 10)?;
+        let response = format!("\0{}\0{}", target.user, target.password);
+        let start_ok = connection::StartOk {
+            client_properties: FieldTable::default(),
+            mechanism: "PLAIN".into(),
+            response: response.as_str().into(),
+            locale: "en_US".into(),
+        };
+        client.send(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)))?;
+        client.expect(10, 30)?;
+        let tune_ok = connection::TuneOk { channel_max: CHANNEL_MAX, frame_max: 131_072, heartbeat: 0 };
+        client.send(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)))?;
+        let open = connection::Open { virtual_host: target.vhost.as_str().into() };
+        client.send(0, AMQPClass::Connection(connection::AMQPMethod::Open(open)))?;
+        client.expect(10, 41)?;
+        client.send(CHANNEL, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})))?;
+        client.expect(20, 11)?;
+        Ok(client)
+    }
+
+    fn send(&mut self, channel: u16, method: AMQPClass) -> io::Result<()> {
+        let mut out = Vec::new();
+        write_method(&mut out, channel, method);
+        self.stream.write_all(&out)
+    }
+
+    /// Waits for a method; whatever else comes is an error.
+    fn expect(&mut self, class_id: u16, method_id: u16) -> io::Result<()> {
+        loop {
+            let mut found = None;
+            self.next_frames(1, |frame| {
+                if frame.kind == FrameKind::Method {
+                    found = Some((MethodId::of(frame.payload), String::from_utf8_lossy(frame.payload).into_owned()));
+                }
+            })?;
+            match found {
+                Some((Some(id), _)) if id == (MethodId { class_id, method_id }) => return Ok(()),
+                Some((_, text)) => {
+                    return Err(io::Error::other(format!("expected method {class_id}.{method_id}, got: {text}")));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Reads, then hands over up to `most` whole frames; at least one unless the read brought only a part.
+    pub(super) fn next_frames(&mut self, most: usize, mut each: impl FnMut(Frame<'_>)) -> io::Result<()> {
+        let mut handed = 0;
+        loop {
+            while handed < most {
+                let cut = read_frame(&self.input[self.used..self.filled], usize::MAX)
+                    .map_err(|error| io::Error::other(error.to_string()))?;
+                let Some(cut) = cut else { break };
+                self.used += cut.consumed;
+                handed += 1;
+                each(cut.frame);
+            }
+            if handed > 0 {
+                return Ok(());
+            }
+            self.input.copy_within(self.used..self.filled, 0);
+            self.filled -= self.used;
+            self.used = 0;
+            if self.filled == self.input.len() {
+                self.input.resize(self.input.len() * 2, 0);
+            }
+            match self.stream.read(&mut self.input[self.filled..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                len => self.filled += len,
+            }
+        }
+    }
+
+    pub(super) fn declare(&mut self, name: &str, durable: bool) -> io::Result<()> {
+        let declare = queue::Declare {
+            queue: name.into(),
+            passive: false,
+            durable,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        self.send(CHANNEL, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)))?;
+        self.expect(50, 11)
+    }
+
+    pub(super) fn delete(&mut self, name: &str) -> io::Result<()> {
+        let delete = queue::Delete { queue: name.into(), if_unused: false, if_empty: false, nowait: false };
+        self.send(CHANNEL, AMQPClass::Queue(queue::AMQPMethod::Delete(delete)))?;
+        self.expect(50, 41)
+    }
+
+    pub(super) fn confirm_select(&mut self) -> io::Result<()> {
+        self.send(CHANNEL, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })))?;
+        self.expect(85, 11)
+    }
+
+    pub(super) fn consume(&mut self, queue: &str, no_ack: bool, prefetch: u16) -> io::Result<()> {
+        if prefetch > 0 {
+            let mut out = Vec::new();
+            write_fields(&mut out, CHANNEL, MethodId { class_id: 60, method_id: 10 }, |fields| {
+                fields.extend_from_slice(&[0; 4]);
+                fields.extend_from_slice(&prefetch.to_be_bytes());
+                fields.push(0);
+            });
+            self.stream.write_all(&out)?;
+            self.expect(60, 11)?;
+        }
+        let consume = basic::Consume {
+            queue: queue.into(),
+            consumer_tag: "c".into(),
+            no_local: false,
+            no_ack,
+            exclusive: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        self.send(CHANNEL, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))?;
+        self.expect(60, 21)
+    }
+}
+
+/// What a frame tells a load client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen<'a> {
+    /// basic.deliver with this tag.
+    Deliver(u64),
+    /// basic.ack from the broker: tag, multiple.
+    Ack(u64, bool),
+    /// A body, or a part of one.
+    Body(&'a [u8]),
+    /// The broker closes channel or connection, with these octets.
+    Close(&'a [u8]),
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn of(frame: Frame<'a>) -> Self {
+        let payload = frame.payload;
+        if frame.kind == FrameKind::Body {
+            return Self::Body(payload);
+        }
+        if frame.kind != FrameKind::Method {
+            return Self::Other;
+        }
+        let tag =
+            |at: usize| payload.get(at..at + 8).map(|tag| u64::from_be_bytes(tag.try_into().expect("eight octets")));
+        match payload {
+            [0, 60, 0, 60, tag_len, ..] => tag(5 + usize::from(*tag_len)).map_or(Self::Other, Self::Deliver),
+            [0, 60, 0, 80, ..] => tag(4).map_or(Self::Other, |tag| Self::Ack(tag, payload[12] & 1 == 1)),
+            [0, 20, 0, 40, ..] | [0, 10, 0, 50, ..] => Self::Close(&payload[4..]),
+            _ => Self::Other,
+        }
+    }
+}
