@@ -82,7 +82,8 @@ def _outcome(scenario, url):
     except Absent as absent:
         outcome, text = "n/a", f"{name} -- the library has no such call ({absent})"
     except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[1].lineno
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if "scenarios.py" in frame.filename]
+        line = lines[-1] if lines else "?"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         outcome, text = "not ok", f"{name} -- line {line}: {reason}"
     finally:

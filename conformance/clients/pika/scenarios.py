@@ -120,13 +120,15 @@ def work_queue(url):
         def work_slowly(_worker, method, _properties, body):
             slow.append((method.delivery_tag, body))
 
-        for work, started in [(work_slowly, slow), (work_quickly, quick)]:
+        def start_worker(work):
             worker = it.channel()
             worker.basic_qos(prefetch_count=1)
             worker.basic_consume(queue, work)
-            it.until(lambda: started)
-            if work is work_slowly:
-                slow_worker = worker
+            return worker
+
+        slow_worker = start_worker(work_slowly)
+        it.until(lambda: slow)
+        start_worker(work_quickly)
         it.until(lambda: len(quick) == 9)
         same(slow, [(1, b"0")])
         same(quick, [b"%d" % n for n in range(1, 10)])
@@ -256,7 +258,8 @@ class ConfirmedPublisher:
     def on_answer(self, frame):
         answer = frame.method
         self.refused += isinstance(answer, pika.spec.Basic.Nack)
-        answered = {tag for tag in self.unconfirmed if tag == answer.delivery_tag or answer.multiple and tag < answer.delivery_tag}
+        last = answer.delivery_tag
+        answered = {tag for tag in self.unconfirmed if tag == last or answer.multiple and tag < last}
         assert answered, f"{answer} answers nothing that was open"
         self.unconfirmed -= answered
         if not self.unconfirmed and self.left:
