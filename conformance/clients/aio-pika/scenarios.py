@@ -86,7 +86,7 @@ async def take(queue, count):
 
 
 async def rest(queue):
-    """The bodies that are still in the queue, taken out by basic.get (which comes after all this channel did before)."""
+    """What the queue still has, taken out by basic.get (which comes after all this channel did before)."""
     bodies = []
     while message := await queue.get(no_ack=True, fail=False):
         bodies.append(message.body)

@@ -76,7 +76,7 @@ def bodies(messages):
 
 
 def rest(channel, queue):
-    """The bodies that are still in the queue, taken out by basic.get (which comes after all this channel did before)."""
+    """What the queue still has, taken out by basic.get (which comes after all this channel did before)."""
     left = []
     while True:
         method, _, body = channel.basic_get(queue, auto_ack=True)
