@@ -168,6 +168,7 @@ async def pubsub(bench):
         await fanout.publish(Message(body), "ignored")
     for queue in queues:
         same([message.body for message in await take(queue, 2)], [b"first", b"second"])
+        same(await rest(queue), [])
 
 
 async def _routed(bench, kind, bindings, keys):

@@ -111,16 +111,16 @@ func next(deliveries <-chan amqp.Delivery) amqp.Delivery {
 	return delivery
 }
 
-// take is the next messages of a queue, acknowledged.
+// take is the next messages of a queue, acknowledged; prefetch and a late ack leave all others in the queue.
 func take(channel *amqp.Channel, queue string, count int) (messages []amqp.Delivery) {
 	tag := unique("consumer")
+	check(channel.Qos(count, 0, false))
 	deliveries := must(channel.Consume(queue, tag, false, false, false, false, nil))
 	for range count {
-		message := next(deliveries)
-		check(message.Ack(false))
-		messages = append(messages, message)
+		messages = append(messages, next(deliveries))
 	}
 	check(channel.Cancel(tag, false))
+	check(messages[count-1].Ack(true))
 	return messages
 }
 
@@ -239,6 +239,7 @@ func pubsub(url string) {
 	}
 	for _, queue := range queues {
 		same(bodies(take(channel, queue, 2)), []string{"first", "second"})
+		same(rest(channel, queue), nil)
 	}
 }
 

@@ -58,13 +58,14 @@ function publish(channel, queue, ...bodies) {
   for (const body of bodies) channel.sendToQueue(queue, Buffer.from(body));
 }
 
-/** The next messages of a queue, acknowledged. */
+/** The next messages of a queue, acknowledged; prefetch and a late ack leave all others in the queue. */
 async function take(channel, queue, count) {
   const inbox = new Inbox();
+  await channel.prefetch(count);
   const { consumerTag } = await channel.consume(queue, inbox.push);
   const messages = await inbox.take(count);
-  for (const message of messages) channel.ack(message);
   await channel.cancel(consumerTag);
+  channel.ack(messages.at(-1), true);
   return messages;
 }
 
@@ -150,7 +151,10 @@ async function pubsub(url) {
       queues.push(queue);
     }
     for (const body of ["first", "second"]) channel.publish(fanout, "ignored", Buffer.from(body));
-    for (const queue of queues) same((await take(channel, queue, 2)).map(text), ["first", "second"]);
+    for (const queue of queues) {
+      same((await take(channel, queue, 2)).map(text), ["first", "second"]);
+      same(await rest(channel, queue), []);
+    }
   });
 }
 

@@ -101,6 +101,8 @@ static void pubsub(void) {
       amqp_destroy_envelope(&got);
     }
     cancel(connection, 1, "subscriber");
+    expect_text(rest(connection, 1, queues[n]), "");
+    expect(!amqp_frames_enqueued(connection));
     amqp_bytes_free(queues[n]);
   }
   disconnect(connection);

@@ -160,6 +160,7 @@ def pubsub(url):
             channel.basic_publish(fanout, "ignored", body)
         for queue in queues:
             same(bodies(take(channel, queue, 2)), [b"first", b"second"])
+            same(rest(channel, queue), [])
 
 
 def _routed(it, kind, bindings, keys):

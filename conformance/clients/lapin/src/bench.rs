@@ -199,16 +199,18 @@ pub async fn ack(message: &Delivery) -> lapin::Result<()> {
     Ok(())
 }
 
-/// The next messages of a queue, acknowledged.
-pub async fn take(channel: &Channel, queue: &ShortString, count: usize) -> Outcome<Vec<Delivery>> {
+/// The next messages of a queue, acknowledged; prefetch and a late ack leave all others in the queue.
+pub async fn take(channel: &Channel, queue: &ShortString, count: u16) -> Outcome<Vec<Delivery>> {
+    prefetch(channel, count).await?;
     let mut consumer = consume(channel, queue, false).await?;
     let mut messages = Vec::new();
-    while messages.len() < count {
-        let message = next(&mut consumer).await?;
-        ack(&message).await?;
-        messages.push(message);
+    for _ in 0..count {
+        messages.push(next(&mut consumer).await?);
     }
     cancel(channel, &consumer).await?;
+    if let Some(last) = messages.last() {
+        last.ack(BasicAckOptions { multiple: true }).await?;
+    }
     Ok(messages)
 }
 

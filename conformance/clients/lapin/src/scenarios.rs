@@ -91,7 +91,7 @@ async fn priorities(bench: Arc<Bench>) -> Outcome {
         let properties = BasicProperties::default().with_priority(*priority);
         publish(&channel, &"".into(), queue.as_str(), properties, body.as_bytes()).await?;
     }
-    let got: Vec<_> = take(&channel, &queue, sent.len())
+    let got: Vec<_> = take(&channel, &queue, 110)
         .await?
         .iter()
         .map(|message| (message.properties.priority().expect("every message has one"), body(message)))
@@ -116,6 +116,7 @@ async fn pubsub(bench: Arc<Bench>) -> Outcome {
     for queue in queues {
         let got: Vec<String> = take(&channel, &queue, 2).await?.iter().map(body).collect();
         assert_eq!(got, ["first", "second"]);
+        assert!(rest(&channel, &queue).await?.is_empty());
     }
     Ok(())
 }
@@ -175,7 +176,7 @@ async fn headers(bench: Arc<Bench>) -> Outcome {
         publish(&channel, &exchange, "", BasicProperties::default().with_headers(headers.clone()), b"").await?;
     }
     for (queue, (_, expected)) in queues.iter().zip(&expected) {
-        let messages = take(&channel, queue, expected.len()).await?;
+        let messages = take(&channel, queue, expected.len().try_into()?).await?;
         let got: Vec<_> = messages.iter().filter_map(|message| message.properties.headers().as_ref()).collect();
         assert_eq!(&got, expected);
         assert!(rest(&channel, queue).await?.is_empty());

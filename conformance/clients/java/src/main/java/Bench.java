@@ -96,17 +96,15 @@ final class Bench implements AutoCloseable {
         return inbox;
     }
 
-    /** The next messages of a queue, acknowledged. */
+    /** The next messages of a queue, acknowledged; prefetch and a late ack leave all others in the queue. */
     static List<Delivery> take(Channel channel, String queue, int count) throws Exception {
         BlockingQueue<Delivery> inbox = new LinkedBlockingQueue<>();
+        channel.basicQos(count);
         String tag = channel.basicConsume(queue, false, (consumer, message) -> inbox.add(message), consumer -> {});
         List<Delivery> messages = new ArrayList<>();
-        for (int n = 0; n < count; n++) {
-            Delivery message = inbox.take();
-            channel.basicAck(message.getEnvelope().getDeliveryTag(), false);
-            messages.add(message);
-        }
+        while (messages.size() < count) messages.add(inbox.take());
         channel.basicCancel(tag);
+        channel.basicAck(messages.get(count - 1).getEnvelope().getDeliveryTag(), true);
         return messages;
     }
 

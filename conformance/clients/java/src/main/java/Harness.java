@@ -120,7 +120,8 @@ final class Harness {
             int line = Arrays.stream(error.getStackTrace())
                     .filter(frame -> frame.getClassName().startsWith("Scenarios"))
                     .mapToInt(StackTraceElement::getLineNumber).findFirst().orElse(0);
-            String reason = error.toString().replaceAll("\\s+", " ");
+            String cause = error.getCause() == null ? "" : " because of " + error.getCause();
+            String reason = (error + cause).replaceAll("\\s+", " ");
             System.out.println("not ok " + name + " -- line " + line + ": " + reason);
             return false;
         } catch (TimeoutException late) {

@@ -122,13 +122,14 @@ final class Scenarios {
             String fanout = bench.exchange(channel, "fanout");
             List<String> queues = new ArrayList<>();
             for (int n = 0; n < 3; n++) {
-                String queue = channel.queueDeclare().getQueue(); // exclusive, named by the broker
+                String queue = channel.queueDeclare("", false, true, false, null).getQueue();
                 channel.queueBind(queue, fanout, "");
                 queues.add(queue);
             }
             for (String body : List.of("first", "second")) channel.basicPublish(fanout, "ignored", null, Bench.bytes(body));
             for (String queue : queues) {
                 Harness.same(Bench.texts(Bench.take(channel, queue, 2)), List.of("first", "second"));
+                Harness.same(Bench.rest(channel, queue), List.of());
             }
         }
     }
