@@ -101,6 +101,7 @@ async def wait_until_gone(bench, name):
                 await channel.declare_queue(name, passive=True)
         except ChannelNotFoundEntity:
             return
+        await asyncio.sleep(0.005)
 
 
 def numbers(*limits):

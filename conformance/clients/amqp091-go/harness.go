@@ -17,11 +17,14 @@ import (
 
 // Command line, deadline and report. No AMQP lives here.
 
-const scenarioTime = 20 * time.Second
+const (
+	scenarioTime = 20 * time.Second
+	cleanUpTime  = 5 * time.Second
+)
 
 type scenario struct {
 	name string
-	run  func(url string)
+	run  func(b *bench)
 }
 
 // failure is what same and check panic with: scenarios read as examples, without an if after every call.
@@ -96,7 +99,8 @@ func (v victim) kill() {
 	_ = v.command.Wait()         // says that it was killed
 }
 
-func outcome(s scenario, url string) bool {
+// attempt runs what may panic or hang; nil when it ended well and in time.
+func attempt(limit time.Duration, what func()) *failure {
 	done := make(chan *failure, 1)
 	go func() {
 		defer func() {
@@ -109,13 +113,25 @@ func outcome(s scenario, url string) bool {
 				done <- &failure{0, fmt.Sprint(problem)}
 			}
 		}()
-		s.run(url)
+		what()
 	}()
-	var problem *failure
 	select {
-	case problem = <-done:
-	case <-time.After(scenarioTime):
-		problem = &failure{0, fmt.Sprintf("not done within %v", scenarioTime)}
+	case problem := <-done:
+		return problem
+	case <-time.After(limit):
+		return &failure{0, fmt.Sprintf("not done within %v", limit)}
+	}
+}
+
+// passes runs one scenario and deletes its names, whatever happened.
+func passes(s scenario, url string) bool {
+	var b *bench
+	problem := attempt(cleanUpTime, func() { b = newBench(url) })
+	if problem == nil {
+		problem = attempt(scenarioTime, func() { s.run(b) })
+		if unclean := attempt(cleanUpTime, b.delete); problem == nil {
+			problem = unclean
+		}
 	}
 	if problem != nil {
 		fmt.Printf("not ok %s -- line %d: %s\n", s.name, problem.line, problem.reason)
@@ -143,7 +159,7 @@ func main() {
 		if !strings.Contains(s.name, *only) {
 			continue
 		}
-		if outcome(s, *url) {
+		if passes(s, *url) {
 			passed++
 		} else {
 			failed++

@@ -34,7 +34,7 @@ func newBench(url string) *bench {
 	return &bench{Connection: must(amqp.Dial(url)), url: url}
 }
 
-// delete closes the connection and deletes the names, whatever happened.
+// delete closes the connection and deletes the names.
 func (b *bench) delete() {
 	_ = b.Close() // the scenario may have closed it
 	connection := must(amqp.Dial(b.url))
@@ -158,9 +158,7 @@ func numbers(from, to int) (numbers []string) {
 	return numbers
 }
 
-func hello(url string) {
-	b := newBench(url)
-	defer b.delete()
+func hello(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	headers := amqp.Table{"answer": int32(42), "nested": amqp.Table{"yes": true}}
@@ -175,9 +173,7 @@ func hello(url string) {
 }
 
 // With one message at a time each, the slow worker keeps its first and the quick one does all others.
-func workQueue(url string) {
-	b := newBench(url)
-	defer b.delete()
+func workQueue(b *bench) {
 	channel, slow, quick := b.channel(), b.channel(), b.channel()
 	queue := b.queue(channel, nil)
 	send(channel, queue, numbers(0, 10)...)
@@ -201,9 +197,7 @@ func workQueue(url string) {
 	same(rest(channel, queue), nil)
 }
 
-func priorities(url string) {
-	b := newBench(url)
-	defer b.delete()
+func priorities(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, amqp.Table{"x-max-priority": 10})
 	type prioritized struct {
@@ -223,9 +217,7 @@ func priorities(url string) {
 	same(got, sent)
 }
 
-func pubsub(url string) {
-	b := newBench(url)
-	defer b.delete()
+func pubsub(b *bench) {
 	channel := b.channel()
 	fanout := b.exchange(channel, "fanout")
 	var queues []string
@@ -244,9 +236,7 @@ func pubsub(url string) {
 }
 
 // routed is what arrives in one queue per list of binding keys, when a message is published to each routing key.
-func routed(url, kind string, bindings [][]string, keys []string) (arrived [][]string) {
-	b := newBench(url)
-	defer b.delete()
+func routed(b *bench, kind string, bindings [][]string, keys []string) (arrived [][]string) {
 	channel := b.channel()
 	exchange := b.exchange(channel, kind)
 	for _, bindingKeys := range bindings {
@@ -264,22 +254,20 @@ func routed(url, kind string, bindings [][]string, keys []string) (arrived [][]s
 	return arrived
 }
 
-func routing(url string) {
-	got := routed(url, "direct", [][]string{{"error"}, {"info", "error"}}, []string{"info", "error", "debug", "error"})
+func routing(b *bench) {
+	got := routed(b, "direct", [][]string{{"error"}, {"info", "error"}}, []string{"info", "error", "debug", "error"})
 	same(got, [][]string{{"error", "error"}, {"info", "error", "error"}})
 }
 
-func topics(url string) {
+func topics(b *bench) {
 	keys := []string{
 		"quick.orange.rabbit", "lazy.orange.elephant", "quick.brown.fox", "lazy", "lazy.a.b.rabbit", "orange",
 	}
-	got := routed(url, "topic", [][]string{{"*.orange.*"}, {"*.*.rabbit", "lazy.#"}}, keys)
+	got := routed(b, "topic", [][]string{{"*.orange.*"}, {"*.*.rabbit", "lazy.#"}}, keys)
 	same(got, [][]string{keys[:2], {keys[0], keys[1], keys[3], keys[4]}})
 }
 
-func headers(url string) {
-	b := newBench(url)
-	defer b.delete()
+func headers(b *bench) {
 	channel := b.channel()
 	exchange := b.exchange(channel, "headers")
 	messages := []amqp.Table{
@@ -306,9 +294,7 @@ func headers(url string) {
 	}
 }
 
-func rpc(url string) {
-	b := newBench(url)
-	defer b.delete()
+func rpc(b *bench) {
 	server, client := b.channel(), b.channel()
 	requests := b.queue(server, nil)
 	calls := consume(server, requests, true)
@@ -343,9 +329,7 @@ func rpc(url string) {
 	same(answers, expected)
 }
 
-func confirms(url string) {
-	b := newBench(url)
-	defer b.delete()
+func confirms(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	check(channel.Confirm(false))
@@ -374,9 +358,7 @@ func confirms(url string) {
 	same(rest(channel, queue), slices.Concat(all[:20], all, all))
 }
 
-func returns(url string) {
-	b := newBench(url)
-	defer b.delete()
+func returns(b *bench) {
 	channel := b.channel()
 	queue, nowhere := b.queue(channel, nil), unique("nowhere")
 	check(channel.Confirm(false))
@@ -392,9 +374,7 @@ func returns(url string) {
 	same(len(returned), 0)
 }
 
-func get(url string) {
-	b := newBench(url)
-	defer b.delete()
+func get(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	same(rest(channel, queue), nil)
@@ -407,9 +387,7 @@ func get(url string) {
 	same(rest(channel, queue), nil)
 }
 
-func nackRequeue(url string) {
-	b := newBench(url)
-	defer b.delete()
+func nackRequeue(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	send(channel, queue, "a", "b", "c")
@@ -424,9 +402,7 @@ func nackRequeue(url string) {
 	same(rest(channel, queue), []string{"a", "b", "c"})
 }
 
-func reject(url string) {
-	b := newBench(url)
-	defer b.delete()
+func reject(b *bench) {
 	channel := b.channel()
 	deadLetters, graveyard := b.exchange(channel, "fanout"), b.queue(channel, nil)
 	check(channel.QueueBind(graveyard, "", deadLetters, false, nil))
@@ -447,9 +423,7 @@ func reject(url string) {
 	same(rest(channel, graveyard), nil)
 }
 
-func recoverUnacked(url string) {
-	b := newBench(url)
-	defer b.delete()
+func recoverUnacked(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	send(channel, queue, "a", "b", "c")
@@ -464,9 +438,7 @@ func recoverUnacked(url string) {
 	}
 }
 
-func tx(url string) {
-	b := newBench(url)
-	defer b.delete()
+func tx(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	check(channel.Tx())
@@ -491,10 +463,8 @@ func tx(url string) {
 	same(rest(channel, queue), nil)
 }
 
-func exclusiveAutodelete(url string) {
-	b := newBench(url)
-	defer b.delete()
-	owner := must(amqp.Dial(url))
+func exclusiveAutodelete(b *bench) {
+	owner := must(amqp.Dial(b.url))
 	owned := must(must(owner.Channel()).QueueDeclare("", false, false, true, false, nil)).Name
 	_, err := b.channel().QueueDeclarePassive(owned, false, false, false, false, nil)
 	same(code(err), amqp.ResourceLocked)
@@ -503,6 +473,7 @@ func exclusiveAutodelete(url string) {
 
 	channel, name := b.channel(), unique("queue")
 	must(channel.QueueDeclare(name, false, true, false, false, nil))
+	b.queues = append(b.queues, name)
 	for _, consumer := range []string{"first", "second"} {
 		must(channel.Consume(name, consumer, false, false, false, false, nil))
 	}
@@ -512,9 +483,7 @@ func exclusiveAutodelete(url string) {
 	b.waitUntilGone(name)
 }
 
-func bigMessage(url string) {
-	b := newBench(url)
-	defer b.delete()
+func bigMessage(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	body := make([]byte, 10*1024*1024)
@@ -525,9 +494,7 @@ func bigMessage(url string) {
 	same(sha256.Sum256(got), sha256.Sum256(body))
 }
 
-func consumerCancel(url string) {
-	b := newBench(url)
-	defer b.delete()
+func consumerCancel(b *bench) {
 	channel, other := b.channel(), b.channel()
 	queue := b.queue(channel, nil)
 	cancelled := channel.NotifyCancel(make(chan string, 1))
@@ -554,21 +521,19 @@ func consumerCancel(url string) {
 	same(open, false)
 }
 
-func badCredentials(url string) {
-	wrong := must(neturl.Parse(url))
+func badCredentials(b *bench) {
+	wrong := must(neturl.Parse(b.url))
 	wrong.User = neturl.UserPassword(wrong.User.Username(), "wrong")
 	_, err := amqp.Dial(wrong.String())
 	same(code(err), amqp.AccessRefused)
-	check(must(amqp.Dial(url)).Close())
+	check(must(amqp.Dial(b.url)).Close())
 }
 
-func workerKilled(url string) {
-	b := newBench(url)
-	defer b.delete()
+func workerKilled(b *bench) {
 	channel := b.channel()
 	queue := b.queue(channel, nil)
 	send(channel, queue, numbers(0, 12)...)
-	victim := startVictim(url, queue)
+	victim := startVictim(b.url, queue)
 	defer victim.kill()
 	same(victim.take(8), numbers(0, 8))
 

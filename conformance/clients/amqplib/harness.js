@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 
 const SCENARIO_SECONDS = 20;
+const CLEAN_UP_SECONDS = 5;
 
 /** The library has no call for this scenario; the message names the call. */
 export class Absent extends Error {}
@@ -49,8 +50,8 @@ export function startVictim(url, queue) {
   return { lines, kill };
 }
 
-/** Runs the scenarios, async functions of the broker's URL named after themselves, or one `worker(url, queue)`. */
-export async function main(scenarios, worker) {
+/** Runs the scenarios, functions of what `open(url)` gives, named after themselves, or one `worker(url, queue)`. */
+export async function main(scenarios, open, worker) {
   const { values: options } = parseArgs({
     options: {
       url: { type: "string", default: "amqp://guest:guest@127.0.0.1:5672/%2f" },
@@ -63,29 +64,35 @@ export async function main(scenarios, worker) {
   const chosen = scenarios.filter((scenario) => scenario.name.includes(options.only));
   if (!chosen.length) throw new Error(`no scenario's name contains '${options.only}'`);
   const outcomes = [];
-  for (const scenario of chosen) outcomes.push(await outcome(scenario, options.url));
+  for (const scenario of chosen) outcomes.push(await outcome(scenario, open, options.url));
   const count = (wanted) => outcomes.filter((outcome) => outcome === wanted).length;
   console.log(`${count("ok")} passed, ${count("not ok")} failed`);
   process.exit(count("not ok") ? 1 : 0);
 }
 
-async function outcome(scenario, url) {
+/** Runs one scenario with a bench of its own, and then has the bench delete its names, whatever happened. */
+async function outcome(scenario, open, url) {
   const report = (outcome, reason = "") => {
     console.log(`${outcome} ${scenario.name}${reason && ` -- ${reason.replace(/\s+/g, " ")}`}`);
     return outcome;
   };
-  let timer;
-  const tooLate = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done within ${SCENARIO_SECONDS} s`)), SCENARIO_SECONDS * 1000);
-  });
   try {
-    await Promise.race([scenario(url), tooLate]);
+    const bench = await inTime(open(url), CLEAN_UP_SECONDS);
+    const ended = await inTime(scenario(bench), SCENARIO_SECONDS).catch((error) => error);
+    const deleted = await inTime(bench.delete(), CLEAN_UP_SECONDS).catch((error) => error);
+    if (ended ?? deleted) throw ended ?? deleted;
     return report("ok");
   } catch (error) {
     if (error instanceof Absent) return report("n/a", `the library has no such call (${error.message})`);
     const line = /scenarios\.js:(\d+)/.exec(error.stack)?.[1] ?? "?";
     return report("not ok", `line ${line}: ${error.message}`);
-  } finally {
-    clearTimeout(timer);
   }
+}
+
+async function inTime(promise, seconds) {
+  let timer;
+  const tooLate = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not done within ${seconds} s`)), seconds * 1000);
+  });
+  return Promise.race([promise, tooLate]).finally(() => clearTimeout(timer));
 }

@@ -11,8 +11,10 @@ class Bench {
   queues = [];
   exchanges = [];
 
-  constructor(connection) {
-    this.connection = connection;
+  static async open(url) {
+    const connection = await connect(url);
+    connection.on("error", () => {}); // it rejects the calls that wait, too
+    return Object.assign(new Bench(), { url, connection });
   }
 
   /** A new channel; its errors reject the call that caused them, so the event needs no answer. */
@@ -34,19 +36,14 @@ class Bench {
     this.exchanges.push(exchange);
     return exchange;
   }
-}
 
-/** Runs a scenario with a bench, then closes its connection and deletes its names, whatever happened. */
-async function withBench(url, scenario) {
-  const bench = new Bench(await connect(url));
-  try {
-    await scenario(bench);
-  } finally {
-    await bench.connection.close();
-    const connection = await connect(url);
+  /** Closes the connection and deletes the names. */
+  async delete() {
+    await this.connection.close();
+    const connection = await connect(this.url);
     const channel = await connection.createChannel();
-    for (const queue of bench.queues) await channel.deleteQueue(queue);
-    for (const exchange of bench.exchanges) await channel.deleteExchange(exchange);
+    for (const queue of this.queues) await channel.deleteQueue(queue);
+    for (const exchange of this.exchanges) await channel.deleteExchange(exchange);
     await connection.close();
   }
 }
@@ -90,332 +87,298 @@ async function waitUntilGone(bench, queue) {
   }
 }
 
-async function hello(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel);
-    const headers = { answer: 42, nested: { yes: true } };
-    channel.sendToQueue(queue, Buffer.from("Hello, world!"), { contentType: "text/plain", headers });
-    const [message] = await take(channel, queue, 1);
-    same(text(message), "Hello, world!");
-    same([message.properties.contentType, message.properties.headers], ["text/plain", headers]);
-    const { exchange, routingKey, redelivered } = message.fields;
-    same([exchange, routingKey, redelivered], ["", queue, false]);
-  });
+async function hello(bench) {
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel);
+  const headers = { answer: 42, nested: { yes: true } };
+  channel.sendToQueue(queue, Buffer.from("Hello, world!"), { contentType: "text/plain", headers });
+  const [message] = await take(channel, queue, 1);
+  same(text(message), "Hello, world!");
+  same([message.properties.contentType, message.properties.headers], ["text/plain", headers]);
+  const { exchange, routingKey, redelivered } = message.fields;
+  same([exchange, routingKey, redelivered], ["", queue, false]);
 }
 
 /** With one message at a time each, the slow worker keeps its first and the quick one does all others. */
-async function work_queue(url) {
-  await withBench(url, async (bench) => {
-    const [channel, slow, quick] = [await bench.channel(), await bench.channel(), await bench.channel()];
-    const queue = await bench.queue(channel);
-    publish(channel, queue, ...numbers(0, 10));
-    const [held, done] = [new Inbox(), new Inbox()];
-    await slow.prefetch(1);
-    await slow.consume(queue, held.push);
-    const first = await held.next();
-    await quick.prefetch(1);
-    await quick.consume(queue, (message) => {
-      quick.ack(message);
-      done.push(text(message));
-    });
-    same(text(first), "0");
-    same(await done.take(9), numbers(1, 10));
-    same(held.items, []);
-    slow.ack(first);
-    await slow.close();
+async function work_queue(bench) {
+  const [channel, slow, quick] = [await bench.channel(), await bench.channel(), await bench.channel()];
+  const queue = await bench.queue(channel);
+  publish(channel, queue, ...numbers(0, 10));
+  const [held, done] = [new Inbox(), new Inbox()];
+  await slow.prefetch(1);
+  await slow.consume(queue, held.push);
+  const first = await held.next();
+  await quick.prefetch(1);
+  await quick.consume(queue, (message) => {
+    quick.ack(message);
+    done.push(text(message));
+  });
+  same(text(first), "0");
+  same(await done.take(9), numbers(1, 10));
+  same(held.items, []);
+  slow.ack(first);
+  await slow.close();
+  same(await rest(channel, queue), []);
+}
+
+async function priorities(bench) {
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel, { maxPriority: 10 });
+  const sent = numbers(0, 110).map((body) => [(body * 7) % 11, body]);
+  for (const [priority, body] of sent) channel.sendToQueue(queue, Buffer.from(body), { priority });
+  const messages = await take(channel, queue, 110);
+  const urgentFirst = [...sent].sort((a, b) => b[0] - a[0]);
+  same(messages.map((message) => [message.properties.priority, text(message)]), urgentFirst);
+}
+
+async function pubsub(bench) {
+  const channel = await bench.channel();
+  const fanout = await bench.exchange(channel, "fanout");
+  const queues = [];
+  for (let n = 0; n < 3; n += 1) {
+    const { queue } = await channel.assertQueue("", { exclusive: true });
+    await channel.bindQueue(queue, fanout, "");
+    queues.push(queue);
+  }
+  for (const body of ["first", "second"]) channel.publish(fanout, "ignored", Buffer.from(body));
+  for (const queue of queues) {
+    same((await take(channel, queue, 2)).map(text), ["first", "second"]);
     same(await rest(channel, queue), []);
-  });
-}
-
-async function priorities(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel, { maxPriority: 10 });
-    const sent = numbers(0, 110).map((body) => [(body * 7) % 11, body]);
-    for (const [priority, body] of sent) channel.sendToQueue(queue, Buffer.from(body), { priority });
-    const messages = await take(channel, queue, 110);
-    const urgentFirst = [...sent].sort((a, b) => b[0] - a[0]);
-    same(messages.map((message) => [message.properties.priority, text(message)]), urgentFirst);
-  });
-}
-
-async function pubsub(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const fanout = await bench.exchange(channel, "fanout");
-    const queues = [];
-    for (let n = 0; n < 3; n += 1) {
-      const { queue } = await channel.assertQueue("", { exclusive: true });
-      await channel.bindQueue(queue, fanout, "");
-      queues.push(queue);
-    }
-    for (const body of ["first", "second"]) channel.publish(fanout, "ignored", Buffer.from(body));
-    for (const queue of queues) {
-      same((await take(channel, queue, 2)).map(text), ["first", "second"]);
-      same(await rest(channel, queue), []);
-    }
-  });
+  }
 }
 
 /** What arrives in one queue per list of binding keys, when a message is published to each routing key. */
-async function routed(url, type, bindings, keys) {
+async function routed(bench, type, bindings, keys) {
+  const channel = await bench.channel();
+  const exchange = await bench.exchange(channel, type);
+  const queues = [];
+  for (const bindingKeys of bindings) {
+    const queue = await bench.queue(channel);
+    for (const key of bindingKeys) await channel.bindQueue(queue, exchange, key);
+    queues.push(queue);
+  }
+  for (const key of keys) channel.publish(exchange, key, Buffer.from(key));
   const arrived = [];
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const exchange = await bench.exchange(channel, type);
-    const queues = [];
-    for (const bindingKeys of bindings) {
-      const queue = await bench.queue(channel);
-      for (const key of bindingKeys) await channel.bindQueue(queue, exchange, key);
-      queues.push(queue);
-    }
-    for (const key of keys) channel.publish(exchange, key, Buffer.from(key));
-    for (const queue of queues) arrived.push(await rest(channel, queue));
-  });
+  for (const queue of queues) arrived.push(await rest(channel, queue));
   return arrived;
 }
 
-async function routing(url) {
-  const got = await routed(url, "direct", [["error"], ["info", "error"]], ["info", "error", "debug", "error"]);
+async function routing(bench) {
+  const got = await routed(bench, "direct", [["error"], ["info", "error"]], ["info", "error", "debug", "error"]);
   same(got, [["error", "error"], ["info", "error", "error"]]);
 }
 
-async function topics(url) {
+async function topics(bench) {
   const keys = ["quick.orange.rabbit", "lazy.orange.elephant", "quick.brown.fox", "lazy", "lazy.a.b.rabbit", "orange"];
-  const got = await routed(url, "topic", [["*.orange.*"], ["*.*.rabbit", "lazy.#"]], keys);
+  const got = await routed(bench, "topic", [["*.orange.*"], ["*.*.rabbit", "lazy.#"]], keys);
   same(got, [keys.slice(0, 2), [keys[0], keys[1], keys[3], keys[4]]]);
 }
 
-async function headers(url) {
+async function headers(bench) {
   const pdfReport = { format: "pdf", type: "report" };
   const messages = [pdfReport, { format: "pdf" }, { format: "zip", type: "log" }, { type: "report", pages: 3 }];
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const exchange = await bench.exchange(channel, "headers");
-    const [all, any] = [await bench.queue(channel), await bench.queue(channel)];
-    await channel.bindQueue(all, exchange, "", { "x-match": "all", ...pdfReport });
-    await channel.bindQueue(any, exchange, "", { "x-match": "any", ...pdfReport });
-    for (const headers of messages) channel.publish(exchange, "", Buffer.alloc(0), { headers });
-    for (const [queue, expected] of [[all, [pdfReport]], [any, [messages[0], messages[1], messages[3]]]]) {
-      const got = await take(channel, queue, expected.length);
-      same(got.map((message) => message.properties.headers), expected);
-      same(await rest(channel, queue), []);
-    }
-  });
+  const channel = await bench.channel();
+  const exchange = await bench.exchange(channel, "headers");
+  const [all, any] = [await bench.queue(channel), await bench.queue(channel)];
+  await channel.bindQueue(all, exchange, "", { "x-match": "all", ...pdfReport });
+  await channel.bindQueue(any, exchange, "", { "x-match": "any", ...pdfReport });
+  for (const headers of messages) channel.publish(exchange, "", Buffer.alloc(0), { headers });
+  for (const [queue, expected] of [[all, [pdfReport]], [any, [messages[0], messages[1], messages[3]]]]) {
+    const got = await take(channel, queue, expected.length);
+    same(got.map((message) => message.properties.headers), expected);
+    same(await rest(channel, queue), []);
+  }
 }
 
-async function rpc(url) {
-  await withBench(url, async (bench) => {
-    const [server, client] = [await bench.channel(), await bench.channel()];
-    const requests = await bench.queue(server);
-    await server.consume(requests, (request) => {
-      const { replyTo, correlationId } = request.properties;
-      server.sendToQueue(replyTo, Buffer.from(String(text(request) ** 2)), { correlationId });
-      server.ack(request);
+async function rpc(bench) {
+  const [server, client] = [await bench.channel(), await bench.channel()];
+  const requests = await bench.queue(server);
+  await server.consume(requests, (request) => {
+    const { replyTo, correlationId } = request.properties;
+    server.sendToQueue(replyTo, Buffer.from(String(text(request) ** 2)), { correlationId });
+    server.ack(request);
+  });
+  const { queue: replyTo } = await client.assertQueue("", { exclusive: true });
+  const replies = new Inbox();
+  await client.consume(replyTo, replies.push, { noAck: true });
+  for (const n of numbers(0, 10)) {
+    client.sendToQueue(requests, Buffer.from(n), { replyTo, correlationId: `call-${n}` });
+  }
+  const answers = (await replies.take(10)).map((reply) => [reply.properties.correlationId, text(reply)]);
+  same(Object.fromEntries(answers), Object.fromEntries(numbers(0, 10).map((n) => [`call-${n}`, String(n ** 2)])));
+}
+
+async function confirms(bench) {
+  const channel = await bench.connection.createConfirmChannel();
+  const queue = await bench.queue(channel);
+  const confirmed = (body) =>
+    new Promise((resolve, reject) => {
+      channel.sendToQueue(queue, Buffer.from(body), {}, (error) => (error ? reject(error) : resolve(body)));
     });
-    const { queue: replyTo } = await client.assertQueue("", { exclusive: true });
-    const replies = new Inbox();
-    await client.consume(replyTo, replies.push, { noAck: true });
-    for (const n of numbers(0, 10)) {
-      client.sendToQueue(requests, Buffer.from(n), { replyTo, correlationId: `call-${n}` });
-    }
-    const answers = (await replies.take(10)).map((reply) => [reply.properties.correlationId, text(reply)]);
-    same(Object.fromEntries(answers), Object.fromEntries(numbers(0, 10).map((n) => [`call-${n}`, String(n ** 2)])));
-  });
-}
+  const bodies = numbers(0, 100);
 
-async function confirms(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.connection.createConfirmChannel();
-    const queue = await bench.queue(channel);
-    const confirmed = (body) =>
-      new Promise((resolve, reject) => {
-        channel.sendToQueue(queue, Buffer.from(body), {}, (error) => (error ? reject(error) : resolve(body)));
-      });
-    const bodies = numbers(0, 100);
-
-    for (const body of bodies.slice(0, 20)) same(await confirmed(body), body); // one by one
-    same(await Promise.all(bodies.map(confirmed)), bodies); // as they come
-    for (let start = 0; start < 100; start += 20) { // batch by batch
-      publish(channel, queue, ...bodies.slice(start, start + 20));
-      await channel.waitForConfirms();
-    }
-    same(await rest(channel, queue), [...bodies.slice(0, 20), ...bodies, ...bodies]);
-  });
-}
-
-async function returns(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.connection.createConfirmChannel();
-    const queue = await bench.queue(channel);
-    const nowhere = unique("nowhere");
-    const returned = new Inbox();
-    channel.on("return", returned.push);
-    publish(channel, queue, "before");
-    channel.sendToQueue(nowhere, Buffer.from("lost"), { mandatory: true });
-    channel.sendToQueue(queue, Buffer.from("found"), { mandatory: true });
+  for (const body of bodies.slice(0, 20)) same(await confirmed(body), body); // one by one
+  same(await Promise.all(bodies.map(confirmed)), bodies); // as they come
+  for (let start = 0; start < 100; start += 20) { // batch by batch
+    publish(channel, queue, ...bodies.slice(start, start + 20));
     await channel.waitForConfirms();
-    same(returned.items.length, 1); // a return comes before its confirm
-    const message = await returned.next();
-    const { replyCode, replyText, exchange, routingKey } = message.fields;
-    same([replyCode, replyText, exchange, routingKey, text(message)], [312, "NO_ROUTE", "", nowhere, "lost"]);
-    same(await rest(channel, queue), ["before", "found"]);
-  });
+  }
+  same(await rest(channel, queue), [...bodies.slice(0, 20), ...bodies, ...bodies]);
 }
 
-async function get(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel);
-    same(await channel.get(queue), false);
-    publish(channel, queue, "a", "b", "c");
-    for (const expected of [["a", 2, false], ["b", 1, false], ["c", 0, false]]) {
+async function returns(bench) {
+  const channel = await bench.connection.createConfirmChannel();
+  const queue = await bench.queue(channel);
+  const nowhere = unique("nowhere");
+  const returned = new Inbox();
+  channel.on("return", returned.push);
+  publish(channel, queue, "before");
+  channel.sendToQueue(nowhere, Buffer.from("lost"), { mandatory: true });
+  channel.sendToQueue(queue, Buffer.from("found"), { mandatory: true });
+  await channel.waitForConfirms();
+  same(returned.items.length, 1); // a return comes before its confirm
+  const message = await returned.next();
+  const { replyCode, replyText, exchange, routingKey } = message.fields;
+  same([replyCode, replyText, exchange, routingKey, text(message)], [312, "NO_ROUTE", "", nowhere, "lost"]);
+  same(await rest(channel, queue), ["before", "found"]);
+}
+
+async function get(bench) {
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel);
+  same(await channel.get(queue), false);
+  publish(channel, queue, "a", "b", "c");
+  for (const expected of [["a", 2, false], ["b", 1, false], ["c", 0, false]]) {
+    const message = await channel.get(queue);
+    same([text(message), message.fields.messageCount, message.fields.redelivered], expected);
+    channel.ack(message);
+  }
+  same(await channel.get(queue), false);
+}
+
+async function nack_requeue(bench) {
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel);
+  publish(channel, queue, "a", "b", "c");
+  for (const redelivered of [false, true]) {
+    for (const body of ["a", "b", "c"]) {
       const message = await channel.get(queue);
-      same([text(message), message.fields.messageCount, message.fields.redelivered], expected);
-      channel.ack(message);
+      same([text(message), message.fields.redelivered], [body, redelivered]);
+      if (body === "c") channel.nack(message, true, true);
     }
-    same(await channel.get(queue), false);
-  });
+  }
+  same(await rest(channel, queue), ["a", "b", "c"]);
 }
 
-async function nack_requeue(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel);
-    publish(channel, queue, "a", "b", "c");
-    for (const redelivered of [false, true]) {
-      for (const body of ["a", "b", "c"]) {
-        const message = await channel.get(queue);
-        same([text(message), message.fields.redelivered], [body, redelivered]);
-        if (body === "c") channel.nack(message, true, true);
-      }
-    }
-    same(await rest(channel, queue), ["a", "b", "c"]);
-  });
+async function reject(bench) {
+  const channel = await bench.channel();
+  const deadLetterExchange = await bench.exchange(channel, "fanout");
+  const graveyard = await bench.queue(channel);
+  await channel.bindQueue(graveyard, deadLetterExchange, "");
+  let queue;
+  for (const options of [{}, { deadLetterExchange }]) {
+    queue = await bench.queue(channel, options);
+    publish(channel, queue, "unwanted");
+    channel.reject(await channel.get(queue), false);
+    same(await rest(channel, queue), []);
+  }
+  const [message] = await take(channel, graveyard, 1);
+  same([message.fields.exchange, message.fields.routingKey, text(message)], [deadLetterExchange, queue, "unwanted"]);
+  const [death, ...more] = message.properties.headers["x-death"];
+  same([death.reason, death.queue, death.count, more], ["rejected", queue, 1, []]);
+  same([death.exchange, death["routing-keys"]], ["", [queue]]);
+  same(await rest(channel, graveyard), []);
 }
 
-async function reject(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const deadLetterExchange = await bench.exchange(channel, "fanout");
-    const graveyard = await bench.queue(channel);
-    await channel.bindQueue(graveyard, deadLetterExchange, "");
-    let queue;
-    for (const options of [{}, { deadLetterExchange }]) {
-      queue = await bench.queue(channel, options);
-      publish(channel, queue, "unwanted");
-      channel.reject(await channel.get(queue), false);
-      same(await rest(channel, queue), []);
-    }
-    const [message] = await take(channel, graveyard, 1);
-    same([message.fields.exchange, message.fields.routingKey, text(message)], [deadLetterExchange, queue, "unwanted"]);
-    const [death, ...more] = message.properties.headers["x-death"];
-    same([death.reason, death.queue, death.count, more], ["rejected", queue, 1, []]);
-    same([death.exchange, death["routing-keys"]], ["", [queue]]);
-    same(await rest(channel, graveyard), []);
-  });
-}
-
-async function recover(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel);
-    publish(channel, queue, "a", "b", "c");
-    const inbox = new Inbox();
-    await channel.consume(queue, inbox.push);
-    channel.ack((await inbox.take(3))[0]);
-    await channel.recover();
-    const again = await inbox.take(2);
-    same(again.map((message) => [text(message), message.fields.redelivered]), [["b", true], ["c", true]]);
-  });
+async function recover(bench) {
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel);
+  publish(channel, queue, "a", "b", "c");
+  const inbox = new Inbox();
+  await channel.consume(queue, inbox.push);
+  channel.ack((await inbox.take(3))[0]);
+  await channel.recover();
+  const again = await inbox.take(2);
+  same(again.map((message) => [text(message), message.fields.redelivered]), [["b", true], ["c", true]]);
 }
 
 async function tx() {
   throw new Absent("tx.select");
 }
 
-async function exclusive_autodelete(url) {
-  await withBench(url, async (bench) => {
-    const owner = await connect(url);
-    const { queue: owned } = await (await owner.createChannel()).assertQueue("", { exclusive: true });
-    await rejects((await bench.channel()).checkQueue(owned), { code: 405 });
-    await owner.close();
-    await waitUntilGone(bench, owned);
+async function exclusive_autodelete(bench) {
+  const owner = await connect(bench.url);
+  const { queue: owned } = await (await owner.createChannel()).assertQueue("", { exclusive: true });
+  await rejects((await bench.channel()).checkQueue(owned), { code: 405 });
+  await owner.close();
+  await waitUntilGone(bench, owned);
 
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel, { autoDelete: true });
-    const [first, second] = [await channel.consume(queue, () => {}), await channel.consume(queue, () => {})];
-    await channel.cancel(first.consumerTag);
-    await channel.checkQueue(queue);
-    await channel.cancel(second.consumerTag);
-    await waitUntilGone(bench, queue);
-  });
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel, { autoDelete: true });
+  const [first, second] = [await channel.consume(queue, () => {}), await channel.consume(queue, () => {})];
+  await channel.cancel(first.consumerTag);
+  await channel.checkQueue(queue);
+  await channel.cancel(second.consumerTag);
+  await waitUntilGone(bench, queue);
 }
 
-async function big_message(url) {
+async function big_message(bench) {
   const digest = (content) => createHash("sha256").update(content).digest("hex");
   const body = randomBytes(10 * 1024 * 1024);
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel);
-    publish(channel, queue, body);
-    const [{ content }] = await take(channel, queue, 1);
-    same([content.length, digest(content)], [body.length, digest(body)]);
-  });
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel);
+  publish(channel, queue, body);
+  const [{ content }] = await take(channel, queue, 1);
+  same([content.length, digest(content)], [body.length, digest(body)]);
 }
 
-async function consumer_cancel(url) {
-  await withBench(url, async (bench) => {
-    const [channel, other] = [await bench.channel(), await bench.channel()];
-    const queue = await bench.queue(channel);
-    const inbox = new Inbox();
-    const { consumerTag } = await channel.consume(queue, inbox.push, { noAck: true });
-    publish(channel, queue, "before");
-    same(text(await inbox.next()), "before");
-    await channel.cancel(consumerTag);
-    publish(channel, queue, "after");
-    same([await rest(channel, queue), inbox.items], [["after"], []]);
+async function consumer_cancel(bench) {
+  const [channel, other] = [await bench.channel(), await bench.channel()];
+  const queue = await bench.queue(channel);
+  const inbox = new Inbox();
+  const { consumerTag } = await channel.consume(queue, inbox.push, { noAck: true });
+  publish(channel, queue, "before");
+  same(text(await inbox.next()), "before");
+  await channel.cancel(consumerTag);
+  publish(channel, queue, "after");
+  same([await rest(channel, queue), inbox.items], [["after"], []]);
 
-    await channel.consume(queue, inbox.push, { noAck: true });
-    publish(channel, queue, "again");
-    same(text(await inbox.next()), "again");
-    await other.deleteQueue(queue);
-    same(await inbox.next(), null); // how amqplib tells that the broker has cancelled the consumer
-  });
+  await channel.consume(queue, inbox.push, { noAck: true });
+  publish(channel, queue, "again");
+  same(text(await inbox.next()), "again");
+  await other.deleteQueue(queue);
+  same(await inbox.next(), null); // how amqplib tells that the broker has cancelled the consumer
 }
 
-async function bad_credentials(url) {
-  const wrong = new URL(url);
+async function bad_credentials(bench) {
+  const wrong = new URL(bench.url);
   wrong.password = "wrong";
   await rejects(connect(wrong.href), (error) => {
     match(error.message, /403.*ACCESS.REFUSED/);
     return true;
   });
-  await (await connect(url)).close();
+  await (await connect(bench.url)).close();
 }
 
-async function worker_killed(url) {
-  await withBench(url, async (bench) => {
-    const channel = await bench.channel();
-    const queue = await bench.queue(channel);
-    publish(channel, queue, ...numbers(0, 12));
-    const victim = startVictim(url, queue);
-    const inbox = new Inbox();
-    try {
-      same(await victim.lines.take(8), numbers(0, 8));
-      await channel.consume(queue, (message) => {
-        channel.ack(message);
-        inbox.push([text(message), message.fields.redelivered]);
-      });
-      same(await inbox.take(4), numbers(8, 12).map((body) => [body, false]));
-    } finally {
-      await victim.kill();
-    }
-    same(await inbox.take(6), numbers(2, 8).map((body) => [body, true]));
-    await channel.close();
-    same([await rest(await bench.channel(), queue), inbox.items], [[], []]);
-  });
+async function worker_killed(bench) {
+  const channel = await bench.channel();
+  const queue = await bench.queue(channel);
+  publish(channel, queue, ...numbers(0, 12));
+  const victim = startVictim(bench.url, queue);
+  const inbox = new Inbox();
+  try {
+    same(await victim.lines.take(8), numbers(0, 8));
+    await channel.consume(queue, (message) => {
+      channel.ack(message);
+      inbox.push([text(message), message.fields.redelivered]);
+    });
+    same(await inbox.take(4), numbers(8, 12).map((body) => [body, false]));
+  } finally {
+    await victim.kill();
+  }
+  same(await inbox.take(6), numbers(2, 8).map((body) => [body, true]));
+  await channel.close();
+  same([await rest(await bench.channel(), queue), inbox.items], [[], []]);
 }
 
 /** The victim of `worker_killed`: holds up to six messages, acknowledges only the first two, says what it has. */
@@ -433,5 +396,6 @@ await main(
     hello, work_queue, priorities, pubsub, routing, topics, headers, rpc, confirms, returns, get, nack_requeue,
     reject, recover, tx, exclusive_autodelete, big_message, consumer_cancel, bad_credentials, worker_killed,
   ],
+  Bench.open,
   worker,
 );

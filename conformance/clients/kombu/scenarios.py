@@ -101,6 +101,7 @@ def wait_until_gone(connection, name):
                 channel.queue_declare(name, passive=True)
         except NotFound:
             return
+        time.sleep(0.005)
 
 
 def hello(url):

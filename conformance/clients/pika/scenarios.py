@@ -88,10 +88,13 @@ def rest(channel, queue):
 def wait_until_gone(connection, queue):
     """Asks for the queue until the broker answers 404."""
     while True:
+        channel = connection.channel()
         try:
-            connection.channel().queue_declare(queue, passive=True)
+            channel.queue_declare(queue, passive=True)
         except ChannelClosedByBroker as closed:
             return same(closed.reply_code, 404)
+        channel.close()
+        connection.sleep(0.005)
 
 
 def hello(url):

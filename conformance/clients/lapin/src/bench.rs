@@ -50,8 +50,12 @@ impl Bench {
     pub async fn queue(&self, channel: &Channel, arguments: FieldTable) -> lapin::Result<ShortString> {
         let name = unique("queue");
         channel.queue_declare(name.clone(), QueueDeclareOptions::default(), arguments).await?;
-        self.queues.lock().expect("no panic while held").push(name.clone());
+        self.delete_later(name.clone());
         Ok(name)
+    }
+
+    pub fn delete_later(&self, queue: ShortString) {
+        self.queues.lock().expect("no panic while held").push(queue);
     }
 
     /// Declares an exchange of a new name.
@@ -80,7 +84,11 @@ impl Bench {
     /// Closes the connection and deletes the names.
     pub async fn delete(&self) -> Outcome {
         if self.connection.status().connected() {
-            self.connection.close(200, "".into()).await?;
+            match self.connection.close(200, "".into()).await {
+                // A consumer that was just dropped cancels itself, on a channel that is closing by now.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {}
+                closed => closed?,
+            }
         }
         let connection = connect(&self.url).await?;
         let channel = connection.create_channel().await?;

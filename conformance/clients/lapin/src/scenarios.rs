@@ -400,6 +400,7 @@ async fn exclusive_autodelete(bench: Arc<Bench>) -> Outcome {
     let queue = unique("queue");
     let options = QueueDeclareOptions { auto_delete: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
+    bench.delete_later(queue.clone());
     let (first, second) = (consume(&channel, &queue, false).await?, consume(&channel, &queue, false).await?);
     cancel(&channel, &first).await?;
     look_up(&channel, &queue).await?;

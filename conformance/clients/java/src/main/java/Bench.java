@@ -40,8 +40,12 @@ final class Bench implements AutoCloseable {
     String queue(Channel channel, Map<String, Object> arguments) throws IOException {
         String name = Harness.unique("queue");
         channel.queueDeclare(name, false, false, false, arguments);
-        queues.add(name);
+        deleteLater(name);
         return name;
+    }
+
+    void deleteLater(String queue) {
+        queues.add(queue);
     }
 
     String queue(Channel channel) throws IOException {

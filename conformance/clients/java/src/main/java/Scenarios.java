@@ -401,6 +401,7 @@ final class Scenarios {
             Channel channel = bench.channel();
             String queue = Harness.unique("queue");
             channel.queueDeclare(queue, false, false, true, null);
+            bench.deleteLater(queue);
             DeliverCallback ignore = (tag, message) -> {};
             String first = channel.basicConsume(queue, ignore, tag -> {});
             String second = channel.basicConsume(queue, ignore, tag -> {});
