@@ -207,6 +207,9 @@ impl Session {
     pub(super) fn consumer_cancelled(&mut self, key: ChannelKey, consumer: ConsumerSlot, out: &mut Output) {
         let notify = self.client.wants_cancel_notify;
         let Some(channel) = self.live(key) else { return };
+        if channel.hold_cancel(consumer) {
+            return;
+        }
         let Some(entry) = channel.consumers.remove(&consumer) else { return };
         channel.consumer_tags.remove(&entry.tag);
         if notify {

@@ -18,6 +18,8 @@ use ahash::AHashMap;
 use amq_protocol::protocol::{AMQPClass, access, basic, channel, exchange, queue};
 use std::collections::VecDeque;
 
+const QUEUE_DELETE: MethodId = MethodId { class_id: 50, method_id: 40 };
+
 /// Whether a channel is in business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -86,6 +88,8 @@ pub(super) struct Channel {
     pub(super) consumers: AHashMap<ConsumerSlot, ConsumerEntry>,
     pub(super) consumer_tags: AHashMap<Name, ConsumerSlot>,
     pub(super) consumer_slots: u32,
+    /// Consumers whose queue this channel is deleting: they are told after delete-ok, as RabbitMQ does it.
+    cancelled: Vec<ConsumerSlot>,
     pub(super) delivery_tag: u64,
     pub(super) unacked: Unacked,
     pub(super) confirms: Confirms,
@@ -113,6 +117,7 @@ impl Channel {
             consumers: AHashMap::new(),
             consumer_tags: AHashMap::new(),
             consumer_slots: 0,
+            cancelled: Vec::new(),
             delivery_tag: 0,
             unacked: Unacked::default(),
             confirms: Confirms::default(),
@@ -144,6 +149,15 @@ impl Channel {
     /// Whether a commit waits for its promises.
     pub(super) fn is_committing(&self) -> bool {
         self.waiting.iter().any(|pending| pending.what == Awaited::Commit)
+    }
+
+    /// Whether a consumer's end must wait until a queue.delete of this channel is answered; remembered if so.
+    pub(super) fn hold_cancel(&mut self, consumer: ConsumerSlot) -> bool {
+        let deleting = self.waiting.iter().any(|pending| pending.method == QUEUE_DELETE);
+        if deleting {
+            self.cancelled.push(consumer);
+        }
+        deleting
     }
 
     /// Keeps a frame for later; returns what it weighs.
@@ -226,6 +240,11 @@ impl Session {
                 if let Err(error) = self.write_answer(number, pending, out) {
                     return self.fail(number, &error, Some(method), now, out);
                 }
+                continue;
+            }
+            if !channel.cancelled.is_empty() && channel.waiting.is_empty() {
+                let (key, cancelled) = (channel.key, std::mem::take(&mut channel.cancelled));
+                cancelled.into_iter().for_each(|consumer| self.consumer_cancelled(key, consumer, out));
                 continue;
             }
             let Some(parked) = channel.unpark() else { return };

@@ -1,0 +1,1 @@
+"""What `conformance/run` is made of: brokers, parts, the lines tests print, and what RabbitMQ 3.10 answered."""
