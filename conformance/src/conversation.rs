@@ -248,7 +248,7 @@ impl<D: Dialer> Conversation<'_, D> {
     fn end(&mut self) -> Result<(), Failure> {
         let names: Vec<String> = self.links.keys().cloned().collect();
         for name in names {
-            if self.links[&name].over {
+            if self.links[&name].over || !self.links[&name].open {
                 continue;
             }
             self.close(&name).map_err(|got| Failure {

@@ -408,6 +408,9 @@ fn close_fields(cursor: &mut Cursor<'_>) -> Result<Fields, String> {
     let code = number(cursor.number()?);
     let text = cursor.expression()?;
     cursor.demand("by")?;
+    if cursor.accept("*") {
+        return Ok(vec![(0, code), (1, text), (2, Expression::Any), (3, Expression::Any)]);
+    }
     let blamed = cursor.word()?;
     let (class, id) = match (blamed, spec::by_name(blamed)) {
         ("none", _) => (0, 0),

@@ -144,9 +144,6 @@ pub fn decode_header(payload: &[u8]) -> Result<Header, Malformed> {
     let (class, weight) = (reader.unsigned(2)? as u16, reader.unsigned(2)? as u16);
     let body_size = reader.unsigned(8)?;
     let flags = reader.unsigned(2)? as u16;
-    if flags & 3 != 0 {
-        return Err(format!("property flags {flags:04x}, whose low bits must be 0"));
-    }
     let mut properties = Vec::new();
     for (index, property) in spec::properties().iter().enumerate() {
         if flags & 0x8000 >> index != 0 {

@@ -107,7 +107,9 @@ pub struct Link<T> {
     pub transport: T,
     /// Negotiated frame_max: what we send is cut to it, what we hear is held against it.
     pub frame_max: usize,
-    /// Whether the server has said connection.close or the connection has ended.
+    /// Whether connection.open-ok was heard.
+    pub open: bool,
+    /// Whether connection.close or close-ok was heard, or the connection has ended.
     pub over: bool,
     buffer: Vec<u8>,
     assembling: BTreeMap<u16, Said>,
@@ -119,6 +121,7 @@ impl<T: Transport> Link<T> {
         Self {
             transport,
             frame_max: 131_072,
+            open: false,
             over: false,
             buffer: Vec::new(),
             assembling: BTreeMap::new(),
@@ -166,7 +169,8 @@ impl<T: Transport> Link<T> {
             match self.take_arrival() {
                 Ok(Some(arrival)) => {
                     if let Arrival::Method(said) = &arrival {
-                        self.over |= said.method.name == "connection.close";
+                        self.open |= said.method.name == "connection.open-ok";
+                        self.over |= said.method.name.starts_with("connection.close");
                     }
                     return Ok(arrival);
                 }
