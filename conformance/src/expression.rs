@@ -107,7 +107,10 @@ impl Expression {
                 .cloned()
                 .ok_or_else(|| format!("${name} was never captured"))?,
             Self::Array(members) => Value::Array(
-                members.iter().map(|member| member.evaluate(scope)).collect::<Result<_, _>>()?,
+                members
+                    .iter()
+                    .map(|member| member.evaluate(scope))
+                    .collect::<Result<_, _>>()?,
             ),
             Self::Table(entries, _) => {
                 let mut table = Table::new();
@@ -153,17 +156,20 @@ impl Expression {
                 true
             }
             (Self::Array(members), Value::Array(values)) => {
-                members.len() == values.len()
-                    && all_match(members.iter().zip(values), scope)?
+                members.len() == values.len() && all_match(members.iter().zip(values), scope)?
             }
             (Self::Table(entries, open), Value::Table(table)) => {
-                let mut keys = entries.iter().zip(table).map(|((key, _), (found, _))| {
-                    expand(key, scope).map(|key| key == *found)
-                });
+                let mut keys = entries
+                    .iter()
+                    .zip(table)
+                    .map(|((key, _), (found, _))| expand(key, scope).map(|key| key == *found));
                 (entries.len() == table.len() || *open && entries.len() < table.len())
                     && keys.try_fold(true, |all, same| same.map(|same| all && same))?
                     && all_match(
-                        entries.iter().zip(table).map(|((_, entry), (_, found))| (entry, found)),
+                        entries
+                            .iter()
+                            .zip(table)
+                            .map(|((_, entry), (_, found))| (entry, found)),
                         scope,
                     )?
             }
@@ -237,7 +243,10 @@ impl<'a> Cursor<'a> {
     /// The next word without taking it; empty if it is something else.
     pub fn peek_word(&mut self) -> &'a str {
         self.skip_space();
-        let end = self.rest.find(|byte| !is_word(byte)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|byte| !is_word(byte))
+            .unwrap_or(self.rest.len());
         &self.rest[..end]
     }
 
@@ -263,7 +272,8 @@ impl<'a> Cursor<'a> {
     /// Takes a number.
     pub fn number<T: std::str::FromStr>(&mut self) -> Result<T, String> {
         let word = self.word()?;
-        word.parse().map_err(|_| format!("`{word}` is no number that fits here"))
+        word.parse()
+            .map_err(|_| format!("`{word}` is no number that fits here"))
     }
 
     /// Takes the name in `name=value`, `=` included, if such a thing comes next.
@@ -310,7 +320,10 @@ impl<'a> Cursor<'a> {
 
     fn variable_name(&mut self) -> Result<String, String> {
         let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
-        let end = self.rest.find(|byte| !is_name(byte)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|byte| !is_name(byte))
+            .unwrap_or(self.rest.len());
         let (name, rest) = self.rest.split_at(end);
         self.rest = rest;
         if name.is_empty() {
@@ -378,7 +391,11 @@ impl<'a> Cursor<'a> {
             Some('$') => {
                 self.demand("$")?;
                 let name = self.variable_name()?;
-                let like = if self.accept_word("like") { Some(self.template()?) } else { None };
+                let like = if self.accept_word("like") {
+                    Some(self.template()?)
+                } else {
+                    None
+                };
                 Expression::Variable(name, like)
             }
             Some('{') => self.table()?,

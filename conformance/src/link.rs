@@ -44,7 +44,11 @@ pub struct Said {
 impl Said {
     /// The value of the field with that name.
     pub fn field(&self, name: &str) -> &Value {
-        let index = self.method.fields.iter().position(|field| field.name == name);
+        let index = self
+            .method
+            .fields
+            .iter()
+            .position(|field| field.name == name);
         &self.fields[index.expect("the caller names a field of this method")]
     }
 }
@@ -137,7 +141,9 @@ impl<T: Transport> Link<T> {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.transport.send(bytes).map_err(|error| format!("cannot send: {error}"))
+        self.transport
+            .send(bytes)
+            .map_err(|error| format!("cannot send: {error}"))
     }
 
     /// Sends a content: its header, and its body in as many frames as it takes.
@@ -153,7 +159,11 @@ impl<T: Transport> Link<T> {
     /// Exactly `count` bytes as they come, fewer if no more come within `limit`.
     pub fn hear_bytes(&mut self, count: usize, limit: Duration) -> Result<Vec<u8>, String> {
         while self.buffer.len() < count {
-            match self.transport.receive(limit).map_err(|error| error.to_string())? {
+            match self
+                .transport
+                .receive(limit)
+                .map_err(|error| error.to_string())?
+            {
                 Heard::Bytes(bytes) => self.buffer.extend(bytes),
                 Heard::Nothing | Heard::Closed => break,
             }
@@ -178,7 +188,11 @@ impl<T: Transport> Link<T> {
                 Err(words) => return Ok(Arrival::Malformed(words)),
             }
             let left = deadline.saturating_sub(now());
-            match self.transport.receive(left).map_err(|error| error.to_string())? {
+            match self
+                .transport
+                .receive(left)
+                .map_err(|error| error.to_string())?
+            {
                 Heard::Bytes(bytes) => self.buffer.extend(bytes),
                 Heard::Nothing if left.is_zero() => return Ok(Arrival::Nothing),
                 Heard::Nothing => {}
@@ -211,9 +225,17 @@ impl<T: Transport> Link<T> {
     fn begin(&mut self, frame: &Frame) -> Result<Option<Arrival>, Malformed> {
         let (method, fields) = decode_method(&frame.payload)?;
         let channel = frame.channel;
-        let said = Said { channel, method, fields, content: None };
+        let said = Said {
+            channel,
+            method,
+            fields,
+            content: None,
+        };
         if let Some(open) = self.assembling.get(&channel) {
-            return Err(format!("{} inside the content of {}", said.method.name, open.method.name));
+            return Err(format!(
+                "{} inside the content of {}",
+                said.method.name, open.method.name
+            ));
         }
         if !method.content {
             return Ok(Some(Arrival::Method(said)));
@@ -228,7 +250,10 @@ impl<T: Transport> Link<T> {
         let said = said.filter(|said| said.content.is_none());
         let said = said.ok_or("a content header out of sequence")?;
         if (header.class, header.weight) != (60, 0) {
-            return Err(format!("a header of class {}, weight {}", header.class, header.weight));
+            return Err(format!(
+                "a header of class {}, weight {}",
+                header.class, header.weight
+            ));
         }
         said.content = Some(Content {
             properties: header.properties,

@@ -45,7 +45,9 @@ fn options() -> Result<Options, String> {
             options.list = true;
             continue;
         }
-        let value = arguments.next().ok_or_else(|| format!("{argument} wants a value\n{USAGE}"))?;
+        let value = arguments
+            .next()
+            .ok_or_else(|| format!("{argument} wants a value\n{USAGE}"))?;
         match argument.as_str() {
             "--url" => options.url = value,
             "--target" => options.target_name = value,
@@ -99,7 +101,9 @@ fn print(line: &str) {
 
 /// Names of this run start with this: brokers keep what a killed run left behind.
 fn run_suffix() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format!("-{:x}", since.as_micros() & 0xff_ffff_ffff)
 }
 
@@ -134,7 +138,10 @@ fn run_all(dialogues: &[Dialogue], options: &Options) -> Result<Vec<Outcome>, St
         }
     });
     let outcomes = outcomes.into_inner().expect(lock_holds);
-    Ok(outcomes.into_iter().map(|outcome| outcome.expect("every index was taken once")).collect())
+    Ok(outcomes
+        .into_iter()
+        .map(|outcome| outcome.expect("every index was taken once"))
+        .collect())
 }
 
 fn run_suite() -> Result<bool, String> {
@@ -153,8 +160,14 @@ fn run_suite() -> Result<bool, String> {
         let text = record::write(&options.target_name, names.zip(&outcomes));
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-    print(&format!("{} passed, {failed} failed", outcomes.len() - failed));
+    let failed = outcomes
+        .iter()
+        .filter(|outcome| outcome.failure.is_some())
+        .count();
+    print(&format!(
+        "{} passed, {failed} failed",
+        outcomes.len() - failed
+    ));
     Ok(failed == 0)
 }
 

@@ -51,7 +51,10 @@ pub struct Tcp {
 impl Tcp {
     /// `address` is `host:port`.
     pub fn new(address: String) -> Self {
-        Self { address, started: Instant::now() }
+        Self {
+            address,
+            started: Instant::now(),
+        }
     }
 }
 
@@ -76,7 +79,10 @@ impl Dialer for Tcp {
 
 fn peer_has_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected
+    )
 }
 
 impl Transport for TcpStream {

@@ -49,10 +49,7 @@ impl<'a> Reader<'a> {
     /// The next `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         if count > self.0.len() {
-            return Err(format!(
-                "{count} bytes wanted, {} are left",
-                self.0.len()
-            ));
+            return Err(format!("{count} bytes wanted, {} are left", self.0.len()));
         }
         let (taken, rest) = self.0.split_at(count);
         self.0 = rest;
@@ -62,7 +59,9 @@ impl<'a> Reader<'a> {
     /// A big-endian unsigned integer of `width` bytes, at most 8.
     pub fn unsigned(&mut self, width: usize) -> Result<u64, Malformed> {
         let bytes = self.take(width)?;
-        Ok(bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+        Ok(bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
     }
 
     fn signed(&mut self, width: usize) -> Result<i64, Malformed> {
