@@ -1,10 +1,12 @@
 //! Carries a dialogue out: says its lines, holds what arrives against what it expects, and
 //! cleans up behind it.
 
+use crate::confirms::Confirms;
 use crate::dialogue::{Action, Dialogue, Expected, Outgoing, Properties, Step};
 use crate::expression::{Expression, Scope};
 use crate::frame::{HEADER, Header, METHOD, encode_header, encode_method, write_frame};
 use crate::link::{Arrival, Link, Said};
+use crate::matching::is_expected;
 use crate::spec::{self, Kind, Method};
 use crate::transport::{Dialer, Transport as _};
 use crate::value::{Value, quoted};
@@ -52,8 +54,8 @@ impl fmt::Display for Failure {
 pub struct Outcome {
     /// Where it failed, if it did.
     pub failure: Option<Failure>,
-    /// What was answered where answers differ between brokers: line number and words.
-    pub said: Vec<(usize, String)>,
+    /// What was answered where answers differ between brokers.
+    pub said: Vec<String>,
 }
 
 /// Carries `dialogue` out. `suffix` makes its names its own.
@@ -84,9 +86,7 @@ pub fn run<D: Dialer>(dialer: &D, login: &Login, dialogue: &Dialogue, suffix: &s
         .and_then(|()| conversation.end());
     let clean = conversation.clean_up();
     let said = conversation.said.into_iter();
-    let said = said
-        .map(|(line, words)| (line, words.replace(suffix, "~")))
-        .collect();
+    let said = said.map(|words| words.replace(suffix, "~")).collect();
     let failure = result.and(clean).err();
     let failure = failure.map(|failure| Failure {
         got: failure.got.replace(suffix, "~"),
@@ -101,7 +101,7 @@ struct Conversation<'a, D: Dialer> {
     links: BTreeMap<String, Link<D::Link>>,
     queues: BTreeSet<Vec<u8>>,
     exchanges: BTreeSet<Vec<u8>>,
-    said: Vec<(usize, String)>,
+    said: Vec<String>,
 }
 
 impl<D: Dialer> Conversation<'_, D> {
@@ -125,7 +125,7 @@ impl<D: Dialer> Conversation<'_, D> {
                 Action::Expect(link, expected) => {
                     let got = self.expect(link, expected).map_err(wrong)?;
                     if step.tagged {
-                        self.said.push((step.line, got));
+                        self.said.push(got);
                     }
                 }
                 action => self.act(action).map_err(wrong)?,
@@ -479,14 +479,12 @@ impl<D: Dialer> Conversation<'_, D> {
                 Arrival::Heartbeat => Ok("heartbeat".into()),
                 other => Err(other.to_string()),
             },
-            Expected::Confirms {
-                channel,
-                acked,
-                nacked,
-            } => self.expect_confirms(name, *channel, acked, nacked),
+            Expected::Confirms { channel, confirms } => {
+                self.expect_confirms(name, *channel, confirms.clone())
+            }
             Expected::Method { .. } => {
                 let arrival = self.hear_past_heartbeats(name)?;
-                if self.is_expected(expected, &arrival)? {
+                if is_expected(expected, &arrival, &mut self.scope)? {
                     return Ok(arrival.to_string());
                 }
                 Err(arrival.to_string())
@@ -528,92 +526,19 @@ impl<D: Dialer> Conversation<'_, D> {
         &mut self,
         name: &str,
         channel: u16,
-        acked: &[u64],
-        nacked: &[u64],
+        mut confirms: Confirms,
     ) -> Result<String, String> {
-        let mut open: BTreeMap<u64, bool> = acked.iter().map(|number| (*number, true)).collect();
-        open.extend(nacked.iter().map(|number| (*number, false)));
-        while !open.is_empty() {
+        while !confirms.open().is_empty() {
             let arrival = self.hear_past_heartbeats(name)?;
-            let wrong = || format!("{arrival} while {:?} are open", open.keys());
-            let Arrival::Method(said) = &arrival else {
-                return Err(wrong());
+            let right = match &arrival {
+                Arrival::Method(said) => said.channel == channel && confirms.hear(said),
+                _ => false,
             };
-            let is_ack = match said.method.name {
-                "basic.ack" => true,
-                "basic.nack" => false,
-                _ => return Err(wrong()),
-            };
-            let (Value::Number(number), Value::Flag(multiple)) = (&said.fields[0], &said.fields[1])
-            else {
-                unreachable!("both begin with a tag and a bit");
-            };
-            let number = u64::try_from(*number).map_err(|_| wrong())?;
-            let covers = |open: &u64| *open == number || *multiple && *open < number;
-            let covered: Vec<u64> = open.keys().copied().filter(covers).collect();
-            let right =
-                covered.contains(&number) && covered.iter().all(|number| open[number] == is_ack);
-            if said.channel != channel || !right {
-                return Err(wrong());
+            if !right {
+                return Err(format!("{arrival} while {:?} are open", confirms.open()));
             }
-            open.retain(|number, _| !covered.contains(number));
         }
         Ok("confirmed".into())
-    }
-
-    fn is_expected(&mut self, expected: &Expected, arrival: &Arrival) -> Result<bool, String> {
-        let (
-            Expected::Method {
-                channel,
-                method,
-                fields,
-                properties,
-                body,
-            },
-            Arrival::Method(said),
-        ) = (expected, arrival)
-        else {
-            return Ok(false);
-        };
-        if (*channel, *method) != (said.channel, said.method) {
-            return Ok(false);
-        }
-        for (index, expression) in fields {
-            if !expression.matches(&said.fields[*index], &mut self.scope)? {
-                return Ok(false);
-            }
-        }
-        let Some(content) = &said.content else {
-            return Ok(properties.is_none() && body.is_none());
-        };
-        if let Some((wanted, open)) = properties
-            && !self.has_properties(wanted, *open, &content.properties)?
-        {
-            return Ok(false);
-        }
-        match body {
-            Some(body) => body.matches(&Value::Text(content.body.clone()), &mut self.scope),
-            None => Ok(true),
-        }
-    }
-
-    fn has_properties(
-        &mut self,
-        wanted: &Properties,
-        open: bool,
-        found: &[(usize, Value)],
-    ) -> Result<bool, String> {
-        if !open && wanted.len() != found.len() {
-            return Ok(false);
-        }
-        for (index, expression) in wanted {
-            let value = found.iter().find(|(found, _)| found == index);
-            match value {
-                Some((_, value)) if expression.matches(value, &mut self.scope)? => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
     }
 
     /// Each arrival must be one of the lines that its connection still waits for.
@@ -635,7 +560,9 @@ impl<D: Dialer> Conversation<'_, D> {
                     continue;
                 };
                 let before = self.scope.clone();
-                if other == name && self.is_expected(expected, &arrival).map_err(wrong)? {
+                if other == name
+                    && is_expected(expected, &arrival, &mut self.scope).map_err(wrong)?
+                {
                     found = Some(index);
                     break;
                 }
@@ -644,7 +571,7 @@ impl<D: Dialer> Conversation<'_, D> {
             let index = found.ok_or_else(|| wrong(arrival.to_string()))?;
             let step = open.remove(index);
             if step.tagged {
-                self.said.push((step.line, arrival.to_string()));
+                self.said.push(arrival.to_string());
             }
         }
         Ok(())

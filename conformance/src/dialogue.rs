@@ -3,6 +3,7 @@
 //! `dialogues/README.md` describes the language. How lines are carried out is in
 //! [`crate::conversation`].
 
+use crate::confirms::Confirms;
 use crate::expression::{Cursor, Expression};
 use crate::frame::FRAME_END;
 use crate::spec::{self, Method};
@@ -158,10 +159,8 @@ pub enum Expected {
     Confirms {
         /// Channel number.
         channel: u16,
-        /// Numbers to be acknowledged.
-        acked: Vec<u64>,
-        /// Numbers to be refused.
-        nacked: Vec<u64>,
+        /// Which.
+        confirms: Confirms,
     },
     /// This method.
     Method {
@@ -565,11 +564,16 @@ fn expected(cursor: &mut Cursor<'_>) -> Result<Expected, String> {
 }
 
 fn confirms(cursor: &mut Cursor<'_>, channel: u16) -> Result<Expected, String> {
-    let (mut acked, mut nacked) = (Vec::new(), Vec::new());
+    let (mut acked, mut nacked, mut after_return) = (Vec::new(), Vec::new(), false);
     while !cursor.is_done() {
         let numbers = match cursor.word()? {
             "ack" => &mut acked,
             "nack" => &mut nacked,
+            "after" => {
+                cursor.demand("return")?;
+                after_return = true;
+                continue;
+            }
             other => return Err(format!("`{other}` is neither ack nor nack")),
         };
         while cursor
@@ -586,9 +590,6 @@ fn confirms(cursor: &mut Cursor<'_>, channel: u16) -> Result<Expected, String> {
             cursor.accept(",");
         }
     }
-    Ok(Expected::Confirms {
-        channel,
-        acked,
-        nacked,
-    })
+    let confirms = Confirms::new(&acked, &nacked, after_return);
+    Ok(Expected::Confirms { channel, confirms })
 }

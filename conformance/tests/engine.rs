@@ -67,7 +67,8 @@ impl Transport for RecordingLink {
 }
 
 fn method(channel: u16, name: &str, values: &[Value]) -> Vec<u8> {
-    let payload = encode_method(spec::by_name(name).unwrap(), values).unwrap();
+    let payload = encode_method(spec::by_name(name).expect("a method of the table"), values)
+        .expect("values that fit");
     frame(1, channel, &payload)
 }
 
@@ -109,7 +110,7 @@ fn get_ok(body: &str) -> Vec<u8> {
     let priority = spec::properties()
         .iter()
         .position(|found| found.name == "priority")
-        .unwrap();
+        .expect("a property of the table");
     let header = Header {
         class: 60,
         weight: 0,
@@ -117,7 +118,11 @@ fn get_ok(body: &str) -> Vec<u8> {
         properties: vec![(priority, Value::Number(4))],
     };
     let mut bytes = method(1, "basic.get-ok", &fields);
-    bytes.extend(frame(2, 1, &encode_header(&header).unwrap()));
+    bytes.extend(frame(
+        2,
+        1,
+        &encode_header(&header).expect("values that fit"),
+    ));
     for piece in body.as_bytes().chunks(3) {
         bytes.extend(frame(3, 1, piece));
     }
@@ -131,7 +136,8 @@ fn converse(says: Vec<u8>, then_closes: bool, lines: &str) -> Result<(), Failure
         clock: Rc::default(),
     };
     let chapter = format!("== a dialogue\ndial A\n{lines}\n");
-    let dialogues = parse_chapter("chapter", &chapter, Target::Prontomq).unwrap();
+    let dialogues =
+        parse_chapter("chapter", &chapter, Target::Prontomq).expect("a dialogue that can be read");
     let login = Login {
         user: "guest".into(),
         password: "guest".into(),
@@ -147,7 +153,7 @@ fn passes(says: Vec<u8>, lines: &str) {
 }
 
 fn fails(says: Vec<u8>, lines: &str, got: &str) {
-    let failure = converse(says, false, lines).unwrap_err();
+    let failure = converse(says, false, lines).expect_err("this must fail");
     assert!(failure.got.contains(got), "{failure}");
 }
 
@@ -280,6 +286,39 @@ fn confirms_cover_each_number_once_and_rightly() {
         ack(1, false),
         "A < 1 confirms ack 1..2",
         "nothing while [2] are open",
+    );
+}
+
+#[test]
+fn a_confirm_before_its_return_is_a_failure() {
+    let returned = |number: &str| {
+        let fields = [Value::Number(312), text("NO_ROUTE"), text(""), text("k")];
+        let mut bytes = method(1, "basic.return", &fields);
+        let header = Header {
+            class: 60,
+            weight: 0,
+            body_size: 1,
+            properties: Vec::new(),
+        };
+        bytes.extend(frame(2, 1, &encode_header(&header).unwrap()));
+        bytes.extend(frame(3, 1, number.as_bytes()));
+        bytes
+    };
+    let line = "A < 1 confirms ack 1..2 after return";
+    passes([returned("1"), returned("2"), ack(2, true)].concat(), line);
+    passes(
+        [returned("1"), ack(1, false), returned("2"), ack(2, false)].concat(),
+        line,
+    );
+    fails(
+        [returned("1"), ack(2, true), returned("2")].concat(),
+        line,
+        "basic.ack delivery-tag=2",
+    );
+    fails(
+        [returned("1"), ack(1, false)].concat(),
+        "A < 1 confirms ack 1",
+        "basic.return",
     );
 }
 
