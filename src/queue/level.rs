@@ -124,6 +124,10 @@ impl Level {
         self.middle.map_or(0, |middle| middle.count)
     }
 
+    pub(super) fn middle_bytes(&self) -> u64 {
+        self.middle.map_or(0, |middle| middle.body_bytes)
+    }
+
     /// The order of the next entry to be appended.
     pub(super) fn next_order(&mut self, durable: bool) -> Order {
         self.last = if durable {

@@ -158,6 +158,17 @@ impl QueueState {
         self.ready_count - self.levels.iter().flatten().map(|lane| lane.middle_count()).sum::<u64>()
     }
 
+    /// Body bytes of all that is in memory, ready or not.
+    pub fn in_memory_bytes(&self) -> u64 {
+        let stored: u64 = self.levels.iter().flatten().map(|lane| lane.middle_bytes()).sum();
+        (self.ready_bytes + self.out_bytes).saturating_sub(stored)
+    }
+
+    /// Memory that the queue takes: itself, its table of entries and their bodies.
+    pub fn memory_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.entries.table_bytes()) as u64 + self.in_memory_bytes()
+    }
+
     /// Messages that the store has, or is to have.
     pub fn durable_count(&self) -> u64 {
         self.durable_count
