@@ -179,6 +179,14 @@ impl Level {
         Some((self.loads, middle.range, limits.head_entries - self.head.len()))
     }
 
+    /// Loads the very first row, for queues that nobody takes from: it may have to expire.
+    pub(super) fn begin_peek(&mut self) -> Option<(u64, PositionRange)> {
+        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading.is_none())?;
+        self.loads += 1;
+        self.loading = Some(self.loads);
+        Some((self.loads, middle.range))
+    }
+
     /// Whether a load's answer is still wanted.
     pub(super) fn end_load(&mut self, load: u64) -> bool {
         if self.loading == Some(load) {

@@ -690,12 +690,25 @@ impl QueueState {
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {
+        self.peek(out);
         if self.due_at.is_some_and(|due| due <= now.monotonic) {
             self.due_at = None;
             self.due_now = true;
         }
         if self.queue_expiry().is_some_and(|at| at <= now.monotonic) {
             self.say_unused(out);
+        }
+    }
+
+    /// After a start no head is in memory. Nobody may come to take it, yet its time may come.
+    fn peek(&mut self, out: &mut Effects) {
+        let Some(level) = self.top_level() else { return };
+        let (queue, bytes_max) = (self.settings.id, self.window.load_bytes);
+        let lane = self.level_mut(level);
+        let generation = lane.generation;
+        if let Some((load, range)) = lane.begin_peek() {
+            let lane = Lane { queue, level, generation };
+            out.effects.push(QueueEffect::Load { lane, load, range, rows_max: 1, bytes_max });
         }
     }
 
