@@ -8,7 +8,7 @@ use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Counters, Link};
 use crate::model::{AmqpError, ConnectionId, Monotonic, Notice, Now, Promise, PromiseOwner};
 use crate::queue::Outcome;
-use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome};
+use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -55,7 +55,7 @@ struct Connection {
     /// What of the session's counts was folded into the gauges.
     channels_told: i64,
     channels_opened_told: u64,
-    publishers_told: i64,
+    tally_told: Tally,
     stage: Stage,
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer_address: 
         sizes: SizesOfRead::default(),
         channels_told: 0,
         channels_opened_told: 0,
-        publishers_told: 0,
+        tally_told: Tally::default(),
         stage: Stage::Open,
         shared,
     };
@@ -105,7 +105,13 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer_address: 
     Counters::add(&counters.connections_opened, 1);
     connection.shared.gauges.connections.fetch_add(1, Ordering::Relaxed);
     connection.run(stopping, seed).await;
-    connection.end();
+}
+
+/// However a connection ends, by a panic or with the runtime too, what it held goes back.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl Connection {
@@ -503,13 +509,6 @@ impl Connection {
 
     fn fold_counts(&mut self) {
         let counters = self.shared.broker.counters();
-        let fold = |gauge: &AtomicI64, told: &mut i64, now: usize| {
-            let now = i64::try_from(now).unwrap_or(i64::MAX);
-            if now != *told {
-                gauge.fetch_add(now - *told, Ordering::Relaxed);
-                *told = now;
-            }
-        };
         let open = self.session.channel_count();
         let opened = self.session.channels_opened();
         if opened != self.channels_opened_told || open as i64 != self.channels_told {
@@ -519,12 +518,25 @@ impl Connection {
             Counters::add(&counters.channels_closed, u64::try_from(closed - closed_before).unwrap_or(0));
             self.channels_opened_told = opened;
         }
-        fold(&self.shared.gauges.channels, &mut self.channels_told, open);
-        fold(&self.shared.gauges.publishers, &mut self.publishers_told, self.session.publisher_count());
+        let gauges = &self.shared.gauges;
+        let add = |gauge: &AtomicI64, change: i64| {
+            if change != 0 {
+                gauge.fetch_add(change, Ordering::Relaxed);
+            }
+        };
+        add(&gauges.channels, open as i64 - self.channels_told);
+        self.channels_told = open as i64;
+        let tally = self.session.tally();
+        let change = tally - self.tally_told;
+        self.tally_told = tally;
+        add(&gauges.publishers, change.publishers);
+        add(&gauges.unconfirmed, change.unconfirmed);
+        add(&gauges.uncommitted, change.uncommitted);
+        add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
     }
 
-    fn end(mut self) {
+    fn end(&mut self) {
         let now = self.shared.clock.now();
         if let Some(mut link) = self.link.take() {
             link.end(now);

@@ -30,6 +30,9 @@ pub(super) struct Gauges {
     pub(super) connections: AtomicI64,
     pub(super) channels: AtomicI64,
     pub(super) publishers: AtomicI64,
+    pub(super) unconfirmed: AtomicI64,
+    pub(super) uncommitted: AtomicI64,
+    pub(super) acks_uncommitted: AtomicI64,
     pub(super) reads: AtomicU64,
     pub(super) writes: AtomicU64,
 }

@@ -195,10 +195,16 @@ fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreErr
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {
     let limits = &settings.limits;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     BrokerSettings {
         queue_limits: QueueLimits {
-            hold: HoldLimits::default(),
-            window: WindowLimits::default(),
+            hold: HoldLimits { hold_max: settings.store.hold_max, ack_time_max: settings.store.hold_ack_time_max },
+            window: WindowLimits {
+                head_entries: limits.window_entries as usize,
+                tail_entries: limits.window_tail_entries as usize,
+                tail_bytes: bytes(limits.window_tail_bytes),
+                load_bytes: bytes(limits.window_load_bytes),
+            },
             consumer: ConsumerLimits {
                 messages: limits.consumer_window_messages,
                 messages_max: limits.consumer_window_messages_max.max(limits.consumer_window_messages),
@@ -206,7 +212,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
             },
         },
         batch_rows_max: settings.store.batch_rows_max as usize,
-        batch_bytes_max: usize::try_from(settings.store.batch_bytes_max).unwrap_or(usize::MAX),
+        batch_bytes_max: bytes(settings.store.batch_bytes_max),
     }
 }
 
