@@ -420,10 +420,10 @@ impl Client {
 
     /// What comes within `patience`, if anything does.
     pub(crate) fn next_within(&mut self, patience: Duration) -> Option<Result<Incoming, Failure>> {
-        if !self.out.is_empty() {
-            if let Err(failure) = self.flush() {
-                return Some(Err(failure));
-            }
+        if !self.out.is_empty()
+            && let Err(failure) = self.flush()
+        {
+            return Some(Err(failure));
         }
         if let Some(early) = self.early.pop_front() {
             return Some(Ok(early));
