@@ -7,7 +7,7 @@ use prontomq::wire::properties::PropertiesWriter;
 use prontomq::wire::table::Value;
 use std::time::Instant;
 use support::client::Flag;
-use support::{Broker, Client};
+use support::{Broker, Client, tell};
 
 const MESSAGES: u64 = 100_000;
 const PRIORITIES: u64 = 10;
@@ -16,7 +16,7 @@ const PUBLISHES_AHEAD: u64 = 5_000;
 const ACK_EVERY: u64 = 500;
 
 fn published_then_drained(queue: &str, flags: &[Flag], delivery_mode: u8) {
-    let data = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().expect("there is room");
     let broker = Broker::start(&data.path().join("data"));
     let mut client = Client::connect(broker.amqp);
     client.queue(queue, flags, &[("x-max-priority", Value::I32(PRIORITIES as i32))]);
@@ -26,11 +26,11 @@ fn published_then_drained(queue: &str, flags: &[Flag], delivery_mode: u8) {
     // A step that is coprime to the number of priorities visits them all in a mixed order.
     let priority_of = |number: u64| (number * 7 + number / PRIORITIES) % PRIORITIES;
     for number in 0..MESSAGES {
-        let priority = u8::try_from(priority_of(number)).unwrap();
+        let priority = u8::try_from(priority_of(number)).expect("it is small");
         let properties = PropertiesWriter::new().delivery_mode(delivery_mode).priority(priority);
         client.publish("", queue, &properties, &number.to_be_bytes());
         if client.has_gathered() {
-            client.flush().unwrap();
+            client.flush().expect("the broker reads");
         }
         if (number + 1) % PUBLISHES_AHEAD == 0 {
             client.wait_for_confirms(number + 2 - PUBLISHES_AHEAD, number + 1);
@@ -53,7 +53,7 @@ fn published_then_drained(queue: &str, flags: &[Flag], delivery_mode: u8) {
             client.ack(delivery.delivery_tag, true);
         }
     }
-    println!("{queue}: {MESSAGES} messages published in {published:?}, drained in {:?}", began.elapsed());
+    tell(&format!("{queue}: {MESSAGES} messages published in {published:?}, drained in {:?}", began.elapsed()));
     client.close();
 }
 

@@ -19,3 +19,9 @@ pub(crate) fn count_from_environment(name: &str, default: usize) -> usize {
         Err(_) => default,
     }
 }
+
+/// Tells a measured figure to whoever runs the tests with `--nocapture`.
+#[expect(clippy::print_stdout, reason = "figures are for people who run a test by hand")]
+pub(crate) fn tell(figure: &str) {
+    println!("{figure}");
+}
