@@ -140,6 +140,20 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Asks for a metric until it is as it should be.
+    pub(crate) fn wait_for_metric(&self, name: &str, is_right: impl Fn(f64) -> bool) {
+        let began = Instant::now();
+        loop {
+            let value = self.metric(name);
+            if is_right(value) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{name} stays at {value}");
+        }
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
