@@ -236,7 +236,8 @@ fn persistent_messages_survive(end: End) {
         End::Terminated => assert_eq!(untouched, [("untouched", false), ("untouched too", false)]),
         // After a kill the broker may say redelivered of more than was delivered, never of less.
         End::Killed => {
-            assert_eq!(untouched.iter().map(|(text, _)| *text).collect::<Vec<_>>(), ["untouched", "untouched too"])
+            let texts: Vec<&str> = untouched.iter().map(|(text, _)| *text).collect();
+            assert_eq!(texts, ["untouched", "untouched too"]);
         }
     }
     if end == End::Terminated {

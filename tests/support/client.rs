@@ -105,6 +105,8 @@ pub(crate) struct Client {
     /// Deliveries whose content is not complete.
     partial: Option<(Delivery, u64)>,
     pub(crate) last_written: Instant,
+    /// Whether a close is answered by close-ok.
+    pub(crate) answers_closes: bool,
 }
 
 impl Client {
@@ -117,6 +119,22 @@ impl Client {
 
     /// An open connection without channels.
     pub(crate) fn open(address: SocketAddr, login: Login<'_>) -> Result<Self, Failure> {
+        let (mut client, tune) = Self::begin(address, login)?;
+        client.write(0, (10, 31), |fields| {
+            fields.extend_from_slice(&tune.channel_max.to_be_bytes());
+            fields.extend_from_slice(&FRAME_MAX.to_be_bytes());
+            fields.extend_from_slice(&login.heartbeat_seconds.to_be_bytes());
+        });
+        client.call(0, (10, 40), |fields| {
+            shortstr(fields, login.vhost);
+            shortstr(fields, "");
+            fields.push(0);
+        })?;
+        Ok(client)
+    }
+
+    /// A connection as far as connection.tune, which it has not answered.
+    pub(crate) fn begin(address: SocketAddr, login: Login<'_>) -> Result<(Self, Tune), Failure> {
         let stream = TcpStream::connect(address).map_err(|_| Failure::Socket)?;
         stream.set_nodelay(true).expect("it is a TCP socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
@@ -128,6 +146,7 @@ impl Client {
             early: VecDeque::new(),
             partial: None,
             last_written: Instant::now(),
+            answers_closes: true,
         };
         client.expect(0, (10, 10))?;
         client.write(0, (10, 11), |fields| {
@@ -144,18 +163,11 @@ impl Client {
         });
         let tune = client.expect(0, (10, 30))?;
         let mut tune = Reader::new(&tune);
-        let channel_max = tune.short().expect("tune has a channel_max");
-        client.write(0, (10, 31), |fields| {
-            fields.extend_from_slice(&channel_max.to_be_bytes());
-            fields.extend_from_slice(&FRAME_MAX.to_be_bytes());
-            fields.extend_from_slice(&login.heartbeat_seconds.to_be_bytes());
-        });
-        client.call(0, (10, 40), |fields| {
-            shortstr(fields, login.vhost);
-            shortstr(fields, "");
-            fields.push(0);
-        })?;
-        Ok(client)
+        let complete = "tune has three fields";
+        let channel_max = tune.short().expect(complete);
+        tune.long().expect(complete);
+        let heartbeat_seconds = tune.short().expect(complete);
+        Ok((client, Tune { channel_max, heartbeat_seconds }))
     }
 
     // ---- calls -------------------------------------------------------------------------------------------------
@@ -512,6 +524,9 @@ impl Client {
 
     /// Answers a close.
     fn agree(&mut self, channel: u16, failure: Failure) -> Failure {
+        if !self.answers_closes {
+            return failure;
+        }
         let close_ok = if channel == 0 { (10, 51) } else { (20, 41) };
         self.write(channel, close_ok, |_| {});
         // Nobody may be left to read it.
@@ -553,6 +568,13 @@ impl Client {
             }
         }
     }
+}
+
+/// What the broker offers in connection.tune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tune {
+    pub(crate) channel_max: u16,
+    pub(crate) heartbeat_seconds: u16,
 }
 
 /// A declared queue, as declare-ok tells it.
