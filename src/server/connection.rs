@@ -6,7 +6,7 @@
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Counters, Link};
-use crate::model::{AmqpError, ConnectionId, Monotonic, Notice, Now, Promise, PromiseOwner};
+use crate::model::{AmqpError, ChannelKey, ConnectionId, Monotonic, Notice, Now, Promise, PromiseOwner};
 use crate::queue::Outcome;
 use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
 use std::cell::RefCell;
@@ -53,6 +53,8 @@ struct Connection {
     /// How much of the output was written.
     written: usize,
     notices: Vec<Notice>,
+    /// Channels that failed while effects are carried out, some of which they gave out before.
+    failed: Vec<ChannelKey>,
     sizes: SizesOfRead,
     /// What of the session's counts was folded into the gauges.
     channels_told: i64,
@@ -97,6 +99,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer_address: 
         out: Output::default(),
         written: 0,
         notices: Vec::new(),
+        failed: Vec::new(),
         sizes: SizesOfRead::default(),
         channels_told: 0,
         channels_opened_told: 0,
@@ -262,6 +265,7 @@ impl Connection {
             for effect in effects.drain(..) {
                 self.carry_out_one(effect, now, seed);
             }
+            self.failed.clear();
             if self.out.effects.is_empty() {
                 // Keeps the room for the next pass.
                 self.out.effects = effects;
@@ -279,7 +283,7 @@ impl Connection {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
-                if self.session.is_live(channel) {
+                if !self.failed.contains(&channel) {
                     self.with_link(|link| {
                         link.flush(now);
                         link.command(channel, request, command, now);
@@ -320,7 +324,7 @@ impl Connection {
     fn publish(&mut self, publish: Publish, now: Now) {
         let Publish { channel, message, mandatory, sequence, fault } = publish;
         let Some(link) = &mut self.link else { return };
-        if !self.session.is_live(channel) {
+        if self.failed.contains(&channel) {
             return;
         }
         let counters = self.shared.broker.counters();
@@ -329,7 +333,7 @@ impl Connection {
         self.sizes.record(message.body_len());
         if let Some(fault) = fault {
             let error = link.check_publish(&message).err().unwrap_or(*fault);
-            return self.session.publish_failed(channel, &error, now, &mut self.out);
+            return self.publish_failed(channel, &error, now);
         }
         let promise = sequence.map(|sequence| {
             let holder = crate::model::Holder { connection: self.id, channel };
@@ -348,17 +352,23 @@ impl Connection {
                 }
                 self.session.published(channel, sequence, routed.parts, now, &mut self.out);
             }
-            Err(error) => self.session.publish_failed(channel, &error, now, &mut self.out),
+            Err(error) => self.publish_failed(channel, &error, now),
         }
+    }
+
+    /// The channel closes; what it sent behind the failed publish is not carried out.
+    fn publish_failed(&mut self, channel: ChannelKey, error: &AmqpError, now: Now) {
+        self.failed.push(channel);
+        self.session.publish_failed(channel, error, now, &mut self.out);
     }
 
     fn check_publish(&mut self, publish: Publish, now: Now) {
         let Some(link) = &mut self.link else { return };
-        if !self.session.is_live(publish.channel) {
+        if self.failed.contains(&publish.channel) {
             return;
         }
         if let Some(error) = link.check_publish(&publish.message).err().or(publish.fault.map(|fault| *fault)) {
-            self.session.publish_failed(publish.channel, &error, now, &mut self.out);
+            self.publish_failed(publish.channel, &error, now);
         }
     }
 

@@ -550,11 +550,6 @@ impl Session {
         }
     }
 
-    /// Whether effects of this channel are still to be carried out.
-    pub fn is_live(&mut self, channel: ChannelKey) -> bool {
-        self.live(channel).is_some()
-    }
-
     /// The channel, if it is this incarnation and not closing.
     pub(super) fn live(&mut self, key: ChannelKey) -> Option<&mut Channel> {
         self.channels.get_mut(&key.number).filter(|channel| channel.key == key && channel.stage == Stage::Open)
