@@ -1,5 +1,7 @@
 //! Every example, run as a user runs it: against a broker of its own, to its end, and judged by what it prints.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
