@@ -29,7 +29,7 @@ impl Broker {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
         let url = said.find_map(|line| Some(line.trim().strip_prefix("AMQP 0-9-1 on ")?.to_owned()));
-        let url = url.expect("the broker says where to connect") + "%2f";
+        let url = url.expect("the broker says where to connect");
         Self { process, url, _folder: folder }
     }
 
