@@ -53,7 +53,15 @@ enum Op {
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    (any::<bool>(), prop_oneof![Just(0u8), Just(3)], any::<bool>(), 0..4u8, prop::option::of(1..40u64), 0..3u8, any::<bool>())
+    (
+        any::<bool>(),
+        prop_oneof![Just(0u8), Just(3)],
+        any::<bool>(),
+        0..4u8,
+        prop::option::of(1..40u64),
+        0..3u8,
+        any::<bool>(),
+    )
         .prop_map(|(durable, priority_max, dead_letters, ttl, length, overflow, hold)| Setup {
             durable,
             priority_max,
@@ -361,9 +369,8 @@ impl World {
     }
 
     fn check_counts(&self) {
-        let count = |wanted: fn(&Place) -> bool| {
-            self.messages.values().filter(|known| wanted(&known.place)).count() as u64
-        };
+        let count =
+            |wanted: fn(&Place) -> bool| self.messages.values().filter(|known| wanted(&known.place)).count() as u64;
         assert_eq!(self.queue.ready_count(), count(|place| *place == Place::Ready), "ready");
         assert_eq!(self.queue.unacked_count(), count(|place| matches!(place, Place::Out(_))), "unacked");
         let stored = self.store.ids();
@@ -407,7 +414,8 @@ impl World {
         let promise = (!id.is_multiple_of(4)).then_some(Promise { owner: PromiseOwner::Channel(holder), sequence: id });
         let durable = persistent && self.setup.durable;
         let level = priority.min(self.setup.priority_max);
-        let known = Known { level, durable, place: Place::Ready, delivered: false, promise: promise.map(|_| Promised::Open) };
+        let known =
+            Known { level, durable, place: Place::Ready, delivered: false, promise: promise.map(|_| Promised::Open) };
         // A message that is refused and not dead-lettered is heard of no more.
         let refused = self.setup.overflow == Overflow::RejectPublish
             && self.setup.length_max.is_some_and(|max| self.queue.ready_count() >= max);
