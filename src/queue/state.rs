@@ -428,7 +428,8 @@ impl QueueState {
         let lane = self.level_mut(level);
         lane.out.insert(position);
         lane.lent_high = lane.lent_high.max(position);
-        if position >= lane.lent_ceiling {
+        // Half a window early, so that the new ceiling is flushed before anything above the old one is handed over.
+        if position.0 + ahead / 2 >= lane.lent_ceiling.0 {
             lane.lent_ceiling.0 = position.0 + ahead;
             lane.state_changed = true;
             if !young {
