@@ -306,6 +306,7 @@ impl World {
                 QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
                     self.loads.push(Load { lane, load, range, rows_max, bytes_max, snapshot: None });
                 }
+                QueueEffect::Miscounted { .. } => panic!("the store is sound in these histories"),
                 QueueEffect::CopySettled { .. } | QueueEffect::Deleted { .. } | QueueEffect::Unused => {
                     panic!("not in these histories")
                 }

@@ -213,9 +213,9 @@ impl Level {
 
     /// Loads the very first row, for queues that nobody takes from: it may have to expire.
     pub(super) fn begin_peek(&mut self) -> Option<(u64, PositionRange)> {
-        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading.is_none())?;
+        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading == Loading::No)?;
         self.loads += 1;
-        self.loading = Some(self.loads);
+        self.loading = Loading::Asked(self.loads);
         Some((self.loads, middle.range))
     }
 
