@@ -26,6 +26,8 @@ use tokio::time::Sleep;
 const READ_BYTES: usize = 64 * 1024;
 /// Reads in one pass, before other connections have their turn.
 const READS_MAX: u32 = 4;
+/// Passes without a rest, before other connections have their turn.
+const PASSES_MAX: u32 = 4;
 /// Rounds of notices in one pass.
 const ROUNDS_MAX: u32 = 4;
 /// Buffers above this size are given back when the connection falls idle.
@@ -129,7 +131,15 @@ impl Connection {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         });
         let mut told_to_stop = false;
+        let mut passes = 0;
         loop {
+            // The runtime lets a task go on that never has to wait; a flood, or an inlet that fills as fast as it is emptied,
+            // would keep a thread, and what waits behind it, for seconds.
+            if passes == PASSES_MAX {
+                passes = 0;
+                tokio::task::yield_now().await;
+            }
+            passes += 1;
             let deadline = self.session.deadline();
             if deadline != armed {
                 armed = deadline;
@@ -139,7 +149,11 @@ impl Connection {
             }
             let woken = poll_fn(|cx| {
                 let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
-                self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop)
+                let woken = self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop);
+                if woken.is_pending() {
+                    passes = 0;
+                }
+                woken
             })
             .await;
             let now = self.shared.clock.now();
