@@ -5,6 +5,7 @@ use crate::confirms::Confirms;
 use crate::dialogue::{Action, Dialogue, Expected, Outgoing, Properties, Step};
 use crate::expression::{Expression, Scope};
 use crate::frame::{HEADER, Header, METHOD, encode_header, encode_method, write_frame};
+use crate::handshake::Handshake;
 use crate::link::{Arrival, Link, Said};
 use crate::matching::is_expected;
 use crate::spec::{self, Kind, Method};
@@ -176,58 +177,16 @@ impl<D: Dialer> Conversation<'_, D> {
     // --- connecting -----------------------------------------------------------------------------
 
     fn connect(&mut self, name: &str, channels: &[u16], options: &[(String, Expression)]) -> Result<(), String> {
-        let option = |this: &Self, wanted: &str| match options.iter().find(|(name, _)| name == wanted) {
-            Some((_, expression)) => expression.evaluate(&this.scope).map(Some),
-            None => Ok(this.scope.variables.get(wanted).cloned()),
-        };
-        let text = |value: Option<Value>| match value {
-            Some(Value::Text(text)) => Ok(text),
-            other => Err(format!("a string wanted, not {other:?}")),
-        };
-        let number = |value: Option<Value>, usual| value.unwrap_or(Value::Number(usual));
-        let user = text(option(self, "user")?)?;
-        let password = text(option(self, "password")?)?;
-        let capabilities = option(self, "capabilities")?.unwrap_or_else(usual_capabilities);
-        let frame_max = number(option(self, "frame-max")?, 131_072);
-
+        let handshake = Handshake::new(options, &self.scope)?;
         self.dial(name)?;
         self.link(name)?.send(b"AMQP\x00\x00\x09\x01")?;
-        self.hear_method(name, "connection.start")?;
-        let tagged = |tag, value| Value::Tagged(tag, Box::new(value));
-        let properties = vec![
-            (b"product".to_vec(), tagged(b'S', Value::Text(b"conformance".to_vec()))),
-            (b"capabilities".to_vec(), tagged(b'F', capabilities)),
-        ];
-        let response = [b"\0", &user[..], b"\0", &password[..]].concat();
-        let locale = Value::Text(b"en_US".to_vec());
-        self.say(
-            name,
-            0,
-            "connection.start-ok",
-            &[
-                ("client-properties", Value::Table(properties)),
-                ("mechanism", Value::Text(b"PLAIN".to_vec())),
-                ("response", Value::Text(response)),
-                ("locale", locale),
-            ],
-        )?;
-        self.hear_method(name, "connection.tune")?;
-        self.say(
-            name,
-            0,
-            "connection.tune-ok",
-            &[
-                ("channel-max", number(option(self, "channel-max")?, 2047)),
-                ("frame-max", frame_max.clone()),
-                ("heartbeat", number(option(self, "heartbeat")?, 0)),
-            ],
-        )?;
-        let vhost = Value::Text(text(option(self, "vhost")?)?);
-        self.say(name, 0, "connection.open", &[("virtual-host", vhost)])?;
-        self.hear_method(name, "connection.open-ok")?;
-        if let Value::Number(frame_max) = frame_max {
-            self.link(name)?.frame_max = usize::try_from(frame_max).map_err(|_| "a frame-max too large")?;
+        for turn in handshake.turns() {
+            self.hear_method(name, turn.heard)?;
+            self.say(name, 0, turn.said, &turn.fields)?;
         }
+        self.say(name, 0, "connection.open", &handshake.open())?;
+        self.hear_method(name, "connection.open-ok")?;
+        self.link(name)?.frame_max = handshake.frame_max();
         for channel in channels {
             self.say(name, *channel, "channel.open", &[])?;
             self.hear_method(name, "channel.open-ok")?;
@@ -482,17 +441,4 @@ fn defaults(method: &Method) -> Vec<Value> {
         Kind::Table => Value::Table(Vec::new()),
     };
     method.fields.iter().map(|field| default(field.kind)).collect()
-}
-
-fn usual_capabilities() -> Value {
-    let names = [
-        "publisher_confirms",
-        "exchange_exchange_bindings",
-        "basic.nack",
-        "consumer_cancel_notify",
-        "connection.blocked",
-        "authentication_failure_close",
-    ];
-    let entry = |name: &str| (name.as_bytes().to_vec(), Value::Tagged(b't', Box::new(Value::Flag(true))));
-    Value::Table(names.into_iter().map(entry).collect())
 }

@@ -164,3 +164,29 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_address_user_password_and_vhost() {
+        let (address, login) = parse_url("amqp://me:p%40ss@broker:5673/a%2fb").unwrap();
+        assert_eq!(address, "broker:5673");
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("me", "p@ss"));
+        assert_eq!(login.vhost, "a/b");
+    }
+
+    #[test]
+    fn port_and_vhost_have_their_usual_values() {
+        let (address, login) = parse_url("amqp://guest:guest@127.0.0.1").unwrap();
+        assert_eq!((address.as_str(), login.vhost.as_str()), ("127.0.0.1:5672", "/"));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in ["http://a:b@c", "amqp://c", "amqp://a@c", "amqp://a:b@c/%zz"] {
+            assert!(parse_url(url).is_err(), "{url}");
+        }
+    }
+}

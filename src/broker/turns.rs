@@ -209,6 +209,10 @@ impl Broker {
                 };
                 self.writer().load(request, Box::new(then));
             }
+            QueueEffect::Miscounted { lane, rows, body_bytes } => {
+                let (queue, vhost, level) = (cell.name(), cell.vhost(), lane.level);
+                tracing::error!(%queue, %vhost, level, rows, body_bytes, "the store is damaged: it held another number of messages than it said");
+            }
             QueueEffect::Deleted { requester, message_count } => {
                 self.queue_deleted(cell, Some((requester, message_count)), list);
             }

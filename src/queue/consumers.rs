@@ -216,6 +216,16 @@ impl Consumers {
         self.reconsider(at);
     }
 
+    /// A delivery came back without having reached the socket.
+    pub(super) fn never_written(&mut self, at: u32, bytes: u64) {
+        let Some(holding) = &mut self.holdings[at as usize] else { return };
+        if let Some(consumer) = &mut holding.consumer {
+            consumer.unwritten = consumer.unwritten.saturating_sub(1);
+            consumer.unwritten_bytes = consumer.unwritten_bytes.saturating_sub(bytes);
+            self.reconsider(at);
+        }
+    }
+
     /// The holding of a channel's gets, made on first use.
     pub(super) fn gets_of(&mut self, holder: Holder) -> u32 {
         if let Some(at) = self.gets.get(&holder) {

@@ -56,6 +56,16 @@ pub enum QueueEffect {
         /// At most about so many bytes.
         bytes_max: usize,
     },
+    /// A lane held more rows (or fewer, when negative) than its numbers said: the store is damaged. The queue's counts are
+    /// right again.
+    Miscounted {
+        /// The lane.
+        lane: Lane,
+        /// Rows found beyond those expected.
+        rows: i64,
+        /// Body bytes found beyond those expected.
+        body_bytes: i64,
+    },
     /// The queue agreed to be deleted at a client's wish: take it out of the topology and answer.
     Deleted {
         /// Whom to answer.

@@ -2,6 +2,7 @@
 
 use super::dead_letter::DeadLetterReason;
 use super::effect::Effects;
+use super::entry::Slot;
 use super::state::{Expired, QueueState};
 use crate::model::{Message, Now, WallMillis};
 
@@ -17,18 +18,27 @@ impl QueueState {
 
     /// When the head expires, if it does and is in memory.
     pub(super) fn head_expiry(&mut self) -> Option<WallMillis> {
-        let level = self.top_level()?;
-        let slot = self.level_mut(level).front()?;
+        let slot = self.head_in_memory()?;
         self.entries.at(slot).expires_at
+    }
+
+    fn head_in_memory(&mut self) -> Option<Slot> {
+        let level = self.top_level()?;
+        self.level_mut(level).front()
+    }
+
+    /// The head whose time may be up. Where all messages have a time to live it is read from the store if need be; where only
+    /// some may have one, those in the store wait until somebody wants them, so that a start need not read every queue.
+    fn head_to_expire(&mut self, out: &mut Effects) -> Option<Slot> {
+        if self.settings.message_ttl_ms.is_some() { self.front(out) } else { self.head_in_memory() }
     }
 
     /// Ends expired messages at the head.
     pub(super) fn expire_head(&mut self, now: Now, which: Expired, out: &mut Effects) {
-        while let Some(at) = self.head_expiry() {
-            if !which.covers(at, now.wall) {
+        while let Some(slot) = self.head_to_expire(out) {
+            if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, now.wall)) {
                 return;
             }
-            let Some(slot) = self.front(out) else { return };
             self.take_front(slot);
             out.counts.expired += 1;
             self.die(slot, DeadLetterReason::Expired, now, out);

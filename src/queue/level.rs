@@ -39,36 +39,66 @@ pub(super) struct Middle {
 
 /// Positions of durable entries that are lent or leaving, so that the lowest living row is known.
 #[derive(Debug, Default)]
-pub(super) struct OutPositions(VecDeque<(Position, bool)>);
+pub(super) struct OutPositions {
+    /// By rising position; false for those that came back or left, until they are swept out.
+    list: VecDeque<(Position, bool)>,
+    gone: usize,
+}
+
+/// Positions that came back behind one that stays out are swept out when there are more than this, and more than others.
+const GONE_KEPT: usize = 64;
 
 impl OutPositions {
     pub(super) fn insert(&mut self, position: Position) {
-        if self.0.back().is_none_or(|(last, _)| *last < position) {
-            self.0.push_back((position, true));
+        if self.list.back().is_none_or(|(last, _)| *last < position) {
+            self.list.push_back((position, true));
             return;
         }
-        match self.0.binary_search_by_key(&position, |(at, _)| *at) {
-            Ok(at) => self.0[at].1 = true,
-            Err(at) => self.0.insert(at, (position, true)),
+        match self.list.binary_search_by_key(&position, |(at, _)| *at) {
+            Ok(at) => self.gone -= usize::from(!std::mem::replace(&mut self.list[at].1, true)),
+            Err(at) => self.list.insert(at, (position, true)),
         }
     }
 
     pub(super) fn remove(&mut self, position: Position) {
-        if let Ok(at) = self.0.binary_search_by_key(&position, |(at, _)| *at) {
-            self.0[at].1 = false;
+        if let Ok(at) = self.list.binary_search_by_key(&position, |(at, _)| *at) {
+            self.gone += usize::from(std::mem::replace(&mut self.list[at].1, false));
         }
-        while let Some((_, false)) = self.0.front() {
-            self.0.pop_front();
+        while let Some((_, false)) = self.list.front() {
+            self.list.pop_front();
+            self.gone -= 1;
+        }
+        if self.gone > GONE_KEPT && self.gone > self.list.len() / 2 {
+            self.list.retain(|(_, out)| *out);
+            self.gone = 0;
         }
     }
 
     fn lowest(&self) -> Option<Position> {
-        self.0.front().map(|(position, _)| *position)
+        self.list.front().map(|(position, _)| *position)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
+}
+
+/// How many rows more (or fewer) a lane held than its numbers said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Miscount {
+    pub(super) rows: i64,
+    pub(super) body_bytes: i64,
+}
+
+/// Whether rows are on their way from the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Loading {
+    #[default]
+    No,
+    /// Asked for under this number.
+    Asked(u64),
+    /// The store could not read; it is not asked again at once.
+    Failed,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +122,7 @@ pub(super) struct Level {
     pub(super) recovered_ceiling: Position,
     /// Whether the five numbers changed without a row.
     pub(super) state_changed: bool,
-    loading: Option<u64>,
+    loading: Loading,
     loads: u64,
 }
 
@@ -104,14 +134,16 @@ impl Level {
             count: state.count,
             body_bytes: state.body_bytes,
         });
+        // It was written ahead; what is published from here on was lent to nobody.
+        let ceiling = state.lent_ceiling.min(state.tail.next());
         Self {
             generation,
             middle,
             last: Order { position: state.tail, sub: 0 },
             stored_count: state.count,
             stored_bytes: state.body_bytes,
-            lent_ceiling: state.lent_ceiling,
-            recovered_ceiling: state.lent_ceiling,
+            lent_ceiling: ceiling,
+            recovered_ceiling: ceiling,
             ..Self::default()
         }
     }
@@ -171,41 +203,65 @@ impl Level {
     /// What to load now, if anything: the head is half empty and the store has more.
     pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<(u64, PositionRange, usize)> {
         let middle = self.middle.as_ref()?;
-        if self.loading.is_some() || self.head.len() > limits.head_entries / 2 {
+        if self.loading != Loading::No || self.head.len() > limits.head_entries / 2 {
             return None;
         }
         self.loads += 1;
-        self.loading = Some(self.loads);
+        self.loading = Loading::Asked(self.loads);
         Some((self.loads, middle.range, limits.head_entries - self.head.len()))
     }
 
     /// Loads the very first row, for queues that nobody takes from: it may have to expire.
     pub(super) fn begin_peek(&mut self) -> Option<(u64, PositionRange)> {
-        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading.is_none())?;
+        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading == Loading::No)?;
         self.loads += 1;
-        self.loading = Some(self.loads);
+        self.loading = Loading::Asked(self.loads);
         Some((self.loads, middle.range))
     }
 
     /// Whether a load's answer is still wanted.
     pub(super) fn end_load(&mut self, load: u64) -> bool {
-        if self.loading == Some(load) {
-            self.loading = None;
-            return true;
+        let wanted = self.loading == Loading::Asked(load);
+        if wanted {
+            self.loading = Loading::No;
         }
-        false
+        wanted
     }
 
-    /// Rows of the middle arrived; `slots` are their entries, `bodies` their body bytes.
-    pub(super) fn loaded(&mut self, slots: &[Slot], last: Option<Position>, bodies: u64) {
-        self.head.extend(slots);
-        let Some(middle) = &mut self.middle else { return };
-        middle.count = middle.count.saturating_sub(slots.len() as u64);
-        middle.body_bytes = middle.body_bytes.saturating_sub(bodies);
-        match last {
-            Some(last) if middle.count > 0 && last < middle.range.to => middle.range.from = last.next(),
-            _ => self.middle = None,
+    /// A load failed: there is none until `retry_load`.
+    pub(super) fn load_failed(&mut self) {
+        self.loading = Loading::Failed;
+    }
+
+    /// The store may be asked again.
+    pub(super) fn retry_load(&mut self) {
+        if self.loading == Loading::Failed {
+            self.loading = Loading::No;
         }
+    }
+
+    /// Rows of the middle arrived; `slots` are their entries, `bodies` their body bytes. Once the middle is used up, what it
+    /// held must be what it was said to hold: a damaged store may end a read early.
+    pub(super) fn loaded(&mut self, slots: &[Slot], last: Option<Position>, bodies: u64) -> Option<Miscount> {
+        self.head.extend(slots);
+        let middle = self.middle.as_mut()?;
+        let rows = slots.len() as u64;
+        if let Some(last) = last.filter(|last| middle.count > rows && *last < middle.range.to) {
+            middle.range.from = last.next();
+            middle.count -= rows;
+            middle.body_bytes = middle.body_bytes.saturating_sub(bodies);
+            return None;
+        }
+        let miscount =
+            Miscount { rows: rows as i64 - middle.count as i64, body_bytes: bodies as i64 - middle.body_bytes as i64 };
+        self.middle = None;
+        if miscount == (Miscount { rows: 0, body_bytes: 0 }) {
+            return None;
+        }
+        self.stored_count = self.stored_count.saturating_add_signed(miscount.rows);
+        self.stored_bytes = self.stored_bytes.saturating_add_signed(miscount.body_bytes);
+        self.state_changed = true;
+        Some(miscount)
     }
 
     /// Leaves stored entries at the front of a long tail to the store.
@@ -239,7 +295,7 @@ impl Level {
     pub(super) fn clear(&mut self) -> (Vec<Slot>, Option<Middle>) {
         let slots = self.head.drain(..).chain(self.tail.drain(..)).collect();
         self.tail_bytes = 0;
-        self.loading = None;
+        self.loading = Loading::No;
         (slots, self.middle.take())
     }
 

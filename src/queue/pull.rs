@@ -3,14 +3,17 @@
 //! A young entry that is acknowledged before it is pulled never reaches the store. One in a consumer's hands may be
 //! passed over for a moment for that reason (`HoldLimits`); one that nobody holds never is.
 
-use super::effect::{Effects, Pulled};
+use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entry, EntryState, Order, Storage};
 use super::input::Ticket;
-use super::level::{Awaiting, Level, YoungRef};
+use super::level::{Awaiting, Level, Miscount, YoungRef};
 use super::state::QueueState;
 use crate::model::stored::{LaneChange, LaneState, Row};
 use crate::model::{Lane, Now, Position};
 use std::time::Duration;
+
+/// How long a store that could not read is left alone.
+const LOAD_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 impl QueueState {
     /// Hands the writer what is due: rows, removals, lanes left behind.
@@ -132,7 +135,9 @@ impl QueueState {
                 out.promise(promise, durable);
             }
         }
-        if !durable {
+        // After a refusal nobody knows what the store has: all that is in memory stays there.
+        self.store_failed |= !durable;
+        if self.store_failed {
             return;
         }
         self.flushed = self.flushed.max(ticket);
@@ -143,13 +148,17 @@ impl QueueState {
     }
 
     /// Rows of the middle arrived for the head.
-    pub(super) fn loaded(&mut self, level: u8, load: u64, rows: Option<Vec<Row>>) {
+    pub(super) fn loaded(&mut self, level: u8, load: u64, rows: Option<Vec<Row>>, now: Now, out: &mut Effects) {
         let Some(lane) = self.levels.get_mut(usize::from(level)).and_then(Option::as_mut) else { return };
         if !lane.end_load(load) {
             return;
         }
-        // A failed read was reported where it failed; the next look at the head asks again.
-        let Some(rows) = rows else { return };
+        // A failed read was reported where it failed.
+        let Some(rows) = rows else {
+            lane.load_failed();
+            self.load_retry_at = Some(now.monotonic.plus(LOAD_RETRY_WAIT));
+            return;
+        };
         let before = lane.ready_count();
         let last = rows.last().map(|row| row.position);
         let mut slots = Vec::with_capacity(rows.len());
@@ -167,8 +176,16 @@ impl QueueState {
                 message: row.message,
             }));
         }
-        lane.loaded(&slots, last, bodies);
+        let miscount = lane.loaded(&slots, last, bodies);
         self.ready_count = self.ready_count + lane.ready_count() - before;
+        if let Some(Miscount { rows, body_bytes }) = miscount {
+            let lane = Lane { queue: self.settings.id, level, generation: lane.generation };
+            self.ready_bytes = self.ready_bytes.saturating_add_signed(body_bytes);
+            self.durable_count = self.durable_count.saturating_add_signed(rows);
+            self.durable_bytes = self.durable_bytes.saturating_add_signed(body_bytes);
+            self.due_now = true;
+            out.effects.push(QueueEffect::Miscounted { lane, rows, body_bytes });
+        }
         self.note_ready(level);
     }
 

@@ -54,8 +54,8 @@ pub struct QueueState {
     pub(super) ready_bytes: u64,
     pub(super) out_count: u64,
     out_bytes: u64,
-    durable_count: u64,
-    durable_bytes: u64,
+    pub(super) durable_count: u64,
+    pub(super) durable_bytes: u64,
     pub(super) young: VecDeque<YoungRef>,
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) ticket: Ticket,
@@ -68,6 +68,10 @@ pub struct QueueState {
     pub(super) due_now: bool,
     /// Rows wait for the writer at the latest then.
     pub(super) due_at: Option<Monotonic>,
+    /// The store could not read; it is asked again then.
+    pub(super) load_retry_at: Option<Monotonic>,
+    /// The store refused rows for good.
+    pub(super) store_failed: bool,
     last_used: Monotonic,
     ended: bool,
     failed: bool,
@@ -106,6 +110,8 @@ impl QueueState {
             ack_time_micros: ACK_TIME_FIRST_MICROS,
             due_now: false,
             due_at: None,
+            load_retry_at: None,
+            store_failed: false,
             last_used: now.monotonic,
             ended: false,
             failed: false,
@@ -198,7 +204,7 @@ impl QueueState {
     pub fn deadline(&mut self, now: Now) -> Option<Monotonic> {
         let head = self.head_expiry().map(|at| now.monotonic_at(at).plus(Duration::from_micros(999)));
         let expiry = self.queue_expiry();
-        [head, expiry, self.due_at].into_iter().flatten().min()
+        [head, expiry, self.due_at, self.load_retry_at].into_iter().flatten().min()
     }
 
     fn queue_expiry(&self) -> Option<Monotonic> {
@@ -253,7 +259,7 @@ impl QueueState {
             QueueInput::CopySettled { leaving } => self.copy_settled(leaving, now, out),
             QueueInput::Pull { rows_max, bytes_max } => self.pull(rows_max, bytes_max, now, out),
             QueueInput::Stored { ticket, durable } => self.stored(ticket, durable, out),
-            QueueInput::Loaded { level, load, rows } => self.loaded(level, load, rows),
+            QueueInput::Loaded { level, load, rows } => self.loaded(level, load, rows, now, out),
             QueueInput::Tick => self.tick(now, out),
             QueueInput::Quiesce => self.quiesce(),
         }
@@ -422,7 +428,8 @@ impl QueueState {
         let lane = self.level_mut(level);
         lane.out.insert(position);
         lane.lent_high = lane.lent_high.max(position);
-        if position >= lane.lent_ceiling {
+        // Half a window early, so that the new ceiling is flushed before anything above the old one is handed over.
+        if position.0 + ahead / 2 >= lane.lent_ceiling.0 {
             lane.lent_ceiling.0 = position.0 + ahead;
             lane.state_changed = true;
             if !young {
@@ -477,7 +484,9 @@ impl QueueState {
 
     fn bounce(&mut self, lend: LendId) {
         if let Some(slot) = self.entries.lent(lend) {
-            self.unlend(slot);
+            let lent = self.unlend(slot);
+            let bytes = self.entries.at(slot).message.body_len() as u64;
+            self.consumers.never_written(lent.holding, bytes);
             self.requeue(slot, false);
         }
     }
@@ -647,7 +656,7 @@ impl QueueState {
         self.ready_levels = [0; 4];
         (self.ready_count, self.ready_bytes, self.out_count, self.out_bytes) = (0, 0, 0, 0);
         (self.durable_count, self.durable_bytes) = (0, 0);
-        (self.due_now, self.due_at) = (false, None);
+        (self.due_now, self.due_at, self.load_retry_at) = (false, None, None);
     }
 
     fn not_found(&self) -> AmqpError {
@@ -694,6 +703,10 @@ impl QueueState {
         if self.due_at.is_some_and(|due| due <= now.monotonic) {
             self.due_at = None;
             self.due_now = true;
+        }
+        if self.load_retry_at.is_some_and(|at| at <= now.monotonic) {
+            self.load_retry_at = None;
+            self.levels.iter_mut().flatten().for_each(|lane| lane.retry_load());
         }
         if self.queue_expiry().is_some_and(|at| at <= now.monotonic) {
             self.say_unused(out);

@@ -45,6 +45,8 @@ struct Connection {
     stream: TcpStream,
     session: Session,
     link: Option<Link>,
+    /// Counts among the open connections.
+    admitted: bool,
     /// The beginning of a frame whose rest has not come.
     partial: Vec<u8>,
     out: Output,
@@ -92,6 +94,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer_address: 
         stream,
         session,
         link: None,
+        admitted: false,
         partial: Vec::new(),
         out: Output::default(),
         written: 0,
@@ -409,7 +412,21 @@ impl Connection {
         self.session.authenticated(login, now, &mut self.out);
     }
 
+    /// Takes a place among the open connections.
+    fn admit(&mut self) -> Result<(), AmqpError> {
+        let limit = self.shared.settings.connections_max;
+        let admitted = &self.shared.gauges.admitted;
+        if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
+            admitted.fetch_sub(1, Ordering::Relaxed);
+            let reason = format!("connection refused: node connection limit ({limit}) is reached");
+            return Err(AmqpError::not_allowed(reason));
+        }
+        self.admitted = true;
+        Ok(())
+    }
+
     fn open_vhost(&mut self, name: &str, seed: u64) -> Result<(), AmqpError> {
+        self.admit()?;
         let user = self.session.user().cloned().expect("a vhost is opened after the login");
         let vhost = self
             .shared
@@ -556,6 +573,9 @@ impl Connection {
         let counters = self.shared.broker.counters();
         Counters::add(&counters.connections_closed, 1);
         self.shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.admitted {
+            self.shared.gauges.admitted.fetch_sub(1, Ordering::Relaxed);
+        }
         let reason = match self.session.ending() {
             Some(Ending::ByClient(code, text)) => format!("closed by the client: {code} {text}"),
             Some(Ending::ByBroker(text)) => format!("closed by the broker: {text}"),

@@ -27,7 +27,10 @@ pub(super) struct Shared {
 /// What is open now.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
+    /// Sockets, from accept to close.
     pub(super) connections: AtomicI64,
+    /// Those of them that were let in by connection.open.
+    pub(super) admitted: AtomicI64,
     pub(super) channels: AtomicI64,
     pub(super) publishers: AtomicI64,
     pub(super) unconfirmed: AtomicI64,

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::listener::accept;
 use super::metrics_page;
 use super::shared::{Gauges, Shared, Sizes};
-use super::tasks::{TokioRunner, run_queue_timers, spawn};
+use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
 use crate::auth::{Users, mechanism, users};
 use crate::broker::{Broker, BrokerSettings};
 use crate::config::{Settings, StoreKind, UserEntry};
@@ -89,8 +89,7 @@ impl Server {
         let handle = Handle::current();
         let (writer, recovered) = {
             let settings = settings.clone();
-            let opening = tokio::task::spawn_blocking(move || open_store(&settings));
-            opening.await.expect("opening the store does not panic").map_err(StartError::Store)?
+            run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
         };
         let runner = Arc::new(TokioRunner { handle: handle.clone(), clock });
         let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, clock.now());
@@ -160,8 +159,7 @@ impl Server {
         }
         self.shared.broker.quiesce(self.shared.clock.now());
         let broker = Arc::clone(&self.shared.broker);
-        let closing = tokio::task::spawn_blocking(move || broker.writer().stop());
-        let closed = closing.await.expect("closing the store does not panic");
+        let closed = run_blocking(move || broker.writer().stop()).await;
         for task in self.tasks {
             task.abort();
         }
