@@ -17,6 +17,7 @@ use prontomq::queue::{
 use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
+use proptest::test_runner::Config;
 use proptest::{prop_oneof, proptest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -1192,8 +1193,13 @@ impl History {
     }
 }
 
+/// More than by default, unless `PROPTEST_CASES` says otherwise.
+fn histories() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 1000 }
+}
+
 proptest! {
-    #![proptest_config(proptest::test_runner::Config { max_shrink_iters: 20_000, ..Default::default() })]
+    #![proptest_config(Config { cases: histories(), max_shrink_iters: 20_000, ..Config::default() })]
     #[test]
     fn every_history_ends_as_the_model_says(
         setup in setup(),

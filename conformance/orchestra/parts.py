@@ -7,6 +7,7 @@ from . import lines
 from .broker import ROOT, URL
 
 CONFORMANCE = ROOT / "conformance"
+METRICS = "http://127.0.0.1:15692/metrics"
 DIALOGUE_TARGETS = {"prontomq": "prontomq", "rabbitmq": "rabbitmq-3.10"}
 QUICK = ("orchestra", "cargo", "dialogues", "clients/pika")
 
@@ -33,12 +34,17 @@ def parts(target):
     if target == "prontomq":
         found.append(Part("cargo", ["cargo", "test", "--workspace", "--no-fail-fast"], reader=lines.cargo, needs_broker=False,
                           limit_seconds=2400))
-    found.append(Part("dialogues", ["cargo", "run", "--release", "-p", "conformance", "--", "--url", URL, "--target",
-                                    DIALOGUE_TARGETS[target]], install=["cargo", "build", "--release", "-p", "conformance"],
+    dialogues = ["cargo", "run", "--release", "-p", "conformance", "--", "--url", URL, "--target", DIALOGUE_TARGETS[target]]
+    if target == "rabbitmq":
+        dialogues += ["--record", CONFORMANCE / "rabbitmq-3.10-dialogues.toml"]
+    found.append(Part("dialogues", dialogues, install=["cargo", "build", "--release", "-p", "conformance"],
                       limit_seconds=1200))
     for group in ("clients", "suites"):
         for run in sorted(CONFORMANCE.glob(f"{group}/*/run")):
             found.append(Part(f"{group}/{run.parent.name}", [run, "--url", URL], install=[run.parent / "install"]))
+    if target == "prontomq":
+        grafana = CONFORMANCE / "grafana"
+        found.append(Part("grafana", [grafana / "run", "--metrics", METRICS, "--url", URL], install=[grafana / "install"]))
     return found
 
 

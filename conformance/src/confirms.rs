@@ -19,10 +19,7 @@ impl Confirms {
     pub fn new(acked: &[u64], nacked: &[u64], after_return: bool) -> Self {
         let acked = acked.iter().map(|number| (*number, true));
         let nacked = nacked.iter().map(|number| (*number, false));
-        Self {
-            open: acked.chain(nacked).collect(),
-            returned: after_return.then(BTreeSet::new),
-        }
+        Self { open: acked.chain(nacked).collect(), returned: after_return.then(BTreeSet::new) }
     }
 
     /// The numbers still to come.
@@ -45,8 +42,7 @@ impl Confirms {
             return false;
         };
         let multiple = *said.field("multiple") == Value::Flag(true);
-        let covers =
-            |open: &u64| i128::from(*open) == number || multiple && i128::from(*open) < number;
+        let covers = |open: &u64| i128::from(*open) == number || multiple && i128::from(*open) < number;
         let covered: Vec<u64> = self.open.keys().copied().filter(covers).collect();
         let may_settle = |open: &u64| {
             let returned = self.returned.as_ref();
@@ -61,10 +57,7 @@ impl Confirms {
     }
 
     fn note_return(&mut self, said: &Said) -> bool {
-        let body = said
-            .content
-            .as_ref()
-            .map(|content| String::from_utf8_lossy(&content.body));
+        let body = said.content.as_ref().map(|content| String::from_utf8_lossy(&content.body));
         let number = body.and_then(|body| body.parse().ok());
         match (&mut self.returned, number) {
             (Some(returned), Some(number)) => returned.insert(number),

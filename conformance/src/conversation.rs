@@ -5,6 +5,7 @@ use crate::confirms::Confirms;
 use crate::dialogue::{Action, Dialogue, Expected, Outgoing, Properties, Step};
 use crate::expression::{Expression, Scope};
 use crate::frame::{HEADER, Header, METHOD, encode_header, encode_method, write_frame};
+use crate::handshake::Handshake;
 use crate::link::{Arrival, Link, Said};
 use crate::matching::is_expected;
 use crate::spec::{self, Kind, Method};
@@ -41,11 +42,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "line {}: expected `{}`, got `{}`",
-            self.line, self.expected, self.got
-        )
+        write!(out, "line {}: expected `{}`, got `{}`", self.line, self.expected, self.got)
     }
 }
 
@@ -60,18 +57,9 @@ pub struct Outcome {
 
 /// Carries `dialogue` out. `suffix` makes its names its own.
 pub fn run<D: Dialer>(dialer: &D, login: &Login, dialogue: &Dialogue, suffix: &str) -> Outcome {
-    let mut scope = Scope {
-        suffix: suffix.to_string(),
-        ..Scope::default()
-    };
-    for (name, value) in [
-        ("user", &login.user),
-        ("password", &login.password),
-        ("vhost", &login.vhost),
-    ] {
-        scope
-            .variables
-            .insert(name.to_string(), Value::Text(value.clone().into_bytes()));
+    let mut scope = Scope { suffix: suffix.to_string(), ..Scope::default() };
+    for (name, value) in [("user", &login.user), ("password", &login.password), ("vhost", &login.vhost)] {
+        scope.variables.insert(name.to_string(), Value::Text(value.clone().into_bytes()));
     }
     let mut conversation = Conversation {
         dialer,
@@ -81,17 +69,12 @@ pub fn run<D: Dialer>(dialer: &D, login: &Login, dialogue: &Dialogue, suffix: &s
         exchanges: BTreeSet::new(),
         said: Vec::new(),
     };
-    let result = conversation
-        .steps(&dialogue.steps)
-        .and_then(|()| conversation.end());
+    let result = conversation.steps(&dialogue.steps).and_then(|()| conversation.end());
     let clean = conversation.clean_up();
     let said = conversation.said.into_iter();
     let said = said.map(|words| words.replace(suffix, "~")).collect();
     let failure = result.and(clean).err();
-    let failure = failure.map(|failure| Failure {
-        got: failure.got.replace(suffix, "~"),
-        ..failure
-    });
+    let failure = failure.map(|failure| Failure { got: failure.got.replace(suffix, "~"), ..failure });
     Outcome { failure, said }
 }
 
@@ -107,18 +90,12 @@ struct Conversation<'a, D: Dialer> {
 impl<D: Dialer> Conversation<'_, D> {
     fn steps(&mut self, steps: &[Step]) -> Result<(), Failure> {
         for step in steps {
-            let wrong = |got: String| Failure {
-                line: step.line,
-                expected: step.text.clone(),
-                got,
-            };
+            let wrong = |got: String| Failure { line: step.line, expected: step.text.clone(), got };
             match &step.action {
                 Action::Unordered(steps) => self.unordered(steps)?,
                 Action::Repeat(times, steps) => {
                     for turn in 1..=*times {
-                        self.scope
-                            .variables
-                            .insert("i".into(), Value::Number(turn.into()));
+                        self.scope.variables.insert("i".into(), Value::Number(turn.into()));
                         self.steps(steps)?;
                     }
                 }
@@ -136,11 +113,7 @@ impl<D: Dialer> Conversation<'_, D> {
 
     fn act(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::Connect {
-                link,
-                channels,
-                options,
-            } => self.connect(link, channels, options),
+            Action::Connect { link, channels, options } => self.connect(link, channels, options),
             Action::Dial(link) => self.dial(link),
             Action::Drop(link) => {
                 self.link(link)?.transport.drop_now();
@@ -160,26 +133,18 @@ impl<D: Dialer> Conversation<'_, D> {
     }
 
     fn link(&mut self, name: &str) -> Result<&mut Link<D::Link>, String> {
-        self.links
-            .get_mut(name)
-            .ok_or_else(|| format!("no connection {name}"))
+        self.links.get_mut(name).ok_or_else(|| format!("no connection {name}"))
     }
 
     fn dial(&mut self, name: &str) -> Result<(), String> {
-        let transport = self
-            .dialer
-            .dial()
-            .map_err(|error| format!("cannot connect: {error}"))?;
+        let transport = self.dialer.dial().map_err(|error| format!("cannot connect: {error}"))?;
         self.links.insert(name.to_string(), Link::new(transport));
         Ok(())
     }
 
     fn hear(&mut self, name: &str, limit: Duration) -> Result<Arrival, String> {
         let dialer = self.dialer;
-        let link = self
-            .links
-            .get_mut(name)
-            .ok_or_else(|| format!("no connection {name}"))?;
+        let link = self.links.get_mut(name).ok_or_else(|| format!("no connection {name}"))?;
         let arrival = link.hear(limit, || dialer.now())?;
         if let Arrival::Method(said) = &arrival
             && said.method.name == "queue.declare-ok"
@@ -198,13 +163,7 @@ impl<D: Dialer> Conversation<'_, D> {
         }
     }
 
-    fn say(
-        &mut self,
-        name: &str,
-        channel: u16,
-        method: &str,
-        fields: &[(&str, Value)],
-    ) -> Result<(), String> {
+    fn say(&mut self, name: &str, channel: u16, method: &str, fields: &[(&str, Value)]) -> Result<(), String> {
         let method = spec::by_name(method).expect("the callers name methods of the table");
         let mut values = defaults(method);
         for (field, value) in fields {
@@ -217,69 +176,17 @@ impl<D: Dialer> Conversation<'_, D> {
 
     // --- connecting -----------------------------------------------------------------------------
 
-    fn connect(
-        &mut self,
-        name: &str,
-        channels: &[u16],
-        options: &[(String, Expression)],
-    ) -> Result<(), String> {
-        let option =
-            |this: &Self, wanted: &str| match options.iter().find(|(name, _)| name == wanted) {
-                Some((_, expression)) => expression.evaluate(&this.scope).map(Some),
-                None => Ok(this.scope.variables.get(wanted).cloned()),
-            };
-        let text = |value: Option<Value>| match value {
-            Some(Value::Text(text)) => Ok(text),
-            other => Err(format!("a string wanted, not {other:?}")),
-        };
-        let number = |value: Option<Value>, usual| value.unwrap_or(Value::Number(usual));
-        let user = text(option(self, "user")?)?;
-        let password = text(option(self, "password")?)?;
-        let capabilities = option(self, "capabilities")?.unwrap_or_else(usual_capabilities);
-        let frame_max = number(option(self, "frame-max")?, 131_072);
-
+    fn connect(&mut self, name: &str, channels: &[u16], options: &[(String, Expression)]) -> Result<(), String> {
+        let handshake = Handshake::new(options, &self.scope)?;
         self.dial(name)?;
         self.link(name)?.send(b"AMQP\x00\x00\x09\x01")?;
-        self.hear_method(name, "connection.start")?;
-        let tagged = |tag, value| Value::Tagged(tag, Box::new(value));
-        let properties = vec![
-            (
-                b"product".to_vec(),
-                tagged(b'S', Value::Text(b"conformance".to_vec())),
-            ),
-            (b"capabilities".to_vec(), tagged(b'F', capabilities)),
-        ];
-        let response = [b"\0", &user[..], b"\0", &password[..]].concat();
-        let locale = Value::Text(b"en_US".to_vec());
-        self.say(
-            name,
-            0,
-            "connection.start-ok",
-            &[
-                ("client-properties", Value::Table(properties)),
-                ("mechanism", Value::Text(b"PLAIN".to_vec())),
-                ("response", Value::Text(response)),
-                ("locale", locale),
-            ],
-        )?;
-        self.hear_method(name, "connection.tune")?;
-        self.say(
-            name,
-            0,
-            "connection.tune-ok",
-            &[
-                ("channel-max", number(option(self, "channel-max")?, 2047)),
-                ("frame-max", frame_max.clone()),
-                ("heartbeat", number(option(self, "heartbeat")?, 0)),
-            ],
-        )?;
-        let vhost = Value::Text(text(option(self, "vhost")?)?);
-        self.say(name, 0, "connection.open", &[("virtual-host", vhost)])?;
-        self.hear_method(name, "connection.open-ok")?;
-        if let Value::Number(frame_max) = frame_max {
-            self.link(name)?.frame_max =
-                usize::try_from(frame_max).map_err(|_| "a frame-max too large")?;
+        for turn in handshake.turns() {
+            self.hear_method(name, turn.heard)?;
+            self.say(name, 0, turn.said, &turn.fields)?;
         }
+        self.say(name, 0, "connection.open", &handshake.open())?;
+        self.hear_method(name, "connection.open-ok")?;
+        self.link(name)?.frame_max = handshake.frame_max();
         for channel in channels {
             self.say(name, *channel, "channel.open", &[])?;
             self.hear_method(name, "channel.open-ok")?;
@@ -290,12 +197,7 @@ impl<D: Dialer> Conversation<'_, D> {
     /// Closes in order; whatever arrives instead of close-ok was not expected by the dialogue.
     fn close(&mut self, name: &str) -> Result<(), String> {
         let ok = Value::Text(b"OK".to_vec());
-        self.say(
-            name,
-            0,
-            "connection.close",
-            &[("reply-code", Value::Number(200)), ("reply-text", ok)],
-        )?;
+        self.say(name, 0, "connection.close", &[("reply-code", Value::Number(200)), ("reply-text", ok)])?;
         loop {
             match self.hear(name, LIMIT)? {
                 Arrival::Method(said) if said.method.name == "connection.close-ok" => break,
@@ -341,20 +243,13 @@ impl<D: Dialer> Conversation<'_, D> {
     fn delete_all(&mut self) -> Result<(), String> {
         const NAME: &str = "the one that cleans up";
         self.connect(NAME, &[], &[])?;
-        let things = std::mem::take(&mut self.queues)
-            .into_iter()
-            .map(|queue| ("queue", queue));
+        let things = std::mem::take(&mut self.queues).into_iter().map(|queue| ("queue", queue));
         let exchanges = std::mem::take(&mut self.exchanges).into_iter();
         let things = things.chain(exchanges.map(|exchange| ("exchange", exchange)));
         for (channel, (what, thing)) in (1_u16..).zip(things) {
             self.say(NAME, channel, "channel.open", &[])?;
             self.hear_method(NAME, "channel.open-ok")?;
-            self.say(
-                NAME,
-                channel,
-                &format!("{what}.delete"),
-                &[(what, Value::Text(thing))],
-            )?;
+            self.say(NAME, channel, &format!("{what}.delete"), &[(what, Value::Text(thing))])?;
             // A queue that is still locked goes with its connection; there is nothing to delete.
             self.hear(NAME, LIMIT)?;
         }
@@ -370,39 +265,22 @@ impl<D: Dialer> Conversation<'_, D> {
                 let bytes = self.concatenated(parts)?;
                 self.link(name)?.send(&bytes)
             }
-            Outgoing::Frame {
-                kind,
-                channel,
-                payload,
-                end,
-            } => {
+            Outgoing::Frame { kind, channel, payload, end } => {
                 let payload = self.concatenated(payload)?;
                 let mut bytes = Vec::new();
                 write_frame(*kind, *channel, &payload, *end, &mut bytes);
                 self.link(name)?.send(&bytes)
             }
-            Outgoing::Header {
-                channel,
-                class,
-                weight,
-                body_size,
-                properties,
-            } => {
+            Outgoing::Header { channel, class, weight, body_size, properties } => {
                 let header = Header {
                     class: *class,
                     weight: *weight,
                     body_size: *body_size,
                     properties: self.evaluated(properties)?,
                 };
-                self.link(name)?
-                    .send_frame(HEADER, *channel, &encode_header(&header)?)
+                self.link(name)?.send_frame(HEADER, *channel, &encode_header(&header)?)
             }
-            Outgoing::Method {
-                channel,
-                method,
-                fields,
-                content,
-            } => {
+            Outgoing::Method { channel, method, fields, content } => {
                 let mut values = defaults(method);
                 for (index, expression) in fields {
                     values[*index] = expression.evaluate(&self.scope)?;
@@ -420,8 +298,7 @@ impl<D: Dialer> Conversation<'_, D> {
                     body_size: body.len() as u64,
                     properties: self.evaluated(properties)?,
                 };
-                self.link(name)?
-                    .send_content(*channel, &encode_header(&header)?, &body)
+                self.link(name)?.send_content(*channel, &encode_header(&header)?, &body)
             }
         }
     }
@@ -435,8 +312,7 @@ impl<D: Dialer> Conversation<'_, D> {
     }
 
     fn evaluated(&self, properties: &Properties) -> Result<Vec<(usize, Value)>, String> {
-        let value =
-            |(index, value): &(usize, Expression)| Ok((*index, value.evaluate(&self.scope)?));
+        let value = |(index, value): &(usize, Expression)| Ok((*index, value.evaluate(&self.scope)?));
         properties.iter().map(value).collect()
     }
 
@@ -464,11 +340,7 @@ impl<D: Dialer> Conversation<'_, D> {
             Expected::Raw(parts) => {
                 let wanted = self.concatenated(parts)?;
                 let heard = self.link(name)?.hear_bytes(wanted.len(), LIMIT)?;
-                if heard == wanted {
-                    Ok(quoted(&heard))
-                } else {
-                    Err(quoted(&heard))
-                }
+                if heard == wanted { Ok(quoted(&heard)) } else { Err(quoted(&heard)) }
             }
             Expected::Closed { after, within } => self.expect_closed(name, *after, *within),
             Expected::Nothing(time) => match self.hear(name, *time)? {
@@ -479,9 +351,7 @@ impl<D: Dialer> Conversation<'_, D> {
                 Arrival::Heartbeat => Ok("heartbeat".into()),
                 other => Err(other.to_string()),
             },
-            Expected::Confirms { channel, confirms } => {
-                self.expect_confirms(name, *channel, confirms.clone())
-            }
+            Expected::Confirms { channel, confirms } => self.expect_confirms(name, *channel, confirms.clone()),
             Expected::Method { .. } => {
                 let arrival = self.hear_past_heartbeats(name)?;
                 if is_expected(expected, &arrival, &mut self.scope)? {
@@ -501,12 +371,7 @@ impl<D: Dialer> Conversation<'_, D> {
         }
     }
 
-    fn expect_closed(
-        &mut self,
-        name: &str,
-        after: Duration,
-        within: Duration,
-    ) -> Result<String, String> {
+    fn expect_closed(&mut self, name: &str, after: Duration, within: Duration) -> Result<String, String> {
         let begun = self.dialer.now();
         loop {
             match self.hear(name, (begun + within).saturating_sub(self.dialer.now()))? {
@@ -522,12 +387,7 @@ impl<D: Dialer> Conversation<'_, D> {
         Ok("closed".into())
     }
 
-    fn expect_confirms(
-        &mut self,
-        name: &str,
-        channel: u16,
-        mut confirms: Confirms,
-    ) -> Result<String, String> {
+    fn expect_confirms(&mut self, name: &str, channel: u16, mut confirms: Confirms) -> Result<String, String> {
         while !confirms.open().is_empty() {
             let arrival = self.hear_past_heartbeats(name)?;
             let right = match &arrival {
@@ -545,11 +405,7 @@ impl<D: Dialer> Conversation<'_, D> {
     fn unordered(&mut self, steps: &[Step]) -> Result<(), Failure> {
         let mut open: Vec<&Step> = steps.iter().collect();
         while let Some(first) = open.first().copied() {
-            let wrong = |got: String| Failure {
-                line: first.line,
-                expected: first.text.clone(),
-                got,
-            };
+            let wrong = |got: String| Failure { line: first.line, expected: first.text.clone(), got };
             let Action::Expect(name, _) = &first.action else {
                 return Err(wrong("only expectations may be unordered".into()));
             };
@@ -560,9 +416,7 @@ impl<D: Dialer> Conversation<'_, D> {
                     continue;
                 };
                 let before = self.scope.clone();
-                if other == name
-                    && is_expected(expected, &arrival, &mut self.scope).map_err(wrong)?
-                {
+                if other == name && is_expected(expected, &arrival, &mut self.scope).map_err(wrong)? {
                     found = Some(index);
                     break;
                 }
@@ -586,27 +440,5 @@ fn defaults(method: &Method) -> Vec<Value> {
         Kind::ShortStr | Kind::LongStr => Value::Text(Vec::new()),
         Kind::Table => Value::Table(Vec::new()),
     };
-    method
-        .fields
-        .iter()
-        .map(|field| default(field.kind))
-        .collect()
-}
-
-fn usual_capabilities() -> Value {
-    let names = [
-        "publisher_confirms",
-        "exchange_exchange_bindings",
-        "basic.nack",
-        "consumer_cancel_notify",
-        "connection.blocked",
-        "authentication_failure_close",
-    ];
-    let entry = |name: &str| {
-        (
-            name.as_bytes().to_vec(),
-            Value::Tagged(b't', Box::new(Value::Flag(true))),
-        )
-    };
-    Value::Table(names.into_iter().map(entry).collect())
+    method.fields.iter().map(|field| default(field.kind)).collect()
 }

@@ -180,11 +180,7 @@ pub enum Expected {
 /// All dialogues of a chapter that `target` takes part in, or where the text is wrong.
 pub fn parse_chapter(chapter: &str, text: &str, target: Target) -> Result<Vec<Dialogue>, String> {
     let mut dialogues = Vec::new();
-    let mut lines = Lines {
-        lines: text.lines().enumerate(),
-        target,
-        tagged: false,
-    };
+    let mut lines = Lines { lines: text.lines().enumerate(), target, tagged: false };
     while let Some((number, line)) = lines.next_line() {
         let at = |wrong: String| format!("{chapter}.txt line {number}: {wrong}");
         let Some(title) = line.strip_prefix("== ") else {
@@ -194,19 +190,12 @@ pub fn parse_chapter(chapter: &str, text: &str, target: Target) -> Result<Vec<Di
         let slow = title.ends_with("(slow)");
         let title = title.trim_end_matches("(slow)").trim();
         lines.tagged = tagged;
-        let steps = lines
-            .steps(None)
-            .map_err(|wrong| format!("{chapter}.txt {wrong}"))?;
+        let steps = lines.steps(None).map_err(|wrong| format!("{chapter}.txt {wrong}"))?;
         if !heard {
             continue;
         }
         let name = format!("{chapter}: {title}");
-        dialogues.push(Dialogue {
-            name,
-            steps,
-            differs: lines.tagged,
-            slow,
-        });
+        dialogues.push(Dialogue { name, steps, differs: lines.tagged, slow });
     }
     Ok(dialogues)
 }
@@ -222,16 +211,12 @@ impl<'a> Lines<'a> {
     /// The next line that is neither empty nor a comment.
     fn next_line(&mut self) -> Option<(usize, &'a str)> {
         let is_said = |line: &str| !line.is_empty() && !line.starts_with('#');
-        self.lines
-            .by_ref()
-            .map(|(index, line)| (index + 1, line.trim()))
-            .find(|(_, line)| is_said(line))
+        self.lines.by_ref().map(|(index, line)| (index + 1, line.trim())).find(|(_, line)| is_said(line))
     }
 
     /// Whether the target hears the line, whether it has a tag, and the line without it.
     fn untag(&self, line: &'a str) -> Result<(bool, bool, &'a str), String> {
-        let Some((tags, line)) = line.strip_prefix('[').and_then(|line| line.split_once(']'))
-        else {
+        let Some((tags, line)) = line.strip_prefix('[').and_then(|line| line.split_once(']')) else {
             return Ok((true, false, line));
         };
         let mut heard = false;
@@ -268,12 +253,7 @@ impl<'a> Lines<'a> {
                 action(text).map_err(at)?
             };
             if heard {
-                steps.push(Step {
-                    line,
-                    text: text.to_string(),
-                    tagged,
-                    action,
-                });
+                steps.push(Step { line, text: text.to_string(), tagged, action });
             }
         }
     }
@@ -315,33 +295,18 @@ fn action(text: &str) -> Result<Action, String> {
 fn connect(cursor: &mut Cursor<'_>) -> Result<Action, String> {
     let link = cursor.word()?.into();
     let mut channels = Vec::new();
-    while cursor
-        .peek_word()
-        .starts_with(|byte: char| byte.is_ascii_digit())
-    {
+    while cursor.peek_word().starts_with(|byte: char| byte.is_ascii_digit()) {
         channels.push(cursor.number()?);
     }
     let mut options = Vec::new();
     while let Some(name) = cursor.accept_name() {
-        const KNOWN: [&str; 7] = [
-            "user",
-            "password",
-            "vhost",
-            "heartbeat",
-            "frame-max",
-            "channel-max",
-            "capabilities",
-        ];
+        const KNOWN: [&str; 7] = ["user", "password", "vhost", "heartbeat", "frame-max", "channel-max", "capabilities"];
         if !KNOWN.contains(&name) {
             return Err(format!("connect knows no `{name}`"));
         }
         options.push((name.to_string(), cursor.expression()?));
     }
-    Ok(Action::Connect {
-        link,
-        channels,
-        options,
-    })
+    Ok(Action::Connect { link, channels, options })
 }
 
 fn duration(cursor: &mut Cursor<'_>) -> Result<Duration, String> {
@@ -360,12 +325,7 @@ fn outgoing(cursor: &mut Cursor<'_>) -> Result<Outgoing, String> {
         return Ok(Outgoing::Raw(cursor.octets()?));
     }
     if cursor.accept_word("heartbeat") {
-        return Ok(Outgoing::Frame {
-            kind: 8,
-            channel: 0,
-            payload: Vec::new(),
-            end: FRAME_END,
-        });
+        return Ok(Outgoing::Frame { kind: 8, channel: 0, payload: Vec::new(), end: FRAME_END });
     }
     if cursor.accept_word("frame") {
         return frame(cursor);
@@ -376,12 +336,7 @@ fn outgoing(cursor: &mut Cursor<'_>) -> Result<Outgoing, String> {
     }
     if cursor.accept_word("body") {
         let payload = vec![cursor.expression()?];
-        return Ok(Outgoing::Frame {
-            kind: 3,
-            channel,
-            payload,
-            end: FRAME_END,
-        });
+        return Ok(Outgoing::Frame { kind: 3, channel, payload, end: FRAME_END });
     }
     let (method, fields) = method(cursor)?;
     let mut content = None;
@@ -393,32 +348,18 @@ fn outgoing(cursor: &mut Cursor<'_>) -> Result<Outgoing, String> {
         cursor.accept("|");
         content = Some((properties, cursor.expression()?));
     }
-    Ok(Outgoing::Method {
-        channel,
-        method,
-        fields,
-        content,
-    })
+    Ok(Outgoing::Method { channel, method, fields, content })
 }
 
 fn frame(cursor: &mut Cursor<'_>) -> Result<Outgoing, String> {
     let (kind, channel) = (cursor.number()?, cursor.number()?);
-    let payload = if cursor.peek_word() == "filler" {
-        vec![cursor.expression()?]
-    } else {
-        cursor.octets()?
-    };
+    let payload = if cursor.peek_word() == "filler" { vec![cursor.expression()?] } else { cursor.octets()? };
     let mut end = FRAME_END;
     if cursor.accept_name() == Some("end") {
         let word = cursor.word()?;
         end = u8::from_str_radix(word, 16).map_err(|_| format!("`{word}` is no octet"))?;
     }
-    Ok(Outgoing::Frame {
-        kind,
-        channel,
-        payload,
-        end,
-    })
+    Ok(Outgoing::Frame { kind, channel, payload, end })
 }
 
 fn header(cursor: &mut Cursor<'_>, channel: u16) -> Result<Outgoing, String> {
@@ -431,18 +372,8 @@ fn header(cursor: &mut Cursor<'_>, channel: u16) -> Result<Outgoing, String> {
             other => return Err(format!("a header has no `{other}`")),
         }
     }
-    let properties = if cursor.accept("|") {
-        properties(cursor)?.0
-    } else {
-        Vec::new()
-    };
-    Ok(Outgoing::Header {
-        channel,
-        class,
-        weight,
-        body_size,
-        properties,
-    })
+    let properties = if cursor.accept("|") { properties(cursor)?.0 } else { Vec::new() };
+    Ok(Outgoing::Header { channel, class, weight, body_size, properties })
 }
 
 type Fields = Vec<(usize, Expression)>;
@@ -469,40 +400,26 @@ fn close_fields(cursor: &mut Cursor<'_>) -> Result<Fields, String> {
     let text = cursor.expression()?;
     cursor.demand("by")?;
     if cursor.accept("*") {
-        return Ok(vec![
-            (0, code),
-            (1, text),
-            (2, Expression::Any),
-            (3, Expression::Any),
-        ]);
+        return Ok(vec![(0, code), (1, text), (2, Expression::Any), (3, Expression::Any)]);
     }
     let blamed = cursor.word()?;
     let (class, id) = match (blamed, spec::by_name(blamed)) {
         ("none", _) => (0, 0),
         (_, Some(method)) => (method.class, method.id),
         (_, None) => {
-            let ids = blamed
-                .split_once('.')
-                .ok_or_else(|| format!("no method `{blamed}`"))?;
+            let ids = blamed.split_once('.').ok_or_else(|| format!("no method `{blamed}`"))?;
             let id = |text: &str| text.parse().map_err(|_| format!("no method `{blamed}`"));
             (id(ids.0)?, id(ids.1)?)
         }
     };
-    Ok(vec![
-        (0, code),
-        (1, text),
-        (2, number(class)),
-        (3, number(id)),
-    ])
+    Ok(vec![(0, code), (1, text), (2, number(class)), (3, number(id))])
 }
 
 /// `name=value ...`, and whether `...` allows others.
 fn properties(cursor: &mut Cursor<'_>) -> Result<(Properties, bool), String> {
     let mut properties = Properties::new();
     while let Some(name) = cursor.accept_name() {
-        let index = spec::properties()
-            .iter()
-            .position(|property| property.name == name);
+        let index = spec::properties().iter().position(|property| property.name == name);
         let index = index.ok_or_else(|| format!("no property `{name}`"))?;
         properties.push((index, cursor.expression()?));
     }
@@ -522,16 +439,8 @@ fn expected(cursor: &mut Cursor<'_>) -> Result<Expected, String> {
         return Ok(Expected::Heartbeat(duration(cursor)?));
     }
     if cursor.accept_word("closed") {
-        let after = if cursor.accept_word("after") {
-            duration(cursor)?
-        } else {
-            Duration::ZERO
-        };
-        let within = if cursor.accept_word("within") {
-            duration(cursor)?
-        } else {
-            AT_ONCE
-        };
+        let after = if cursor.accept_word("after") { duration(cursor)? } else { Duration::ZERO };
+        let within = if cursor.accept_word("within") { duration(cursor)? } else { AT_ONCE };
         return Ok(Expected::Closed { after, within });
     }
     let channel = cursor.number()?;
@@ -554,13 +463,7 @@ fn expected(cursor: &mut Cursor<'_>) -> Result<Expected, String> {
             body = Some(cursor.expression()?);
         }
     }
-    Ok(Expected::Method {
-        channel,
-        method,
-        fields,
-        properties: listed,
-        body,
-    })
+    Ok(Expected::Method { channel, method, fields, properties: listed, body })
 }
 
 fn confirms(cursor: &mut Cursor<'_>, channel: u16) -> Result<Expected, String> {
@@ -576,16 +479,10 @@ fn confirms(cursor: &mut Cursor<'_>, channel: u16) -> Result<Expected, String> {
             }
             other => return Err(format!("`{other}` is neither ack nor nack")),
         };
-        while cursor
-            .peek_word()
-            .starts_with(|byte: char| byte.is_ascii_digit())
-        {
+        while cursor.peek_word().starts_with(|byte: char| byte.is_ascii_digit()) {
             let word = cursor.word()?;
             let (first, last) = word.split_once("..").unwrap_or((word, word));
-            let number = |text: &str| {
-                text.parse::<u64>()
-                    .map_err(|_| format!("`{text}` is no number"))
-            };
+            let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
             numbers.extend(number(first)?..=number(last)?);
             cursor.accept(",");
         }

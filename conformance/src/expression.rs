@@ -101,17 +101,12 @@ impl Expression {
             Self::Literal(value) => value.clone(),
             Self::Text(template) => Value::Text(expand(template, scope)?),
             Self::Filler(size) => Value::Text(filler(*size)),
-            Self::Variable(name, _) => scope
-                .variables
-                .get(name)
-                .cloned()
-                .ok_or_else(|| format!("${name} was never captured"))?,
-            Self::Array(members) => Value::Array(
-                members
-                    .iter()
-                    .map(|member| member.evaluate(scope))
-                    .collect::<Result<_, _>>()?,
-            ),
+            Self::Variable(name, _) => {
+                scope.variables.get(name).cloned().ok_or_else(|| format!("${name} was never captured"))?
+            }
+            Self::Array(members) => {
+                Value::Array(members.iter().map(|member| member.evaluate(scope)).collect::<Result<_, _>>()?)
+            }
             Self::Table(entries, _) => {
                 let mut table = Table::new();
                 for (key, value) in entries {
@@ -159,32 +154,19 @@ impl Expression {
                 members.len() == values.len() && all_match(members.iter().zip(values), scope)?
             }
             (Self::Table(entries, open), Value::Table(table)) => {
-                let mut keys = entries
-                    .iter()
-                    .zip(table)
-                    .map(|((key, _), (found, _))| expand(key, scope).map(|key| key == *found));
+                let mut keys =
+                    entries.iter().zip(table).map(|((key, _), (found, _))| expand(key, scope).map(|key| key == *found));
                 (entries.len() == table.len() || *open && entries.len() < table.len())
                     && keys.try_fold(true, |all, same| same.map(|same| all && same))?
-                    && all_match(
-                        entries
-                            .iter()
-                            .zip(table)
-                            .map(|((_, entry), (_, found))| (entry, found)),
-                        scope,
-                    )?
+                    && all_match(entries.iter().zip(table).map(|((_, entry), (_, found))| (entry, found)), scope)?
             }
-            (Self::Tagged(tag, inner), Value::Tagged(found, value)) => {
-                tag == found && inner.matches(value, scope)?
-            }
+            (Self::Tagged(tag, inner), Value::Tagged(found, value)) => tag == found && inner.matches(value, scope)?,
             _ => false,
         })
     }
 }
 
-fn all_match<'a>(
-    pairs: impl Iterator<Item = (&'a Expression, &'a Value)>,
-    scope: &mut Scope,
-) -> Result<bool, String> {
+fn all_match<'a>(pairs: impl Iterator<Item = (&'a Expression, &'a Value)>, scope: &mut Scope) -> Result<bool, String> {
     for (expression, value) in pairs {
         if !expression.matches(value, scope)? {
             return Ok(false);
@@ -243,10 +225,7 @@ impl<'a> Cursor<'a> {
     /// The next word without taking it; empty if it is something else.
     pub fn peek_word(&mut self) -> &'a str {
         self.skip_space();
-        let end = self
-            .rest
-            .find(|byte| !is_word(byte))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|byte| !is_word(byte)).unwrap_or(self.rest.len());
         &self.rest[..end]
     }
 
@@ -272,8 +251,7 @@ impl<'a> Cursor<'a> {
     /// Takes a number.
     pub fn number<T: std::str::FromStr>(&mut self) -> Result<T, String> {
         let word = self.word()?;
-        word.parse()
-            .map_err(|_| format!("`{word}` is no number that fits here"))
+        word.parse().map_err(|_| format!("`{word}` is no number that fits here"))
     }
 
     /// Takes the name in `name=value`, `=` included, if such a thing comes next.
@@ -320,10 +298,7 @@ impl<'a> Cursor<'a> {
 
     fn variable_name(&mut self) -> Result<String, String> {
         let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
-        let end = self
-            .rest
-            .find(|byte| !is_name(byte))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|byte| !is_name(byte)).unwrap_or(self.rest.len());
         let (name, rest) = self.rest.split_at(end);
         self.rest = rest;
         if name.is_empty() {
@@ -391,11 +366,7 @@ impl<'a> Cursor<'a> {
             Some('$') => {
                 self.demand("$")?;
                 let name = self.variable_name()?;
-                let like = if self.accept_word("like") {
-                    Some(self.template()?)
-                } else {
-                    None
-                };
+                let like = if self.accept_word("like") { Some(self.template()?) } else { None };
                 Expression::Variable(name, like)
             }
             Some('{') => self.table()?,
@@ -462,10 +433,7 @@ impl<'a> Cursor<'a> {
         self.rest = &self.rest[1..];
         let value = match letter {
             b'V' => Expression::Literal(Value::Void),
-            b'D' => Expression::Literal(Value::Decimal {
-                scale: self.number()?,
-                unscaled: self.number()?,
-            }),
+            b'D' => Expression::Literal(Value::Decimal { scale: self.number()?, unscaled: self.number()? }),
             b'f' | b'd' => {
                 let float: f64 = self.number()?;
                 Expression::Literal(Value::Float(float))
@@ -497,8 +465,5 @@ fn hexadecimal(word: &str) -> Option<Vec<u8>> {
     if word.is_empty() || !word.len().is_multiple_of(2) || !word.is_ascii() {
         return None;
     }
-    (0..word.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&word[at..at + 2], 16).ok())
-        .collect()
+    (0..word.len()).step_by(2).map(|at| u8::from_str_radix(&word[at..at + 2], 16).ok()).collect()
 }

@@ -106,11 +106,7 @@ pub fn decode_method(payload: &[u8]) -> Result<(&'static Method, Vec<Value>), Ma
         bits_used = (bits_used + 1) % 8;
     }
     if !reader.0.is_empty() {
-        return Err(format!(
-            "{} with {} bytes too many",
-            method.name,
-            reader.0.len()
-        ));
+        return Err(format!("{} with {} bytes too many", method.name, reader.0.len()));
     }
     Ok((method, values))
 }
@@ -134,10 +130,7 @@ pub fn encode_header(header: &Header) -> Result<Vec<u8>, Malformed> {
     out.extend_from_slice(&header.class.to_be_bytes());
     out.extend_from_slice(&header.weight.to_be_bytes());
     out.extend_from_slice(&header.body_size.to_be_bytes());
-    let flags = header
-        .properties
-        .iter()
-        .fold(0, |flags, (index, _)| flags | 0x8000_u16 >> index);
+    let flags = header.properties.iter().fold(0, |flags, (index, _)| flags | 0x8000_u16 >> index);
     out.extend_from_slice(&flags.to_be_bytes());
     for (index, value) in &header.properties {
         write_field(spec::properties()[*index].kind, value, &mut out)?;
@@ -158,15 +151,7 @@ pub fn decode_header(payload: &[u8]) -> Result<Header, Malformed> {
         }
     }
     if !reader.0.is_empty() {
-        return Err(format!(
-            "a content header with {} bytes too many",
-            reader.0.len()
-        ));
+        return Err(format!("a content header with {} bytes too many", reader.0.len()));
     }
-    Ok(Header {
-        class,
-        weight,
-        body_size,
-        properties,
-    })
+    Ok(Header { class, weight, body_size, properties })
 }

@@ -3,15 +3,16 @@
 //!
 //! From the bottom up: [`spec`] is the table of methods, [`value`] and [`frame`] the codec made from
 //! it, [`transport`] the world, [`link`] one connection, [`expression`] and [`dialogue`] the language
-//! of the dialogue files, [`matching`] and [`confirms`] what an
-//! arrival is worth, [`conversation`] the engine, [`suite`] the folder of files, [`record`] what
-//! a broker answered. The language is described in `dialogues/README.md`.
+//! of the dialogue files, [`matching`] and [`confirms`] what an arrival is worth, [`handshake`] what
+//! `connect` says, [`conversation`] the engine, [`suite`] the folder of files, [`record`] what a broker
+//! answered. The language is described in `dialogues/README.md`.
 
 pub mod confirms;
 pub mod conversation;
 pub mod dialogue;
 pub mod expression;
 pub mod frame;
+pub mod handshake;
 pub mod link;
 pub mod matching;
 pub mod record;

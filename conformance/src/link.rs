@@ -3,8 +3,7 @@
 //! It knows nothing of what a dialogue expects; that is in [`crate::conversation`].
 
 use crate::frame::{
-    self, BODY, FRAME_OVERHEAD, Frame, HEADER, HEARTBEAT, METHOD, cut_frame, decode_header,
-    decode_method,
+    self, BODY, FRAME_OVERHEAD, Frame, HEADER, HEARTBEAT, METHOD, cut_frame, decode_header, decode_method,
 };
 use crate::spec::{self, Method};
 use crate::transport::{Heard, Transport};
@@ -44,11 +43,7 @@ pub struct Said {
 impl Said {
     /// The value of the field with that name.
     pub fn field(&self, name: &str) -> &Value {
-        let index = self
-            .method
-            .fields
-            .iter()
-            .position(|field| field.name == name);
+        let index = self.method.fields.iter().position(|field| field.name == name);
         &self.fields[index.expect("the caller names a field of this method")]
     }
 }
@@ -141,9 +136,7 @@ impl<T: Transport> Link<T> {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.transport
-            .send(bytes)
-            .map_err(|error| format!("cannot send: {error}"))
+        self.transport.send(bytes).map_err(|error| format!("cannot send: {error}"))
     }
 
     /// Sends a content: its header, and its body in as many frames as it takes.
@@ -159,11 +152,7 @@ impl<T: Transport> Link<T> {
     /// Exactly `count` bytes as they come, fewer if no more come within `limit`.
     pub fn hear_bytes(&mut self, count: usize, limit: Duration) -> Result<Vec<u8>, String> {
         while self.buffer.len() < count {
-            match self
-                .transport
-                .receive(limit)
-                .map_err(|error| error.to_string())?
-            {
+            match self.transport.receive(limit).map_err(|error| error.to_string())? {
                 Heard::Bytes(bytes) => self.buffer.extend(bytes),
                 Heard::Nothing | Heard::Closed => break,
             }
@@ -188,11 +177,7 @@ impl<T: Transport> Link<T> {
                 Err(words) => return Ok(Arrival::Malformed(words)),
             }
             let left = deadline.saturating_sub(now());
-            match self
-                .transport
-                .receive(left)
-                .map_err(|error| error.to_string())?
-            {
+            match self.transport.receive(left).map_err(|error| error.to_string())? {
                 Heard::Bytes(bytes) => self.buffer.extend(bytes),
                 Heard::Nothing if left.is_zero() => return Ok(Arrival::Nothing),
                 Heard::Nothing => {}
@@ -210,9 +195,7 @@ impl<T: Transport> Link<T> {
                 METHOD => self.begin(&frame)?,
                 HEADER => self.header(&frame)?,
                 BODY => self.body(frame)?,
-                HEARTBEAT if frame.channel == 0 && frame.payload.is_empty() => {
-                    Some(Arrival::Heartbeat)
-                }
+                HEARTBEAT if frame.channel == 0 && frame.payload.is_empty() => Some(Arrival::Heartbeat),
                 other => return Err(format!("a frame of type {other}")),
             };
             if arrival.is_some() {
@@ -225,17 +208,9 @@ impl<T: Transport> Link<T> {
     fn begin(&mut self, frame: &Frame) -> Result<Option<Arrival>, Malformed> {
         let (method, fields) = decode_method(&frame.payload)?;
         let channel = frame.channel;
-        let said = Said {
-            channel,
-            method,
-            fields,
-            content: None,
-        };
+        let said = Said { channel, method, fields, content: None };
         if let Some(open) = self.assembling.get(&channel) {
-            return Err(format!(
-                "{} inside the content of {}",
-                said.method.name, open.method.name
-            ));
+            return Err(format!("{} inside the content of {}", said.method.name, open.method.name));
         }
         if !method.content {
             return Ok(Some(Arrival::Method(said)));
@@ -250,26 +225,16 @@ impl<T: Transport> Link<T> {
         let said = said.filter(|said| said.content.is_none());
         let said = said.ok_or("a content header out of sequence")?;
         if (header.class, header.weight) != (60, 0) {
-            return Err(format!(
-                "a header of class {}, weight {}",
-                header.class, header.weight
-            ));
+            return Err(format!("a header of class {}, weight {}", header.class, header.weight));
         }
-        said.content = Some(Content {
-            properties: header.properties,
-            body: Vec::new(),
-            body_size: header.body_size as usize,
-        });
+        said.content =
+            Some(Content { properties: header.properties, body: Vec::new(), body_size: header.body_size as usize });
         Ok(self.complete(frame.channel))
     }
 
     fn body(&mut self, frame: Frame) -> Result<Option<Arrival>, Malformed> {
         if frame.payload.len() > self.frame_max - FRAME_OVERHEAD {
-            return Err(format!(
-                "a body frame of {} bytes where frame_max is {}",
-                frame.payload.len(),
-                self.frame_max
-            ));
+            return Err(format!("a body frame of {} bytes where frame_max is {}", frame.payload.len(), self.frame_max));
         }
         let said = self.assembling.get_mut(&frame.channel);
         let content = said.and_then(|said| said.content.as_mut());

@@ -45,9 +45,7 @@ fn options() -> Result<Options, String> {
             options.list = true;
             continue;
         }
-        let value = arguments
-            .next()
-            .ok_or_else(|| format!("{argument} wants a value\n{USAGE}"))?;
+        let value = arguments.next().ok_or_else(|| format!("{argument} wants a value\n{USAGE}"))?;
         match argument.as_str() {
             "--url" => options.url = value,
             "--target" => options.target_name = value,
@@ -85,11 +83,8 @@ fn parse_url(url: &str) -> Result<(String, Login), String> {
     let (credentials, rest) = rest.split_once('@').ok_or_else(wrong)?;
     let (user, password) = credentials.split_once(':').ok_or_else(wrong)?;
     let (address, vhost) = rest.split_once('/').unwrap_or((rest, "%2f"));
-    let login = Login {
-        user: percent_decoded(user)?,
-        password: percent_decoded(password)?,
-        vhost: percent_decoded(vhost)?,
-    };
+    let login =
+        Login { user: percent_decoded(user)?, password: percent_decoded(password)?, vhost: percent_decoded(vhost)? };
     let port = if address.contains(':') { "" } else { ":5672" };
     Ok((format!("{address}{port}"), login))
 }
@@ -101,9 +96,7 @@ fn print(line: &str) {
 
 /// Names of this run start with this: brokers keep what a killed run left behind.
 fn run_suffix() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("-{:x}", since.as_micros() & 0xff_ffff_ffff)
 }
 
@@ -115,8 +108,7 @@ fn run_all(dialogues: &[Dialogue], options: &Options) -> Result<Vec<Outcome>, St
     let mut order: Vec<usize> = (0..dialogues.len()).collect();
     order.sort_by_key(|index| !dialogues[*index].slow);
     let waiting = Mutex::new(VecDeque::from(order));
-    let outcomes: Mutex<Vec<Option<Outcome>>> =
-        Mutex::new(dialogues.iter().map(|_| None).collect());
+    let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(dialogues.iter().map(|_| None).collect());
     let lock_holds = "no dialogue runs while the lock is held";
     let work = || {
         loop {
@@ -138,10 +130,7 @@ fn run_all(dialogues: &[Dialogue], options: &Options) -> Result<Vec<Outcome>, St
         }
     });
     let outcomes = outcomes.into_inner().expect(lock_holds);
-    Ok(outcomes
-        .into_iter()
-        .map(|outcome| outcome.expect("every index was taken once"))
-        .collect())
+    Ok(outcomes.into_iter().map(|outcome| outcome.expect("every index was taken once")).collect())
 }
 
 fn run_suite() -> Result<bool, String> {
@@ -160,14 +149,8 @@ fn run_suite() -> Result<bool, String> {
         let text = record::write(&options.target_name, names.zip(&outcomes));
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let failed = outcomes
-        .iter()
-        .filter(|outcome| outcome.failure.is_some())
-        .count();
-    print(&format!(
-        "{} passed, {failed} failed",
-        outcomes.len() - failed
-    ));
+    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+    print(&format!("{} passed, {failed} failed", outcomes.len() - failed));
     Ok(failed == 0)
 }
 
@@ -178,6 +161,32 @@ fn main() -> ExitCode {
         Err(wrong) => {
             let _ = writeln!(std::io::stderr(), "{wrong}");
             ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_address_user_password_and_vhost() {
+        let (address, login) = parse_url("amqp://me:p%40ss@broker:5673/a%2fb").unwrap();
+        assert_eq!(address, "broker:5673");
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("me", "p@ss"));
+        assert_eq!(login.vhost, "a/b");
+    }
+
+    #[test]
+    fn port_and_vhost_have_their_usual_values() {
+        let (address, login) = parse_url("amqp://guest:guest@127.0.0.1").unwrap();
+        assert_eq!((address.as_str(), login.vhost.as_str()), ("127.0.0.1:5672", "/"));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in ["http://a:b@c", "amqp://c", "amqp://a@c", "amqp://a:b@c/%zz"] {
+            assert!(parse_url(url).is_err(), "{url}");
         }
     }
 }

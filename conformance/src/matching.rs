@@ -6,21 +6,8 @@ use crate::link::Arrival;
 use crate::value::Value;
 
 /// Whether `arrival` is the method that is `expected`; captures variables on the way.
-pub fn is_expected(
-    expected: &Expected,
-    arrival: &Arrival,
-    scope: &mut Scope,
-) -> Result<bool, String> {
-    let (
-        Expected::Method {
-            channel,
-            method,
-            fields,
-            properties,
-            body,
-        },
-        Arrival::Method(said),
-    ) = (expected, arrival)
+pub fn is_expected(expected: &Expected, arrival: &Arrival, scope: &mut Scope) -> Result<bool, String> {
+    let (Expected::Method { channel, method, fields, properties, body }, Arrival::Method(said)) = (expected, arrival)
     else {
         return Ok(false);
     };

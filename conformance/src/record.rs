@@ -12,13 +12,8 @@ pub fn write<'a>(target: &str, outcomes: impl Iterator<Item = (&'a str, &'a Outc
             None => "ok".to_string(),
             Some(failure) => format!("not ok: {failure}"),
         };
-        write!(
-            text,
-            "\n[[dialogue]]\nname = {}\nresult = {}\n",
-            toml(name),
-            toml(&result)
-        )
-        .expect("a String takes all");
+        write!(text, "\n[[dialogue]]\nname = {}\nresult = {}\n", toml(name), toml(&result))
+            .expect("a String takes all");
         if outcome.said.is_empty() {
             continue;
         }
@@ -55,19 +50,9 @@ mod tests {
 
     #[test]
     fn a_record_shows_results_and_differing_answers() {
-        let fine = Outcome {
-            failure: None,
-            said: vec!["1 basic.get-empty \"\"".into()],
-        };
-        let failure = Failure {
-            line: 7,
-            expected: "a".into(),
-            got: "b".into(),
-        };
-        let failed = Outcome {
-            failure: Some(failure),
-            said: Vec::new(),
-        };
+        let fine = Outcome { failure: None, said: vec!["1 basic.get-empty \"\"".into()] };
+        let failure = Failure { line: 7, expected: "a".into(), got: "b".into() };
+        let failed = Outcome { failure: Some(failure), said: Vec::new() };
         let text = write("a broker", [("one", &fine), ("two", &failed)].into_iter());
         assert_eq!(
             text,

@@ -155,13 +155,8 @@ fn fields(text: &'static str) -> Vec<Field> {
 pub fn methods() -> &'static [Method] {
     static METHODS: OnceLock<Vec<Method>> = OnceLock::new();
     METHODS.get_or_init(|| {
-        let method = |&(class, id, name, content, text): &Row| Method {
-            class,
-            id,
-            name,
-            content,
-            fields: fields(text),
-        };
+        let method =
+            |&(class, id, name, content, text): &Row| Method { class, id, name, content, fields: fields(text) };
         ROWS.iter().map(method).collect()
     })
 }
@@ -173,9 +168,7 @@ pub fn by_name(name: &str) -> Option<&'static Method> {
 
 /// The method with these ids.
 pub fn by_id(class: u16, id: u16) -> Option<&'static Method> {
-    methods()
-        .iter()
-        .find(|method| (method.class, method.id) == (class, id))
+    methods().iter().find(|method| (method.class, method.id) == (class, id))
 }
 
 /// The content properties in order of their flags, the first at bit 15.

@@ -9,14 +9,11 @@ use std::path::Path;
 pub fn read(folder: &Path, target: Target) -> Result<Vec<Dialogue>, String> {
     let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-    let mut chapters: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == "txt"))
-        .collect();
+    let mut chapters: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "txt")).collect();
     chapters.sort();
     let mut dialogues = Vec::new();
     for path in chapters {
-        let text =
-            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let chapter = path.file_stem().unwrap_or_default().to_string_lossy();
         dialogues.extend(parse_chapter(&chapter, &text, target)?);
     }
@@ -31,16 +28,11 @@ pub fn differences(text: &str) -> Result<BTreeMap<String, String>, String> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let entry = line
-            .strip_prefix('"')
-            .and_then(|line| line.strip_suffix('"'));
+        let entry = line.strip_prefix('"').and_then(|line| line.strip_suffix('"'));
         let (name, reason) = entry
             .and_then(|entry| entry.split_once("\" = \""))
             .ok_or_else(|| format!("`\"name\" = \"reason\"` wanted, not `{line}`"))?;
-        if reasons
-            .insert(name.to_string(), reason.to_string())
-            .is_some()
-        {
+        if reasons.insert(name.to_string(), reason.to_string()).is_some() {
             return Err(format!("{name} is there twice"));
         }
     }
@@ -58,10 +50,7 @@ mod tests {
 
     fn both() -> Vec<Dialogue> {
         let targets = [Target::Rabbitmq310, Target::Prontomq];
-        targets
-            .iter()
-            .flat_map(|target| read(folder(), *target).unwrap())
-            .collect()
+        targets.iter().flat_map(|target| read(folder(), *target).unwrap()).collect()
     }
 
     #[test]
@@ -69,11 +58,7 @@ mod tests {
         for target in [Target::Rabbitmq310, Target::Prontomq] {
             let mut names = BTreeSet::new();
             for dialogue in read(folder(), target).unwrap() {
-                assert!(
-                    names.insert(dialogue.name.clone()),
-                    "{} is there twice",
-                    dialogue.name
-                );
+                assert!(names.insert(dialogue.name.clone()), "{} is there twice", dialogue.name);
             }
         }
     }

@@ -51,10 +51,7 @@ pub struct Tcp {
 impl Tcp {
     /// `address` is `host:port`.
     pub fn new(address: String) -> Self {
-        Self {
-            address,
-            started: Instant::now(),
-        }
+        Self { address, started: Instant::now() }
     }
 }
 
@@ -79,10 +76,7 @@ impl Dialer for Tcp {
 
 fn peer_has_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-    matches!(
-        error.kind(),
-        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected
-    )
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
 }
 
 impl Transport for TcpStream {
@@ -105,9 +99,7 @@ impl Transport for TcpStream {
                 Ok(Heard::Bytes(bytes))
             }
             Err(error) if peer_has_gone(&error) => Ok(Heard::Closed),
-            Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
-                Ok(Heard::Nothing)
-            }
+            Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => Ok(Heard::Nothing),
             Err(error) => Err(error),
         }
     }

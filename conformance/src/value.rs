@@ -59,9 +59,7 @@ impl<'a> Reader<'a> {
     /// A big-endian unsigned integer of `width` bytes, at most 8.
     pub fn unsigned(&mut self, width: usize) -> Result<u64, Malformed> {
         let bytes = self.take(width)?;
-        Ok(bytes
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+        Ok(bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
     }
 
     fn signed(&mut self, width: usize) -> Result<i64, Malformed> {
@@ -112,10 +110,7 @@ impl<'a> Reader<'a> {
             b'T' => Value::Number(self.unsigned(8)?.into()),
             b'f' => Value::Float(f32::from_bits(self.unsigned(4)? as u32).into()),
             b'd' => Value::Float(f64::from_bits(self.unsigned(8)?)),
-            b'D' => Value::Decimal {
-                scale: self.unsigned(1)? as u8,
-                unscaled: self.unsigned(4)? as u32,
-            },
+            b'D' => Value::Decimal { scale: self.unsigned(1)? as u8, unscaled: self.unsigned(4)? as u32 },
             b'S' | b'x' => Value::Text(self.sized(4)?.to_vec()),
             b'F' => Value::Table(self.table()?),
             b'V' => Value::Void,
@@ -248,9 +243,7 @@ impl fmt::Display for Value {
                 write!(out, "[{}]", members.join(", "))
             }
             Self::Table(table) => {
-                let entry = |(key, value): &(Vec<u8>, Self)| {
-                    format!("{}: {value}", String::from_utf8_lossy(key))
-                };
+                let entry = |(key, value): &(Vec<u8>, Self)| format!("{}: {value}", String::from_utf8_lossy(key));
                 let entries: Vec<String> = table.iter().map(entry).collect();
                 write!(out, "{{{}}}", entries.join(", "))
             }

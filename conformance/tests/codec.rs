@@ -1,8 +1,6 @@
 //! The codec agrees with itself for every method and kind of value, and with bytes written by hand.
 
-use conformance::frame::{
-    Header, cut_frame, decode_header, decode_method, encode_header, encode_method, write_frame,
-};
+use conformance::frame::{Header, cut_frame, decode_header, decode_method, encode_header, encode_method, write_frame};
 use conformance::spec::{self, Kind};
 use conformance::value::Value;
 
@@ -23,19 +21,10 @@ fn every_tag() -> Value {
         number(b'T', 18_446_744_073_709_551_615),
         tagged(b'f', Value::Float(1.5)),
         tagged(b'd', Value::Float(-2.25)),
-        tagged(
-            b'D',
-            Value::Decimal {
-                scale: 2,
-                unscaled: 31_415,
-            },
-        ),
+        tagged(b'D', Value::Decimal { scale: 2, unscaled: 31_415 }),
         tagged(b'S', Value::Text(b"text".to_vec())),
         tagged(b'x', Value::Text(vec![0, 255])),
-        tagged(
-            b'A',
-            Value::Array(vec![number(b'I', 1), tagged(b'A', Value::Array(vec![]))]),
-        ),
+        tagged(b'A', Value::Array(vec![number(b'I', 1), tagged(b'A', Value::Array(vec![]))])),
         tagged(b'F', Value::Table(nested)),
     ];
     let keys = (b'a'..).map(|key| vec![key]);
@@ -57,12 +46,7 @@ fn every_method_is_read_as_it_was_written() {
         let kinds = method.fields.iter().map(|field| field.kind);
         let values: Vec<Value> = kinds.enumerate().map(value).collect();
         let payload = encode_method(method, &values).unwrap();
-        assert_eq!(
-            decode_method(&payload),
-            Ok((method, values)),
-            "{}",
-            method.name
-        );
+        assert_eq!(decode_method(&payload), Ok((method, values)), "{}", method.name);
     }
 }
 
@@ -85,10 +69,7 @@ fn a_content_header_has_its_flags_from_the_highest_down() {
         properties: vec![(0, Value::Text(b"a".to_vec())), (3, Value::Number(2))],
     };
     let payload = encode_header(&header).unwrap();
-    assert_eq!(
-        payload,
-        [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0x90, 0, 1, b'a', 2]
-    );
+    assert_eq!(payload, [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0x90, 0, 1, b'a', 2]);
     assert_eq!(decode_header(&payload), Ok(header));
 }
 
@@ -101,10 +82,7 @@ fn a_frame_is_cut_only_when_it_is_whole() {
     assert_eq!(cut_frame(&mut buffer), Ok(None));
     buffer.extend([0xCE, 8]);
     let frame = cut_frame(&mut buffer).unwrap().unwrap();
-    assert_eq!(
-        (frame.kind, frame.channel, frame.payload.as_slice()),
-        (3, 258, &b"abc"[..])
-    );
+    assert_eq!((frame.kind, frame.channel, frame.payload.as_slice()), (3, 258, &b"abc"[..]));
     assert_eq!(buffer, [8]);
 }
 
@@ -114,12 +92,7 @@ fn what_does_not_follow_the_layout_is_refused() {
     assert!(decode_method(&[0, 60, 0, 11, 0]).is_err());
     assert!(decode_method(&[0, 60, 3, 231]).is_err());
     // A table with the tag U, which this dialect does not have.
-    assert!(
-        decode_header(&[
-            0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 5, 1, b'a', b'U', 0, 1
-        ])
-        .is_err()
-    );
+    assert!(decode_header(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 5, 1, b'a', b'U', 0, 1]).is_err());
     let ack = spec::by_name("basic.ack").unwrap();
     assert!(encode_method(ack, &[Value::Flag(true), Value::Flag(true)]).is_err());
 }

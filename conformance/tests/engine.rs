@@ -29,11 +29,7 @@ impl Dialer for Recording {
     type Link = RecordingLink;
 
     fn dial(&self) -> io::Result<RecordingLink> {
-        Ok(RecordingLink {
-            says: self.says.clone(),
-            then_closes: self.then_closes,
-            clock: Rc::clone(&self.clock),
-        })
+        Ok(RecordingLink { says: self.says.clone(), then_closes: self.then_closes, clock: Rc::clone(&self.clock) })
     }
 
     fn now(&self) -> Duration {
@@ -67,8 +63,7 @@ impl Transport for RecordingLink {
 }
 
 fn method(channel: u16, name: &str, values: &[Value]) -> Vec<u8> {
-    let payload = encode_method(spec::by_name(name).expect("a method of the table"), values)
-        .expect("values that fit");
+    let payload = encode_method(spec::by_name(name).expect("a method of the table"), values).expect("values that fit");
     frame(1, channel, &payload)
 }
 
@@ -83,46 +78,22 @@ fn text(text: &str) -> Value {
 }
 
 fn ack(number: i128, multiple: bool) -> Vec<u8> {
-    method(
-        1,
-        "basic.ack",
-        &[Value::Number(number), Value::Flag(multiple)],
-    )
+    method(1, "basic.ack", &[Value::Number(number), Value::Flag(multiple)])
 }
 
 fn nack(number: i128) -> Vec<u8> {
     let flag = Value::Flag(false);
-    method(
-        1,
-        "basic.nack",
-        &[Value::Number(number), flag.clone(), flag],
-    )
+    method(1, "basic.nack", &[Value::Number(number), flag.clone(), flag])
 }
 
 fn get_ok(body: &str) -> Vec<u8> {
-    let fields = [
-        Value::Number(1),
-        Value::Flag(false),
-        text("x"),
-        text("k"),
-        Value::Number(0),
-    ];
-    let priority = spec::properties()
-        .iter()
-        .position(|found| found.name == "priority")
-        .expect("a property of the table");
-    let header = Header {
-        class: 60,
-        weight: 0,
-        body_size: body.len() as u64,
-        properties: vec![(priority, Value::Number(4))],
-    };
+    let fields = [Value::Number(1), Value::Flag(false), text("x"), text("k"), Value::Number(0)];
+    let priority =
+        spec::properties().iter().position(|found| found.name == "priority").expect("a property of the table");
+    let header =
+        Header { class: 60, weight: 0, body_size: body.len() as u64, properties: vec![(priority, Value::Number(4))] };
     let mut bytes = method(1, "basic.get-ok", &fields);
-    bytes.extend(frame(
-        2,
-        1,
-        &encode_header(&header).expect("values that fit"),
-    ));
+    bytes.extend(frame(2, 1, &encode_header(&header).expect("values that fit")));
     for piece in body.as_bytes().chunks(3) {
         bytes.extend(frame(3, 1, piece));
     }
@@ -130,22 +101,11 @@ fn get_ok(body: &str) -> Vec<u8> {
 }
 
 fn converse(says: Vec<u8>, then_closes: bool, lines: &str) -> Result<(), Failure> {
-    let dialer = Recording {
-        says,
-        then_closes,
-        clock: Rc::default(),
-    };
+    let dialer = Recording { says, then_closes, clock: Rc::default() };
     let chapter = format!("== a dialogue\ndial A\n{lines}\n");
-    let dialogues =
-        parse_chapter("chapter", &chapter, Target::Prontomq).expect("a dialogue that can be read");
-    let login = Login {
-        user: "guest".into(),
-        password: "guest".into(),
-        vhost: "/".into(),
-    };
-    run(&dialer, &login, &dialogues[0], "-suffix")
-        .failure
-        .map_or(Ok(()), Err)
+    let dialogues = parse_chapter("chapter", &chapter, Target::Prontomq).expect("a dialogue that can be read");
+    let login = Login { user: "guest".into(), password: "guest".into(), vhost: "/".into() };
+    run(&dialer, &login, &dialogues[0], "-suffix").failure.map_or(Ok(()), Err)
 }
 
 fn passes(says: Vec<u8>, lines: &str) {
@@ -161,31 +121,15 @@ fn fails(says: Vec<u8>, lines: &str, got: &str) {
 fn a_method_is_held_against_the_fields_that_are_mentioned() {
     passes(ack(7, true), "A < 1 basic.ack delivery-tag=7");
     passes(ack(7, true), "A < 1 basic.ack delivery-tag=* multiple=true");
-    fails(
-        ack(7, true),
-        "A < 1 basic.ack delivery-tag=8",
-        "1 basic.ack delivery-tag=7 multiple=true",
-    );
-    fails(
-        ack(7, true),
-        "A < 1 basic.ack multiple=false",
-        "multiple=true",
-    );
-    fails(
-        ack(7, true),
-        "A < 2 basic.ack delivery-tag=7",
-        "1 basic.ack",
-    );
+    fails(ack(7, true), "A < 1 basic.ack delivery-tag=8", "1 basic.ack delivery-tag=7 multiple=true");
+    fails(ack(7, true), "A < 1 basic.ack multiple=false", "multiple=true");
+    fails(ack(7, true), "A < 2 basic.ack delivery-tag=7", "1 basic.ack");
     fails(ack(7, true), "A < 1 basic.nack delivery-tag=7", "basic.ack");
 }
 
 #[test]
 fn a_failure_names_line_expectation_and_answer() {
-    let failure = converse(
-        ack(7, true),
-        false,
-        "A > 1 channel.open\nA < 1 channel.open-ok",
-    );
+    let failure = converse(ack(7, true), false, "A > 1 channel.open\nA < 1 channel.open-ok");
     let failure = failure.unwrap_err();
     assert_eq!(
         failure.to_string(),
@@ -197,14 +141,9 @@ fn a_failure_names_line_expectation_and_answer() {
 fn a_close_must_agree_in_code_text_and_blame() {
     let close = |code, why, class, id| {
         let number = |number: i128| Value::Number(number);
-        method(
-            1,
-            "channel.close",
-            &[number(code), text(why), number(class), number(id)],
-        )
+        method(1, "channel.close", &[number(code), text(why), number(class), number(id)])
     };
-    let line =
-        "A < 1 channel.close 404 \"NOT_FOUND - no queue 'q~' in vhost '$vhost'\" by queue.declare";
+    let line = "A < 1 channel.close 404 \"NOT_FOUND - no queue 'q~' in vhost '$vhost'\" by queue.declare";
     let words = "NOT_FOUND - no queue 'q-suffix' in vhost '/'";
     passes(close(404, words, 50, 10), line);
     fails(close(405, words, 50, 10), line, "channel.close 405");
@@ -215,55 +154,24 @@ fn a_close_must_agree_in_code_text_and_blame() {
 
 #[test]
 fn content_is_assembled_and_its_properties_and_body_compared() {
-    passes(
-        get_ok("hello"),
-        "A < 1 basic.get-ok exchange=\"x\" | priority=4 | \"hello\"",
-    );
+    passes(get_ok("hello"), "A < 1 basic.get-ok exchange=\"x\" | priority=4 | \"hello\"");
     passes(get_ok("hello"), "A < 1 basic.get-ok | \"hello\"");
     passes(get_ok(""), "A < 1 basic.get-ok | ... | \"\"");
-    fails(
-        get_ok("hello"),
-        "A < 1 basic.get-ok | \"hell\"",
-        "\"hello\"",
-    );
-    fails(
-        get_ok("hello"),
-        "A < 1 basic.get-ok | | \"hello\"",
-        "priority=4",
-    );
-    fails(
-        get_ok("hello"),
-        "A < 1 basic.get-ok | priority=5 | \"hello\"",
-        "priority=4",
-    );
-    fails(
-        get_ok("hello"),
-        "A < 1 basic.get-ok | priority=4 type=\"t\" | \"hello\"",
-        "priority=4",
-    );
+    fails(get_ok("hello"), "A < 1 basic.get-ok | \"hell\"", "\"hello\"");
+    fails(get_ok("hello"), "A < 1 basic.get-ok | | \"hello\"", "priority=4");
+    fails(get_ok("hello"), "A < 1 basic.get-ok | priority=5 | \"hello\"", "priority=4");
+    fails(get_ok("hello"), "A < 1 basic.get-ok | priority=4 type=\"t\" | \"hello\"", "priority=4");
 }
 
 #[test]
 fn frames_that_no_server_may_send_are_failures() {
-    fails(
-        frame(3, 1, b"x"),
-        "A < 1 basic.get-ok",
-        "a body out of sequence",
-    );
+    fails(frame(3, 1, b"x"), "A < 1 basic.get-ok", "a body out of sequence");
     fails(frame(4, 1, b"x"), "A < 1 basic.get-ok", "a frame of type 4");
-    fails(
-        frame(1, 1, &[0, 60, 0, 72, 0, 9]),
-        "A < 1 basic.get-empty",
-        "1 bytes too many",
-    );
+    fails(frame(1, 1, &[0, 60, 0, 72, 0, 9]), "A < 1 basic.get-empty", "1 bytes too many");
     let mut twice = get_ok("hello");
     twice.truncate(twice.len() - 10);
     twice.extend(ack(1, false));
-    fails(
-        twice,
-        "A < 1 basic.get-ok",
-        "basic.ack inside the content of basic.get-ok",
-    );
+    fails(twice, "A < 1 basic.get-ok", "basic.ack inside the content of basic.get-ok");
     let mut wrong_end = ack(1, false);
     *wrong_end.last_mut().unwrap() = 0;
     fails(wrong_end, "A < 1 basic.ack", "a frame that ends in 00");
@@ -277,16 +185,8 @@ fn confirms_cover_each_number_once_and_rightly() {
     let twice = [ack(1, false), ack(1, false)].concat();
     fails(twice, "A < 1 confirms ack 1..2", "basic.ack delivery-tag=1");
     let too_far = [nack(1), ack(3, true)].concat();
-    fails(
-        too_far,
-        "A < 1 confirms ack 3 nack 1..2",
-        "delivery-tag=3 multiple=true",
-    );
-    fails(
-        ack(1, false),
-        "A < 1 confirms ack 1..2",
-        "nothing while [2] are open",
-    );
+    fails(too_far, "A < 1 confirms ack 3 nack 1..2", "delivery-tag=3 multiple=true");
+    fails(ack(1, false), "A < 1 confirms ack 1..2", "nothing while [2] are open");
 }
 
 #[test]
@@ -294,32 +194,16 @@ fn a_confirm_before_its_return_is_a_failure() {
     let returned = |number: &str| {
         let fields = [Value::Number(312), text("NO_ROUTE"), text(""), text("k")];
         let mut bytes = method(1, "basic.return", &fields);
-        let header = Header {
-            class: 60,
-            weight: 0,
-            body_size: 1,
-            properties: Vec::new(),
-        };
+        let header = Header { class: 60, weight: 0, body_size: 1, properties: Vec::new() };
         bytes.extend(frame(2, 1, &encode_header(&header).unwrap()));
         bytes.extend(frame(3, 1, number.as_bytes()));
         bytes
     };
     let line = "A < 1 confirms ack 1..2 after return";
     passes([returned("1"), returned("2"), ack(2, true)].concat(), line);
-    passes(
-        [returned("1"), ack(1, false), returned("2"), ack(2, false)].concat(),
-        line,
-    );
-    fails(
-        [returned("1"), ack(2, true), returned("2")].concat(),
-        line,
-        "basic.ack delivery-tag=2",
-    );
-    fails(
-        [returned("1"), ack(1, false)].concat(),
-        "A < 1 confirms ack 1",
-        "basic.return",
-    );
+    passes([returned("1"), ack(1, false), returned("2"), ack(2, false)].concat(), line);
+    fails([returned("1"), ack(2, true), returned("2")].concat(), line, "basic.ack delivery-tag=2");
+    fails([returned("1"), ack(1, false)].concat(), "A < 1 confirms ack 1", "basic.return");
 }
 
 #[test]
@@ -327,11 +211,7 @@ fn unordered_lines_take_each_arrival_once() {
     let both = [ack(2, false), ack(1, false)].concat();
     let lines = "unordered {\nA < 1 basic.ack delivery-tag=1\nA < 1 basic.ack delivery-tag=2\n}";
     passes(both, lines);
-    fails(
-        [ack(1, false), ack(1, false)].concat(),
-        lines,
-        "delivery-tag=1",
-    );
+    fails([ack(1, false), ack(1, false)].concat(), lines, "delivery-tag=1");
 }
 
 #[test]
@@ -348,19 +228,10 @@ fn silence_and_the_end_are_told_apart() {
 
 #[test]
 fn captured_variables_must_stay_equal() {
-    let declared = |name| {
-        method(
-            1,
-            "queue.declare-ok",
-            &[text(name), Value::Number(0), Value::Number(0)],
-        )
-    };
+    let declared = |name| method(1, "queue.declare-ok", &[text(name), Value::Number(0), Value::Number(0)]);
     let lines = "A < 1 queue.declare-ok queue=$q like \"amq.gen-*\"\nA < 1 queue.declare-ok queue=$q\nA < closed";
-    let run = |first, second| {
-        converse([declared(first), declared(second)].concat(), true, lines)
-            .unwrap_err()
-            .to_string()
-    };
+    let run =
+        |first, second| converse([declared(first), declared(second)].concat(), true, lines).unwrap_err().to_string();
     // Cleaning up needs a broker that answers; how far the dialogue came shows in the line.
     assert!(run("amq.gen-a", "amq.gen-a").starts_with("line 0"));
     assert!(run("amq.gen-a", "amq.gen-b").starts_with("line 4"));
@@ -369,14 +240,10 @@ fn captured_variables_must_stay_equal() {
 
 #[test]
 fn tagged_lines_are_for_their_broker_only() {
-    let chapter =
-        "== t\n[3.10] wait 1s\n[4.2] wait 2s\n[ours] wait 3s\nwait 4s\n== [ours] u\nwait 1s\n";
+    let chapter = "== t\n[3.10] wait 1s\n[4.2] wait 2s\n[ours] wait 3s\nwait 4s\n== [ours] u\nwait 1s\n";
     let count = |target| -> Vec<usize> {
         let dialogues = parse_chapter("c", chapter, target).unwrap();
-        dialogues
-            .iter()
-            .map(|dialogue| dialogue.steps.len())
-            .collect()
+        dialogues.iter().map(|dialogue| dialogue.steps.len()).collect()
     };
     assert_eq!(count(Target::Rabbitmq310), [2]);
     assert_eq!(count(Target::Prontomq), [3, 1]);
@@ -396,9 +263,6 @@ fn what_a_dialogue_may_not_say_is_refused_with_its_line() {
         ("A < nothing 10", "is no time"),
     ] {
         let wrong = parse_chapter("c", &format!("== t\n{line}\n"), Target::Prontomq).unwrap_err();
-        assert!(
-            wrong.contains(why) && wrong.contains("line 2"),
-            "{line}: {wrong}"
-        );
+        assert!(wrong.contains(why) && wrong.contains("line 2"), "{line}: {wrong}");
     }
 }

@@ -6,7 +6,7 @@ use super::mechanism::LoginFailure;
 use super::password::{self, Algorithm, Salt};
 use crate::config::UserEntry;
 use crate::model::Name;
-use crate::store::UserRecord;
+use crate::model::stored::UserRecord;
 
 /// Allows a `user-id` that is not one's own.
 const IMPERSONATOR: &str = "impersonator";

@@ -53,6 +53,8 @@ struct SharedCounts {
     unacked: AtomicU64,
     unacked_bytes: AtomicU64,
     ready_in_memory: AtomicU64,
+    in_memory_bytes: AtomicU64,
+    memory_bytes: AtomicU64,
     durable: AtomicU64,
     durable_bytes: AtomicU64,
     consumers: AtomicU32,
@@ -71,6 +73,10 @@ pub struct QueueCounts {
     pub unacked_bytes: u64,
     /// Ready messages that are in memory.
     pub ready_in_memory: u64,
+    /// Body bytes of all that is in memory, ready or not.
+    pub in_memory_bytes: u64,
+    /// Memory that the queue takes in all.
+    pub memory_bytes: u64,
     /// Persistent messages of a durable queue, ready or not.
     pub durable: u64,
     /// Their body bytes.
@@ -127,6 +133,8 @@ impl Cell {
             unacked: self.counts.unacked.load(Ordering::Relaxed),
             unacked_bytes: self.counts.unacked_bytes.load(Ordering::Relaxed),
             ready_in_memory: self.counts.ready_in_memory.load(Ordering::Relaxed),
+            in_memory_bytes: self.counts.in_memory_bytes.load(Ordering::Relaxed),
+            memory_bytes: self.counts.memory_bytes.load(Ordering::Relaxed),
             durable: self.counts.durable.load(Ordering::Relaxed),
             durable_bytes: self.counts.durable_bytes.load(Ordering::Relaxed),
             consumers: self.counts.consumers.load(Ordering::Relaxed),
@@ -139,6 +147,8 @@ impl Cell {
         self.counts.unacked.store(queue.unacked_count(), Ordering::Relaxed);
         self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);
         self.counts.ready_in_memory.store(queue.ready_in_memory(), Ordering::Relaxed);
+        self.counts.in_memory_bytes.store(queue.in_memory_bytes(), Ordering::Relaxed);
+        self.counts.memory_bytes.store(queue.memory_bytes(), Ordering::Relaxed);
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);

@@ -69,6 +69,8 @@ counters! {
     durable_in,
     /// Of these, those that left before they were written.
     never_written,
+    /// Stored messages read back.
+    rows_read,
     /// Queues declared, new or not.
     queues_declared,
     /// Queues made.

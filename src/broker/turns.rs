@@ -4,6 +4,7 @@
 //! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
 
 use super::cell::{Cell, Machine, Turn};
+use super::counters::Counters;
 use super::node::Broker;
 use super::peer::Peer;
 use crate::model::{ConnectionId, Holder, Notice, Now, QueueId};
@@ -199,6 +200,8 @@ impl Broker {
                         .map(|loaded| loaded.rows)
                         .inspect_err(|error| tracing::error!(?error, queue = %cell.name(), "reading messages failed"))
                         .ok();
+                    let read = rows.as_ref().map_or(0, |rows| rows.len() as u64);
+                    Counters::add(&broker.counters().rows_read, read);
                     let runner = Arc::clone(broker.runner());
                     runner.run(Box::new(move |now| {
                         broker.take_turns(&cell, QueueInput::Loaded { level, load, rows }, now);

@@ -130,10 +130,11 @@ async fn serve(settings: Settings) -> ExitCode {
 }
 
 /// Says on stdout that clients can connect, where, how to stop and what to try. Testcontainers wait for the first words.
+/// A URL without a path means the vhost `/` to every client; with a lone slash some take it for the vhost without a name.
 fn welcome(server: &Server, data_dir: &str) {
     let mut text = String::from("Server startup complete; 0 plugins started.\n");
     for address in server.amqp_addresses() {
-        text += &format!("  AMQP 0-9-1 on amqp://guest:guest@{address}/\n");
+        text += &format!("  AMQP 0-9-1 on amqp://guest:guest@{address}\n");
     }
     if let Some(address) = server.metrics_address() {
         text += &format!("  metrics on http://{address}/metrics\n");

@@ -62,7 +62,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "connections_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.connections_max), range(1, U32)),
-        meaning: "Open connections; one more is refused with 530 NOT_ALLOWED.",
+        meaning: "Open connections; one more is closed at once, and logged.",
     },
     Setting {
         name: "channels_max",
@@ -164,9 +164,15 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Bytes of one transaction; a single larger message exceeds it.",
     },
     Setting {
-        name: "limits.inlet_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.inlet_bytes_max), range(16 * KIB, GIB)),
-        meaning: "What waits inside the broker for one connection; beyond it, its consumers get nothing new.",
+        name: "store.hold_max",
+        kind: Kind::Time(|s| &mut s.store.hold_max, range(0, 1000)),
+        meaning: "How long a persistent message in a consumer's hands may wait to be written, because one acknowledged \
+                  by then is never written; 0 writes at once.",
+    },
+    Setting {
+        name: "store.hold_ack_time_max",
+        kind: Kind::Time(|s| &mut s.store.hold_ack_time_max, range(0, 1000)),
+        meaning: "Queues whose consumers take longer than this to acknowledge, on average, do not wait.",
     },
     Setting {
         name: "limits.outbox_bytes_max",
@@ -196,7 +202,22 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.window_entries",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries), range(1, MIB)),
-        meaning: "Stored messages at the head of a queue that stay in memory at least.",
+        meaning: "Messages at the head of a queue that are kept in memory, per priority level.",
+    },
+    Setting {
+        name: "limits.window_tail_entries",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_tail_entries), range(1, MIB)),
+        meaning: "Messages behind the head that are kept in memory before stored ones are left to the store.",
+    },
+    Setting {
+        name: "limits.window_tail_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_tail_bytes), range(4 * KIB, GIB)),
+        meaning: "The same in bytes.",
+    },
+    Setting {
+        name: "limits.window_load_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_load_bytes), range(4 * KIB, GIB)),
+        meaning: "What one read from the store brings back at most; a single larger message exceeds it.",
     },
 ];
 

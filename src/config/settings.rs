@@ -67,13 +67,15 @@ pub struct StoreSettings {
     pub batch_rows_max: u32,
     /// Bytes of one transaction.
     pub batch_bytes_max: u64,
+    /// How long a row in a consumer's hands may wait.
+    pub hold_max: Duration,
+    /// The average ack time above which none waits.
+    pub hold_ack_time_max: Duration,
 }
 
 /// Limits of what is held for one connection, consumer or queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of notices waiting for a connection; beyond it its consumers are lent nothing new.
-    pub inlet_bytes_max: u64,
     /// Bytes waiting to be written to a socket; beyond it its consumers are lent nothing new.
     pub outbox_bytes_max: u64,
     /// Bytes of frames parked behind an unanswered method; beyond it the socket is not read.
@@ -84,8 +86,14 @@ pub struct Limits {
     pub consumer_window_messages_max: u32,
     /// Body bytes on their way to one consumer.
     pub consumer_window_bytes_max: u64,
-    /// Stored messages of a queue that are kept in memory at least.
+    /// Messages at the head of a level that are kept in memory.
     pub window_entries: u32,
+    /// Messages behind it that are.
+    pub window_tail_entries: u32,
+    /// The same in bytes.
+    pub window_tail_bytes: u64,
+    /// Bytes of one read from the store.
+    pub window_load_bytes: u64,
 }
 
 /// Implementations of the store.
@@ -156,20 +164,29 @@ impl Default for Settings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { kind: StoreKind::Sqlite, cache_bytes: 16 * MIB, batch_rows_max: 1000, batch_bytes_max: MIB }
+        Self {
+            kind: StoreKind::Sqlite,
+            cache_bytes: 16 * MIB,
+            batch_rows_max: 1000,
+            batch_bytes_max: MIB,
+            hold_max: Duration::from_millis(4),
+            hold_ack_time_max: Duration::from_millis(2),
+        }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            inlet_bytes_max: MIB,
             outbox_bytes_max: MIB,
             parked_bytes_max: 64 * KIB,
             consumer_window_messages: 64,
             consumer_window_messages_max: 4096,
             consumer_window_bytes_max: 256 * KIB,
-            window_entries: 64,
+            window_entries: 1024,
+            window_tail_entries: 4096,
+            window_tail_bytes: 2 * MIB,
+            window_load_bytes: MIB,
         }
     }
 }

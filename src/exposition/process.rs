@@ -14,6 +14,8 @@ pub struct Process {
     pub max_fds: u64,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
+    /// Memory of the machine in bytes.
+    pub memory_bytes: u64,
     /// Bytes free for us where the data directory is.
     pub disk_available_bytes: u64,
 }
@@ -24,6 +26,7 @@ impl Process {
         let mut process = Self {
             max_fds: max_fds().unwrap_or(0),
             resident_bytes: resident_bytes().unwrap_or(0),
+            memory_bytes: memory_bytes().unwrap_or(0),
             disk_available_bytes: disk_available_bytes(data_dir).unwrap_or(0),
             ..Self::default()
         };
@@ -40,6 +43,13 @@ impl Process {
 fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+fn memory_bytes() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }

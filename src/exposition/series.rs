@@ -462,7 +462,6 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
         c.counter(name, help, NONE, value);
     }
     c.gauge("prontomq_store_backlog_messages", "Messages that wait to be written", of.backlog);
-    c.gauge("prontomq_store_backlog_bytes", "Body bytes that wait to be written", of.backlog_bytes);
     c.histogram(
         "prontomq_store_commit_seconds",
         "Seconds from the beginning of a transaction to its flush",

@@ -43,7 +43,7 @@ pub struct Alarms {
     pub disk: bool,
     /// No file descriptor is left for a connection.
     pub file_descriptors: bool,
-    /// Bytes of resident memory at which the alarm goes off.
+    /// Bytes of resident memory at which the alarm goes off; without an alarm, the machine's memory.
     pub memory_limit_bytes: u64,
     /// Bytes of free disk at which the alarm goes off.
     pub disk_limit_bytes: u64,
@@ -222,8 +222,6 @@ pub struct Store {
     pub persistent_never_written: u64,
     /// Messages that wait to be written.
     pub backlog: u64,
-    /// Their body bytes.
-    pub backlog_bytes: u64,
 }
 
 impl Default for Store {
@@ -239,7 +237,6 @@ impl Default for Store {
             persistent: 0,
             persistent_never_written: 0,
             backlog: 0,
-            backlog_bytes: 0,
         }
     }
 }

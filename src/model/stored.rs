@@ -1,7 +1,8 @@
-//! What a queue hands to a store and gets back: rows, changes of lanes, and a lane in five numbers.
+//! What others hand to a store and get back: from queues rows, changes of lanes, and a lane in five numbers; and users.
 
 use super::ids::{Lane, Position};
 use super::message::Message;
+use super::names::Name;
 use super::time::WallMillis;
 
 /// One durable entry of a lane.
@@ -56,4 +57,19 @@ pub struct LaneState {
     pub body_bytes: u64,
     /// Rows below it may have been delivered: they come back `redelivered` after an unclean stop.
     pub lent_ceiling: Position,
+}
+
+/// A user. Passwords exist only as salted hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecord {
+    /// The login name.
+    pub name: Name,
+    /// base64 of salt and hash, as RabbitMQ's definitions carry it; empty refuses every password.
+    pub password_hash: String,
+    /// Which hash: `rabbit_password_hashing_sha256` and its siblings.
+    pub hashing_algorithm: String,
+    /// Tags such as `administrator`.
+    pub tags: Vec<String>,
+    /// The vhosts that the user may open.
+    pub vhosts: Vec<Name>,
 }

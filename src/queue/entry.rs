@@ -168,6 +168,10 @@ impl Entries {
         self.generation
     }
 
+    pub(super) fn table_bytes(&self) -> usize {
+        self.cells.capacity() * size_of::<Cell>()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
         self.cells.iter().enumerate().filter_map(|(at, cell)| match cell {
             Cell::Taken(entry) => Some((Slot(at as u32), entry)),

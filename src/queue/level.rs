@@ -156,6 +156,10 @@ impl Level {
         self.middle.map_or(0, |middle| middle.count)
     }
 
+    pub(super) fn middle_bytes(&self) -> u64 {
+        self.middle.map_or(0, |middle| middle.body_bytes)
+    }
+
     /// The order of the next entry to be appended.
     pub(super) fn next_order(&mut self, durable: bool) -> Order {
         self.last = if durable {
@@ -205,6 +209,14 @@ impl Level {
         self.loads += 1;
         self.loading = Loading::Asked(self.loads);
         Some((self.loads, middle.range, limits.head_entries - self.head.len()))
+    }
+
+    /// Loads the very first row, for queues that nobody takes from: it may have to expire.
+    pub(super) fn begin_peek(&mut self) -> Option<(u64, PositionRange)> {
+        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading == Loading::No)?;
+        self.loads += 1;
+        self.loading = Loading::Asked(self.loads);
+        Some((self.loads, middle.range))
     }
 
     /// Whether a load's answer is still wanted.

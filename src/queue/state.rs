@@ -164,6 +164,17 @@ impl QueueState {
         self.ready_count - self.levels.iter().flatten().map(|lane| lane.middle_count()).sum::<u64>()
     }
 
+    /// Body bytes of all that is in memory, ready or not.
+    pub fn in_memory_bytes(&self) -> u64 {
+        let stored: u64 = self.levels.iter().flatten().map(|lane| lane.middle_bytes()).sum();
+        (self.ready_bytes + self.out_bytes).saturating_sub(stored)
+    }
+
+    /// Memory that the queue takes: itself, its table of entries and their bodies.
+    pub fn memory_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.entries.table_bytes()) as u64 + self.in_memory_bytes()
+    }
+
     /// Messages that the store has, or is to have.
     pub fn durable_count(&self) -> u64 {
         self.durable_count
@@ -417,7 +428,8 @@ impl QueueState {
         let lane = self.level_mut(level);
         lane.out.insert(position);
         lane.lent_high = lane.lent_high.max(position);
-        if position >= lane.lent_ceiling {
+        // Half a window early, so that the new ceiling is flushed before anything above the old one is handed over.
+        if position.0 + ahead / 2 >= lane.lent_ceiling.0 {
             lane.lent_ceiling.0 = position.0 + ahead;
             lane.state_changed = true;
             if !young {
@@ -687,6 +699,7 @@ impl QueueState {
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {
+        self.peek(out);
         if self.due_at.is_some_and(|due| due <= now.monotonic) {
             self.due_at = None;
             self.due_now = true;
@@ -697,6 +710,18 @@ impl QueueState {
         }
         if self.queue_expiry().is_some_and(|at| at <= now.monotonic) {
             self.say_unused(out);
+        }
+    }
+
+    /// After a start no head is in memory. Nobody may come to take it, yet its time may come.
+    fn peek(&mut self, out: &mut Effects) {
+        let Some(level) = self.top_level() else { return };
+        let (queue, bytes_max) = (self.settings.id, self.window.load_bytes);
+        let lane = self.level_mut(level);
+        let generation = lane.generation;
+        if let Some((load, range)) = lane.begin_peek() {
+            let lane = Lane { queue, level, generation };
+            out.effects.push(QueueEffect::Load { lane, load, range, rows_max: 1, bytes_max });
         }
     }
 

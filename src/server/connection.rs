@@ -6,9 +6,9 @@
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Counters, Link};
-use crate::model::{AmqpError, ConnectionId, Monotonic, Notice, Now, Promise, PromiseOwner};
+use crate::model::{AmqpError, ChannelKey, ConnectionId, Monotonic, Notice, Now, Promise, PromiseOwner};
 use crate::queue::Outcome;
-use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome};
+use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -45,17 +45,21 @@ struct Connection {
     stream: TcpStream,
     session: Session,
     link: Option<Link>,
+    /// Counts among the open connections.
+    admitted: bool,
     /// The beginning of a frame whose rest has not come.
     partial: Vec<u8>,
     out: Output,
     /// How much of the output was written.
     written: usize,
     notices: Vec<Notice>,
+    /// Channels that failed while effects are carried out, some of which they gave out before.
+    failed: Vec<ChannelKey>,
     sizes: SizesOfRead,
     /// What of the session's counts was folded into the gauges.
     channels_told: i64,
     channels_opened_told: u64,
-    publishers_told: i64,
+    tally_told: Tally,
     stage: Stage,
 }
 
@@ -90,14 +94,16 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer_address: 
         stream,
         session,
         link: None,
+        admitted: false,
         partial: Vec::new(),
         out: Output::default(),
         written: 0,
         notices: Vec::new(),
+        failed: Vec::new(),
         sizes: SizesOfRead::default(),
         channels_told: 0,
         channels_opened_told: 0,
-        publishers_told: 0,
+        tally_told: Tally::default(),
         stage: Stage::Open,
         shared,
     };
@@ -105,7 +111,13 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer_address: 
     Counters::add(&counters.connections_opened, 1);
     connection.shared.gauges.connections.fetch_add(1, Ordering::Relaxed);
     connection.run(stopping, seed).await;
-    connection.end();
+}
+
+/// However a connection ends, by a panic or with the runtime too, what it held goes back.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl Connection {
@@ -253,6 +265,7 @@ impl Connection {
             for effect in effects.drain(..) {
                 self.carry_out_one(effect, now, seed);
             }
+            self.failed.clear();
             if self.out.effects.is_empty() {
                 // Keeps the room for the next pass.
                 self.out.effects = effects;
@@ -270,7 +283,7 @@ impl Connection {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
-                if self.session.is_live(channel) {
+                if !self.failed.contains(&channel) {
                     self.with_link(|link| {
                         link.flush(now);
                         link.command(channel, request, command, now);
@@ -311,7 +324,7 @@ impl Connection {
     fn publish(&mut self, publish: Publish, now: Now) {
         let Publish { channel, message, mandatory, sequence, fault } = publish;
         let Some(link) = &mut self.link else { return };
-        if !self.session.is_live(channel) {
+        if self.failed.contains(&channel) {
             return;
         }
         let counters = self.shared.broker.counters();
@@ -320,7 +333,7 @@ impl Connection {
         self.sizes.record(message.body_len());
         if let Some(fault) = fault {
             let error = link.check_publish(&message).err().unwrap_or(*fault);
-            return self.session.publish_failed(channel, &error, now, &mut self.out);
+            return self.publish_failed(channel, &error, now);
         }
         let promise = sequence.map(|sequence| {
             let holder = crate::model::Holder { connection: self.id, channel };
@@ -339,17 +352,23 @@ impl Connection {
                 }
                 self.session.published(channel, sequence, routed.parts, now, &mut self.out);
             }
-            Err(error) => self.session.publish_failed(channel, &error, now, &mut self.out),
+            Err(error) => self.publish_failed(channel, &error, now),
         }
+    }
+
+    /// The channel closes; what it sent behind the failed publish is not carried out.
+    fn publish_failed(&mut self, channel: ChannelKey, error: &AmqpError, now: Now) {
+        self.failed.push(channel);
+        self.session.publish_failed(channel, error, now, &mut self.out);
     }
 
     fn check_publish(&mut self, publish: Publish, now: Now) {
         let Some(link) = &mut self.link else { return };
-        if !self.session.is_live(publish.channel) {
+        if self.failed.contains(&publish.channel) {
             return;
         }
         if let Some(error) = link.check_publish(&publish.message).err().or(publish.fault.map(|fault| *fault)) {
-            self.session.publish_failed(publish.channel, &error, now, &mut self.out);
+            self.publish_failed(publish.channel, &error, now);
         }
     }
 
@@ -393,7 +412,21 @@ impl Connection {
         self.session.authenticated(login, now, &mut self.out);
     }
 
+    /// Takes a place among the open connections.
+    fn admit(&mut self) -> Result<(), AmqpError> {
+        let limit = self.shared.settings.connections_max;
+        let admitted = &self.shared.gauges.admitted;
+        if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
+            admitted.fetch_sub(1, Ordering::Relaxed);
+            let reason = format!("connection refused: node connection limit ({limit}) is reached");
+            return Err(AmqpError::not_allowed(reason));
+        }
+        self.admitted = true;
+        Ok(())
+    }
+
     fn open_vhost(&mut self, name: &str, seed: u64) -> Result<(), AmqpError> {
+        self.admit()?;
         let user = self.session.user().cloned().expect("a vhost is opened after the login");
         let vhost = self
             .shared
@@ -503,13 +536,6 @@ impl Connection {
 
     fn fold_counts(&mut self) {
         let counters = self.shared.broker.counters();
-        let fold = |gauge: &AtomicI64, told: &mut i64, now: usize| {
-            let now = i64::try_from(now).unwrap_or(i64::MAX);
-            if now != *told {
-                gauge.fetch_add(now - *told, Ordering::Relaxed);
-                *told = now;
-            }
-        };
         let open = self.session.channel_count();
         let opened = self.session.channels_opened();
         if opened != self.channels_opened_told || open as i64 != self.channels_told {
@@ -519,12 +545,25 @@ impl Connection {
             Counters::add(&counters.channels_closed, u64::try_from(closed - closed_before).unwrap_or(0));
             self.channels_opened_told = opened;
         }
-        fold(&self.shared.gauges.channels, &mut self.channels_told, open);
-        fold(&self.shared.gauges.publishers, &mut self.publishers_told, self.session.publisher_count());
+        let gauges = &self.shared.gauges;
+        let add = |gauge: &AtomicI64, change: i64| {
+            if change != 0 {
+                gauge.fetch_add(change, Ordering::Relaxed);
+            }
+        };
+        add(&gauges.channels, open as i64 - self.channels_told);
+        self.channels_told = open as i64;
+        let tally = self.session.tally();
+        let change = tally - self.tally_told;
+        self.tally_told = tally;
+        add(&gauges.publishers, change.publishers);
+        add(&gauges.unconfirmed, change.unconfirmed);
+        add(&gauges.uncommitted, change.uncommitted);
+        add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
     }
 
-    fn end(mut self) {
+    fn end(&mut self) {
         let now = self.shared.clock.now();
         if let Some(mut link) = self.link.take() {
             link.end(now);
@@ -534,6 +573,9 @@ impl Connection {
         let counters = self.shared.broker.counters();
         Counters::add(&counters.connections_closed, 1);
         self.shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.admitted {
+            self.shared.gauges.admitted.fetch_sub(1, Ordering::Relaxed);
+        }
         let reason = match self.session.ending() {
             Some(Ending::ByClient(code, text)) => format!("closed by the client: {code} {text}"),
             Some(Ending::ByBroker(text)) => format!("closed by the broker: {text}"),

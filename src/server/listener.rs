@@ -14,11 +14,14 @@ use tokio_util::task::TaskTracker;
 /// How long accepting pauses after an error such as "too many open files".
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
+/// Sockets beyond `connections_max`: enough for those that are shaking hands and those that are being told of the limit.
+const UNOPENED_MAX: i64 = 1024;
+
 /// Accepts until the server stops.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, connections: TaskTracker, seed: u64) {
     let mut stopping = shared.stopping.subscribe();
     let mut random = Random::new(seed);
-    let limit = i64::from(shared.settings.connections_max);
+    let limit = i64::from(shared.settings.connections_max) + UNOPENED_MAX;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -27,7 +30,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, connectio
         match accepted {
             Ok((stream, peer_address)) => {
                 if shared.gauges.connections.load(Ordering::Relaxed) >= limit {
-                    tracing::warn!(client = %peer_address, limit, "connection refused: connections_max is reached");
+                    tracing::warn!(client = %peer_address, limit, "socket closed: too many beyond connections_max");
                     continue;
                 }
                 if let Err(error) = stream.set_nodelay(true) {

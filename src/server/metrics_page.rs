@@ -89,14 +89,17 @@ fn snapshot(shared: &Shared) -> Snapshot {
         queues.persistent_bytes += counts.durable_bytes;
         queues.ready_in_memory += counts.ready_in_memory;
         queues.unacked_in_memory += counts.unacked;
+        queues.in_memory_bytes += counts.in_memory_bytes;
+        queues.memory_bytes += counts.memory_bytes;
         consumers += u64::from(counts.consumers);
     }
+    let process = Process::read(&shared.settings.data_dir);
     let backlog = counts.durable_in.saturating_sub(counts.never_written + stats.rows_inserted);
     Snapshot {
         started_at_seconds: (now.wall.0 as f64 - now.monotonic.0 as f64 / 1000.0) / 1000.0,
         uptime: Duration::from_micros(now.monotonic.0),
-        process: Process::read(&shared.settings.data_dir),
-        alarms: Alarms::default(),
+        process,
+        alarms: Alarms { memory_limit_bytes: process.memory_bytes, ..Alarms::default() },
         publishing: Publishing {
             received: counts.received,
             received_confirm: counts.received_confirm,
@@ -139,7 +142,9 @@ fn snapshot(shared: &Shared) -> Snapshot {
             closed: counts.channels_closed,
             consumers,
             unacked: queues.unacked,
-            ..Channels::default()
+            unconfirmed: gauge(&shared.gauges.unconfirmed),
+            uncommitted: gauge(&shared.gauges.uncommitted),
+            acks_uncommitted: gauge(&shared.gauges.acks_uncommitted),
         },
         store: Store {
             batches: stats.batches,
@@ -155,7 +160,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             persistent: counts.durable_in,
             persistent_never_written: counts.never_written,
             backlog,
-            ..Store::default()
+            rows_read: counts.rows_read,
         },
         queues,
     }

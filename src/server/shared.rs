@@ -27,9 +27,15 @@ pub(super) struct Shared {
 /// What is open now.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
+    /// Sockets, from accept to close.
     pub(super) connections: AtomicI64,
+    /// Those of them that were let in by connection.open.
+    pub(super) admitted: AtomicI64,
     pub(super) channels: AtomicI64,
     pub(super) publishers: AtomicI64,
+    pub(super) unconfirmed: AtomicI64,
+    pub(super) uncommitted: AtomicI64,
+    pub(super) acks_uncommitted: AtomicI64,
     pub(super) reads: AtomicU64,
     pub(super) writes: AtomicU64,
 }

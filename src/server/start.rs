@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::listener::accept;
 use super::metrics_page;
 use super::shared::{Gauges, Shared, Sizes};
-use super::tasks::{TokioRunner, run_queue_timers, spawn};
+use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
 use crate::auth::{Users, mechanism, users};
 use crate::broker::{Broker, BrokerSettings};
 use crate::config::{Settings, StoreKind, UserEntry};
@@ -89,8 +89,7 @@ impl Server {
         let handle = Handle::current();
         let (writer, recovered) = {
             let settings = settings.clone();
-            let opening = tokio::task::spawn_blocking(move || open_store(&settings));
-            opening.await.expect("opening the store does not panic").map_err(StartError::Store)?
+            run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
         };
         let runner = Arc::new(TokioRunner { handle: handle.clone(), clock });
         let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, clock.now());
@@ -160,8 +159,7 @@ impl Server {
         }
         self.shared.broker.quiesce(self.shared.clock.now());
         let broker = Arc::clone(&self.shared.broker);
-        let closing = tokio::task::spawn_blocking(move || broker.writer().stop());
-        let closed = closing.await.expect("closing the store does not panic");
+        let closed = run_blocking(move || broker.writer().stop()).await;
         for task in self.tasks {
             task.abort();
         }
@@ -195,10 +193,16 @@ fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreErr
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {
     let limits = &settings.limits;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     BrokerSettings {
         queue_limits: QueueLimits {
-            hold: HoldLimits::default(),
-            window: WindowLimits::default(),
+            hold: HoldLimits { hold_max: settings.store.hold_max, ack_time_max: settings.store.hold_ack_time_max },
+            window: WindowLimits {
+                head_entries: limits.window_entries as usize,
+                tail_entries: limits.window_tail_entries as usize,
+                tail_bytes: bytes(limits.window_tail_bytes),
+                load_bytes: bytes(limits.window_load_bytes),
+            },
             consumer: ConsumerLimits {
                 messages: limits.consumer_window_messages,
                 messages_max: limits.consumer_window_messages_max.max(limits.consumer_window_messages),
@@ -206,7 +210,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
             },
         },
         batch_rows_max: settings.store.batch_rows_max as usize,
-        batch_bytes_max: usize::try_from(settings.store.batch_bytes_max).unwrap_or(usize::MAX),
+        batch_bytes_max: bytes(settings.store.batch_bytes_max),
     }
 }
 

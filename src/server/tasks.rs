@@ -4,6 +4,7 @@ use super::clock::Clock;
 use crate::broker::{Broker, Runner};
 use crate::model::Now;
 use std::future::{Future, poll_fn};
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -17,6 +18,14 @@ where
     F::Output: Send,
 {
     handle.spawn(task)
+}
+
+/// Runs work that blocks, on a thread where it may.
+///
+/// # Panics
+/// When the work does.
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// Runs the broker's work on the runtime's threads.

@@ -8,6 +8,7 @@ use super::confirms::Confirms;
 use super::content::Content;
 use super::effect::{Effect, Output};
 use super::machine::{Fault, Session};
+use super::tally::Tally;
 use super::transaction::Transaction;
 use super::unacked::Unacked;
 use crate::model::{AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Name, Now, RequestNo};
@@ -96,6 +97,9 @@ pub(super) struct Channel {
     pub(super) transaction: Option<Transaction>,
     /// A publish came on it.
     pub(super) has_published: bool,
+    /// Its counts as they were last summed up, and whether they may have changed since.
+    pub(super) tallied: Tally,
+    pub(super) touched: bool,
     /// Listed among the channels with something to confirm.
     pub(super) confirm_noted: bool,
     /// Listed among the channels with deliveries to report.
@@ -123,6 +127,8 @@ impl Channel {
             confirms: Confirms::default(),
             transaction: None,
             has_published: false,
+            tallied: Tally::default(),
+            touched: false,
             confirm_noted: false,
             report_noted: false,
         }
@@ -329,8 +335,9 @@ impl Session {
         let parked: usize = channel.parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
         self.parked_bytes = self.parked_bytes.saturating_sub(parked);
         let key = channel.key;
-        *channel = Channel::new(key);
+        let ended = std::mem::replace(channel, Channel::new(key));
         channel.stage = Stage::Closing;
+        self.untally(&ended);
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
         out.effects.push(Effect::ChannelEnded { channel: key });
     }
@@ -339,6 +346,7 @@ impl Session {
         let Some(channel) = self.channels.remove(&number) else { return };
         let parked: usize = channel.parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
         self.parked_bytes = self.parked_bytes.saturating_sub(parked);
+        self.untally(&channel);
         out.effects.push(Effect::ChannelEnded { channel: channel.key });
     }
 

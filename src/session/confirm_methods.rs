@@ -22,6 +22,7 @@ impl Session {
 
     /// Queues kept or refused promises of a channel.
     pub(super) fn promised(&mut self, key: ChannelKey, first: u64, last: u64, kept: bool, now: Now, out: &mut Output) {
+        self.touch(key.number);
         let Some(channel) = self.live(key) else { return };
         if let Some(transaction) = &mut channel.transaction {
             if transaction.promised(first, last, kept) {

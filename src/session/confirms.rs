@@ -49,6 +49,11 @@ impl Confirms {
         Some(sequence)
     }
 
+    /// How many publishes are not confirmed; some of them may be, behind one that is not.
+    pub(super) fn waiting(&self) -> usize {
+        self.ring.len()
+    }
+
     fn at(&mut self, sequence: u64) -> Option<&mut Part> {
         let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
         self.ring.get_mut(index)

@@ -4,6 +4,7 @@ use super::channel::{Channel, Stage};
 use super::effect::{Effect, Output};
 use super::handshake::Handshake;
 use super::settings::SessionSettings;
+use super::tally::Tally;
 use super::timers::Timers;
 use crate::model::random::Random;
 use crate::model::{AmqpError, ChannelKey, Message, Monotonic, Name, Notice, Now, ReplyCode, Scope};
@@ -79,6 +80,8 @@ pub struct Session {
     /// Channels with deliveries to report as written after the flush.
     pub(super) to_report: Vec<u16>,
     pub(super) parked_bytes: usize,
+    pub(super) tally: Tally,
+    pub(super) touched: Vec<u16>,
     ending: Option<Ending>,
 }
 
@@ -113,6 +116,8 @@ impl Session {
             to_confirm: Vec::new(),
             to_report: Vec::new(),
             parked_bytes: 0,
+            tally: Tally::default(),
+            touched: Vec::new(),
             ending: None,
         }
     }
@@ -162,14 +167,10 @@ impl Session {
         self.incarnations.into()
     }
 
-    /// How many open channels have published.
-    pub fn publisher_count(&self) -> usize {
-        self.channels.values().filter(|channel| channel.has_published).count()
-    }
-
     /// The connection is gone, whatever was open on it.
     pub fn forget_channels(&mut self) {
         self.channels.clear();
+        self.tally = Tally::default();
     }
 
     /// Whether input should wait: too much is parked behind methods that wait for answers.
@@ -261,6 +262,7 @@ impl Session {
             self.parked_bytes += channel.park(&frame);
             return 0;
         }
+        self.touch(number);
         match self.handle(frame, behind, now, out) {
             Ok(used) => used,
             Err(fault) => {
@@ -426,7 +428,7 @@ impl Session {
     pub(super) fn close(&mut self, error: &AmqpError, method: Option<MethodId>, now: Now, out: &mut Output) {
         self.ending.get_or_insert_with(|| Ending::ByBroker(error.reply_text()));
         self.flush_confirms(out);
-        self.channels.clear();
+        self.forget_channels();
         self.parked_bytes = 0;
         out.effects.push(Effect::ConnectionEnds);
         out.pause = true;
@@ -454,7 +456,7 @@ impl Session {
     /// The shell has carried out `ConnectionEnds`.
     pub fn ended(&mut self, now: Now, out: &mut Output) {
         if matches!(self.state, State::Ending) {
-            self.channels.clear();
+            self.forget_channels();
             write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
             self.state = State::Ended { until: now.monotonic.plus(SILENT_CLOSE_DELAY) };
         }
@@ -546,11 +548,6 @@ impl Session {
         if self.live(channel).is_some() {
             self.fail(channel.number, error, Some(super::basic_methods::PUBLISH), now, out);
         }
-    }
-
-    /// Whether effects of this channel are still to be carried out.
-    pub fn is_live(&mut self, channel: ChannelKey) -> bool {
-        self.live(channel).is_some()
     }
 
     /// The channel, if it is this incarnation and not closing.

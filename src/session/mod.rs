@@ -5,7 +5,7 @@
 //! - `timers`: heartbeats and deadlines.
 //! - `channel`: one channel: what it waits for, what is parked behind that.
 //! - `content`: a publish's frames become a message.
-//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of.
+//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
 //! - `effect`: what the shell is asked to do.
 //!
@@ -23,6 +23,7 @@ mod machine;
 mod prefetch;
 mod queue_methods;
 mod settings;
+mod tally;
 mod timers;
 mod transaction;
 mod tx_methods;
@@ -32,3 +33,4 @@ pub use effect::{Effect, Output, Publish, Settle, SettleOutcome};
 pub use handshake::{Login, LoginRefusal};
 pub use machine::{Ending, Session};
 pub use settings::SessionSettings;
+pub use tally::Tally;

@@ -9,7 +9,7 @@ pub mod memory;
 pub mod sqlite;
 pub mod writer;
 
-pub use crate::model::stored::{LaneChange, LaneState, PositionRange, Row};
+pub use crate::model::stored::{LaneChange, LaneState, PositionRange, Row, UserRecord};
 use crate::model::{Lane, Name, Position, QueueId};
 
 /// The highest position that every store can keep: 40 bits. A queue whose lane comes near it goes on in the next
@@ -34,21 +34,6 @@ pub enum Destination {
 pub struct VhostRecord {
     /// Its name.
     pub name: Name,
-}
-
-/// A user. Passwords exist only as salted hashes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserRecord {
-    /// The login name.
-    pub name: Name,
-    /// base64 of salt and hash, as RabbitMQ's definitions carry it; empty refuses every password.
-    pub password_hash: String,
-    /// Which hash: `rabbit_password_hashing_sha256` and its siblings.
-    pub hashing_algorithm: String,
-    /// Tags such as `administrator`.
-    pub tags: Vec<String>,
-    /// The vhosts that the user may open.
-    pub vhosts: Vec<Name>,
 }
 
 /// A durable exchange.

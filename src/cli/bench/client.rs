@@ -173,7 +173,7 @@ impl Client {
         }
         let consume = basic::Consume {
             queue: queue.into(),
-            consumer_tag: "c".into(),
+            consumer_tag: queue.into(),
             no_local: false,
             no_ack,
             exclusive: false,

@@ -7,7 +7,7 @@ mod scenario;
 use clap::Args;
 use client::Target;
 use run::Outcome;
-use scenario::Scenario;
+use scenario::{Load, Scenario};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +22,9 @@ pub(super) struct Bench {
     /// only), D (drain a million), D2 (the same, persistent), E and F (confirm one by one, transient and persistent).
     #[arg(long, value_parser = |text: &str| text.parse::<Scenario>())]
     scenario: Scenario,
+    /// Spread the load over so many queues.
+    #[arg(long, default_value_t = 1)]
+    queues: u32,
     /// Seconds to measure; a fifth of it goes before as warm-up. D and D2 run to their end.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -38,7 +41,8 @@ impl Bench {
     pub(super) fn run(&self) -> ExitCode {
         let duration = Duration::from_secs(self.seconds);
         let outcome = Target::parse(&self.url).and_then(|target| {
-            run::run(&target, &self.scenario.load(), duration, self.broker_pid).map_err(|error| error.to_string())
+            let load = Load { queues: self.queues.max(1), ..self.scenario.load() };
+            run::run(&target, &load, duration, self.broker_pid).map_err(|error| error.to_string())
         });
         match outcome {
             Ok(outcome) => {

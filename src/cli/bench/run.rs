@@ -53,32 +53,37 @@ struct Confirms {
 
 /// Runs a load for a time, or to the end of its standing messages.
 pub(super) fn run(target: &Target, load: &Load, duration: Duration, broker_pid: Option<u32>) -> io::Result<Outcome> {
-    let queue = format!("bench-{}-{:08x}", std::process::id(), Instant::now().elapsed().subsec_nanos());
+    let name = format!("bench-{}-{:08x}", std::process::id(), Instant::now().elapsed().subsec_nanos());
     let mut control = Client::connect(target)?;
-    control.declare(&queue, load.persistent)?;
+    let queues: Vec<String> = (0..load.queues).map(|number| format!("{name}-{number}")).collect();
+    for queue in &queues {
+        control.declare(queue, load.persistent)?;
+    }
     let progress = Arc::new(Progress::default());
     let outcome = if load.standing > 0 {
-        drain(target, load, &queue, &progress, broker_pid)
+        drain(target, load, &queues, &progress, broker_pid)
     } else {
-        flow(target, load, &queue, &progress, duration, broker_pid)
+        flow(target, load, &queues, &progress, duration, broker_pid)
     };
-    control.delete(&queue)?;
+    for queue in &queues {
+        control.delete(queue)?;
+    }
     outcome
 }
 
 fn flow(
     target: &Target,
     load: &Load,
-    queue: &str,
+    queues: &[String],
     progress: &Arc<Progress>,
     duration: Duration,
     broker_pid: Option<u32>,
 ) -> io::Result<Outcome> {
     let consumer = match load.consumer {
-        Some(consume) => Some(start_consumer(target, consume, queue, progress)?),
+        Some(consume) => Some(start_consumer(target, consume, queues, progress)?),
         None => None,
     };
-    let publisher = start_publisher(target, *load, queue, progress, u64::MAX)?;
+    let publisher = start_publisher(target, *load, queues, progress, u64::MAX)?;
     let counted = || match (&consumer, load.confirms_in_flight) {
         (Some(_), _) => progress.consumed.load(Ordering::Relaxed),
         (None, Some(_)) => progress.confirmed.load(Ordering::Relaxed),
@@ -111,11 +116,11 @@ fn flow(
 fn drain(
     target: &Target,
     load: &Load,
-    queue: &str,
+    queues: &[String],
     progress: &Arc<Progress>,
     broker_pid: Option<u32>,
 ) -> io::Result<Outcome> {
-    let publisher = start_publisher(target, *load, queue, progress, load.standing)?;
+    let publisher = start_publisher(target, *load, queues, progress, load.standing)?;
     while progress.published.load(Ordering::Relaxed) < load.standing
         || load.confirms_in_flight.is_some() && progress.confirmed.load(Ordering::Relaxed) < load.standing
     {
@@ -124,11 +129,11 @@ fn drain(
     publisher.join();
     // What was written last is still on its way into the queue.
     let mut control = Client::connect(target)?;
-    control.declare(queue, load.persistent)?;
+    control.declare(&queues[0], load.persistent)?;
     thread::sleep(Duration::from_millis(500));
     let resident = broker_pid.and_then(resident_bytes);
     let (cpu_before, began) = (broker_pid.and_then(cpu_seconds), Instant::now());
-    let consumer = start_consumer(target, load.consumer.unwrap_or(Consume { prefetch: None }), queue, progress)?;
+    let consumer = start_consumer(target, load.consumer.unwrap_or(Consume { prefetch: None }), queues, progress)?;
     let (mut last, mut moved) = (0, Instant::now());
     loop {
         let consumed = progress.consumed.load(Ordering::Relaxed);
@@ -175,7 +180,7 @@ impl Running {
 fn start_publisher(
     target: &Target,
     load: Load,
-    queue: &str,
+    queues: &[String],
     progress: &Arc<Progress>,
     limit: u64,
 ) -> io::Result<Running> {
@@ -186,9 +191,9 @@ fn start_publisher(
     }
     let (stream, payload_max) = (client.stream.try_clone()?, client.payload_max);
     let writing = client.stream.try_clone()?;
-    let (queue, counts) = (queue.to_owned(), Arc::clone(progress));
+    let (queues, counts) = (queues.to_vec(), Arc::clone(progress));
     let writer = thread::spawn(move || {
-        let ended = publish(writing, &load, &queue, payload_max, &counts, limit);
+        let ended = publish(writing, &load, &queues, payload_max, &counts, limit);
         report(ended, &counts);
     });
     let counts = Arc::clone(progress);
@@ -213,17 +218,24 @@ fn report(ended: io::Result<()>, progress: &Progress) {
 fn publish(
     mut stream: std::net::TcpStream,
     load: &Load,
-    queue: &str,
+    queues: &[String],
     payload_max: usize,
     progress: &Progress,
     limit: u64,
 ) -> io::Result<()> {
-    let mut address = Vec::new();
-    write_address(&mut address, b"", queue.as_bytes());
+    let addresses: Vec<Vec<u8>> = queues
+        .iter()
+        .map(|queue| {
+            let mut address = Vec::new();
+            write_address(&mut address, b"", queue.as_bytes());
+            address
+        })
+        .collect();
     let properties: &[u8] = if load.persistent { &[0x10, 0, 2] } else { &[0, 0] };
     let mut body = vec![b'x'; load.size.max(8)];
     let mut frame = Vec::new();
-    write_publish(&mut frame, CHANNEL, false, Content { address: &address, properties, body: &body }, payload_max);
+    let content = Content { address: &addresses[0], properties, body: &body };
+    write_publish(&mut frame, CHANNEL, false, content, payload_max);
     let in_flight = load.confirms_in_flight.unwrap_or(u64::MAX);
     let batch = (WRITE_BYTES / frame.len()).max(1) as u64;
     let mut out = Vec::with_capacity(WRITE_BYTES + frame.len());
@@ -234,7 +246,8 @@ fn publish(
         out.clear();
         for _ in 0..count {
             body[..8].copy_from_slice(&sequence.to_be_bytes());
-            let content = Content { address: &address, properties, body: &body };
+            let address = &addresses[(sequence % addresses.len() as u64) as usize];
+            let content = Content { address, properties, body: &body };
             write_publish(&mut out, CHANNEL, false, content, payload_max);
             sequence += 1;
         }
@@ -295,20 +308,28 @@ fn read_confirms(client: &mut Client, progress: &Progress) -> io::Result<()> {
     }
 }
 
-fn start_consumer(target: &Target, consume: Consume, queue: &str, progress: &Arc<Progress>) -> io::Result<Running> {
+fn start_consumer(
+    target: &Target,
+    consume: Consume,
+    queues: &[String],
+    progress: &Arc<Progress>,
+) -> io::Result<Running> {
     let mut client = Client::connect(target)?;
-    client.consume(queue, consume.prefetch.is_none(), consume.prefetch.unwrap_or(0))?;
+    for queue in queues {
+        client.consume(queue, consume.prefetch.is_none(), consume.prefetch.unwrap_or(0))?;
+    }
+    let in_order = queues.len() == 1;
     let stream = client.stream.try_clone()?;
     let counts = Arc::clone(progress);
     let acks = consume.prefetch.is_some();
     let reader = thread::spawn(move || {
-        let ended = take(&mut client, acks, &counts);
+        let ended = take(&mut client, acks, in_order, &counts);
         report(ended, &counts);
     });
     Ok(Running { stream, threads: vec![reader] })
 }
 
-fn take(client: &mut Client, acks: bool, progress: &Progress) -> io::Result<()> {
+fn take(client: &mut Client, acks: bool, in_order: bool, progress: &Progress) -> io::Result<()> {
     let mut out = Vec::new();
     let mut expected = 0u64;
     loop {
@@ -324,7 +345,7 @@ fn take(client: &mut Client, acks: bool, progress: &Progress) -> io::Result<()> 
             Seen::Body(body) => {
                 if let Some(sequence) = body.first_chunk() {
                     let sequence = u64::from_be_bytes(*sequence);
-                    if sequence != expected {
+                    if in_order && sequence != expected {
                         faults += 1;
                     }
                     expected = sequence + 1;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 /// What is published and how it is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Load {
+    /// Queues, published to in turn.
+    pub(super) queues: u32,
     /// Body bytes.
     pub(super) size: usize,
     /// Persistent messages in a durable queue.
@@ -65,11 +67,13 @@ const STANDING: u64 = 1_000_000;
 
 impl Scenario {
     pub(super) fn load(self) -> Load {
-        let transient = Load { size: 16, persistent: false, confirms_in_flight: None, consumer: None, standing: 0 };
+        let transient =
+            Load { queues: 1, size: 16, persistent: false, confirms_in_flight: None, consumer: None, standing: 0 };
         let no_ack = Some(Consume { prefetch: None });
         match self {
             Self::A => Load { consumer: no_ack, ..transient },
             Self::B => Load {
+                queues: 1,
                 size: 1024,
                 persistent: true,
                 confirms_in_flight: Some(1000),

@@ -1,0 +1,75 @@
+//! The broker inside a program: first one that forgets, for tests, then one that keeps its messages in a file.
+//!
+//! `cargo run --example embedded`
+
+#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+
+mod common;
+
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use prontomq::config::{StoreKind, StoreSettings};
+use prontomq::{Server, Settings};
+use std::error::Error;
+
+const QUEUE: &str = "letters";
+const PERSISTENT: u8 = 2;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    in_memory().await?;
+    in_a_file().await
+}
+
+/// Port 0 picks a free port, so that any number of tests may run side by side.
+fn private() -> Settings {
+    Settings { amqp: vec![([127, 0, 0, 1], 0).into()], metrics: None, ..Settings::default() }
+}
+
+async fn in_memory() -> Result<(), Box<dyn Error>> {
+    let store = StoreSettings { kind: StoreKind::Memory, ..StoreSettings::default() };
+    let server = Server::start(Settings { store, ..private() }).await?;
+    send(&server, "a letter").await?;
+    println!("in memory: received {:?}", receive(&server).await?);
+    Ok(server.stop().await?)
+}
+
+async fn in_a_file() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let settings = Settings { data_dir: folder.path().to_owned(), ..private() };
+
+    let server = Server::start(settings.clone()).await?;
+    send(&server, "a letter to be kept").await?;
+    server.stop().await?;
+    println!("in a file: stored, and the broker has stopped");
+
+    let server = Server::start(settings).await?;
+    println!("in a file: received {:?} from the next one", receive(&server).await?);
+    Ok(server.stop().await?)
+}
+
+async fn connect(server: &Server) -> lapin::Result<Connection> {
+    let url = format!("amqp://guest:guest@{}/%2f", server.amqp_addresses()[0]);
+    Connection::connect(&url, ConnectionProperties::default()).await
+}
+
+async fn send(server: &Server, letter: &str) -> lapin::Result<()> {
+    let connection = connect(server).await?;
+    let channel = connection.create_channel().await?;
+    channel.queue_declare(QUEUE.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let (options, properties) =
+        (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(PERSISTENT));
+    let confirm = channel.basic_publish("".into(), QUEUE.into(), options, letter.as_bytes(), properties).await?;
+    assert!(confirm.await?.is_ack(), "the broker has the letter");
+    connection.close(200, "bye".into()).await
+}
+
+async fn receive(server: &Server) -> lapin::Result<Option<String>> {
+    let connection = connect(server).await?;
+    let channel = connection.create_channel().await?;
+    let letter = channel.basic_get(QUEUE.into(), BasicGetOptions { no_ack: true }).await?;
+    connection.close(200, "bye".into()).await?;
+    Ok(letter.map(|letter| common::text(&letter)))
+}

@@ -1,0 +1,32 @@
+//! The smallest conversation: a message goes into a queue and comes out again.
+//!
+//! `cargo run --example hello`
+
+#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+
+mod common;
+
+use lapin::BasicProperties;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+
+#[tokio::main]
+async fn main() -> lapin::Result<()> {
+    let connection = common::connect().await?;
+    let channel = connection.create_channel().await?;
+
+    // A queue keeps messages until somebody takes them. The broker names this one, and deletes it when we leave.
+    let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
+    let name = queue.name();
+
+    // The exchange without a name takes a message to the queue that its routing key names.
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    channel.basic_publish("".into(), name.clone(), options, b"Hello, world!", properties).await?;
+    println!("sent      Hello, world!");
+
+    // With `no_ack` the message is ours, and gone from the queue, as soon as it is handed over.
+    let message = channel.basic_get(name.clone(), BasicGetOptions { no_ack: true }).await?;
+    println!("received  {}", common::text(&message.expect("the queue has one message")));
+
+    connection.close(200, "bye".into()).await
+}

@@ -1,0 +1,57 @@
+//! News for everybody: a fanout exchange gives each subscriber a copy.
+//!
+//! `cargo run --example publish_subscribe`
+
+#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+
+mod common;
+
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
+use tokio_stream::StreamExt;
+
+const EXCHANGE: &str = "example.news";
+const NEWS: [&str; 3] = ["It has stopped raining", "The bakery is open", "The ferry is late"];
+
+#[tokio::main]
+async fn main() -> lapin::Result<()> {
+    let connection = common::connect().await?;
+    let channel = connection.create_channel().await?;
+
+    // Deleted by the broker with the last queue that is bound to it.
+    let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Fanout, options, FieldTable::default()).await?;
+
+    let kitchen = subscribe(&channel).await?;
+    let office = subscribe(&channel).await?;
+
+    for text in NEWS {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        channel.basic_publish(EXCHANGE.into(), "".into(), options, text.as_bytes(), properties).await?;
+        println!("published  {text}");
+    }
+    read("kitchen", kitchen).await?;
+    read("office ", office).await?;
+
+    connection.close(200, "bye".into()).await
+}
+
+/// Each subscriber has a queue of its own, for as long as its connection lasts.
+async fn subscribe(channel: &Channel) -> lapin::Result<Consumer> {
+    let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
+    let (name, bind) = (queue.name(), QueueBindOptions::default());
+    channel.queue_bind(name.clone(), EXCHANGE.into(), "".into(), bind, FieldTable::default()).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(name.clone(), "".into(), options, FieldTable::default()).await
+}
+
+async fn read(reader: &str, news: Consumer) -> lapin::Result<()> {
+    let mut news = news.take(NEWS.len());
+    while let Some(message) = news.next().await {
+        println!("{reader}    {}", common::text(&message?));
+    }
+    Ok(())
+}

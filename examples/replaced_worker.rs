@@ -1,0 +1,88 @@
+//! A worker is killed while it holds work, and another one is given that work at once, in its old order.
+//!
+//! `cargo run --example replaced_worker`
+
+#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+
+mod common;
+
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Consumer};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use tokio_stream::StreamExt;
+
+const QUEUE: &str = "example.orders";
+const ORDERS: [&str; 5] = ["soup", "bread", "cheese", "salad", "coffee"];
+/// How many orders Ada takes on before she is killed.
+const IN_HAND: usize = 3;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let connection = common::connect().await?;
+    let channel = connection.create_channel().await?;
+    if std::env::args().nth(2).as_deref() == Some("--as-ada") {
+        return Ok(take_orders_and_never_finish(&channel).await?);
+    }
+
+    channel.queue_declare(QUEUE.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
+    for order in ORDERS {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        channel.basic_publish("".into(), QUEUE.into(), options, order.as_bytes(), properties).await?;
+    }
+
+    // Ada is a process of her own: this program, started once more.
+    let mut ada = Command::new(std::env::current_exe()?)
+        .args([common::url().as_str(), "--as-ada"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let words = BufReader::new(ada.stdout.take().ok_or("Ada has no voice")?).lines();
+    for line in words.take(IN_HAND) {
+        println!("{}", line?);
+    }
+
+    // Grace gets what Ada has not got, and nothing else for as long as Ada lives.
+    let mut orders = consume(&channel).await?;
+    serve(&mut orders, ORDERS.len() - IN_HAND).await?;
+
+    ada.kill()?;
+    ada.wait()?;
+    println!("      Ada is killed");
+    serve(&mut orders, IN_HAND).await?;
+
+    let left = channel.queue_delete(QUEUE.into(), QueueDeleteOptions::default()).await?;
+    println!("{left} orders are left");
+    Ok(connection.close(200, "bye".into()).await?)
+}
+
+/// Grace's part.
+async fn serve(orders: &mut Consumer, count: usize) -> lapin::Result<()> {
+    let mut orders = orders.take(count);
+    while let Some(order) = orders.next().await {
+        let order = order?;
+        let again = if order.redelivered { ", which somebody had before" } else { "" };
+        println!("Grace serves {}{again}", common::text(&order));
+        order.ack(BasicAckOptions::default()).await?;
+    }
+    Ok(())
+}
+
+/// Ada's part: holds what she is given and acknowledges none of it.
+async fn take_orders_and_never_finish(channel: &Channel) -> lapin::Result<()> {
+    channel.basic_qos(IN_HAND as u16, BasicQosOptions::default()).await?;
+    let mut orders = consume(channel).await?;
+    let mut in_hand = Vec::new();
+    while let Some(order) = orders.next().await {
+        let order = order?;
+        println!("  Ada takes on {}", common::text(&order));
+        in_hand.push(order);
+    }
+    Ok(())
+}
+
+async fn consume(channel: &Channel) -> lapin::Result<Consumer> {
+    channel.basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
+}

@@ -1,0 +1,81 @@
+//! Questions and answers: a question says where its answer is to go, and by which number it will be known.
+//!
+//! `cargo run --example rpc`
+
+#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+
+mod common;
+
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Connection, Consumer};
+use tokio_stream::StreamExt;
+
+#[tokio::main]
+async fn main() -> lapin::Result<()> {
+    // Two connections, as if they were two programs: they share nothing but the name of a queue.
+    let server = common::connect().await?;
+    let questions = open_for_questions(&server).await?;
+    let server_queue = questions.queue();
+    let serving = tokio::spawn(serve(questions, server));
+
+    let connection = common::connect().await?;
+    ask(&connection, server_queue, &[7, 12, 90]).await?;
+    connection.close(200, "bye".into()).await?;
+
+    serving.abort();
+    Ok(())
+}
+
+async fn open_for_questions(connection: &Connection) -> lapin::Result<Consumer> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions::durable().auto_delete();
+    let queue = channel.queue_declare("example.fibonacci".into(), options, FieldTable::default()).await?;
+    let options = BasicConsumeOptions::default();
+    channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default()).await
+}
+
+/// Answers questions for as long as its connection is open.
+async fn serve(mut questions: Consumer, connection: Connection) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    while let Some(question) = questions.next().await {
+        let question = question?;
+        let asked = common::text(&question).parse().unwrap_or(0);
+        let answer = fibonacci(asked).to_string();
+        if let (Some(reply_to), Some(id)) = (question.properties.reply_to(), question.properties.correlation_id()) {
+            let properties = BasicProperties::default().with_correlation_id(id.clone());
+            let options = BasicPublishOptions::default();
+            channel.basic_publish("".into(), reply_to.clone(), options, answer.as_bytes(), properties).await?;
+        }
+        question.ack(BasicAckOptions::default()).await?;
+    }
+    Ok(())
+}
+
+/// Asks all questions at once; each answer finds its question by the correlation id.
+async fn ask(connection: &Connection, server_queue: ShortString, numbers: &[u32]) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    let replies = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let answers = channel.basic_consume(replies.name().clone(), "".into(), options, FieldTable::default()).await?;
+
+    for (id, number) in numbers.iter().enumerate() {
+        let properties =
+            BasicProperties::default().with_reply_to(replies.name().clone()).with_correlation_id(id.to_string().into());
+        let (options, question) = (BasicPublishOptions::default(), number.to_string());
+        channel.basic_publish("".into(), server_queue.clone(), options, question.as_bytes(), properties).await?;
+    }
+
+    let mut answers = answers.take(numbers.len());
+    while let Some(answer) = answers.next().await {
+        let answer = answer?;
+        let id = answer.properties.correlation_id().as_ref().map_or("", ShortString::as_str);
+        let asked = id.parse().ok().and_then(|id: usize| numbers.get(id)).expect("an answer to one of our questions");
+        println!("fibonacci({asked}) = {}", common::text(&answer));
+    }
+    Ok(())
+}
+
+fn fibonacci(n: u32) -> u64 {
+    (0..n).fold((0, 1), |(a, b): (u64, u64), _| (b, a.wrapping_add(b))).0
+}
