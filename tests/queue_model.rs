@@ -329,7 +329,6 @@ struct History {
     requests: u32,
     sequences: u64,
     next_id: u64,
-    restarted: bool,
     unflushed_most: usize,
     ended: bool,
 }
@@ -406,7 +405,6 @@ impl History {
             requests: 0,
             sequences: 0,
             next_id: 0,
-            restarted: false,
             unflushed_most: 0,
             ended: false,
         }
@@ -555,16 +553,19 @@ impl History {
                 other => panic!("not expected here: {other:?}"),
             }
         }
-        while expired > 0 {
-            let id = self.front().expect("what expired was ready");
-            self.skip(id, &mut expired, &mut letters);
-        }
-        if self.setup.overflow == Overflow::DropHead {
-            for _ in 0..out.counts.overflowed {
-                let id = self.front().expect("what is dropped was ready");
+        let mut dropped = if self.setup.overflow == Overflow::DropHead { out.counts.overflowed } else { 0 };
+        // What has expired goes before anything is dropped, and again when a drop has uncovered it.
+        while expired + dropped > 0 {
+            let id = self.front().expect("what expired or is dropped was ready");
+            if expired > 0 && self.known[&id].expires_at.is_some_and(|at| at <= self.now.wall) {
+                self.skip(id, &mut expired, &mut letters);
+            } else {
+                assert!(dropped > 0, "{id} has not expired");
+                dropped -= 1;
                 self.dies(id, DeadLetterReason::MaxLength, &mut letters);
             }
-        } else {
+        }
+        if self.setup.overflow != Overflow::DropHead {
             assert!(out.counts.overflowed <= 1);
             let refused = letters.pop_front().map(|(_, why, number)| (why, number));
             assert_eq!(refused, (out.counts.overflowed == 1).then_some((DeadLetterReason::MaxLength, None)));
@@ -688,9 +689,8 @@ impl History {
         let idle_store =
             self.store.loads.is_empty() && self.left_alone_until.is_none_or(|until| until <= self.now.monotonic);
         if idle_store && self.armed.is_none_or(|at| at > self.now.monotonic.plus(Duration::from_millis(1))) {
-            let in_memory = self.setup.message_ttl_ms.is_some() || !self.restarted;
             let expired = self.front().and_then(|id| self.known[&id].expires_at).is_some_and(|at| at < self.now.wall);
-            assert!(!(expired && in_memory), "what has expired at the head is gone");
+            assert!(!expired, "what has expired at the head is gone");
         }
         if idle_store && !self.ready.is_empty() {
             assert!(self.gets.is_empty(), "nobody waits for what is there");
@@ -894,7 +894,6 @@ impl History {
         self.permits = FakePermits::default();
         self.open_promises.clear();
         self.dead_since_pull.clear();
-        self.restarted = true;
         self.unflushed_most = 0;
         let mut stored = BTreeMap::new();
         let (settings, limits) = (settings(&self.setup), limits(&self.setup));
