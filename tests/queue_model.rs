@@ -1,180 +1,268 @@
-//! The queue beside a simple model, with a slow store between: random histories over all settings.
+//! The queue machine against a simple model, over a store that is slow, fails and is killed.
 //!
-//! The store applies what it is given late, tells late that it did, and answers loads from a snapshot of any moment between
-//! question and answer. A kill loses everything but the store. The model knows where each message is; whatever the queue
-//! says is held against it.
+//! A history is a list of steps. After each, what the machine said is held against a model that keeps every message in one
+//! sorted list and knows nothing of windows, lanes or loads. `PROPTEST_CASES` says how many histories.
 
-use prontomq::model::stored::{LaneChange, LaneState, PositionRange, Row};
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use prontomq::model::stored::{LaneState, Row};
 use prontomq::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic,
-    Name, Notice, Now, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
+    Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
 };
 use prontomq::queue::{
     Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, Outcome, Overflow, Permits, Pulled,
     QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
-use proptest::prelude::*;
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy, any};
+use proptest::test_runner::Config;
+use proptest::{prop_oneof, proptest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-const QUEUE: QueueId = QueueId(7);
-const WINDOW: WindowLimits = WindowLimits { head_entries: 4, tail_entries: 6, tail_bytes: 1 << 20, load_bytes: 200 };
+const HOLDERS: u8 = 3;
+/// This holder's channel has a limit of its own.
+const LIMITED: u8 = 0;
+const CHANNEL_LIMIT: u32 = 2;
 
 #[derive(Clone, Debug)]
 struct Setup {
     durable: bool,
     priority_max: u8,
-    ttl_ms: Option<u64>,
+    message_ttl_ms: Option<u64>,
     length_max: Option<u64>,
+    length_bytes_max: Option<u64>,
     overflow: Overflow,
     dead_letters: bool,
     hold: bool,
+    head: usize,
+    tail: usize,
+    tail_bytes: usize,
+    load_bytes: usize,
+    consumer_window: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Op {
-    Publish { persistent: bool, priority: u8, ttl_ms: Option<u64> },
-    Consume { channel: u16, no_ack: bool, prefetch: u32 },
-    Cancel { which: usize },
-    Get { channel: u16, no_ack: bool },
-    Settle { which: usize, count: usize, outcome: u8 },
-    Bounce { which: usize },
-    Detach { channel: u16 },
-    Written,
+#[derive(Clone, Debug)]
+enum Step {
+    Publish { persistent: bool, priority: u8, expiration: Option<u8>, size: u8, confirmed: bool },
+    Burst(u8),
+    Consume { holder: u8, no_ack: bool, prefetch: u8, priority: u8 },
+    Cancel(u8),
+    Get { holder: u8, no_ack: bool },
+    Settle { which: u8, count: u8, outcome: u8 },
+    Bounce(u8),
+    Written(u8),
+    Detach(u8),
     Purge,
-    Advance { ms: u64 },
-    Pull { rows: usize },
-    Commit,
-    TellStored,
-    StepLoad,
-    SettleCopy,
+    Status,
+    Time(u16),
+    Pull { rows: u8, bytes: u16 },
+    Flush(u8),
+    Tell,
+    StoreFails,
+    Snapshot(u8),
+    Answer(u8),
+    ReadFails(u8),
+    Copies { which: u8, copies: u8 },
+    CopySettled(u8),
     Kill,
+    Stop,
+    Delete { if_unused: bool, if_empty: bool },
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
+    let overflow =
+        prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDeadLetter)];
+    let limits = (
+        prop_oneof![3 => Just(None), 1 => (0u64..12).prop_map(Some)],
+        prop_oneof![5 => Just(None), 1 => (0u64..400).prop_map(Some)],
+        overflow,
+    );
+    let window = (
+        prop_oneof![4 => 1usize..6, 1 => Just(1024)],
+        prop_oneof![4 => 0usize..7, 1 => Just(4096)],
+        prop_oneof![3 => Just(1usize << 20), 1 => Just(300usize)],
+        prop_oneof![2 => Just(1usize << 20), 1 => 1usize..300],
+    );
     (
-        any::<bool>(),
-        prop_oneof![Just(0u8), Just(3)],
-        any::<bool>(),
-        0..4u8,
-        prop::option::of(1..40u64),
-        0..3u8,
-        any::<bool>(),
+        (any::<u8>(), prop_oneof![2 => Just(0u8), 1 => Just(3u8), 1 => Just(255u8)]),
+        prop_oneof![3 => Just(None), 1 => (0u64..60).prop_map(Some)],
+        limits,
+        (any::<bool>(), any::<bool>()),
+        window,
+        prop_oneof![1 => 1u32..4, 2 => Just(64)],
     )
-        .prop_map(|(durable, priority_max, dead_letters, ttl, length, overflow, hold)| Setup {
-            durable,
+        .prop_map(|((durable, priority_max), message_ttl_ms, limits, flags, window, consumer_window)| Setup {
+            durable: durable > 25,
             priority_max,
-            // What expires or overflows is only seen where it is dead-lettered.
-            ttl_ms: (dead_letters && ttl == 0).then_some(30),
-            length_max: length.filter(|_| dead_letters),
-            overflow: [Overflow::DropHead, Overflow::RejectPublish, Overflow::RejectPublishDeadLetter]
-                [usize::from(overflow)],
-            dead_letters,
-            hold,
+            message_ttl_ms,
+            length_max: limits.0,
+            length_bytes_max: limits.1,
+            overflow: limits.2,
+            dead_letters: flags.0,
+            hold: flags.1,
+            head: window.0,
+            tail: window.1,
+            tail_bytes: window.2,
+            load_bytes: window.3,
+            consumer_window,
         })
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn step() -> impl Strategy<Value = Step> {
+    let expiration = prop_oneof![8 => Just(None), 1 => (0u8..80).prop_map(Some)];
     prop_oneof![
-        12 => (any::<bool>(), 0..5u8, prop::option::weighted(0.1, 0..40u64))
-            .prop_map(|(persistent, priority, ttl_ms)| Op::Publish { persistent, priority, ttl_ms }),
-        8 => (0..5u8).prop_map(|priority| Op::Publish { persistent: true, priority, ttl_ms: None }),
-        2 => (0..3u16, any::<bool>(), 0..4u32)
-            .prop_map(|(channel, no_ack, prefetch)| Op::Consume { channel, no_ack, prefetch }),
-        1 => any::<usize>().prop_map(|which| Op::Cancel { which }),
-        3 => (0..3u16, any::<bool>()).prop_map(|(channel, no_ack)| Op::Get { channel, no_ack }),
-        8 => (any::<usize>(), 1..4usize, 0..3u8).prop_map(|(which, count, outcome)| Op::Settle { which, count, outcome }),
-        1 => any::<usize>().prop_map(|which| Op::Bounce { which }),
-        1 => (0..3u16).prop_map(|channel| Op::Detach { channel }),
-        2 => Just(Op::Written),
-        1 => Just(Op::Purge),
-        3 => (0..30u64).prop_map(|ms| Op::Advance { ms }),
-        6 => (1..20usize).prop_map(|rows| Op::Pull { rows }),
-        5 => Just(Op::Commit),
-        5 => Just(Op::TellStored),
-        6 => Just(Op::StepLoad),
-        2 => Just(Op::SettleCopy),
-        1 => Just(Op::Kill),
+        12 => (0u8..8, 0u8..5, expiration, 0u8..90, any::<bool>()).prop_map(|(p, priority, expiration, size, confirmed)| {
+            Step::Publish { persistent: p > 0, priority, expiration, size, confirmed }
+        }),
+        4 => (2u8..16).prop_map(Step::Burst),
+        3 => (0..HOLDERS, 0u8..5, 0u8..6, 0u8..2).prop_map(|(holder, no_ack, prefetch, priority)| {
+            Step::Consume { holder, no_ack: no_ack == 0, prefetch, priority }
+        }),
+        2 => any::<u8>().prop_map(Step::Cancel),
+        4 => (0..HOLDERS, any::<bool>()).prop_map(|(holder, no_ack)| Step::Get { holder, no_ack }),
+        12 => (any::<u8>(), 1u8..5, 0u8..6).prop_map(|(which, count, outcome)| Step::Settle { which, count, outcome }),
+        2 => any::<u8>().prop_map(Step::Bounce),
+        3 => any::<u8>().prop_map(Step::Written),
+        2 => (0..HOLDERS).prop_map(Step::Detach),
+        1 => Just(Step::Purge),
+        1 => Just(Step::Status),
+        4 => (0u16..50).prop_map(Step::Time),
+        12 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Pull { rows, bytes }),
+        8 => (1u8..4).prop_map(Step::Flush),
+        8 => Just(Step::Tell),
+        4 => any::<u8>().prop_map(Step::Snapshot),
+        12 => any::<u8>().prop_map(Step::Answer),
+        1 => any::<u8>().prop_map(Step::ReadFails),
+        4 => (any::<u8>(), 0u8..3).prop_map(|(which, copies)| Step::Copies { which, copies }),
+        4 => any::<u8>().prop_map(Step::CopySettled),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Stop),
     ]
 }
 
-/// Keeps what it was given, when it gets round to it.
-#[derive(Default)]
-struct SlowStore {
-    lanes: BTreeMap<(u8, u32), (BTreeMap<u64, Row>, LaneState)>,
-    given: VecDeque<Pulled>,
-    applied: VecDeque<Ticket>,
+fn last_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Kill),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(if_unused, if_empty)| Step::Delete { if_unused, if_empty }),
+        1 => Just(Step::StoreFails),
+    ]
 }
 
-impl SlowStore {
-    fn commit(&mut self) {
-        let Some(pulled) = self.given.pop_front() else { return };
-        for change in &pulled.lanes {
-            self.apply(change);
-        }
-        for lane in &pulled.drop_lanes {
-            self.lanes.remove(&(lane.level, lane.generation));
-        }
-        self.applied.push_back(pulled.ticket);
-    }
+// ---- the fake store ----------------------------------------------------------------------------------------------
 
-    fn apply(&mut self, change: &LaneChange) {
-        let (rows, state) = self.lanes.entry((change.lane.level, change.lane.generation)).or_default();
-        for row in &change.inserts {
-            assert!(rows.insert(row.position.0, row.clone()).is_none(), "position {} given twice", row.position.0);
-        }
-        if let Some(below) = change.remove_below {
-            rows.retain(|position, _| *position >= below.0);
-        }
-        for range in &change.remove_ranges {
-            rows.retain(|position, _| !(range.from.0..=range.to.0).contains(position));
-        }
-        for position in &change.removes {
-            assert!(rows.remove(&position.0).is_some(), "position {} removed and not there", position.0);
-        }
-        *state = change.state;
-        assert_eq!(state.count, rows.len() as u64, "the lane's count");
-        let bytes: u64 = rows.values().map(|row| row.message.body_len() as u64).sum();
-        assert_eq!(state.body_bytes, bytes, "the lane's bytes");
-        assert!(rows.keys().next().is_none_or(|first| *first >= state.head.0), "a row below the head");
-        assert!(rows.keys().next_back().is_none_or(|last| *last <= state.tail.0), "a row above the tail");
-    }
-
-    fn load(&self, lane: Lane, range: PositionRange, rows_max: usize, bytes_max: usize) -> Vec<Row> {
-        let Some((rows, _)) = self.lanes.get(&(lane.level, lane.generation)) else { return Vec::new() };
-        let mut bytes = 0;
-        let mut found: Vec<Row> = Vec::new();
-        for row in rows.range(range.from.0..=range.to.0).map(|(_, row)| row).take(rows_max) {
-            bytes += row.message.body_len();
-            if bytes > bytes_max && !found.is_empty() {
-                break;
-            }
-            found.push(row.clone());
-        }
-        found
-    }
-
-    fn ids(&self) -> BTreeSet<u64> {
-        self.lanes.values().flat_map(|(rows, _)| rows.values()).map(|row| id_of(&row.message)).collect()
-    }
+#[derive(Clone, Debug, Default)]
+struct FakeLane {
+    state: LaneState,
+    rows: BTreeMap<Position, Row>,
 }
 
-struct Load {
+#[derive(Debug)]
+struct Submitted {
+    pulled: Pulled,
+    /// Gone when it was pulled: their rows must be gone once it is flushed.
+    dead: Vec<u64>,
+    /// Handed over when it was pulled: they must come back marked.
+    handed_over: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct OpenLoad {
     lane: Lane,
     load: u64,
-    range: PositionRange,
+    from: Position,
+    to: Position,
     rows_max: usize,
     bytes_max: usize,
-    snapshot: Option<Vec<Row>>,
+    /// What the reader saw, once it looked.
+    seen: Option<Vec<Row>>,
 }
 
-/// Where a message is.
+#[derive(Debug, Default)]
+struct FakeStore {
+    lanes: BTreeMap<Lane, FakeLane>,
+    submitted: VecDeque<Submitted>,
+    flushed: Ticket,
+    /// Rows that are flushed and of which the queue was not told.
+    untold: usize,
+    loads: Vec<OpenLoad>,
+    failed: bool,
+    dead: BTreeSet<u64>,
+    handed_over: BTreeSet<u64>,
+}
+
+impl FakeStore {
+    /// Makes the oldest submission durable, as the port's contract says, and checks the lanes' numbers.
+    fn flush_one(&mut self) -> bool {
+        let Some(Submitted { pulled, dead, handed_over }) = self.submitted.pop_front() else { return false };
+        for change in &pulled.lanes {
+            let lane = self.lanes.entry(change.lane).or_default();
+            let mut last = None;
+            for row in &change.inserts {
+                assert!(last < Some(row.position), "rows arrive by rising position");
+                last = Some(row.position);
+                let before = lane.rows.insert(row.position, row.clone());
+                assert!(before.is_none(), "a position is given out once");
+            }
+            if let Some(below) = change.remove_below {
+                lane.rows = lane.rows.split_off(&below);
+            }
+            for range in &change.remove_ranges {
+                lane.rows.retain(|at, _| *at < range.from || *at > range.to);
+            }
+            for position in &change.removes {
+                assert!(lane.rows.remove(position).is_some(), "a key names a row that is there");
+            }
+            lane.state = change.state;
+            let state = lane.state;
+            assert_eq!(state.count, lane.rows.len() as u64, "the lane's count is exact");
+            let bytes: u64 = lane.rows.values().map(|row| row.message.body_len() as u64).sum();
+            assert_eq!(state.body_bytes, bytes, "the lane's bytes are exact");
+            assert!(lane.rows.keys().next().is_none_or(|first| *first >= state.head), "nothing lives below the head");
+            assert!(lane.rows.keys().last().is_none_or(|last| *last <= state.tail), "nothing lives above the tail");
+        }
+        for lane in &pulled.drop_lanes {
+            self.lanes.remove(lane);
+        }
+        self.flushed = pulled.ticket;
+        self.untold += pulled.rows;
+        self.dead.extend(dead);
+        self.handed_over.extend(handed_over);
+        for row in self.lanes.values().flat_map(|lane| lane.rows.values()) {
+            assert!(!self.dead.contains(&id_of(&row.message)), "a removal that was flushed holds");
+        }
+        true
+    }
+
+    fn look(&mut self, at: usize) {
+        let load = &mut self.loads[at];
+        if load.seen.is_some() {
+            return;
+        }
+        let mut seen = Vec::new();
+        let mut bytes = 0;
+        if let Some(lane) = self.lanes.get(&load.lane) {
+            for (_, row) in lane.rows.range(load.from..=load.to).take(load.rows_max) {
+                seen.push(row.clone());
+                bytes += row.message.head_bytes().len();
+                if bytes >= load.bytes_max {
+                    break;
+                }
+            }
+        }
+        load.seen = Some(seen);
+    }
+}
+
+// ---- the model ---------------------------------------------------------------------------------------------------
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Ready,
-    Out(LendId),
-    Leaving,
+    Lent { lend: LendId, consumer: Option<u32>, holder: u8, counted: bool },
+    Leaving { number: u64, copies: Option<u32>, settled: u32 },
     Gone,
 }
 
@@ -182,482 +270,948 @@ enum Place {
 struct Known {
     level: u8,
     durable: bool,
-    place: Place,
-    delivered: bool,
-    promise: Option<Promised>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Promised {
-    Open,
-    Kept,
-    Refused,
-}
-
-struct Out {
-    lend: LendId,
+    bytes: u64,
+    expires_at: Option<WallMillis>,
     redelivered: bool,
-    id: u64,
-    holder: Holder,
+    ever_lent: bool,
+    submitted: bool,
+    place: Place,
+    promise: Option<u64>,
 }
 
-struct World {
-    setup: Setup,
-    queue: QueueState,
-    store: SlowStore,
-    now: Now,
-    messages: BTreeMap<u64, Known>,
-    next_id: u64,
-    consumers: Vec<ConsumerKey>,
-    unwritten: Vec<(ConsumerKey, u64)>,
-    incarnations: BTreeMap<u16, u32>,
-    slots: u32,
-    requests: u32,
-    out: Vec<Out>,
-    loads: Vec<Load>,
-    copies: Vec<u64>,
-    leaving: BTreeMap<u64, (u64, u32)>,
-    purged: Option<u64>,
+#[derive(Clone, Debug)]
+struct KnownConsumer {
+    holder: u8,
+    slot: u32,
+    no_ack: bool,
+    prefetch: u32,
+    priority: i64,
+    unwritten: u32,
+    window: u32,
+    alive: bool,
 }
 
-struct Always;
+#[derive(Debug, Default)]
+struct FakePermits {
+    outstanding: u32,
+    waiting: bool,
+}
 
-impl Permits for Always {
-    fn take(&mut self, _: Holder, _: bool) -> bool {
+impl Permits for FakePermits {
+    fn take(&mut self, holder: Holder, counted: bool) -> bool {
+        assert_eq!(holder, holder_of(LIMITED), "only limited channels are asked");
+        if self.outstanding >= CHANNEL_LIMIT {
+            self.waiting = true;
+            return false;
+        }
+        self.outstanding += u32::from(counted);
         true
     }
 }
 
+struct History {
+    setup: Setup,
+    queue: QueueState,
+    store: FakeStore,
+    permits: FakePermits,
+    now: Now,
+    armed: Option<Monotonic>,
+    left_alone_until: Option<Monotonic>,
+    /// Every message of the history; the key is its id and its age.
+    known: BTreeMap<u64, Known>,
+    /// Ready ones, as they are to be delivered.
+    ready: BTreeSet<(std::cmp::Reverse<u8>, u64)>,
+    consumers: Vec<KnownConsumer>,
+    gets: VecDeque<(u8, bool, u32)>,
+    dead_since_pull: Vec<u64>,
+    open_promises: BTreeMap<u64, u64>,
+    kept: BTreeSet<u64>,
+    requests: u32,
+    sequences: u64,
+    next_id: u64,
+    unflushed_most: usize,
+    ended: bool,
+}
+
+fn holder_of(holder: u8) -> Holder {
+    Holder { connection: ConnectionId(u64::from(holder)), channel: ChannelKey { number: 1, incarnation: 1 } }
+}
+
+fn publisher() -> Holder {
+    Holder { connection: ConnectionId(99), channel: ChannelKey { number: 1, incarnation: 1 } }
+}
+
 fn id_of(message: &Message) -> u64 {
-    u64::from_be_bytes(*message.body().first_chunk().expect("bodies carry their id"))
+    u64::from_be_bytes(*message.body().first_chunk().unwrap())
 }
 
-impl World {
-    fn new(setup: Setup) -> Self {
-        let now = Now { monotonic: Monotonic(1), wall: WallMillis(1_000_000) };
-        Self {
-            queue: new_queue(&setup, now),
-            setup,
-            store: SlowStore::default(),
-            now,
-            messages: BTreeMap::new(),
-            next_id: 1,
-            consumers: Vec::new(),
-            unwritten: Vec::new(),
-            incarnations: BTreeMap::new(),
-            slots: 0,
-            requests: 0,
-            out: Vec::new(),
-            loads: Vec::new(),
-            copies: Vec::new(),
-            leaving: BTreeMap::new(),
-            purged: None,
-        }
-    }
-
-    fn holder(&mut self, channel: u16) -> Holder {
-        let incarnation = *self.incarnations.entry(channel).or_insert(1);
-        Holder { connection: ConnectionId(1), channel: ChannelKey { number: channel, incarnation } }
-    }
-
-    fn requester(&mut self, channel: u16) -> Requester {
-        self.requests += 1;
-        let Holder { connection, channel } = self.holder(channel);
-        Requester { connection, channel, request: RequestNo(self.requests) }
-    }
-
-    fn apply(&mut self, input: QueueInput) {
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            let mut effects = Effects::default();
-            self.queue.apply(input, self.now, &mut Always, &mut effects);
-            self.take_in(effects, &mut inputs);
-        }
-        self.check_counts();
-    }
-
-    /// Effects of different kinds have no order among each other: deaths come first, for they make room.
-    fn take_in(&mut self, effects: Effects, inputs: &mut VecDeque<QueueInput>) {
-        for effect in effects.effects {
-            match effect {
-                QueueEffect::DeadLetter { message, reason, leaving } => {
-                    let id = id_of(&message);
-                    let known = self.messages.get_mut(&id).expect("only known messages die");
-                    assert!(!matches!(known.place, Place::Gone | Place::Leaving), "{id} died twice");
-                    if reason == DeadLetterReason::Rejected {
-                        self.out.retain(|out| out.id != id);
-                    } else {
-                        assert!(!matches!(known.place, Place::Out(_)), "{id} died in a consumer's hands");
-                    }
-                    match leaving {
-                        Some(origin) => {
-                            known.place = Place::Leaving;
-                            let copies = (id % 3) as u32;
-                            self.leaving.insert(origin.leaving, (id, copies));
-                            self.copies.extend((0..copies).map(|_| origin.leaving));
-                            if copies == 0 {
-                                known.place = Place::Gone;
-                            }
-                            inputs.push_back(QueueInput::Copies { leaving: origin.leaving, copies });
-                        }
-                        None => known.place = Place::Gone,
-                    }
-                }
-                QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
-                    self.loads.push(Load { lane, load, range, rows_max, bytes_max, snapshot: None });
-                }
-                QueueEffect::Miscounted { .. } => panic!("the store is sound in these histories"),
-                QueueEffect::CopySettled { .. } | QueueEffect::Deleted { .. } | QueueEffect::Unused => {
-                    panic!("not in these histories")
-                }
-            }
-        }
-        for (_, notice) in effects.notices {
-            match notice {
-                Notice::Deliver(delivery) => self.delivered(&delivery, true),
-                Notice::Answer { answer: Answer::Got { delivery, .. }, .. } => self.delivered(&delivery, false),
-                Notice::Answer { answer: Answer::Removed { message_count }, .. } => self.purged = Some(message_count),
-                Notice::Answer { answer: Answer::GetEmpty, .. } => {
-                    let ready = self.messages.values().filter(|known| known.place == Place::Ready).count();
-                    assert_eq!(ready, 0, "get found nothing");
-                }
-                Notice::Promised { first, last, kept, .. } => (first..=last).for_each(|id| self.promised(id, kept)),
-                _ => {}
-            }
-        }
-        for pulled in effects.pulled {
-            if !pulled.lanes.is_empty() || !pulled.drop_lanes.is_empty() {
-                self.store.given.push_back(pulled);
-            }
-        }
-    }
-
-    fn delivered(&mut self, delivery: &Delivery, to_consumer: bool) {
-        let id = id_of(&delivery.message);
-        let first = self
-            .messages
-            .iter()
-            .filter(|(_, known)| known.place == Place::Ready)
-            .min_by_key(|(id, known)| (std::cmp::Reverse(known.level), **id))
-            .map(|(id, _)| *id);
-        assert_eq!(first, Some(id), "out of order, twice, or risen from the dead");
-        let known = self.messages.get_mut(&id).expect("only known messages are delivered");
-        assert!(delivery.redelivered || !known.delivered, "{id} was delivered before and does not say so");
-        known.delivered = true;
-        let holder = Holder { connection: ConnectionId(1), channel: delivery.channel };
-        if to_consumer {
-            let key = ConsumerKey { holder, slot: delivery.consumer };
-            assert!(self.consumers.contains(&key), "delivered to a consumer that is not there");
-            self.unwritten.push((key, delivery.message.body_len() as u64));
-        }
-        match delivery.lend {
-            Some(lend) => {
-                known.place = Place::Out(lend);
-                self.out.push(Out { lend, redelivered: delivery.redelivered, id, holder });
-            }
-            None => known.place = Place::Gone,
-        }
-    }
-
-    fn promised(&mut self, id: u64, kept: bool) {
-        // That a confirmed message is stored or gone is checked at the end of the input, when its place is known.
-        let known = self.messages.get_mut(&id).expect("promises are about known messages");
-        assert_eq!(known.promise, Some(Promised::Open), "the promise about {id} was settled twice");
-        known.promise = Some(if kept { Promised::Kept } else { Promised::Refused });
-        if !kept {
-            known.place = Place::Gone;
-        }
-    }
-
-    fn check_counts(&self) {
-        let count =
-            |wanted: fn(&Place) -> bool| self.messages.values().filter(|known| wanted(&known.place)).count() as u64;
-        assert_eq!(self.queue.ready_count(), count(|place| *place == Place::Ready), "ready");
-        assert_eq!(self.queue.unacked_count(), count(|place| matches!(place, Place::Out(_))), "unacked");
-        let stored = self.store.ids();
-        for (id, known) in &self.messages {
-            if known.durable && known.promise == Some(Promised::Kept) && known.place != Place::Gone {
-                assert!(stored.contains(id), "{id} was confirmed, is still there and is not stored");
-            }
-        }
-        let unflushed: usize = self.store.given.iter().map(|pulled| pulled.rows).sum();
-        let volatile = self.messages.values().filter(|known| known.place == Place::Ready && !known.durable).count();
-        let young = self
-            .messages
-            .iter()
-            .filter(|(id, known)| known.place == Place::Ready && known.durable && !stored.contains(id))
-            .count();
-        let untold: usize = self.store.applied.len() * 20;
-        // A transient entry at the tail's front keeps what is behind it in memory.
-        if volatile == 0 {
-            let levels = usize::from(self.setup.priority_max) + 1;
-            let window = levels * (2 * WINDOW.head_entries + WINDOW.tail_entries);
-            let requeued = self.messages.values().filter(|known| known.delivered).count();
-            let most = window + unflushed + young + untold + requeued;
-            assert!(self.queue.ready_in_memory() <= most as u64, "{} in memory", self.queue.ready_in_memory());
-        }
-    }
-
-    fn publish(&mut self, persistent: bool, priority: u8, ttl_ms: Option<u64>) {
-        let id = self.next_id;
-        self.next_id += 1;
-        let expiration = ttl_ms.filter(|_| self.setup.dead_letters).map(|ttl| ttl.to_string());
-        let mut properties = PropertiesWriter::new().delivery_mode(if persistent { 2 } else { 1 }).priority(priority);
-        if let Some(expiration) = &expiration {
-            properties = properties.shortstr(Property::Expiration, expiration.as_bytes());
-        }
-        let raw = properties.to_vec();
-        let properties = Properties::check(&raw).expect("just written");
-        let mut body = id.to_be_bytes().to_vec();
-        body.resize(8 + (id % 50) as usize, b'x');
-        let message = Message::new(b"", b"q", &properties, &body);
-        let holder = Holder { connection: ConnectionId(9), channel: ChannelKey { number: 9, incarnation: 1 } };
-        let promise = (!id.is_multiple_of(4)).then_some(Promise { owner: PromiseOwner::Channel(holder), sequence: id });
-        let durable = persistent && self.setup.durable;
-        let level = priority.min(self.setup.priority_max);
-        let known =
-            Known { level, durable, place: Place::Ready, delivered: false, promise: promise.map(|_| Promised::Open) };
-        // A message that is refused and not dead-lettered is heard of no more.
-        let refused = self.setup.overflow == Overflow::RejectPublish
-            && self.setup.length_max.is_some_and(|max| self.queue.ready_count() >= max);
-        let place = if refused { Place::Gone } else { Place::Ready };
-        self.messages.insert(id, Known { place, ..known });
-        self.apply(QueueInput::Publish(vec![Enqueue { message, promise }]));
-    }
-
-    fn step(&mut self, op: Op) {
-        match op {
-            Op::Publish { persistent, priority, ttl_ms } => self.publish(persistent, priority, ttl_ms),
-            Op::Consume { channel, no_ack, prefetch } => {
-                let requester = self.requester(channel);
-                self.slots += 1;
-                let key = ConsumerKey { holder: requester.holder(), slot: ConsumerSlot(self.slots) };
-                self.consumers.push(key);
-                self.apply(QueueInput::Consume(Consume {
-                    requester,
-                    key,
-                    tag: Name::from("c"),
-                    no_ack,
-                    exclusive: false,
-                    priority: i64::from(self.slots % 2),
-                    prefetch,
-                    channel_limited: false,
-                }));
-            }
-            Op::Cancel { which } => {
-                if !self.consumers.is_empty() {
-                    let key = self.consumers.remove(which % self.consumers.len());
-                    let requester = self.requester(key.holder.channel.number);
-                    self.apply(QueueInput::Cancel { requester, key });
-                }
-            }
-            Op::Get { channel, no_ack } => {
-                let requester = self.requester(channel);
-                self.apply(QueueInput::Get { requester, no_ack });
-            }
-            Op::Settle { which, count, outcome } => self.settle(which, count, outcome),
-            Op::Bounce { which } => {
-                if !self.out.is_empty() {
-                    let out = self.out.remove(which % self.out.len());
-                    let known = self.messages.get_mut(&out.id).expect("known");
-                    known.place = Place::Ready;
-                    known.delivered = out.redelivered;
-                    self.apply(QueueInput::Bounce { lend: out.lend });
-                }
-            }
-            Op::Detach { channel } => {
-                let holder = self.holder(channel);
-                *self.incarnations.entry(channel).or_insert(1) += 1;
-                self.consumers.retain(|key| key.holder != holder);
-                for out in self.out.extract_if(.., |out| out.holder == holder) {
-                    self.messages.get_mut(&out.id).expect("known").place = Place::Ready;
-                }
-                self.apply(QueueInput::Detach { holder });
-            }
-            Op::Written => {
-                for (consumer, bytes) in std::mem::take(&mut self.unwritten) {
-                    self.apply(QueueInput::Written { consumer, count: 1, bytes });
-                }
-            }
-            Op::Purge => self.purge(),
-            Op::Advance { ms } => {
-                self.now.monotonic = self.now.monotonic.plus(Duration::from_millis(ms));
-                self.now.wall = self.now.wall.plus_millis(ms);
-                self.apply(QueueInput::Tick);
-            }
-            Op::Pull { rows } => self.apply(QueueInput::Pull { rows_max: rows, bytes_max: 1 << 20 }),
-            Op::Commit => self.store.commit(),
-            Op::TellStored => {
-                if let Some(ticket) = self.store.applied.pop_front() {
-                    self.apply(QueueInput::Stored { ticket, durable: true });
-                }
-            }
-            Op::StepLoad => self.step_load(),
-            Op::SettleCopy => self.settle_copy(),
-            Op::Kill => self.kill(),
-        }
-    }
-
-    fn settle(&mut self, which: usize, count: usize, outcome: u8) {
-        if self.out.is_empty() {
-            return;
-        }
-        let from = which % self.out.len();
-        let to = (from + count).min(self.out.len());
-        let settled: Vec<Out> = self.out.drain(from..to).collect();
-        let outcome = [Outcome::Acknowledged, Outcome::Requeued, Outcome::Rejected][usize::from(outcome)];
-        for out in &settled {
-            let known = self.messages.get_mut(&out.id).expect("known");
-            known.place = match outcome {
-                Outcome::Acknowledged => Place::Gone,
-                Outcome::Requeued => Place::Ready,
-                // Told by the dead letter, where there is one.
-                Outcome::Rejected if self.setup.dead_letters => known.place,
-                Outcome::Rejected => Place::Gone,
-            };
-        }
-        self.apply(QueueInput::Settle { lends: settled.iter().map(|out| out.lend).collect(), outcome });
-    }
-
-    fn purge(&mut self) {
-        // What has expired goes by its own way first.
-        self.apply(QueueInput::Tick);
-        let requester = self.requester(0);
-        let mut purged = 0;
-        for known in self.messages.values_mut().filter(|known| known.place == Place::Ready) {
-            known.place = Place::Gone;
-            purged += 1;
-        }
-        self.purged = None;
-        self.apply(QueueInput::Purge { requester });
-        assert_eq!(self.purged.take(), Some(purged), "purged");
-    }
-
-    fn step_load(&mut self) {
-        let Some(load) = self.loads.first_mut() else { return };
-        if load.snapshot.is_none() {
-            load.snapshot = Some(self.store.load(load.lane, load.range, load.rows_max, load.bytes_max));
-            return;
-        }
-        let load = self.loads.remove(0);
-        self.apply(QueueInput::Loaded { level: load.lane.level, load: load.load, rows: load.snapshot });
-    }
-
-    fn settle_copy(&mut self) {
-        let Some(leaving) = self.copies.pop() else { return };
-        let Some((id, left)) = self.leaving.get_mut(&leaving) else { return };
-        *left -= 1;
-        if *left == 0 {
-            self.messages.get_mut(id).expect("known").place = Place::Gone;
-            self.leaving.remove(&leaving);
-        }
-        self.apply(QueueInput::CopySettled { leaving });
-    }
-
-    /// The process dies: the store is all there is.
-    fn kill(&mut self) {
-        self.store.given.clear();
-        self.store.applied.clear();
-        self.loads.clear();
-        self.copies.clear();
-        self.leaving.clear();
-        self.out.clear();
-        self.consumers.clear();
-        self.unwritten.clear();
-        let stored = self.store.ids();
-        for (id, known) in &mut self.messages {
-            if known.promise == Some(Promised::Kept) && known.durable && known.place != Place::Gone {
-                assert!(stored.contains(id), "{id} was confirmed and is lost");
-            }
-            known.place = if stored.contains(id) { Place::Ready } else { Place::Gone };
-            // The word about its last delivery may be lost with the process.
-            known.delivered = false;
-            if known.promise == Some(Promised::Open) {
-                known.promise = None;
-            }
-        }
-        self.queue = new_queue(&self.setup, self.now);
-        for ((level, generation), (_, state)) in &self.store.lanes {
-            self.queue.recover_lane(Lane { queue: QUEUE, level: *level, generation: *generation }, *state);
-        }
-        self.check_counts();
-    }
-
-    /// Everything that is under way comes to its end, and everything that is there is taken.
-    fn finish(mut self) {
-        for channel in 0..3 {
-            self.step(Op::Detach { channel });
-        }
-        self.step(Op::Consume { channel: 0, no_ack: true, prefetch: 0 });
-        for _ in 0..1000 {
-            self.step(Op::Written);
-            self.step(Op::Advance { ms: 25 });
-            self.step(Op::Pull { rows: 1000 });
-            while !self.store.given.is_empty() {
-                self.store.commit();
-            }
-            while !self.store.applied.is_empty() {
-                self.step(Op::TellStored);
-            }
-            while !self.loads.is_empty() {
-                self.step(Op::StepLoad);
-            }
-            while !self.copies.is_empty() {
-                self.settle_copy();
-            }
-            if self.queue.ready_count() == 0 && self.store.ids().is_empty() {
-                break;
-            }
-        }
-        assert_eq!(self.queue.ready_count(), 0, "everything was taken");
-        assert!(self.store.ids().is_empty(), "everything was removed: {:?}", self.store.ids());
-        for (id, known) in &self.messages {
-            assert_ne!(known.promise, Some(Promised::Open), "the promise about {id} was never settled");
-        }
-    }
-}
-
-fn new_queue(setup: &Setup, now: Now) -> QueueState {
-    let settings = QueueSettings {
-        id: QUEUE,
+fn settings(setup: &Setup) -> QueueSettings {
+    QueueSettings {
+        id: QueueId(7),
         name: Name::from("q"),
         vhost: Name::from("/"),
         durable: setup.durable,
         auto_delete: false,
         priority_max: setup.priority_max,
-        message_ttl_ms: setup.ttl_ms,
+        message_ttl_ms: setup.message_ttl_ms,
         expires: None,
         length_max: setup.length_max,
-        length_bytes_max: None,
+        length_bytes_max: setup.length_bytes_max,
         overflow: setup.overflow,
-        dead_letter_exchange: setup.dead_letters.then(|| Name::from("dead")),
+        dead_letter_exchange: setup.dead_letters.then(|| Name::from("dlx")),
         dead_letter_routing_key: None,
-    };
-    let hold = HoldLimits {
-        hold_max: if setup.hold { Duration::from_millis(4) } else { Duration::ZERO },
-        ..HoldLimits::default()
-    };
-    let consumer = ConsumerLimits { messages: 3, messages_max: 12, bytes_max: 1 << 20 };
-    QueueState::new(settings, QueueLimits { hold, window: WINDOW, consumer }, now)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_queue_agrees_with_the_model_whatever_the_store_does(
-        setup in setup(),
-        ops in prop::collection::vec(op(), 1..160),
-    ) {
-        let mut world = World::new(setup);
-        for op in ops {
-            world.step(op);
-        }
-        world.finish();
     }
 }
 
-/// `PRONTOMQ_QUEUE_HISTORIES` sets how many histories are tried.
-fn cases() -> u32 {
-    std::env::var("PRONTOMQ_QUEUE_HISTORIES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+fn limits(setup: &Setup) -> QueueLimits {
+    QueueLimits {
+        hold: if setup.hold {
+            HoldLimits { hold_max: Duration::from_millis(4), ack_time_max: Duration::from_secs(9) }
+        } else {
+            HoldLimits { hold_max: Duration::ZERO, ack_time_max: Duration::ZERO }
+        },
+        window: WindowLimits {
+            head_entries: setup.head,
+            tail_entries: setup.tail,
+            tail_bytes: setup.tail_bytes,
+            load_bytes: setup.load_bytes,
+        },
+        consumer: ConsumerLimits {
+            messages: setup.consumer_window,
+            messages_max: setup.consumer_window * 4,
+            bytes_max: u64::MAX,
+        },
+    }
+}
+
+impl History {
+    fn new(setup: Setup) -> Self {
+        let now = Now { monotonic: Monotonic(0), wall: WallMillis(1_000_000) };
+        Self {
+            queue: QueueState::new(settings(&setup), limits(&setup), now),
+            setup,
+            store: FakeStore::default(),
+            permits: FakePermits::default(),
+            now,
+            armed: None,
+            left_alone_until: None,
+            known: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            consumers: Vec::new(),
+            gets: VecDeque::new(),
+            dead_since_pull: Vec::new(),
+            open_promises: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            requests: 0,
+            sequences: 0,
+            next_id: 0,
+            unflushed_most: 0,
+            ended: false,
+        }
+    }
+
+    fn requester(&mut self, holder: u8) -> Requester {
+        self.requests += 1;
+        let Holder { connection, channel } = holder_of(holder);
+        Requester { connection, channel, request: RequestNo(self.requests) }
+    }
+
+    fn front(&self) -> Option<u64> {
+        self.ready.first().map(|(_, id)| *id)
+    }
+
+    fn gone(&mut self, id: u64) {
+        let known = self.known.get_mut(&id).unwrap();
+        known.place = Place::Gone;
+        self.ready.remove(&(std::cmp::Reverse(known.level), id));
+        if known.durable {
+            self.dead_since_pull.push(id);
+        }
+    }
+
+    /// A message leaves the ready ones because it expired or was dropped.
+    fn dies(
+        &mut self,
+        id: u64,
+        reason: DeadLetterReason,
+        letters: &mut VecDeque<(u64, DeadLetterReason, Option<u64>)>,
+    ) {
+        if reason == DeadLetterReason::Expired {
+            let at = self.known[&id].expires_at;
+            assert!(at.is_some_and(|at| at <= self.now.wall), "only what has expired expires");
+        }
+        if !self.setup.dead_letters {
+            return self.gone(id);
+        }
+        let (letter, why, number) = letters.pop_front().expect("what dies is dead-lettered");
+        assert_eq!((letter, why), (id, reason), "dead letters leave in order");
+        match number {
+            Some(number) => {
+                let known = self.known.get_mut(&id).unwrap();
+                assert!(known.durable);
+                known.place = Place::Leaving { number, copies: None, settled: 0 };
+                self.ready.remove(&(std::cmp::Reverse(known.level), id));
+            }
+            None => {
+                assert!(!self.known[&id].durable, "a durable original is kept until its copies are safe");
+                self.gone(id);
+            }
+        }
+    }
+
+    fn may_take(&self, consumer: &KnownConsumer, outstanding: u32) -> bool {
+        let lent = self.lent_to(consumer.holder, Some(consumer.slot));
+        consumer.alive
+            && (consumer.no_ack || consumer.prefetch == 0 || lent < consumer.prefetch)
+            && consumer.unwritten < consumer.window
+            && (consumer.holder != LIMITED || outstanding < CHANNEL_LIMIT)
+    }
+
+    fn lent_to(&self, of: u8, slot: Option<u32>) -> u32 {
+        let lent = |known: &&Known| matches!(known.place, Place::Lent { consumer, holder, .. } if holder == of && consumer == slot);
+        self.known.values().filter(lent).count() as u32
+    }
+
+    fn lent(&self) -> Vec<(u64, LendId)> {
+        self.known
+            .iter()
+            .filter_map(|(id, known)| match known.place {
+                Place::Lent { lend, .. } => Some((*id, lend)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Applies an input and holds everything that comes out against the model.
+    fn apply(&mut self, input: QueueInput) {
+        let mut out = Effects::default();
+        let before = self.permits.outstanding;
+        self.queue.apply(input, self.now, &mut self.permits, &mut out);
+        // A pull comes before whatever expires or is lent in the same turn.
+        for pulled in out.pulled {
+            self.pulled(pulled);
+        }
+        let mut letters = VecDeque::new();
+        for effect in out.effects {
+            match effect {
+                QueueEffect::DeadLetter { message, reason, leaving } => {
+                    letters.push_back((id_of(&message), reason, leaving.map(|origin| origin.leaving)));
+                }
+                QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
+                    let (from, to) = (range.from, range.to);
+                    assert!(from <= to && rows_max > 0);
+                    self.store.loads.push(OpenLoad { lane, load, from, to, rows_max, bytes_max, seen: None });
+                }
+                other => panic!("not expected here: {other:?}"),
+            }
+        }
+        // Rejected ones come first: they die before anything is lent again.
+        let lent = self.lent();
+        for (id, _) in lent {
+            if letters.front().is_some_and(|(letter, why, _)| *letter == id && *why == DeadLetterReason::Rejected) {
+                self.dies(id, DeadLetterReason::Rejected, &mut letters);
+            }
+        }
+        let mut expired = out.counts.expired;
+        let mut outstanding = before;
+        for (connection, notice) in out.notices {
+            match notice {
+                Notice::Deliver(delivery) => {
+                    assert!(self.gets.is_empty(), "those who asked before are served first");
+                    self.skip_to(id_of(&delivery.message), &mut expired, &mut letters);
+                    self.delivered(connection.0 as u8, &delivery, &mut outstanding);
+                }
+                Notice::Answer { request, answer, .. } => match answer {
+                    Answer::Got { delivery, message_count } => {
+                        let (holder, no_ack, asked) = self.gets.pop_front().unwrap();
+                        assert_eq!((request.0, connection.0), (asked, u64::from(holder)));
+                        self.skip_to(id_of(&delivery.message), &mut expired, &mut letters);
+                        self.handed_over(&delivery, no_ack, holder, None);
+                        assert_eq!(message_count, self.ready.len() as u64, "get-ok counts what is left");
+                    }
+                    Answer::GetEmpty => {
+                        let (_, _, asked) = self.gets.pop_front().unwrap();
+                        assert_eq!(request.0, asked);
+                        while let Some(id) = self.front() {
+                            self.skip(id, &mut expired, &mut letters);
+                        }
+                    }
+                    Answer::QueueDeclared { message_count, consumer_count, .. } => {
+                        assert_eq!(message_count, self.ready.len() as u64);
+                        assert_eq!(consumer_count as usize, self.consumers.iter().filter(|c| c.alive).count());
+                    }
+                    Answer::Removed { message_count } => {
+                        assert_eq!(message_count, self.ready.len() as u64, "a purge counts what was ready");
+                        while let Some(id) = self.front() {
+                            self.gone(id);
+                        }
+                    }
+                    Answer::Consuming { .. } | Answer::Cancelled => {}
+                    other => panic!("not expected here: {other:?}"),
+                },
+                Notice::Promised { first, last, kept, .. } => self.promised(first, last, kept),
+                other => panic!("not expected here: {other:?}"),
+            }
+        }
+        let mut dropped = if self.setup.overflow == Overflow::DropHead { out.counts.overflowed } else { 0 };
+        // What has expired goes before anything is dropped, and again when a drop has uncovered it.
+        while expired + dropped > 0 {
+            let id = self.front().expect("what expired or is dropped was ready");
+            if expired > 0 && self.known[&id].expires_at.is_some_and(|at| at <= self.now.wall) {
+                self.skip(id, &mut expired, &mut letters);
+            } else {
+                assert!(dropped > 0, "{id} has not expired");
+                dropped -= 1;
+                self.dies(id, DeadLetterReason::MaxLength, &mut letters);
+            }
+        }
+        if self.setup.overflow != Overflow::DropHead {
+            assert!(out.counts.overflowed <= 1);
+            let refused = letters.pop_front().map(|(_, why, number)| (why, number));
+            assert_eq!(refused, (out.counts.overflowed == 1).then_some((DeadLetterReason::MaxLength, None)));
+        }
+        assert!(letters.is_empty(), "every dead letter has a reason: {letters:?}");
+        // As the driver arms its timers.
+        if let Some(at) = self.queue.deadline(self.now) {
+            self.armed = Some(self.armed.map_or(at, |armed| armed.min(at)));
+        }
+        self.check();
+    }
+
+    fn skip_to(&mut self, id: u64, expired: &mut u64, letters: &mut VecDeque<(u64, DeadLetterReason, Option<u64>)>) {
+        while let Some(front) = self.front().filter(|front| *front != id) {
+            assert!(*expired > 0, "{front} is to go before {id}");
+            self.skip(front, expired, letters);
+        }
+        assert_eq!(self.front(), Some(id), "only what is ready is delivered");
+    }
+
+    fn skip(&mut self, id: u64, expired: &mut u64, letters: &mut VecDeque<(u64, DeadLetterReason, Option<u64>)>) {
+        assert!(*expired > 0, "{id} was left out");
+        *expired -= 1;
+        self.dies(id, DeadLetterReason::Expired, letters);
+    }
+
+    fn delivered(&mut self, holder: u8, delivery: &Delivery, outstanding: &mut u32) {
+        let at = self
+            .consumers
+            .iter()
+            .position(|consumer| consumer.holder == holder && consumer.slot == delivery.consumer.0)
+            .unwrap();
+        let consumer = self.consumers[at].clone();
+        assert!(self.may_take(&consumer, *outstanding), "{consumer:?} may take no more");
+        let better = self
+            .consumers
+            .iter()
+            .find(|other| other.priority > consumer.priority && self.may_take(other, *outstanding));
+        assert!(better.is_none(), "{better:?} goes before {consumer:?}");
+        assert_eq!(delivery.counted, holder == LIMITED && !consumer.no_ack);
+        *outstanding += u32::from(delivery.counted);
+        self.consumers[at].unwritten += 1;
+        self.handed_over(delivery, consumer.no_ack, holder, Some(consumer.slot));
+    }
+
+    fn handed_over(&mut self, delivery: &Delivery, no_ack: bool, holder: u8, consumer: Option<u32>) {
+        let id = id_of(&delivery.message);
+        let known = self.known.get_mut(&id).unwrap();
+        assert_eq!(known.place, Place::Ready);
+        assert_eq!(delivery.redelivered, known.redelivered, "the flag of {id}");
+        assert_eq!(delivery.message.priority().min(self.setup.priority_max), known.level);
+        self.ready.remove(&(std::cmp::Reverse(known.level), id));
+        known.ever_lent = true;
+        match delivery.lend {
+            None => {
+                assert!(no_ack);
+                self.gone(id);
+            }
+            Some(lend) => {
+                assert!(!no_ack);
+                known.place = Place::Lent { lend, consumer, holder, counted: delivery.counted };
+            }
+        }
+    }
+
+    fn promised(&mut self, first: u64, last: u64, kept: bool) {
+        for sequence in first..=last {
+            let id = self.open_promises.remove(&sequence).expect("a promise is kept or refused once");
+            let accepted = self.known.contains_key(&id);
+            if kept {
+                assert!(accepted, "what was refused is not confirmed");
+                self.kept.insert(id);
+            } else {
+                assert!(!accepted || self.store.failed, "what was accepted is not refused");
+            }
+        }
+    }
+
+    fn pulled(&mut self, pulled: Pulled) {
+        let mut rows = 0;
+        for change in &pulled.lanes {
+            for row in &change.inserts {
+                rows += 1;
+                let known = self.known.get_mut(&id_of(&row.message)).unwrap();
+                assert!(known.durable && !known.submitted && known.place != Place::Gone, "elided rows stay away");
+                assert_eq!(row.expires_at, known.expires_at);
+                assert_eq!(change.lane.level, known.level);
+                known.submitted = true;
+            }
+        }
+        assert_eq!(rows, pulled.rows);
+        if pulled.lanes.is_empty() && pulled.drop_lanes.is_empty() {
+            assert_eq!(pulled.rows + pulled.removed, 0, "no change, no rows");
+            return;
+        }
+        let dead = std::mem::take(&mut self.dead_since_pull);
+        let handed_over = self.known.iter().filter(|(_, known)| known.ever_lent && known.place != Place::Gone);
+        let handed_over = handed_over.map(|(id, _)| *id).collect();
+        self.store.submitted.push_back(Submitted { pulled, dead, handed_over });
+    }
+
+    /// What holds after every step.
+    fn check(&mut self) {
+        assert_eq!(self.queue.ready_count(), self.ready.len() as u64, "ready messages");
+        let known = &self.known;
+        let living = || known.values().filter(|known| known.place != Place::Gone);
+        let bytes = |known: &Known| known.bytes;
+        let ready_bytes: u64 = living().filter(|known| known.place == Place::Ready).map(bytes).sum();
+        assert_eq!(self.queue.ready_bytes(), ready_bytes, "their bytes");
+        let lent = |known: &&Known| matches!(known.place, Place::Lent { .. });
+        assert_eq!(self.queue.unacked_count(), living().filter(lent).count() as u64, "unacknowledged messages");
+        assert_eq!(self.queue.unacked_bytes(), living().filter(lent).map(bytes).sum::<u64>(), "their bytes");
+        let durable = |known: &&Known| known.durable;
+        assert_eq!(self.queue.durable_count(), living().filter(durable).count() as u64, "durable messages");
+        assert_eq!(self.queue.durable_bytes(), living().filter(durable).map(bytes).sum::<u64>(), "their bytes");
+
+        let waits = living().any(|known| known.durable && known.place == Place::Ready && !known.submitted);
+        assert!(!waits || self.queue.is_due(), "a row that nobody holds never waits");
+
+        // Nothing is being read, nor waits until a failed read is tried again.
+        let idle_store =
+            self.store.loads.is_empty() && self.left_alone_until.is_none_or(|until| until <= self.now.monotonic);
+        if idle_store && self.armed.is_none_or(|at| at > self.now.monotonic.plus(Duration::from_millis(1))) {
+            let expired = self.front().and_then(|id| self.known[&id].expires_at).is_some_and(|at| at < self.now.wall);
+            assert!(!expired, "what has expired at the head is gone");
+        }
+        if idle_store && !self.ready.is_empty() {
+            assert!(self.gets.is_empty(), "nobody waits for what is there");
+            let idle = self.consumers.iter().find(|consumer| self.may_take(consumer, self.permits.outstanding));
+            assert!(idle.is_none(), "{idle:?} waits for what is ready");
+        }
+
+        let unflushed = living().filter(|known| known.durable && !known.submitted).count()
+            + self.store.untold
+            + self.store.submitted.iter().map(|submitted| submitted.pulled.rows).sum::<usize>();
+        self.unflushed_most = self.unflushed_most.max(unflushed);
+        let transient = living().any(|known| !known.durable && known.place == Place::Ready);
+        if !transient && !self.store.failed {
+            let levels = usize::from(self.setup.priority_max.min(4)) + 1;
+            let back = living().filter(|known| known.ever_lent && known.place == Place::Ready).count();
+            let most = levels * (self.setup.head + 2 * self.setup.tail) + 2 * self.unflushed_most + back;
+            assert!(self.queue.ready_in_memory() <= most as u64, "memory keeps to its windows");
+        }
+    }
+
+    fn publish(&mut self, persistent: bool, priority: u8, expiration: Option<u8>, size: u8, confirmed: bool) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut body = id.to_be_bytes().to_vec();
+        body.resize(8 + usize::from(size), b'.');
+        let text = expiration.map(|ms| ms.to_string());
+        let mut writer = PropertiesWriter::new().priority(priority).delivery_mode(1 + u8::from(persistent));
+        if let Some(text) = &text {
+            writer = writer.shortstr(Property::Expiration, text.as_bytes());
+        }
+        let raw = writer.to_vec();
+        let message = Message::new(b"", b"q", &Properties::check(&raw).unwrap(), &body);
+        let sequence = confirmed.then(|| {
+            self.sequences += 1;
+            self.open_promises.insert(self.sequences, id);
+            self.sequences
+        });
+        let bytes = body.len() as u64;
+        let refused = self.setup.overflow != Overflow::DropHead
+            && (self.setup.length_max.is_some_and(|max| self.ready.len() as u64 + 1 > max)
+                || self.setup.length_bytes_max.is_some_and(|max| self.queue.ready_bytes() + bytes > max));
+        if !refused {
+            let ttl = [self.setup.message_ttl_ms, expiration.map(u64::from)].into_iter().flatten().min();
+            let level = priority.min(self.setup.priority_max);
+            let known = Known {
+                level,
+                durable: persistent && self.setup.durable,
+                bytes,
+                expires_at: ttl.map(|ttl| self.now.wall.plus_millis(ttl)),
+                redelivered: false,
+                ever_lent: false,
+                submitted: false,
+                place: Place::Ready,
+                promise: sequence,
+            };
+            self.known.insert(id, known);
+            self.ready.insert((std::cmp::Reverse(level), id));
+        }
+        let owner = PromiseOwner::Channel(publisher());
+        let promise = sequence.map(|sequence| Promise { owner, sequence });
+        self.apply(QueueInput::Publish(vec![Enqueue { message, promise }]));
+        if refused && let Some(sequence) = sequence {
+            assert!(!self.open_promises.contains_key(&sequence), "a refusal is said at once");
+        }
+    }
+
+    fn release(&mut self, counted: u32) {
+        self.permits.outstanding -= counted;
+        if counted > 0 && std::mem::take(&mut self.permits.waiting) {
+            self.apply(QueueInput::PermitFree { holder: holder_of(LIMITED) });
+        }
+    }
+
+    /// Back among the ready ones; tells whether a permit is free.
+    fn back(&mut self, id: u64, redelivered: bool) -> u32 {
+        let known = self.known.get_mut(&id).unwrap();
+        let Place::Lent { counted, .. } = known.place else { panic!("only what is lent comes back") };
+        known.place = Place::Ready;
+        known.redelivered |= redelivered;
+        self.ready.insert((std::cmp::Reverse(known.level), id));
+        u32::from(counted)
+    }
+
+    fn settle(&mut self, which: u8, count: u8, outcome: u8) {
+        let lent = self.lent();
+        if lent.is_empty() {
+            return;
+        }
+        let at = usize::from(which) % lent.len();
+        let some: Vec<_> = lent[at..].iter().take(usize::from(count)).copied().collect();
+        let outcome = match outcome {
+            0..=2 => Outcome::Acknowledged,
+            3 | 4 => Outcome::Requeued,
+            _ => Outcome::Rejected,
+        };
+        let mut freed = 0;
+        for (id, _) in &some {
+            let Place::Lent { counted, .. } = self.known[id].place else { unreachable!() };
+            match outcome {
+                Outcome::Requeued => freed += self.back(*id, true),
+                Outcome::Acknowledged => {
+                    freed += u32::from(counted);
+                    self.gone(*id);
+                }
+                Outcome::Rejected => {
+                    freed += u32::from(counted);
+                    if !self.setup.dead_letters {
+                        self.gone(*id);
+                    }
+                }
+            }
+        }
+        let mut lends: Vec<_> = some.iter().map(|(_, lend)| *lend).collect();
+        // Neither a lending that never was nor one named twice does harm.
+        lends.push(LendId { slot: lends[0].slot, generation: lends[0].generation.wrapping_add(999_999) });
+        lends.push(lends[0]);
+        self.apply(QueueInput::Settle { lends, outcome });
+        self.release(freed);
+    }
+
+    fn detach(&mut self, holder: u8) {
+        let mut freed = 0;
+        for (id, _) in self.lent() {
+            if matches!(self.known[&id].place, Place::Lent { holder: of, .. } if of == holder) {
+                freed += self.back(id, true);
+            }
+        }
+        self.consumers.retain(|consumer| consumer.holder != holder);
+        self.gets.retain(|(of, ..)| *of != holder);
+        self.apply(QueueInput::Detach { holder: holder_of(holder) });
+        self.release(freed);
+    }
+
+    fn leaving(&self) -> Vec<(u64, u64)> {
+        self.known
+            .iter()
+            .filter_map(|(id, known)| match known.place {
+                Place::Leaving { number, .. } => Some((*id, number)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn leaving_changed(&mut self, id: u64, made: Option<u32>) {
+        let Place::Leaving { number, copies, settled } = &mut self.known.get_mut(&id).unwrap().place else {
+            unreachable!()
+        };
+        let number = *number;
+        match made {
+            Some(made) => *copies = Some(made),
+            None => *settled += 1,
+        }
+        if copies.is_some_and(|copies| *settled >= copies) {
+            self.gone(id);
+        }
+        self.apply(match made {
+            Some(copies) => QueueInput::Copies { leaving: number, copies },
+            None => QueueInput::CopySettled { leaving: number },
+        });
+    }
+
+    fn tell(&mut self) {
+        let ticket = self.store.flushed;
+        self.store.untold = 0;
+        self.apply(QueueInput::Stored { ticket, durable: true });
+    }
+
+    fn answer(&mut self, which: u8, fails: bool) {
+        if self.store.loads.is_empty() {
+            return;
+        }
+        let at = usize::from(which) % self.store.loads.len();
+        self.store.look(at);
+        let OpenLoad { lane, load, seen, .. } = self.store.loads.remove(at);
+        if fails {
+            self.left_alone_until = Some(self.now.monotonic.plus(Duration::from_secs(1)));
+        }
+        let rows = if fails { None } else { seen };
+        self.apply(QueueInput::Loaded { level: lane.level, load, rows });
+    }
+
+    fn advance(&mut self, millis: u64) {
+        self.now.wall.0 += millis;
+        self.now.monotonic.0 += millis * 1000;
+        while self.armed.is_some_and(|at| at <= self.now.monotonic) {
+            self.armed = None;
+            self.apply(QueueInput::Tick);
+        }
+    }
+
+    /// The process dies: what the store has is what there is.
+    fn kill(&mut self) {
+        self.store.submitted.clear();
+        self.store.loads.clear();
+        self.store.failed = false;
+        self.store.flushed = Ticket(0);
+        self.store.untold = 0;
+        self.consumers.clear();
+        self.gets.clear();
+        self.left_alone_until = None;
+        self.permits = FakePermits::default();
+        self.open_promises.clear();
+        self.dead_since_pull.clear();
+        self.unflushed_most = 0;
+        let mut stored = BTreeMap::new();
+        let (settings, limits) = (settings(&self.setup), limits(&self.setup));
+        self.queue = QueueState::new(settings, limits, self.now);
+        for (lane, found) in &self.store.lanes {
+            self.queue.recover_lane(*lane, found.state);
+            let mut last = None;
+            for (position, row) in &found.rows {
+                let id = id_of(&row.message);
+                assert!(last < Some(id), "positions keep the order of publishing");
+                last = Some(id);
+                let redelivered = row.redelivered || *position < found.state.lent_ceiling;
+                assert!(stored.insert(id, redelivered).is_none(), "a message is stored once");
+            }
+        }
+        self.ready.clear();
+        for (id, known) in &mut self.known {
+            let Some(redelivered) = stored.remove(id) else {
+                let owed = known.durable && known.place != Place::Gone && self.kept.contains(id);
+                assert!(!owed, "{id} was confirmed, is neither done with nor stored: {known:?}");
+                known.place = Place::Gone;
+                continue;
+            };
+            assert!(redelivered || !self.store.handed_over.contains(id), "{id} was handed over before");
+            known.place = Place::Ready;
+            known.redelivered = redelivered;
+            known.ever_lent = false;
+            known.submitted = true;
+            self.ready.insert((std::cmp::Reverse(known.level), *id));
+        }
+        assert!(stored.is_empty(), "the store has what was published");
+        self.apply(QueueInput::Tick);
+    }
+
+    /// A stop in good order: nothing durable is lost, and only what was handed over comes back marked.
+    fn stop(&mut self) {
+        for holder in 0..HOLDERS {
+            self.detach(holder);
+        }
+        self.apply(QueueInput::Quiesce);
+        self.write_all();
+        let marked: BTreeSet<_> = self.known.iter().filter(|(_, known)| known.redelivered).map(|(id, _)| *id).collect();
+        let living = |known: &Known| known.durable && matches!(known.place, Place::Ready);
+        let before: BTreeSet<_> = self.known.iter().filter(|(_, known)| living(known)).map(|(id, _)| *id).collect();
+        let last = self.known.iter().filter(|(_, known)| known.ever_lent).map(|(id, known)| (known.level, *id));
+        let last: BTreeMap<u8, u64> = last.collect();
+        self.kill();
+        for id in before {
+            let known = &self.known[&id];
+            if known.place == Place::Ready {
+                assert!(known.redelivered || !marked.contains(&id), "the mark of {id} is kept");
+            } else {
+                assert!(known.expires_at.is_some_and(|at| at <= self.now.wall) || self.overflowing(), "{id} is lost");
+            }
+            let fresh = !marked.contains(&id) && last.get(&known.level).is_none_or(|last| *last < id);
+            assert!(!known.redelivered || !fresh, "{id} was lent to nobody");
+        }
+    }
+
+    fn overflowing(&self) -> bool {
+        self.setup.length_max.is_some() || self.setup.length_bytes_max.is_some()
+    }
+
+    /// Pulls, flushes and answers until there is nothing left to write or read.
+    fn write_all(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "it comes to an end");
+            let mut idle = true;
+            while let Some(at) = self.store.loads.len().checked_sub(1) {
+                self.answer(at as u8, false);
+                idle = false;
+            }
+            if self.queue.is_due() {
+                self.apply(QueueInput::Pull { rows_max: 1000, bytes_max: 1 << 20 });
+                idle = false;
+            }
+            while self.store.flush_one() {
+                idle = false;
+            }
+            self.tell();
+            if idle && self.store.loads.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Publish { persistent, priority, expiration, size, confirmed } => {
+                self.publish(persistent, priority, expiration, size, confirmed);
+            }
+            Step::Burst(count) => (0..count).for_each(|_| self.publish(true, 0, None, 1, true)),
+            Step::Consume { holder, no_ack, prefetch, priority } => {
+                let requester = self.requester(holder);
+                let (slot, prefetch, priority) = (requester.request.0, u32::from(prefetch), i64::from(priority));
+                let key = ConsumerKey { holder: holder_of(holder), slot: ConsumerSlot(slot) };
+                let (window, unwritten) = (self.setup.consumer_window, 0);
+                let consumer =
+                    KnownConsumer { holder, slot, no_ack, prefetch, priority, unwritten, window, alive: true };
+                self.consumers.push(consumer);
+                let (tag, channel_limited) = (Name::from("tag"), holder == LIMITED);
+                let exclusive = false;
+                self.apply(QueueInput::Consume(Consume {
+                    requester,
+                    key,
+                    tag,
+                    no_ack,
+                    exclusive,
+                    priority,
+                    prefetch,
+                    channel_limited,
+                }));
+            }
+            Step::Cancel(which) => {
+                if self.consumers.is_empty() {
+                    return;
+                }
+                let at = usize::from(which) % self.consumers.len();
+                self.consumers[at].alive = false;
+                let (holder, slot) = (self.consumers[at].holder, self.consumers[at].slot);
+                let requester = self.requester(holder);
+                let key = ConsumerKey { holder: holder_of(holder), slot: ConsumerSlot(slot) };
+                self.apply(QueueInput::Cancel { requester, key });
+            }
+            Step::Get { holder, no_ack } => {
+                let requester = self.requester(holder);
+                self.gets.push_back((holder, no_ack, requester.request.0));
+                self.apply(QueueInput::Get { requester, no_ack });
+            }
+            Step::Settle { which, count, outcome } => self.settle(which, count, outcome),
+            Step::Bounce(which) => {
+                let lent = self.lent();
+                if lent.is_empty() {
+                    return;
+                }
+                let (id, lend) = lent[usize::from(which) % lent.len()];
+                if let Place::Lent { consumer: Some(slot), holder, .. } = self.known[&id].place {
+                    let to = self.consumers.iter_mut().find(|of| of.holder == holder && of.slot == slot);
+                    if let Some(to) = to {
+                        to.unwritten = to.unwritten.saturating_sub(1);
+                    }
+                }
+                let freed = self.back(id, false);
+                self.apply(QueueInput::Bounce { lend });
+                self.release(freed);
+            }
+            Step::Written(which) => {
+                if self.consumers.is_empty() {
+                    return;
+                }
+                let at = usize::from(which) % self.consumers.len();
+                let consumer = &mut self.consumers[at];
+                if consumer.alive && consumer.unwritten >= consumer.window {
+                    consumer.window = (consumer.window * 2).min(self.setup.consumer_window * 4);
+                }
+                let count = std::mem::take(&mut consumer.unwritten);
+                let key = ConsumerKey { holder: holder_of(consumer.holder), slot: ConsumerSlot(consumer.slot) };
+                self.apply(QueueInput::Written { consumer: key, count, bytes: 0 });
+            }
+            Step::Detach(holder) => self.detach(holder),
+            Step::Purge => {
+                let requester = self.requester(1);
+                self.apply(QueueInput::Purge { requester });
+            }
+            Step::Status => {
+                let requester = self.requester(1);
+                self.apply(QueueInput::Status { requester });
+            }
+            Step::Time(millis) => self.advance(u64::from(millis)),
+            Step::Pull { rows, bytes } => {
+                self.apply(QueueInput::Pull { rows_max: usize::from(rows), bytes_max: usize::from(bytes) });
+            }
+            Step::Flush(count) => {
+                for _ in 0..count {
+                    self.store.flush_one();
+                }
+            }
+            Step::Tell => self.tell(),
+            Step::StoreFails => {
+                self.store.failed = true;
+                self.store.submitted.clear();
+                self.apply(QueueInput::Stored { ticket: Ticket(u64::MAX / 2), durable: false });
+            }
+            Step::Snapshot(which) => {
+                if !self.store.loads.is_empty() {
+                    let at = usize::from(which) % self.store.loads.len();
+                    self.store.look(at);
+                }
+            }
+            Step::Answer(which) => self.answer(which, false),
+            Step::ReadFails(which) => self.answer(which, true),
+            Step::Copies { which, copies } => {
+                let leaving = self.leaving();
+                if leaving.is_empty() {
+                    return;
+                }
+                let (id, _) = leaving[usize::from(which) % leaving.len()];
+                if matches!(self.known[&id].place, Place::Leaving { copies: None, .. }) {
+                    self.leaving_changed(id, Some(u32::from(copies)));
+                }
+            }
+            Step::CopySettled(which) => {
+                let leaving = self.leaving();
+                if !leaving.is_empty() {
+                    let (id, _) = leaving[usize::from(which) % leaving.len()];
+                    self.leaving_changed(id, None);
+                }
+            }
+            Step::Kill => self.kill(),
+            Step::Stop => self.stop(),
+            Step::Delete { if_unused, if_empty } => self.delete(if_unused, if_empty),
+        }
+    }
+
+    fn delete(&mut self, if_unused: bool, if_empty: bool) {
+        let requester = self.requester(1);
+        let mut out = Effects::default();
+        let input = QueueInput::Delete { requester, if_unused, if_empty };
+        self.queue.apply(input, self.now, &mut self.permits, &mut out);
+        let consumers = self.consumers.iter().filter(|consumer| consumer.alive).count();
+        let refused = (if_empty && !self.ready.is_empty()) || (if_unused && consumers > 0);
+        if refused {
+            assert!(matches!(&out.notices[..], [(_, Notice::Answer { answer: Answer::Refused(_), .. })]));
+            return;
+        }
+        self.ended = true;
+        let deleted = |effect: &QueueEffect| matches!(effect, QueueEffect::Deleted { message_count, .. } if *message_count == self.ready.len() as u64);
+        assert!(matches!(&out.effects[..], [effect] if deleted(effect)));
+        let mut told = 0;
+        for (_, notice) in out.notices {
+            match notice {
+                Notice::Promised { first, last, kept, .. } => {
+                    assert!(kept, "a deleted queue keeps its promises");
+                    for sequence in first..=last {
+                        self.open_promises.remove(&sequence).expect("once");
+                    }
+                }
+                Notice::ConsumerCancelled { .. } => told += 1,
+                Notice::Answer { answer: Answer::Refused(_), .. } => {
+                    self.gets.pop_front().unwrap();
+                }
+                other => panic!("not expected here: {other:?}"),
+            }
+        }
+        assert_eq!(told, consumers, "every consumer is told");
+        assert!(self.open_promises.is_empty() && self.gets.is_empty());
+        let mut out = Effects::default();
+        self.queue.apply(QueueInput::Pull { rows_max: 10, bytes_max: 1000 }, self.now, &mut self.permits, &mut out);
+        assert!(out.pulled[0].lanes.is_empty());
+        assert_eq!(self.queue.ready_count() + self.queue.unacked_count() + self.queue.durable_count(), 0);
+    }
+
+    fn settle_copies(&mut self) {
+        for (id, _) in self.leaving() {
+            if matches!(self.known[&id].place, Place::Leaving { copies: None, .. }) {
+                self.leaving_changed(id, Some(1));
+            }
+            while matches!(self.known[&id].place, Place::Leaving { .. }) {
+                self.leaving_changed(id, None);
+            }
+        }
+    }
+
+    /// Everything is delivered, acknowledged and written; then nothing is left anywhere.
+    fn drain(&mut self) {
+        for holder in 0..HOLDERS {
+            self.detach(holder);
+        }
+        // A read that failed is tried again; what was held falls due.
+        self.advance(1100);
+        self.step(&Step::Consume { holder: 1, no_ack: true, prefetch: 0, priority: 0 });
+        for round in 0.. {
+            assert!(round < 10_000, "the queue drains");
+            self.step(&Step::Written(0));
+            let loads = self.store.loads.len();
+            if loads > 0 {
+                self.answer(0, false);
+            } else if self.ready.is_empty() {
+                break;
+            }
+        }
+        self.advance(30);
+        if self.store.failed {
+            return;
+        }
+        self.settle_copies();
+        self.advance(30);
+        self.write_all();
+        let left: usize = self.store.lanes.values().map(|lane| lane.rows.len()).sum();
+        assert_eq!(left, 0, "nothing is left in the store");
+        assert!(self.open_promises.is_empty(), "every promise is kept or refused: {:?}", self.open_promises);
+        for (id, known) in &self.known {
+            assert_eq!(known.place, Place::Gone, "{id} was delivered");
+            assert!(known.promise.is_none() || known.promise.is_some_and(|sequence| sequence <= self.sequences));
+        }
+    }
+}
+
+/// More than by default, unless `PROPTEST_CASES` says otherwise.
+fn histories() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 1000 }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: histories(), max_shrink_iters: 20_000, ..Config::default() })]
+    #[test]
+    fn every_history_ends_as_the_model_says(
+        setup in setup(),
+        steps in vec(step(), 1..90),
+        last in last_step(),
+    ) {
+        let mut history = History::new(setup);
+        for step in &steps {
+            history.step(step);
+        }
+        history.step(&last);
+        if !history.ended {
+            history.drain();
+        }
+    }
 }

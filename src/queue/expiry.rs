@@ -1,10 +1,10 @@
 //! Expiry: at the head of the highest level only, as RabbitMQ's classic queues do it.
 
 use super::dead_letter::DeadLetterReason;
-use super::effect::Effects;
+use super::effect::{Effects, QueueEffect};
 use super::entry::Slot;
 use super::state::{Expired, QueueState};
-use crate::model::{Message, Now, WallMillis};
+use crate::model::{Lane, Message, Now, WallMillis};
 
 impl QueueState {
     /// When a message arriving now expires: the shorter of its own and the queue's time to live.
@@ -27,10 +27,25 @@ impl QueueState {
         self.level_mut(level).front()
     }
 
-    /// The head whose time may be up. Where all messages have a time to live it is read from the store if need be; where only
-    /// some may have one, those in the store wait until somebody wants them, so that a start need not read every queue.
+    /// The head whose time may be up. Where nobody waits for it only its first row is read from the store, if need be: a start
+    /// must not read every queue.
     fn head_to_expire(&mut self, out: &mut Effects) -> Option<Slot> {
-        if self.settings.message_ttl_ms.is_some() { self.front(out) } else { self.head_in_memory() }
+        if self.is_wanted() {
+            return self.front(out);
+        }
+        self.peek(out);
+        self.head_in_memory()
+    }
+
+    fn peek(&mut self, out: &mut Effects) {
+        let Some(level) = self.top_level() else { return };
+        let (queue, bytes_max) = (self.settings.id, self.window.load_bytes);
+        let lane = self.level_mut(level);
+        let generation = lane.generation;
+        if let Some((load, range)) = lane.begin_peek() {
+            let lane = Lane { queue, level, generation };
+            out.effects.push(QueueEffect::Load { lane, load, range, rows_max: 1, bytes_max });
+        }
     }
 
     /// Ends expired messages at the head.
@@ -39,6 +54,8 @@ impl QueueState {
             if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, now.wall)) {
                 return;
             }
+            // Those behind it may have to go as well.
+            self.front(out);
             self.take_front(slot);
             out.counts.expired += 1;
             self.die(slot, DeadLetterReason::Expired, now, out);

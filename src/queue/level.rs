@@ -81,6 +81,11 @@ impl OutPositions {
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
 }
 
 /// How many rows more (or fewer) a lane held than its numbers said.

@@ -21,6 +21,8 @@ mod overflow;
 mod pull;
 mod settings;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use dead_letter::{DeadLetterReason, dead_letter_copy, would_cycle};
 pub use effect::{Counts, Effects, Pulled, QueueEffect};

@@ -3,7 +3,7 @@
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
 use super::settings::Overflow;
-use super::state::{Permits, QueueState};
+use super::state::{Expired, Permits, QueueState};
 use crate::model::{Message, Now, Promise};
 
 impl QueueState {
@@ -41,6 +41,8 @@ impl QueueState {
             self.take_front(slot);
             out.counts.overflowed += 1;
             self.die(slot, DeadLetterReason::MaxLength, now, out);
+            // The new head may have waited longer than the one that was dropped.
+            self.expire_head(now, Expired::AtOrBefore, out);
         }
     }
 }

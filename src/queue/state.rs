@@ -332,7 +332,7 @@ impl QueueState {
                 }
                 break;
             }
-            if self.waiting_gets.is_empty() && !self.consumers.any_ready() {
+            if !self.is_wanted() {
                 break;
             }
             let Some(slot) = self.front(out) else { break };
@@ -344,6 +344,11 @@ impl QueueState {
             self.deliver(at, counted, slot, now, out);
         }
         self.expire_head(now, Expired::AtOrBefore, out);
+    }
+
+    /// Whether somebody waits for a message.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.waiting_gets.is_empty() || self.consumers.any_ready()
     }
 
     fn deliver(&mut self, at: u32, counted: bool, slot: Slot, now: Now, out: &mut Effects) {
@@ -547,8 +552,8 @@ impl QueueState {
 
     fn get(&mut self, requester: Requester, no_ack: bool, now: Now, out: &mut Effects) {
         self.last_used = now.monotonic;
-        self.expire_head(now, Expired::AtOrBefore, out);
         self.waiting_gets.push_back(WaitingGet { requester, no_ack });
+        self.expire_head(now, Expired::AtOrBefore, out);
     }
 
     fn detach(&mut self, holder: Holder, now: Now, out: &mut Effects) {
@@ -699,7 +704,6 @@ impl QueueState {
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {
-        self.peek(out);
         if self.due_at.is_some_and(|due| due <= now.monotonic) {
             self.due_at = None;
             self.due_now = true;
@@ -710,18 +714,6 @@ impl QueueState {
         }
         if self.queue_expiry().is_some_and(|at| at <= now.monotonic) {
             self.say_unused(out);
-        }
-    }
-
-    /// After a start no head is in memory. Nobody may come to take it, yet its time may come.
-    fn peek(&mut self, out: &mut Effects) {
-        let Some(level) = self.top_level() else { return };
-        let (queue, bytes_max) = (self.settings.id, self.window.load_bytes);
-        let lane = self.level_mut(level);
-        let generation = lane.generation;
-        if let Some((load, range)) = lane.begin_peek() {
-            let lane = Lane { queue, level, generation };
-            out.effects.push(QueueEffect::Load { lane, load, range, rows_max: 1, bytes_max });
         }
     }
 

@@ -1,0 +1,219 @@
+//! Head, stored middle, tail: what is read back, and how a damaged store shows.
+
+use super::*;
+use crate::model::stored::{LaneState, PositionRange, Row};
+use crate::model::{Lane, Position};
+
+const LANE: Lane = Lane { queue: QueueId(1), level: 0, generation: 0 };
+
+fn small() -> Bench {
+    Bench::with(settings(), QueueLimits { window: SMALL, ..limits() })
+}
+
+fn rows(positions: impl IntoIterator<Item = u64>) -> Vec<Row> {
+    let row = |position: u64| Row {
+        position: Position(position),
+        redelivered: false,
+        expires_at: None,
+        message: draft(&format!("{position}")).persistent().enqueue().message,
+    };
+    positions.into_iter().map(row).collect()
+}
+
+/// A queue that the store remembers with these rows of one body byte each.
+fn recovered(count: u64, lent_ceiling: u64) -> Bench {
+    let mut bench = small();
+    let (head, tail) = (Position(1), Position(count));
+    let state = LaneState { head, tail, count, body_bytes: count, lent_ceiling: Position(lent_ceiling) };
+    bench.queue.recover_lane(LANE, state);
+    bench
+}
+
+fn load_of(bench: &mut Bench) -> (u64, PositionRange, usize) {
+    let effects = bench.effects();
+    let [QueueEffect::Load { lane: LANE, load, range, rows_max, .. }] = &effects[..] else { panic!("{effects:?}") };
+    (*load, *range, *rows_max)
+}
+
+fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
+    bench.apply(QueueInput::Loaded { level: 0, load, rows });
+}
+
+#[test]
+fn a_start_reads_one_row_which_may_have_to_expire() {
+    let mut bench = recovered(9, 0);
+    assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes(), bench.queue.ready_in_memory()), (9, 9, 0));
+    assert_eq!((bench.queue.durable_count(), bench.queue.durable_bytes()), (9, 9));
+    assert!(bench.effects().is_empty());
+    bench.apply(QueueInput::Tick);
+    let (load, _, rows_max) = load_of(&mut bench);
+    assert_eq!(rows_max, 1);
+    loaded(&mut bench, load, Some(rows(1..=1)));
+    assert!(bench.effects().is_empty());
+    assert_eq!((bench.queue.ready_count(), bench.queue.ready_in_memory()), (9, 1));
+}
+
+#[test]
+fn what_expired_while_the_broker_was_down_goes_a_window_at_a_time() {
+    let mut bench = recovered(9, 0);
+    bench.apply(QueueInput::Tick);
+    let expired =
+        |rows: Vec<Row>| rows.into_iter().map(|row| Row { expires_at: Some(WallMillis(10)), ..row }).collect();
+    let mut rows_max = Vec::new();
+    while bench.queue.ready_count() > 0 {
+        let (load, range, most) = load_of(&mut bench);
+        rows_max.push(most);
+        loaded(&mut bench, load, Some(expired(rows((range.from.0..=range.to.0).take(most)))));
+    }
+    assert_eq!((bench.out.counts.expired, rows_max[0]), (9, 1));
+    assert!(rows_max[1..].iter().all(|most| *most > 1), "{rows_max:?}");
+}
+
+#[test]
+fn gets_and_consumers_wait_in_order_for_the_head() {
+    let mut bench = recovered(9, 0);
+    bench.get(1, false);
+    bench.consume(2, 2);
+    let (load, range, rows_max) = load_of(&mut bench);
+    assert_eq!((range, rows_max), (PositionRange { from: Position(1), to: Position(9) }, SMALL.head_entries));
+    assert!(bench.given().is_empty());
+    loaded(&mut bench, load, Some(rows(1..=4)));
+    let given = bench.given();
+    let who: Vec<_> = given.iter().map(|given| (given.connection, given.body.as_str())).collect();
+    assert_eq!(who, [(1, "1"), (2, "2"), (2, "3")]);
+    let (_, range, rows_max) = load_of(&mut bench);
+    assert_eq!((range.from, rows_max), (Position(5), 2), "half a window is read ahead");
+}
+
+#[test]
+fn a_get_that_waits_is_forgotten_with_its_channel() {
+    let mut bench = recovered(3, 0);
+    bench.get(1, true);
+    let (load, ..) = load_of(&mut bench);
+    bench.apply(QueueInput::Detach { holder: holder(1) });
+    loaded(&mut bench, load, Some(rows(1..=3)));
+    assert!(bench.given().is_empty());
+    assert_eq!(bench.queue.ready_count(), 3);
+}
+
+#[test]
+fn rows_below_the_ceiling_come_back_redelivered() {
+    let mut bench = recovered(3, 3);
+    bench.consume(1, 0);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows(1..=3)));
+    let flags: Vec<_> = bench.given().iter().map(|given| given.redelivered).collect();
+    assert_eq!(flags, [true, true, false]);
+}
+
+#[test]
+fn a_ceiling_written_ahead_does_not_mark_what_is_published_later() {
+    let mut bench = recovered(0, 1000);
+    for at in 1..=20 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    bench.write();
+    bench.consume(1, 0);
+    let mut seen = bench.given();
+    while seen.len() < 20 {
+        let (load, range, rows_max) = load_of(&mut bench);
+        let found = rows((range.from.0..=range.to.0).take(rows_max));
+        loaded(&mut bench, load, Some(found));
+        seen.extend(bench.given());
+    }
+    assert!(seen.iter().all(|given| !given.redelivered));
+}
+
+#[test]
+fn a_long_tail_is_left_to_the_store_once_it_is_flushed() {
+    let mut bench = small();
+    for _ in 0..20 {
+        bench.publish(&draft("a").persistent());
+    }
+    let pulled = bench.pull();
+    assert_eq!(bench.queue.ready_in_memory(), 20);
+    bench.stored(pulled.ticket);
+    assert_eq!((bench.queue.ready_in_memory(), bench.queue.ready_count()), (10, 20));
+}
+
+#[test]
+fn a_load_that_a_purge_has_overtaken_is_ignored() {
+    let mut bench = recovered(9, 0);
+    bench.consume(1, 0);
+    let (load, ..) = load_of(&mut bench);
+    let requester = bench.requester(2);
+    bench.apply(QueueInput::Purge { requester });
+    loaded(&mut bench, load, Some(rows(1..=4)));
+    assert!(bench.given().is_empty());
+    assert_eq!(bench.queue.ready_count(), 0);
+    loaded(&mut bench, load + 7, Some(rows(1..=4)));
+    bench.apply(QueueInput::Loaded { level: 9, load, rows: None });
+    assert_eq!(bench.queue.ready_count(), 0);
+}
+
+#[test]
+fn a_read_that_failed_is_tried_again_after_a_second() {
+    let mut bench = recovered(2, 0);
+    bench.consume(1, 0);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, None);
+    bench.publish_all(&["behind"]);
+    assert!(bench.effects().is_empty(), "a store that cannot read is left alone");
+    assert_eq!(bench.queue.deadline(bench.now), Some(bench.now.monotonic.plus(Duration::from_secs(1))));
+    bench.tick_after(1000);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows(1..=2)));
+    assert_eq!(bench.bodies(), ["1", "2", "behind"]);
+}
+
+#[test]
+fn rows_that_are_missing_are_told_and_the_counts_are_right_again() {
+    let mut bench = recovered(9, 0);
+    bench.consume(1, 0);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows(1..=2)));
+    assert_eq!(bench.queue.ready_count(), 7, "the bytes may have been too many");
+    let (load, range, _) = load_of(&mut bench);
+    assert_eq!(range.from, Position(3));
+    loaded(&mut bench, load, Some(Vec::new()));
+    let effects = bench.effects();
+    let [QueueEffect::Miscounted { lane: LANE, rows: -7, body_bytes: -7 }] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes()), (0, 0));
+    assert_eq!((bench.queue.durable_count(), bench.queue.durable_bytes()), (2, 2));
+    let state = bench.write().lanes[0].state;
+    assert_eq!((state.count, state.body_bytes), (2, 2), "the store is told the truth");
+}
+
+#[test]
+fn rows_beyond_the_count_are_told_and_delivered() {
+    let mut bench = recovered(2, 0);
+    bench.consume(1, 0);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows(1..=3)));
+    assert!(matches!(bench.effects()[..], [QueueEffect::Miscounted { rows: 1, body_bytes: 1, .. }]));
+    assert_eq!((bench.bodies().len(), bench.queue.unacked_count(), bench.queue.durable_count()), (3, 3, 3));
+}
+
+#[test]
+fn requeued_rows_return_before_those_still_in_the_store() {
+    let mut bench = recovered(9, 0);
+    bench.consume(1, 3);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows(1..=4)));
+    let given = bench.given();
+    bench.settle(&given[1..2], Outcome::Requeued);
+    assert_eq!(bench.bodies(), ["2"]);
+}
+
+#[test]
+fn what_came_back_behind_one_that_stays_out_is_swept_out() {
+    let mut out = super::super::level::OutPositions::default();
+    (1..=1000).for_each(|position| out.insert(Position(position)));
+    (2..=1000).for_each(|position| out.remove(Position(position)));
+    assert!(out.len() < 200, "{} positions are remembered for one", out.len());
+    out.insert(Position(500));
+    out.remove(Position(1));
+    assert!(!out.is_empty());
+    out.remove(Position(500));
+    assert!(out.is_empty());
+}
