@@ -25,7 +25,10 @@ use tokio::time::Sleep;
 /// The read buffer, one per thread of the runtime.
 const READ_BYTES: usize = 64 * 1024;
 /// Reads in one pass, before other connections have their turn.
-const READS_MAX: u32 = 4;
+const READS_MAX: u32 = 2;
+/// Passes one after another, without a moment in which there was nothing to do, before other connections and the
+/// runtime's I/O driver have their turn. More than one, because the pass that finds a socket empty is one.
+const PASSES_MAX: u32 = 2;
 /// Rounds of notices in one pass.
 const ROUNDS_MAX: u32 = 4;
 /// Buffers above this size are given back when the connection falls idle.
@@ -129,6 +132,7 @@ impl Connection {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         });
         let mut told_to_stop = false;
+        let mut passes = 0;
         loop {
             let deadline = self.session.deadline();
             if deadline != armed {
@@ -137,9 +141,18 @@ impl Connection {
                     sleep.as_mut().reset(self.shared.clock.instant(deadline));
                 }
             }
+            if passes == PASSES_MAX {
+                passes = 0;
+                tokio::task::yield_now().await;
+            }
+            passes += 1;
             let woken = poll_fn(|cx| {
                 let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
-                self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop)
+                let woken = self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop);
+                if woken.is_pending() {
+                    passes = 0;
+                }
+                woken
             })
             .await;
             let now = self.shared.clock.now();
