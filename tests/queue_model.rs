@@ -32,7 +32,7 @@ struct Setup {
     hold: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Publish { persistent: bool, priority: u8, ttl_ms: Option<u64> },
     Consume { channel: u16, no_ack: bool, prefetch: u32 },

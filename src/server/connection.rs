@@ -26,8 +26,8 @@ use tokio::time::Sleep;
 const READ_BYTES: usize = 64 * 1024;
 /// Reads in one pass, before other connections have their turn.
 const READS_MAX: u32 = 2;
-/// Passes one after another, without a moment in which there was nothing to do, before other connections and the
-/// runtime's I/O driver have their turn. More than one, because the pass that finds a socket empty is one.
+/// Passes without a rest, before other connections have their turn. More than one, because the pass that finds a socket
+/// empty is one.
 const PASSES_MAX: u32 = 2;
 /// Rounds of notices in one pass.
 const ROUNDS_MAX: u32 = 4;
@@ -134,6 +134,13 @@ impl Connection {
         let mut told_to_stop = false;
         let mut passes = 0;
         loop {
+            // The runtime lets a task go on that never has to wait; a flood, or an inlet that fills as fast as it is emptied,
+            // would keep a thread, and what waits behind it, for seconds.
+            if passes == PASSES_MAX {
+                passes = 0;
+                tokio::task::yield_now().await;
+            }
+            passes += 1;
             let deadline = self.session.deadline();
             if deadline != armed {
                 armed = deadline;
@@ -141,11 +148,6 @@ impl Connection {
                     sleep.as_mut().reset(self.shared.clock.instant(deadline));
                 }
             }
-            if passes == PASSES_MAX {
-                passes = 0;
-                tokio::task::yield_now().await;
-            }
-            passes += 1;
             let woken = poll_fn(|cx| {
                 let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
                 let woken = self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop);
