@@ -9,13 +9,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::broker::serve;
 use support::client::{Flag, persistent};
 use support::{Broker, Client, tell};
 
 /// Within this time, whatever others do, a client has its answer.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
-const ROUND_TRIPS: u64 = 150;
+const ROUND_TRIPS: u64 = 60;
 /// What a flood has on its way at a time.
 const FLOOD_AHEAD: u64 = 10_000;
 
