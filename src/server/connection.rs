@@ -25,9 +25,10 @@ use tokio::time::Sleep;
 /// The read buffer, one per thread of the runtime.
 const READ_BYTES: usize = 64 * 1024;
 /// Reads in one pass, before other connections have their turn.
-const READS_MAX: u32 = 4;
-/// Passes without a rest, before other connections have their turn.
-const PASSES_MAX: u32 = 4;
+const READS_MAX: u32 = 2;
+/// Passes without a rest, before other connections have their turn. More than one, because the pass that finds a socket
+/// empty is one.
+const PASSES_MAX: u32 = 2;
 /// Rounds of notices in one pass.
 const ROUNDS_MAX: u32 = 4;
 /// Buffers above this size are given back when the connection falls idle.
