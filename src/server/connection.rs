@@ -178,7 +178,11 @@ impl Connection {
             self.fold_counts();
             match self.stage {
                 Stage::Open => {}
-                Stage::Closing => return self.write_last().await,
+                Stage::Closing => {
+                    // What the client held goes to others now, however slowly it takes its last bytes.
+                    self.end_link();
+                    return self.write_last().await;
+                }
                 Stage::Gone => return,
             }
         }
@@ -578,11 +582,14 @@ impl Connection {
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
     }
 
-    fn end(&mut self) {
-        let now = self.shared.clock.now();
+    fn end_link(&mut self) {
         if let Some(mut link) = self.link.take() {
-            link.end(now);
+            link.end(self.shared.clock.now());
         }
+    }
+
+    fn end(&mut self) {
+        self.end_link();
         self.session.forget_channels();
         self.fold_counts();
         let counters = self.shared.broker.counters();
