@@ -214,9 +214,9 @@ impl Bench {
     fn given(&mut self) -> Vec<Given> {
         let mut given = Vec::new();
         self.out.notices.retain(|(connection, notice)| {
-            let delivery = match notice {
-                Notice::Deliver(delivery) | Notice::Answer { answer: Answer::Got { delivery, .. }, .. } => delivery,
-                _ => return true,
+            let (Notice::Deliver(delivery) | Notice::Answer { answer: Answer::Got { delivery, .. }, .. }) = notice
+            else {
+                return true;
             };
             given.push(Given {
                 connection: connection.0,
