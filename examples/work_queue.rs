@@ -11,8 +11,9 @@ use lapin::options::{
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_stream::StreamExt;
 
@@ -32,14 +33,20 @@ const JOBS: [(u8, &str); 8] = [
 #[tokio::main]
 async fn main() -> lapin::Result<()> {
     let connection = common::connect().await?;
-    publish_all(&connection.create_channel().await?).await?;
-
-    let (first, second) = tokio::join!(work("Ada", &connection), work("Bob", &connection));
-    let (first, second) = (first?, second?);
-    println!("Ada did {first} jobs, Bob did {second}");
-
     let channel = connection.create_channel().await?;
-    channel.queue_delete(QUEUE.into(), QueueDeleteOptions::default()).await?;
+    publish_all(&channel).await?;
+
+    let (ada, bob) = (hire("Ada", &connection).await?, hire("Bob", &connection).await?);
+    let (done, mut reports) = mpsc::channel(JOBS.len());
+    let close_shop = async {
+        for _ in JOBS {
+            reports.recv().await;
+        }
+        // Without the queue the broker cancels its consumers, and that ends the workers' day.
+        channel.queue_delete(QUEUE.into(), QueueDeleteOptions::default()).await
+    };
+    let (first, second, left) = tokio::join!(work("Ada", ada, done.clone()), work("Bob", bob, done), close_shop);
+    println!("Ada did {} jobs, Bob did {}, {} are left", first?, second?, left?);
     connection.close(200, "bye".into()).await
 }
 
@@ -63,23 +70,25 @@ async fn publish_all(channel: &Channel) -> lapin::Result<()> {
     Ok(())
 }
 
-/// Takes jobs until none has come for a while; returns how many were done.
-async fn work(name: &str, connection: &Connection) -> lapin::Result<u32> {
+/// One unacknowledged job at a time: whoever is free takes the next one.
+async fn hire(name: &str, connection: &Connection) -> lapin::Result<Consumer> {
     let channel = connection.create_channel().await?;
-    // One unacknowledged job at a time: whoever is free takes the next one.
     channel.basic_qos(1, BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions::default();
-    let mut jobs = channel.basic_consume(QUEUE.into(), name.into(), options, FieldTable::default()).await?;
+    channel.basic_consume(QUEUE.into(), name.into(), BasicConsumeOptions::default(), FieldTable::default()).await
+}
 
-    let mut done = 0;
-    while let Ok(Some(job)) = tokio::time::timeout(Duration::from_millis(500), jobs.next()).await {
+/// Does jobs until the consumer is cancelled; returns how many were done.
+async fn work(name: &str, mut jobs: Consumer, done: mpsc::Sender<()>) -> lapin::Result<u32> {
+    let mut count = 0;
+    while let Some(job) = jobs.next().await {
         let job = job?;
         let priority = job.properties.priority().unwrap_or_default();
         println!("{name}  priority {priority}  {}", common::text(&job));
         sleep(Duration::from_millis(50)).await;
         // Only now may the broker forget the job. Had we died before, another worker would have been given it.
         job.ack(BasicAckOptions::default()).await?;
-        done += 1;
+        count += 1;
+        done.send(()).await.expect("reports are read to the last");
     }
-    Ok(done)
+    Ok(count)
 }

@@ -1,4 +1,4 @@
-//! The prose of `docs/ARCHITECTURE.md` names code; what it names is there.
+//! The prose of `docs/ARCHITECTURE.md` names code; what it names is there. So is whatever a page links to.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
@@ -118,4 +118,22 @@ fn the_page_names_every_folder_of_the_sources() {
             assert!(passages.iter().any(|passage| passage.names.contains(&folder)), "{folder}");
         }
     }
+}
+
+#[test]
+fn every_link_of_the_pages_leads_somewhere() {
+    let root = Path::new(ROOT);
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    pages.extend(sources(&root.join("docs")).into_iter().filter(|path| path.extension().is_some_and(|it| it == "md")));
+    let mut followed = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if !link.is_empty() && !link.contains("://") {
+                followed += 1;
+                assert!(page.with_file_name(link).exists(), "{}: {link}", page.display());
+            }
+        }
+    }
+    assert!(followed > 10, "the pages link to one another: {followed}");
 }

@@ -88,8 +88,11 @@ impl Broker {
         let Machine { queue, effects, armed } = &mut *turn.machine;
         let mut permits = PeerPermits { broker: self, queue: cell.id() };
         for input in turn.inputs.drain(..) {
-            if let QueueInput::Pull { .. } = input {
-                cell.listed.store(false, Ordering::Relaxed);
+            match input {
+                QueueInput::Pull { .. } => cell.listed.store(false, Ordering::Relaxed),
+                // Its entry has left the timers. This turn may have begun before the deadline: then it is armed again.
+                QueueInput::Tick => *armed = None,
+                _ => {}
             }
             queue.apply(input, now, &mut permits, effects);
             while !effects.effects.is_empty() {

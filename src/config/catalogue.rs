@@ -62,7 +62,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "connections_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.connections_max), range(1, U32)),
-        meaning: "Open connections; one more is closed at once, and logged.",
+        meaning: "Open connections; one more is refused with 530 NOT_ALLOWED after its login.",
     },
     Setting {
         name: "channels_max",

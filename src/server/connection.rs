@@ -21,7 +21,10 @@ use tokio::time::Sleep;
 /// The read buffer, one per thread of the runtime.
 const READ_BYTES: usize = 64 * 1024;
 /// Reads in one pass, before other connections have their turn.
-const READS_MAX: u32 = 4;
+const READS_MAX: u32 = 2;
+/// Passes without a rest, before other connections have their turn. More than one, because the pass that finds a socket
+/// empty is one.
+const PASSES_MAX: u32 = 2;
 /// How long a connection that is to be closed may take to write what is left.
 const LAST_WRITE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -74,7 +77,15 @@ impl Connection {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         });
         let mut told_to_stop = false;
+        let mut passes = 0;
         loop {
+            // The runtime lets a task go on that never has to wait; a flood, or an inlet that fills as fast as it is emptied,
+            // would keep a thread, and what waits behind it, for seconds.
+            if passes == PASSES_MAX {
+                passes = 0;
+                tokio::task::yield_now().await;
+            }
+            passes += 1;
             let deadline = self.driver.deadline();
             if deadline != armed {
                 armed = deadline;
@@ -84,7 +95,11 @@ impl Connection {
             }
             let woken = poll_fn(|cx| {
                 let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
-                self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop)
+                let woken = self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop);
+                if woken.is_pending() {
+                    passes = 0;
+                }
+                woken
             })
             .await;
             let now = self.shared.clock.now();

@@ -325,7 +325,14 @@ impl Session {
     }
 
     /// The broker closes the channel with an error.
-    pub(super) fn channel_fail(&mut self, number: u16, error: &AmqpError, method: Option<MethodId>, out: &mut Output) {
+    pub(super) fn channel_fail(
+        &mut self,
+        number: u16,
+        error: &AmqpError,
+        method: Option<MethodId>,
+        now: Now,
+        out: &mut Output,
+    ) {
         // Confirms that were already earned go out before the close.
         self.flush_confirms(out);
         let Some(channel) = self.channels.get_mut(&number) else { return };
@@ -335,11 +342,28 @@ impl Session {
         let parked: usize = channel.parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
         self.parked_bytes = self.parked_bytes.saturating_sub(parked);
         let key = channel.key;
-        let ended = std::mem::replace(channel, Channel::new(key));
+        let mut ended = std::mem::replace(channel, Channel::new(key));
         channel.stage = Stage::Closing;
+        channel.content = std::mem::take(&mut ended.content).discarded();
         self.untally(&ended);
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
         out.effects.push(Effect::ChannelEnded { channel: key });
+        self.skip_parked(number, ended.parked, now, out);
+    }
+
+    /// Frames behind a method that failed are not carried out. Where they end within a content its rest is still to come.
+    fn skip_parked(&mut self, number: u16, parked: VecDeque<Parked>, now: Now, out: &mut Output) {
+        for Parked { kind, payload } in parked {
+            let frame = Frame { kind, channel: number, payload: &payload };
+            let content = &mut self.channel(number).content;
+            if content.is_idle() {
+                if kind == FrameKind::Method && MethodId::of(&payload) == Some(super::basic_methods::PUBLISH) {
+                    content.begin_discarded();
+                }
+            } else if let Err(Fault { error, method }) = self.content_frame(frame, out) {
+                return self.fail(number, &error, method, now, out);
+            }
+        }
     }
 
     fn drop_channel(&mut self, number: u16, out: &mut Output) {

@@ -71,6 +71,14 @@ impl Content {
         matches!(self, Self::Idle)
     }
 
+    /// The channel closes: what is still to come is parsed and thrown away, and what has come is as well.
+    pub(super) fn discarded(mut self) -> Self {
+        if let Self::Body(body) = &mut self {
+            body.bytes = Vec::new();
+        }
+        self
+    }
+
     /// A publish on a channel that closes: its content is parsed and thrown away.
     pub(super) fn begin_discarded(&mut self) {
         *self =
@@ -200,4 +208,105 @@ fn content_header<'a>(frame: &Frame<'a>) -> Result<ContentHeader<'a>, Fault> {
         return Err(blame(AmqpError::frame_error(text)));
     }
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::{Session, State};
+    use super::*;
+    use crate::model::{Answer, ChannelKey, Monotonic, Notice, Now, RequestNo, WallMillis};
+    use crate::session::SessionSettings;
+    use crate::wire::writer::{Content as Sent, write_method, write_publish};
+    use amq_protocol::protocol::{AMQPClass, basic, channel};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const NOW: Now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
+    const KEY: ChannelKey = ChannelKey { number: 1, incarnation: 1 };
+
+    /// Only the limits matter here.
+    fn settings() -> SessionSettings {
+        SessionSettings {
+            product: String::new(),
+            version: String::new(),
+            platform: String::new(),
+            information: String::new(),
+            cluster_name: String::new(),
+            mechanisms: Vec::new(),
+            channel_max: 8,
+            frame_max: 4096,
+            frame_min: 4096,
+            heartbeat_seconds: 0,
+            handshake_timeout: Duration::from_secs(10),
+            message_bytes_max: 1 << 20,
+            parked_bytes_max: 1 << 16,
+        }
+    }
+
+    /// A connection with channel 1 open, and a publish cut into its three frames.
+    fn opened() -> (Session, Output, Vec<Vec<u8>>) {
+        let mut session = Session::new(Arc::new(settings()), 1, NOW);
+        session.state = State::Running;
+        let mut out = Output::default();
+        let mut open = Vec::new();
+        write_method(&mut open, 1, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})));
+        give(&mut session, &open, &mut out);
+        let mut publish = Vec::new();
+        let address = [0, 1, b'q'];
+        let content = Sent { address: &address, properties: &[0, 0], body: b"body" };
+        write_publish(&mut publish, 1, false, content, 4096);
+        let mut frames = Vec::new();
+        while let Some(cut) = read_frame(&publish, 4096).unwrap() {
+            let rest = publish.split_off(cut.consumed);
+            frames.push(std::mem::replace(&mut publish, rest));
+        }
+        assert_eq!(frames.len(), 3);
+        (session, out, frames)
+    }
+
+    /// All of it is used: the shell has carried out what was to be done before.
+    fn give(session: &mut Session, input: &[u8], out: &mut Output) {
+        out.pause = false;
+        assert_eq!(session.receive(input, NOW, out), input.len());
+    }
+
+    /// The rest of a content is swallowed: nothing is said, and the channel still waits for close-ok.
+    fn assert_swallowed(mut session: Session, mut out: Output, rest: &[Vec<u8>]) {
+        out.bytes.clear();
+        for frame in rest {
+            give(&mut session, frame, &mut out);
+        }
+        assert_eq!(out.bytes, b"");
+        assert!(session.is_running());
+        let mut close_ok = Vec::new();
+        write_method(&mut close_ok, 1, AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
+        give(&mut session, &close_ok, &mut out);
+        assert_eq!(session.channel_count(), 0);
+        assert!(session.is_running());
+    }
+
+    #[test]
+    fn a_channel_that_fails_within_a_content_swallows_the_rest_of_it() {
+        for came in 1..3 {
+            let (mut session, mut out, frames) = opened();
+            frames[..came].iter().for_each(|frame| give(&mut session, frame, &mut out));
+            session.publish_failed(KEY, &AmqpError::not_found("an earlier publish failed"), NOW, &mut out);
+            assert_swallowed(session, out, &frames[came..]);
+        }
+    }
+
+    #[test]
+    fn a_content_that_is_parked_in_part_is_swallowed_when_what_it_waits_for_fails() {
+        for came in 1..=3 {
+            let (mut session, mut out, frames) = opened();
+            let get = basic::Get { queue: "q".into(), no_ack: true };
+            let mut waits = Vec::new();
+            write_method(&mut waits, 1, AMQPClass::Basic(basic::AMQPMethod::Get(get)));
+            give(&mut session, &waits, &mut out);
+            frames[..came].iter().for_each(|frame| give(&mut session, frame, &mut out));
+            let answer = Answer::Refused(AmqpError::not_found("no queue 'q'"));
+            session.notice(Notice::Answer { channel: KEY, request: RequestNo(1), answer }, NOW, &mut out);
+            assert_swallowed(session, out, &frames[came..]);
+        }
+    }
 }

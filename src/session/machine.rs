@@ -473,7 +473,7 @@ impl Session {
     ) {
         match error.scope {
             Scope::Connection => self.close(error, method, now, out),
-            Scope::Channel => self.channel_fail(number, error, method, out),
+            Scope::Channel => self.channel_fail(number, error, method, now, out),
         }
     }
 

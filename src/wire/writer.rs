@@ -107,7 +107,7 @@ pub fn write_ack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: b
     write_settlement(out, channel, ACK, delivery_tag, u8::from(multiple));
 }
 
-/// basic.nack, as the broker sends it for confirms: the requeue bit is clear.
+/// basic.nack, as the broker sends it for confirms. RabbitMQ leaves the requeue bit at its default, which is set.
 #[inline]
 pub fn write_nack(out: &mut Vec<u8>, channel: u16, delivery_tag: u64, multiple: bool) {
     write_settlement(out, channel, NACK, delivery_tag, u8::from(multiple) | REQUEUE);
@@ -437,7 +437,7 @@ mod tests {
         write_nack(&mut out, 1, 7, false);
         write_heartbeat(&mut out);
         let ack = basic::Ack { delivery_tag: 1 << 40, multiple: true };
-        let nack = basic::Nack { delivery_tag: 7, multiple: false, requeue: false };
+        let nack = basic::Nack { delivery_tag: 7, multiple: false, requeue: true };
         let expected =
             [method(300, basic::AMQPMethod::Ack(ack)), method(1, basic::AMQPMethod::Nack(nack)), AMQPFrame::Heartbeat];
         assert_eq!(frames(&out), expected);

@@ -74,7 +74,7 @@ impl Broker {
             let (_, rest) = welcome.split_once(mark)?;
             rest.split_once(end)?.0.parse().ok()
         };
-        let amqp = after("amqp://guest:guest@", "/").expect("the address is printed");
+        let amqp = after("amqp://guest:guest@", "\n").expect("the address is printed");
         let metrics = after("metrics on http://", "/metrics");
         Self { child, amqp, metrics, startup: startup.expect("a line was read"), welcome, log }
     }
