@@ -715,6 +715,11 @@ impl History {
         let waits = living().any(|known| known.durable && known.place == Place::Ready && !known.submitted);
         assert!(!waits || self.queue.is_due(), "a row that nobody holds never waits");
 
+        let to_erase = self.dead_since_pull.iter().any(|id| self.known[id].submitted);
+        let soon = self.now.monotonic.plus(Duration::from_millis(20));
+        let falls_due = self.queue.is_due() || self.queue.deadline(self.now).is_some_and(|at| at <= soon);
+        assert!(!to_erase || falls_due, "what is done with does not stay in the store");
+
         // Nothing is being read, nor waits until a failed read is tried again.
         let idle_store =
             self.store.loads.is_empty() && self.left_alone_until.is_none_or(|until| until <= self.now.monotonic);
