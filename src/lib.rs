@@ -71,7 +71,8 @@
 //! - Where a message goes: [`routing::route()`](routing::route::route).
 //! - How queues run without tasks and locks: `src/broker/cell.rs`, `src/broker/turns.rs`.
 //! - When something is durable: [`store::writer`].
-//! - How it all hangs together: `src/server/connection.rs`, one task per connection.
+//! - How it all hangs together: `src/server/driver.rs`, one connection without its socket; `src/server/connection.rs`, its
+//!   task. [`server::Simulation`] is a broker of such connections in virtual time.
 
 pub mod auth;
 pub mod broker;

@@ -1,5 +1,7 @@
 //! The fuzz targets on stable: the same bodies over bytes that proptest makes, some of them close to valid.
 
+#[path = "../fuzz/bodies/dialogue.rs"]
+mod dialogue;
 #[path = "../fuzz/bodies/frames.rs"]
 mod frames;
 
@@ -73,7 +75,18 @@ fn sized(tag: &[u8], bytes: &[u8]) -> Vec<u8> {
     [tag, &len.to_be_bytes(), bytes].concat()
 }
 
+#[test]
+fn a_program_gets_as_far_as_the_queues() {
+    let (connect, declare_a, publish_to_a) = ([0, 0], [3, 0, 1, 0, 0, 7], [7, 0, 0, 1, 0, 2, b'x', b'y', 2, 0, 255]);
+    assert_eq!(dialogue::dialogue(&[&connect[..], &declare_a, &publish_to_a, &publish_to_a].concat()), 2);
+}
+
 proptest! {
+    #[test]
+    fn no_dialogue_breaks_the_broker(program in vec(any::<u8>(), 0..600)) {
+        dialogue::dialogue(&program);
+    }
+
     #[test]
     fn no_bytes_break_the_wire_layer(input in vec(any::<u8>(), 0..300)) {
         frames::frames(&input);

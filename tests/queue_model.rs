@@ -46,30 +46,59 @@ struct Setup {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish { persistent: bool, priority: u8, expiration: Option<u8>, size: u8, confirmed: bool },
+    Publish {
+        persistent: bool,
+        priority: u8,
+        expiration: Option<u8>,
+        size: u8,
+        confirmed: bool,
+    },
     Burst(u8),
-    Consume { holder: u8, no_ack: bool, prefetch: u8, priority: u8 },
+    Consume {
+        holder: u8,
+        no_ack: bool,
+        prefetch: u8,
+        priority: u8,
+    },
     Cancel(u8),
-    Get { holder: u8, no_ack: bool },
-    Settle { which: u8, count: u8, outcome: u8 },
+    Get {
+        holder: u8,
+        no_ack: bool,
+    },
+    Settle {
+        which: u8,
+        count: u8,
+        outcome: u8,
+    },
     Bounce(u8),
     Written(u8),
     Detach(u8),
     Purge,
+    /// A purge that overtakes the loads under way, and as much again as was there.
+    PurgeAndRefill,
     Status,
     Time(u16),
-    Pull { rows: u8, bytes: u16 },
+    Pull {
+        rows: u8,
+        bytes: u16,
+    },
     Flush(u8),
     Tell,
     StoreFails,
     Snapshot(u8),
     Answer(u8),
     ReadFails(u8),
-    Copies { which: u8, copies: u8 },
+    Copies {
+        which: u8,
+        copies: u8,
+    },
     CopySettled(u8),
     Kill,
     Stop,
-    Delete { if_unused: bool, if_empty: bool },
+    Delete {
+        if_unused: bool,
+        if_empty: bool,
+    },
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -128,6 +157,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<u8>().prop_map(Step::Written),
         2 => (0..HOLDERS).prop_map(Step::Detach),
         1 => Just(Step::Purge),
+        1 => Just(Step::PurgeAndRefill),
         1 => Just(Step::Status),
         4 => (0u16..50).prop_map(Step::Time),
         12 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Pull { rows, bytes }),
@@ -685,6 +715,11 @@ impl History {
         let waits = living().any(|known| known.durable && known.place == Place::Ready && !known.submitted);
         assert!(!waits || self.queue.is_due(), "a row that nobody holds never waits");
 
+        let to_erase = self.dead_since_pull.iter().any(|id| self.known[id].submitted);
+        let soon = self.now.monotonic.plus(Duration::from_millis(20));
+        let falls_due = self.queue.is_due() || self.queue.deadline(self.now).is_some_and(|at| at <= soon);
+        assert!(!to_erase || falls_due, "what is done with does not stay in the store");
+
         // Nothing is being read, nor waits until a failed read is tried again.
         let idle_store =
             self.store.loads.is_empty() && self.left_alone_until.is_none_or(|until| until <= self.now.monotonic);
@@ -1057,6 +1092,14 @@ impl History {
             Step::Purge => {
                 let requester = self.requester(1);
                 self.apply(QueueInput::Purge { requester });
+            }
+            Step::PurgeAndRefill => {
+                (0..self.store.loads.len()).for_each(|at| self.store.look(at));
+                self.step(&Step::Purge);
+                self.step(&Step::Burst(15));
+                self.step(&Step::Pull { rows: 99, bytes: 60_000 });
+                self.step(&Step::Flush(9));
+                self.step(&Step::Tell);
             }
             Step::Status => {
                 let requester = self.requester(1);

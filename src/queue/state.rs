@@ -589,7 +589,7 @@ impl QueueState {
                 self.due_now = true;
             }
             for slot in slots {
-                self.forget(slot, out);
+                self.due_now |= self.forget(slot, out);
             }
             self.abandon_lane(level as u8);
         }

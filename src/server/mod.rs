@@ -2,15 +2,19 @@
 //!
 //! - `start`: from settings to a running `Server`, and its stop.
 //! - `listener`: accepts connections. `connection`: one task per connection.
+//! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
 pub(crate) mod clock;
 mod connection;
+mod driver;
 mod listener;
 mod metrics_page;
 mod shared;
+mod simulation;
 mod start;
 mod tasks;
 
+pub use simulation::{SimulatedConnection, Simulation};
 pub use start::{Server, StartError};

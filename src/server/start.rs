@@ -171,7 +171,7 @@ fn random() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::Random(error.to_string()))
 }
 
-fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreError> {
+pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreError> {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let mut store: Box<dyn Store> = match settings.store.kind {
         StoreKind::Sqlite => {
@@ -191,7 +191,7 @@ fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreErr
     Ok((writer, recovered))
 }
 
-fn broker_settings(settings: &Settings) -> BrokerSettings {
+pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
     let limits = &settings.limits;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     BrokerSettings {
@@ -214,7 +214,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
     }
 }
 
-fn session_settings(settings: &Settings) -> SessionSettings {
+pub(super) fn session_settings(settings: &Settings) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");
     SessionSettings {
         product: settings.product.clone(),
@@ -234,7 +234,11 @@ fn session_settings(settings: &Settings) -> SessionSettings {
 }
 
 /// The users that the store remembers, those of the settings, and guest on a store that has none; and likewise the vhosts.
-fn known_users(settings: &Settings, recovered: &Recovered, broker: &Arc<Broker>) -> Result<Users, StartError> {
+pub(super) fn known_users(
+    settings: &Settings,
+    recovered: &Recovered,
+    broker: &Arc<Broker>,
+) -> Result<Users, StartError> {
     broker.create_vhost(&Name::from(DEFAULT_VHOST));
     for vhost in &settings.vhosts {
         broker.create_vhost(&Name::from(vhost.name.as_str()));

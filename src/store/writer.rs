@@ -19,7 +19,7 @@ use gather::Gathered;
 use settle::Settler;
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -202,6 +202,8 @@ pub struct WriterHandle {
 struct Life {
     shared: Arc<Shared>,
     loads: Mutex<Option<reading::Loads>>,
+    /// Loads asked for and not yet handed over.
+    loading: Arc<AtomicUsize>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     outcome: Arc<Mutex<Option<Result<(), StoreError>>>>,
 }
@@ -245,7 +247,9 @@ impl WriterHandle {
             })
             .map_err(|error| StoreError::Unusable(format!("no thread for the writer: {error}")))?;
         let threads = Mutex::new(vec![writer_thread, reader_thread]);
-        Ok(Self { life: Arc::new(Life { shared, loads: Mutex::new(Some(loads)), threads, outcome }) })
+        Ok(Self {
+            life: Arc::new(Life { shared, loads: Mutex::new(Some(loads)), loading: Arc::default(), threads, outcome }),
+        })
     }
 
     /// Marks a source as having something to write. It says so once, then not again until its next contribution that
@@ -313,6 +317,12 @@ impl WriterHandle {
 
     /// Reads rows back on the reader's thread and hands them to `then` there.
     pub fn load(&self, request: LoadRequest, then: LoadThen) {
+        let loading = Arc::clone(&self.life.loading);
+        loading.fetch_add(1, Ordering::AcqRel);
+        let then: LoadThen = Box::new(move |loaded| {
+            then(loaded);
+            loading.fetch_sub(1, Ordering::AcqRel);
+        });
         let loads = self.life.loads.lock().unwrap_or_else(PoisonError::into_inner);
         match loads.as_ref() {
             Some(loads) => loads.submit(request, then),
@@ -321,6 +331,12 @@ impl WriterHandle {
                 then(Err(StoreError::Read("the store is closed".into())));
             }
         }
+    }
+
+    /// Whether nothing is outstanding: no dirty source, no contribution, no topology, no load. Until somebody asks for
+    /// something, nothing more comes of the store then.
+    pub fn is_settled(&self) -> bool {
+        self.life.loading.load(Ordering::Acquire) == 0 && self.life.shared.inbox().is_quiet()
     }
 
     /// Waits until nothing is outstanding: no dirty source, no contribution, no topology. It is for the moment when

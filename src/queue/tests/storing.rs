@@ -231,6 +231,7 @@ fn a_purge_keeps_what_is_lent() {
     let requester = bench.requester(1);
     bench.apply(QueueInput::Purge { requester });
     assert!(bench.answers().iter().any(|answer| matches!(answer, Answer::Removed { message_count: 12 })));
+    assert!(bench.queue.is_due());
     let pulled = bench.write();
     assert!(pulled.drop_lanes.is_empty());
     let change = &pulled.lanes[0];
@@ -239,6 +240,19 @@ fn a_purge_keeps_what_is_lent() {
     assert!(from > Position(1) && to <= Position(13));
     bench.settle(&given, Outcome::Requeued);
     assert_eq!(bench.bodies(), ["a"]);
+}
+
+#[test]
+fn a_purge_beside_something_lent_is_written_without_waiting_for_another_message() {
+    let mut bench = Bench::new();
+    persistent(&mut bench, &["a", "b"]);
+    bench.write();
+    bench.consume(1, 1);
+    bench.write();
+    let requester = bench.requester(1);
+    bench.apply(QueueInput::Purge { requester });
+    assert!(bench.queue.is_due());
+    assert_eq!(bench.write().lanes[0].removes, [Position(2)]);
 }
 
 #[test]

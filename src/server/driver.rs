@@ -1,0 +1,476 @@
+//! One connection without its socket: bytes and the time go in, bytes come out.
+//!
+//! What comes in is parsed, routed and handed to the queues in one synchronous pass; what the session and the broker have to
+//! say to each other passes through here. Sockets and timers are `connection`'s, or a `Simulation`'s.
+
+use super::shared::{Shared, SizesOfRead};
+use crate::auth::{LoginFailure, Mechanism, authenticate};
+use crate::broker::{Counters, Link};
+use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, Monotonic, Notice, Now, Promise, PromiseOwner};
+use crate::queue::Outcome;
+use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Waker;
+
+/// Rounds of notices in one pass.
+const ROUNDS_MAX: u32 = 4;
+/// Buffers above this size are given back when the connection falls idle.
+const IDLE_BUFFER_BYTES: usize = 1024;
+
+/// A connection's session, its link to the broker, and its buffers.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    client: SocketAddr,
+    seed: u64,
+    session: Session,
+    link: Option<Link>,
+    /// Counts among the open connections.
+    admitted: bool,
+    /// The beginning of a frame whose rest has not come.
+    partial: Vec<u8>,
+    out: Output,
+    notices: Vec<Notice>,
+    /// Channels that failed while effects are carried out, some of which they gave out before.
+    failed: Vec<ChannelKey>,
+    sizes: SizesOfRead,
+    /// What of the session's counts was folded into the gauges.
+    channels_told: i64,
+    channels_opened_told: u64,
+    tally_told: Tally,
+    closing: bool,
+}
+
+impl Driver {
+    /// A connection was accepted; `end` must follow.
+    pub(super) fn new(shared: Arc<Shared>, client: SocketAddr, seed: u64, now: Now) -> Self {
+        let counters = shared.broker.counters();
+        Counters::add(&counters.connections_opened, 1);
+        shared.gauges.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            id: shared.broker.next_connection_id(),
+            client,
+            seed,
+            session: Session::new(Arc::clone(&shared.session_settings), seed, now),
+            link: None,
+            admitted: false,
+            partial: Vec::new(),
+            out: Output::default(),
+            notices: Vec::new(),
+            failed: Vec::new(),
+            sizes: SizesOfRead::default(),
+            channels_told: 0,
+            channels_opened_told: 0,
+            tally_told: Tally::default(),
+            closing: false,
+            shared,
+        }
+    }
+
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// When `tick` is wanted.
+    pub(super) fn deadline(&self) -> Option<Monotonic> {
+        self.session.deadline()
+    }
+
+    /// Whether nothing more is to be read: once the output is written, the socket closes.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether the session has to wait for others before it can take more.
+    pub(super) fn is_saturated(&self) -> bool {
+        self.session.is_saturated()
+    }
+
+    /// Whether so much waits to be written that nothing more is to be produced.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.out.bytes.len() > self.outbox_bytes_max()
+    }
+
+    /// Whether notices have come; otherwise the waker is called when one does.
+    pub(super) fn has_notices(&self, waker: &Waker) -> bool {
+        self.link.as_ref().is_some_and(|link| link.peer().is_ready(waker))
+    }
+
+    fn outbox_bytes_max(&self) -> usize {
+        usize::try_from(self.shared.settings.limits.outbox_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// The broker stops.
+    pub(super) fn stop(&mut self, now: Now) {
+        let reason = "broker forced connection closure with reason 'shutdown'";
+        self.session.notice(Notice::Close(AmqpError::connection_forced(reason)), now, &mut self.out);
+        self.carry_out(now);
+    }
+
+    /// A deadline passed.
+    pub(super) fn tick(&mut self, now: Now) {
+        self.session.tick(now, &mut self.out);
+        self.carry_out(now);
+        self.release_buffers();
+    }
+
+    // ---- input -------------------------------------------------------------------------------------------------
+
+    /// Bytes came in. `end_read` follows the last of a pass.
+    pub(super) fn receive(&mut self, input: &[u8], now: Now) {
+        Counters::add(&self.shared.broker.counters().bytes_in, input.len() as u64);
+        self.session.heard(now);
+        self.take_input(input, now);
+    }
+
+    /// What was gathered goes to the queues.
+    pub(super) fn end_read(&mut self, now: Now) {
+        self.with_link(|link| link.flush(now));
+        self.shared.sizes.fold(&mut self.sizes);
+    }
+
+    fn take_input(&mut self, input: &[u8], now: Now) {
+        if self.partial.is_empty() {
+            let used = self.process(input, now);
+            self.partial.extend_from_slice(&input[used..]);
+            return;
+        }
+        let mut partial = std::mem::take(&mut self.partial);
+        partial.extend_from_slice(input);
+        let used = self.process(&partial, now);
+        partial.drain(..used);
+        self.partial = partial;
+    }
+
+    /// Gives input to the session and carries out what it asks for; returns how much was used.
+    fn process(&mut self, input: &[u8], now: Now) -> usize {
+        let mut used = 0;
+        loop {
+            used += self.session.receive(&input[used..], now, &mut self.out);
+            let paused = self.out.pause;
+            self.carry_out(now);
+            if !paused || self.closing {
+                return used;
+            }
+            // The answer may be at hand already.
+            self.take_notices(now);
+        }
+    }
+
+    // ---- effects -----------------------------------------------------------------------------------------------
+
+    fn carry_out(&mut self, now: Now) {
+        self.out.pause = false;
+        while !self.out.effects.is_empty() {
+            let mut effects = std::mem::take(&mut self.out.effects);
+            for effect in effects.drain(..) {
+                self.carry_out_one(effect, now);
+            }
+            self.failed.clear();
+            if self.out.effects.is_empty() {
+                // Keeps the room for the next pass.
+                self.out.effects = effects;
+                return;
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Publish(publish) => self.publish(publish, now),
+            Effect::CheckPublish(publish) => self.check_publish(publish, now),
+            Effect::Settle(settle) => self.settle(settle, now),
+            Effect::Written { channel, consumer, queue, count, bytes } => {
+                self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
+            }
+            Effect::Command { channel, request, command } => {
+                if !self.failed.contains(&channel) {
+                    self.with_link(|link| {
+                        link.flush(now);
+                        link.command(channel, request, command, now);
+                    });
+                }
+            }
+            Effect::Bounce { channel, queue, lend, counted } => {
+                self.with_link(|link| link.bounce(channel, queue, lend, counted, now));
+            }
+            Effect::ChannelLimit { channel, limit, outstanding } => {
+                self.with_link(|link| link.limit_channel(channel, limit, outstanding, now));
+            }
+            Effect::ChannelEnded { channel } => self.with_link(|link| {
+                link.flush(now);
+                link.end_channel(channel, now);
+            }),
+            Effect::ConnectionEnds => {
+                self.end_link(now);
+                self.session.ended(now, &mut self.out);
+            }
+            Effect::Authenticate { mechanism, response } => self.authenticate(&mechanism, &response, now),
+            Effect::OpenVhost { vhost } => {
+                let opened = self.open_vhost(vhost.as_str());
+                self.session.vhost_opened(opened, now, &mut self.out);
+            }
+            Effect::CloseSocket => self.closing = true,
+        }
+    }
+
+    fn with_link(&mut self, act: impl FnOnce(&mut Link)) {
+        if let Some(link) = &mut self.link {
+            act(link);
+        }
+    }
+
+    fn publish(&mut self, publish: Publish, now: Now) {
+        let Publish { channel, message, mandatory, sequence, fault } = publish;
+        let Some(link) = &mut self.link else { return };
+        if self.failed.contains(&channel) {
+            return;
+        }
+        let counters = self.shared.broker.counters();
+        Counters::add(&counters.received, 1);
+        Counters::add(&counters.received_confirm, u64::from(sequence.is_some()));
+        self.sizes.record(message.body_len());
+        if let Some(fault) = fault {
+            let error = link.check_publish(&message).err().unwrap_or(*fault);
+            return self.publish_failed(channel, &error, now);
+        }
+        let promise = sequence.map(|sequence| {
+            let holder = Holder { connection: self.id, channel };
+            Promise { owner: PromiseOwner::Channel(holder), sequence }
+        });
+        let returnable = mandatory.then(|| message.clone());
+        match link.publish(message, promise) {
+            Ok(routed) => {
+                if routed.parts > 0 {
+                    Counters::add(&counters.routed, u64::from(routed.parts));
+                } else if let Some(message) = returnable {
+                    Counters::add(&counters.unroutable_returned, 1);
+                    self.session.returned(channel, &message, &mut self.out);
+                } else {
+                    Counters::add(&counters.unroutable_dropped, 1);
+                }
+                self.session.published(channel, sequence, routed.parts, now, &mut self.out);
+            }
+            Err(error) => self.publish_failed(channel, &error, now),
+        }
+    }
+
+    /// The channel closes; what it sent behind the failed publish is not carried out.
+    fn publish_failed(&mut self, channel: ChannelKey, error: &AmqpError, now: Now) {
+        self.failed.push(channel);
+        self.session.publish_failed(channel, error, now, &mut self.out);
+    }
+
+    fn check_publish(&mut self, publish: Publish, now: Now) {
+        let Some(link) = &mut self.link else { return };
+        if self.failed.contains(&publish.channel) {
+            return;
+        }
+        if let Some(error) = link.check_publish(&publish.message).err().or(publish.fault.map(|fault| *fault)) {
+            self.publish_failed(publish.channel, &error, now);
+        }
+    }
+
+    fn settle(&mut self, settle: Settle, now: Now) {
+        let Settle { channel, queue, outcome, lends, counted } = settle;
+        let outcome = match outcome {
+            SettleOutcome::Acknowledged => Outcome::Acknowledged,
+            SettleOutcome::Requeued => Outcome::Requeued,
+            SettleOutcome::Rejected => Outcome::Rejected,
+        };
+        self.with_link(|link| link.settle(channel, queue, lends, outcome, counted, now));
+    }
+
+    fn authenticate(&mut self, mechanism: &str, response: &[u8], now: Now) {
+        let counters = self.shared.broker.counters();
+        Counters::add(&counters.auth_attempts, 1);
+        let loopback = self.client.ip().to_canonical().is_loopback();
+        let login = match Mechanism::from_name(mechanism.as_bytes()) {
+            Some(mechanism) => {
+                let users = self.shared.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+                authenticate(&users, mechanism, response, loopback)
+            }
+            None => Err(LoginFailure::Malformed),
+        };
+        let login = match login {
+            Ok(user) => Ok(Login { may_impersonate: user.is_impersonator(), user: user.name }),
+            Err(failure) => {
+                Counters::add(&counters.auth_failures, 1);
+                match failure {
+                    LoginFailure::Malformed => {
+                        tracing::warn!(connection = self.id.0, client = %self.client, mechanism, "malformed login");
+                        Err(LoginRefusal::Malformed)
+                    }
+                    LoginFailure::Credentials { user, reason } => {
+                        tracing::warn!(connection = self.id.0, client = %self.client, mechanism, user, reason, "login refused");
+                        Err(LoginRefusal::Refused)
+                    }
+                }
+            }
+        };
+        self.session.authenticated(login, now, &mut self.out);
+    }
+
+    /// Takes a place among the open connections.
+    fn admit(&mut self) -> Result<(), AmqpError> {
+        let limit = self.shared.settings.connections_max;
+        let admitted = &self.shared.gauges.admitted;
+        if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
+            admitted.fetch_sub(1, Ordering::Relaxed);
+            let reason = format!("connection refused: node connection limit ({limit}) is reached");
+            return Err(AmqpError::not_allowed(reason));
+        }
+        self.admitted = true;
+        Ok(())
+    }
+
+    fn open_vhost(&mut self, name: &str) -> Result<(), AmqpError> {
+        self.admit()?;
+        let user = self.session.user().cloned().expect("a vhost is opened after the login");
+        let vhost = self
+            .shared
+            .broker
+            .vhost(name.as_bytes())
+            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
+        let allowed = {
+            let users = self.shared.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            users.get(user.as_str()).is_some_and(|record| record.vhosts.iter().any(|vhost| vhost.as_str() == name))
+        };
+        if !allowed {
+            return Err(AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'")));
+        }
+        self.link = Some(Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed));
+        tracing::info!(
+            connection = self.id.0,
+            client = %self.client,
+            name = self.session.client_name(),
+            %user,
+            vhost = name,
+            "connection opened"
+        );
+        Ok(())
+    }
+
+    // ---- output ------------------------------------------------------------------------------------------------
+
+    /// What is to be written.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.out.bytes
+    }
+
+    /// All of the output was written.
+    pub(super) fn written(&mut self, now: Now) {
+        Counters::add(&self.shared.broker.counters().bytes_out, self.out.bytes.len() as u64);
+        self.out.bytes.clear();
+        self.session.flushed(&mut self.out);
+        self.carry_out(now);
+    }
+
+    /// What the broker and its queues have to say goes to the session.
+    pub(super) fn take_notices(&mut self, now: Now) {
+        for _ in 0..ROUNDS_MAX {
+            let Some(link) = &self.link else { break };
+            if self.is_backed_up() {
+                break;
+            }
+            link.peer().take(&mut self.notices);
+            if self.notices.is_empty() {
+                break;
+            }
+            let mut notices = std::mem::take(&mut self.notices);
+            for notice in notices.drain(..) {
+                self.session.notice(notice, now, &mut self.out);
+            }
+            self.notices = notices;
+            self.carry_out(now);
+            self.with_link(|link| link.flush(now));
+        }
+        self.session.flush_confirms(&mut self.out);
+    }
+
+    pub(super) fn release_buffers(&mut self) {
+        if self.out.bytes.is_empty() && self.out.bytes.capacity() > IDLE_BUFFER_BYTES {
+            self.out.bytes = Vec::new();
+        }
+        if self.partial.is_empty() && self.partial.capacity() > IDLE_BUFFER_BYTES {
+            self.partial = Vec::new();
+        }
+        self.out.effects.shrink_to(0);
+        self.notices.shrink_to(0);
+    }
+
+    // ---- the end -----------------------------------------------------------------------------------------------
+
+    pub(super) fn fold_counts(&mut self) {
+        let counters = self.shared.broker.counters();
+        let open = self.session.channel_count();
+        let opened = self.session.channels_opened();
+        if opened != self.channels_opened_told || open as i64 != self.channels_told {
+            let closed_before = self.channels_opened_told as i64 - self.channels_told;
+            let closed = opened as i64 - open as i64;
+            Counters::add(&counters.channels_opened, opened - self.channels_opened_told);
+            Counters::add(&counters.channels_closed, u64::try_from(closed - closed_before).unwrap_or(0));
+            self.channels_opened_told = opened;
+        }
+        let gauges = &self.shared.gauges;
+        let add = |gauge: &AtomicI64, change: i64| {
+            if change != 0 {
+                gauge.fetch_add(change, Ordering::Relaxed);
+            }
+        };
+        add(&gauges.channels, open as i64 - self.channels_told);
+        self.channels_told = open as i64;
+        let tally = self.session.tally();
+        let change = tally - self.tally_told;
+        self.tally_told = tally;
+        add(&gauges.publishers, change.publishers);
+        add(&gauges.unconfirmed, change.unconfirmed);
+        add(&gauges.uncommitted, change.uncommitted);
+        add(&gauges.acks_uncommitted, change.acks_uncommitted);
+        Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
+    }
+
+    /// What the connection held goes back.
+    pub(super) fn end_link(&mut self, now: Now) {
+        if let Some(mut link) = self.link.take() {
+            link.end(now);
+        }
+    }
+
+    /// The end, when nothing more comes of the connection; told once.
+    pub(super) fn end(&mut self, now: Now) {
+        self.end_link(now);
+        self.session.forget_channels();
+        self.fold_counts();
+        let counters = self.shared.broker.counters();
+        Counters::add(&counters.connections_closed, 1);
+        self.shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.admitted {
+            self.shared.gauges.admitted.fetch_sub(1, Ordering::Relaxed);
+        }
+        let reason = match self.session.ending() {
+            Some(Ending::ByClient(code, text)) => format!("closed by the client: {code} {text}"),
+            Some(Ending::ByBroker(text)) => format!("closed by the broker: {text}"),
+            Some(Ending::MissedHeartbeats) => "missed heartbeats from the client".to_owned(),
+            Some(Ending::Handshake(why)) => format!("handshake failed: {why}"),
+            None => "the client closed the socket without a close".to_owned(),
+        };
+        let (user, vhost) = (self.session.user(), self.session.vhost());
+        if user.is_none() && self.session.ending().is_none() {
+            // A health check: connected and left.
+            tracing::debug!(connection = self.id.0, client = %self.client, reason, "connection closed");
+            return;
+        }
+        tracing::info!(
+            connection = self.id.0,
+            client = %self.client,
+            name = self.session.client_name(),
+            user = user.map_or("", |user| user.as_str()),
+            vhost = vhost.map_or("", |vhost| vhost.as_str()),
+            reason,
+            "connection closed"
+        );
+    }
+}
