@@ -46,7 +46,9 @@ impl Session {
         behind: &[u8],
         out: &mut Output,
     ) -> Result<usize, Fault> {
-        match whole_content(behind, number, self.payload_max) {
+        // One that is too large is read to its end before its channel closes.
+        let most = self.settings.message_bytes_max;
+        match whole_content(behind, number, self.payload_max).filter(|whole| whole.body.len() as u64 <= most) {
             Some(whole) => {
                 let size = whole.body.len() as u64;
                 let body = PublishBody::Borrowed(whole.body);

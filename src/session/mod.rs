@@ -24,6 +24,8 @@ mod prefetch;
 mod queue_methods;
 mod settings;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod transaction;
 mod tx_methods;
