@@ -63,13 +63,13 @@ async fn send(server: &Server, letter: &str) -> lapin::Result<()> {
         (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(PERSISTENT));
     let confirm = channel.basic_publish("".into(), QUEUE.into(), options, letter.as_bytes(), properties).await?;
     assert!(confirm.await?.is_ack(), "the broker has the letter");
-    connection.close(200, "bye".into()).await
+    common::close(&connection).await
 }
 
 async fn receive(server: &Server) -> lapin::Result<Option<String>> {
     let connection = connect(server).await?;
     let channel = connection.create_channel().await?;
     let letter = channel.basic_get(QUEUE.into(), BasicGetOptions { no_ack: true }).await?;
-    connection.close(200, "bye".into()).await?;
+    common::close(&connection).await?;
     Ok(letter.map(|letter| common::text(&letter)))
 }

@@ -28,5 +28,5 @@ async fn main() -> lapin::Result<()> {
     let message = channel.basic_get(name.clone(), BasicGetOptions { no_ack: true }).await?;
     println!("received  {}", common::text(&message.expect("the queue has one message")));
 
-    connection.close(200, "bye".into()).await
+    common::close(&connection).await
 }

@@ -36,7 +36,7 @@ async fn main() -> lapin::Result<()> {
     read("kitchen", kitchen).await?;
     read("office ", office).await?;
 
-    connection.close(200, "bye".into()).await
+    common::close(&connection).await
 }
 
 /// Each subscriber has a queue of its own, for as long as its connection lasts.

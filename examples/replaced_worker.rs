@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let left = channel.queue_delete(QUEUE.into(), QueueDeleteOptions::default()).await?;
     println!("{left} orders are left");
-    Ok(connection.close(200, "bye".into()).await?)
+    Ok(common::close(&connection).await?)
 }
 
 /// Grace's part.

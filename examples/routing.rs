@@ -35,7 +35,7 @@ async fn main() -> lapin::Result<()> {
     print_all("pager  ", &channel, pager).await?;
     print_all("archive", &channel, archive).await?;
 
-    connection.close(200, "bye".into()).await
+    common::close(&connection).await
 }
 
 async fn queue_for(channel: &Channel, severities: &[&str]) -> lapin::Result<ShortString> {

@@ -21,7 +21,7 @@ async fn main() -> lapin::Result<()> {
 
     let connection = common::connect().await?;
     ask(&connection, server_queue, &[7, 12, 90]).await?;
-    connection.close(200, "bye".into()).await?;
+    common::close(&connection).await?;
 
     serving.abort();
     Ok(())

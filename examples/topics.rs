@@ -48,5 +48,5 @@ async fn main() -> lapin::Result<()> {
             println!("    {}: {}", report.routing_key, common::text(&report));
         }
     }
-    connection.close(200, "bye".into()).await
+    common::close(&connection).await
 }

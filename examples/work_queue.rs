@@ -47,7 +47,7 @@ async fn main() -> lapin::Result<()> {
     };
     let (first, second, left) = tokio::join!(work("Ada", ada, done.clone()), work("Bob", bob, done), close_shop);
     println!("Ada did {} jobs, Bob did {}, {} are left", first?, second?, left?);
-    connection.close(200, "bye".into()).await
+    common::close(&connection).await
 }
 
 /// Jobs that outlive the broker: the queue is durable, the messages persistent, and each is confirmed once it is stored.

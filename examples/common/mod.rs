@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each example uses some of it")]
 
 use lapin::message::Delivery;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
 
 /// The broker's address: the first argument, or else `AMQP_URL`, or else the default of `prontomq serve`.
 pub(crate) fn url() -> String {
@@ -16,6 +16,14 @@ pub(crate) fn url() -> String {
 /// Connects to the broker at [`url`].
 pub(crate) async fn connect() -> lapin::Result<Connection> {
     Connection::connect(&url(), ConnectionProperties::default()).await
+}
+
+/// Says goodbye. A channel that was dropped a moment ago may still be closing, which lapin reports though nothing is wrong.
+pub(crate) async fn close(connection: &Connection) -> lapin::Result<()> {
+    match connection.close(200, "bye".into()).await {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
+        closed => closed,
+    }
 }
 
 /// A message's body as text.
