@@ -14,7 +14,7 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::Waker;
 
 /// Bits of a queue's number that count within one start of the process; the rest are the start's own number.
@@ -47,6 +47,8 @@ pub struct Broker {
     cells: DashMap<QueueId, Arc<Cell>, RandomState>,
     queue_ids: AtomicU64,
     connection_ids: AtomicU64,
+    /// Bytes that queues take; below zero for a moment while they are added up.
+    memory: AtomicI64,
     timers: Timers,
     counters: Counters,
 }
@@ -69,6 +71,7 @@ impl Broker {
             cells: DashMap::default(),
             queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
             connection_ids: AtomicU64::new(0),
+            memory: AtomicI64::new(0),
             timers: Timers::default(),
             counters: Counters::default(),
         })
@@ -173,6 +176,17 @@ impl Broker {
     /// All queues, in no order.
     pub fn cells(&self) -> Vec<Arc<Cell>> {
         self.cells.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// Memory that all queues take, as of their last turns.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::try_from(self.memory.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    pub(super) fn note_memory(&self, growth: i64) {
+        if growth != 0 {
+            self.memory.fetch_add(growth, Ordering::Relaxed);
+        }
     }
 
     /// Makes the cell of a queue; its place in a topology is the caller's.

@@ -123,7 +123,7 @@ impl Broker {
         self.hand_over(&mut effects.notices);
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
         self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
-        cell.share_counts(queue);
+        self.note_memory(cell.share_counts(queue));
         if let Some(deadline) = queue.deadline(now)
             && armed.is_none_or(|armed| deadline < armed || armed <= now.monotonic)
         {

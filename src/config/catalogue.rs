@@ -175,6 +175,17 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Queues whose consumers take longer than this to acknowledge, on average, do not wait.",
     },
     Setting {
+        name: "limits.memory_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.memory_bytes), range(0, 1024 * GIB)),
+        meaning: "What messages in queues may take of memory; beyond it, connections that publish are blocked. 0 is 60 % of \
+                  the memory that the machine or its cgroup has.",
+    },
+    Setting {
+        name: "limits.disk_free_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.disk_free_bytes), range(0, 1024 * GIB)),
+        meaning: "Free space where the data directory is, below which connections that publish are blocked.",
+    },
+    Setting {
         name: "limits.outbox_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.outbox_bytes_max), range(16 * KIB, GIB)),
         meaning: "What waits to be written to one socket; beyond it, its consumers get nothing new.",

@@ -76,6 +76,10 @@ pub struct StoreSettings {
 /// Limits of what is held for one connection, consumer or queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Bytes of memory for messages, beyond which publishers are blocked; 0 is a share of the machine's.
+    pub memory_bytes: u64,
+    /// Bytes of free disk below which they are.
+    pub disk_free_bytes: u64,
     /// Bytes waiting to be written to a socket; beyond it its consumers are lent nothing new.
     pub outbox_bytes_max: u64,
     /// Bytes of frames parked behind an unanswered method; beyond it the socket is not read.
@@ -131,6 +135,13 @@ pub enum LogLevel {
     Trace,
 }
 
+impl Settings {
+    /// Whether anything is written to the data directory.
+    pub fn keeps_files(&self) -> bool {
+        self.store.kind == StoreKind::Sqlite
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -178,6 +189,8 @@ impl Default for StoreSettings {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            memory_bytes: 0,
+            disk_free_bytes: 50 * 1000 * 1000,
             outbox_bytes_max: MIB,
             parked_bytes_max: 64 * KIB,
             consumer_window_messages: 64,

@@ -14,8 +14,6 @@ pub struct Process {
     pub max_fds: u64,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
-    /// Memory of the machine in bytes.
-    pub memory_bytes: u64,
     /// Bytes free for us where the data directory is.
     pub disk_available_bytes: u64,
 }
@@ -26,8 +24,7 @@ impl Process {
         let mut process = Self {
             max_fds: max_fds().unwrap_or(0),
             resident_bytes: resident_bytes().unwrap_or(0),
-            memory_bytes: memory_bytes().unwrap_or(0),
-            disk_available_bytes: disk_available_bytes(data_dir).unwrap_or(0),
+            disk_available_bytes: available_disk(data_dir).unwrap_or(0),
             ..Self::default()
         };
         for descriptor in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
@@ -47,7 +44,15 @@ fn resident_bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-fn memory_bytes() -> Option<u64> {
+/// Memory that the process may use: the machine's, or less where its cgroup says so; without limit where nobody says.
+pub fn memory_limit() -> u64 {
+    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .into_iter()
+        .find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    [machine_memory(), cgroup].into_iter().flatten().min().unwrap_or(u64::MAX)
+}
+
+fn machine_memory() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -60,7 +65,8 @@ fn max_fds() -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn disk_available_bytes(data_dir: &Path) -> Option<u64> {
+/// Bytes free for us where a directory is.
+pub fn available_disk(data_dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(data_dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

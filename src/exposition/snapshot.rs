@@ -43,7 +43,7 @@ pub struct Alarms {
     pub disk: bool,
     /// No file descriptor is left for a connection.
     pub file_descriptors: bool,
-    /// Bytes of resident memory at which the alarm goes off; without an alarm, the machine's memory.
+    /// Bytes of memory for messages at which the alarm goes off.
     pub memory_limit_bytes: u64,
     /// Bytes of free disk at which the alarm goes off.
     pub disk_limit_bytes: u64,

@@ -37,6 +37,8 @@ pub enum Notice {
         /// The consumer.
         consumer: ConsumerSlot,
     },
+    /// A resource runs short, in the words that clients are told; or none does any more.
+    Alarm(Option<String>),
     /// The broker closes the connection.
     Close(AmqpError),
 }

@@ -26,6 +26,8 @@ pub trait Permits {
     fn take(&mut self, holder: Holder, counted: bool) -> bool;
 }
 
+/// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
+const MESSAGE_OVERHEAD_BYTES: u64 = 96;
 /// How long an acknowledgement of a stored entry may wait for a commit to ride along.
 const REMOVE_WAIT: Duration = Duration::from_millis(20);
 /// The smoothed ack time before any was seen.
@@ -170,9 +172,15 @@ impl QueueState {
         (self.ready_bytes + self.out_bytes).saturating_sub(stored)
     }
 
-    /// Memory that the queue takes: itself, its table of entries and their bodies.
+    /// Memory that the queue takes: itself, its table of entries and their messages; nothing once it has ended.
     pub fn memory_bytes(&self) -> u64 {
-        (size_of::<Self>() + self.entries.table_bytes()) as u64 + self.in_memory_bytes()
+        if self.ended {
+            return 0;
+        }
+        let messages = self.ready_in_memory() + self.out_count;
+        (size_of::<Self>() + self.entries.table_bytes()) as u64
+            + self.in_memory_bytes()
+            + messages * MESSAGE_OVERHEAD_BYTES
     }
 
     /// Messages that the store has, or is to have.

@@ -128,6 +128,7 @@ impl Driver {
     /// What was gathered goes to the queues.
     pub(super) fn end_read(&mut self, now: Now) {
         self.with_link(|link| link.flush(now));
+        self.shared.alarms.note_memory(self.shared.broker.memory_bytes());
         self.shared.sizes.fold(&mut self.sizes);
     }
 
@@ -341,7 +342,11 @@ impl Driver {
         if !allowed {
             return Err(AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'")));
         }
-        self.link = Some(Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed));
+        let link = Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed);
+        if let Some(reason) = self.shared.alarms.reason() {
+            link.peer().tell_one(Notice::Alarm(Some(reason.to_owned())));
+        }
+        self.link = Some(link);
         tracing::info!(
             connection = self.id.0,
             client = %self.client,
@@ -370,6 +375,7 @@ impl Driver {
 
     /// What the broker and its queues have to say goes to the session.
     pub(super) fn take_notices(&mut self, now: Now) {
+        let was_blocked = self.session.is_blocked();
         for _ in 0..ROUNDS_MAX {
             let Some(link) = &self.link else { break };
             if self.is_backed_up() {
@@ -388,6 +394,11 @@ impl Driver {
             self.with_link(|link| link.flush(now));
         }
         self.session.flush_confirms(&mut self.out);
+        if was_blocked && !self.session.is_blocked() {
+            // What was read before the client was blocked.
+            self.take_input(&[], now);
+            self.end_read(now);
+        }
     }
 
     pub(super) fn release_buffers(&mut self) {

@@ -99,7 +99,13 @@ fn snapshot(shared: &Shared) -> Snapshot {
         started_at_seconds: (now.wall.0 as f64 - now.monotonic.0 as f64 / 1000.0) / 1000.0,
         uptime: Duration::from_micros(now.monotonic.0),
         process,
-        alarms: Alarms { memory_limit_bytes: process.memory_bytes, ..Alarms::default() },
+        alarms: Alarms {
+            memory: shared.alarms.memory(),
+            disk: shared.alarms.disk(),
+            memory_limit_bytes: shared.alarms.memory_limit(),
+            disk_limit_bytes: shared.settings.limits.disk_free_bytes,
+            ..Alarms::default()
+        },
         publishing: Publishing {
             received: counts.received,
             received_confirm: counts.received_confirm,

@@ -4,8 +4,10 @@
 //! - `listener`: accepts connections. `connection`: one task per connection.
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`.
+//! - `alarms`: memory and disk that run short.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
+mod alarms;
 pub(crate) mod clock;
 mod connection;
 mod driver;

@@ -1,5 +1,6 @@
 //! What all connections of a server share.
 
+use super::alarms::Alarms;
 use super::clock::Clock;
 use crate::auth::Users;
 use crate::broker::Broker;
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) users: RwLock<Users>,
     pub(super) clock: Clock,
     pub(super) stopping: watch::Sender<bool>,
+    pub(super) alarms: Alarms,
     pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
 }

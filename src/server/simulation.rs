@@ -3,6 +3,7 @@
 //! The same sessions, broker and writer as behind sockets, carried by the same `Driver`. Messages are kept in memory. It is
 //! there for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
 
+use super::alarms::Alarms;
 use super::clock::Clock;
 use super::driver::Driver;
 use super::shared::{Gauges, Shared, Sizes};
@@ -98,6 +99,7 @@ impl Simulation {
             users: RwLock::new(users),
             clock: Clock::start(),
             stopping: watch::Sender::new(false),
+            alarms: Alarms::new(settings.limits.memory_bytes),
             gauges: Gauges::default(),
             sizes: Sizes::default(),
             broker,

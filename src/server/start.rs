@@ -1,5 +1,6 @@
 //! From settings to a running broker, and its stop.
 
+use super::alarms::{Alarms, watch};
 use super::clock::Clock;
 use super::listener::accept;
 use super::metrics_page;
@@ -100,13 +101,17 @@ impl Server {
             users: RwLock::new(users),
             clock,
             stopping: watch::Sender::new(false),
+            alarms: Alarms::new(settings.limits.memory_bytes),
             gauges: Gauges::default(),
             sizes: Sizes::default(),
             broker,
             settings,
         });
         let connections = TaskTracker::new();
-        let mut tasks = vec![spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock))];
+        let mut tasks = vec![
+            spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock)),
+            spawn(&handle, watch(Arc::clone(&shared))),
+        ];
         let mut amqp = Vec::new();
         for listener in listeners.amqp {
             amqp.extend(listener.local_addr());

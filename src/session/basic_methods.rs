@@ -95,10 +95,11 @@ impl Session {
             let check = Publish { channel: channel.key, message: message.clone(), mandatory, sequence: None, fault };
             transaction.publishes.push((message, mandatory));
             out.effects.push(Effect::CheckPublish(check));
-            return Ok(());
+        } else {
+            let sequence = channel.confirms.next_sequence();
+            out.effects.push(Effect::Publish(Publish { channel: channel.key, message, mandatory, sequence, fault }));
         }
-        let sequence = channel.confirms.next_sequence();
-        out.effects.push(Effect::Publish(Publish { channel: channel.key, message, mandatory, sequence, fault }));
+        self.block_if_alarmed(out);
         Ok(())
     }
 

@@ -82,6 +82,10 @@ pub struct Session {
     pub(super) parked_bytes: usize,
     pub(super) tally: Tally,
     pub(super) touched: Vec<u16>,
+    /// A resource runs short: whoever publishes now is blocked.
+    alarm: Option<String>,
+    /// Nothing is read until the alarm is over.
+    blocked: bool,
     ending: Option<Ending>,
 }
 
@@ -118,6 +122,8 @@ impl Session {
             parked_bytes: 0,
             tally: Tally::default(),
             touched: Vec::new(),
+            alarm: None,
+            blocked: false,
             ending: None,
         }
     }
@@ -135,11 +141,6 @@ impl Session {
     /// `connection_name`, or else the product the client calls itself; for people.
     pub fn client_name(&self) -> &str {
         if self.client.name.is_empty() { &self.client.product } else { &self.client.name }
-    }
-
-    /// Whether the client wants to be told when it is blocked.
-    pub fn wants_blocked(&self) -> bool {
-        self.client.wants_blocked
     }
 
     /// How the connection ended, once it has.
@@ -173,16 +174,22 @@ impl Session {
         self.tally = Tally::default();
     }
 
-    /// Whether input should wait: too much is parked behind methods that wait for answers.
+    /// Whether input should wait: too much is parked behind methods that wait for answers, or the client has published while
+    /// a resource runs short.
     pub fn is_saturated(&self) -> bool {
-        self.parked_bytes > self.settings.parked_bytes_max
+        self.blocked || self.parked_bytes > self.settings.parked_bytes_max
+    }
+
+    /// Whether input waits for the end of an alarm.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Takes input; returns how much of it was used. What is left is the beginning of a frame, or waits because the shell
     /// must carry out effects first (`out.pause`).
     pub fn receive(&mut self, input: &[u8], now: Now, out: &mut Output) -> usize {
         let mut used = 0;
-        while !out.pause {
+        while !out.pause && !self.blocked {
             let rest = &input[used..];
             match &self.state {
                 State::Ended { .. } => match read_frame(rest, self.payload_max) {
@@ -506,6 +513,7 @@ impl Session {
             Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, out),
             Notice::Promised { channel, first, last, kept } => self.promised(channel, first, last, kept, now, out),
             Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
+            Notice::Alarm(reason) => self.alarm(reason, out),
             Notice::Close(error) => {
                 if self.is_running() {
                     self.close(&error, None, now, out);
@@ -601,6 +609,10 @@ impl Session {
 
     /// Time has passed: heartbeats are sent, deadlines kept.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
+        if self.blocked {
+            // Nobody listens, so nothing can be missed.
+            self.timers.heard(now.monotonic);
+        }
         match self.state {
             State::Handshake(_) if self.timers.handshake_deadline() <= now.monotonic => {
                 self.ending = Some(Ending::Handshake("not finished in time".to_owned()));
@@ -621,14 +633,22 @@ impl Session {
         }
     }
 
-    /// Tells the client that its publishing is blocked, or no longer is.
-    pub fn blocked(&mut self, reason: Option<&str>, out: &mut Output) {
-        if self.client.wants_blocked && self.is_running() {
-            let method = match reason {
-                Some(reason) => connection::AMQPMethod::Blocked(connection::Blocked { reason: reason.into() }),
-                None => connection::AMQPMethod::Unblocked(connection::Unblocked {}),
-            };
-            write_connection(out, method);
+    /// A message was published. While a resource runs short nothing more is read from this connection.
+    pub(super) fn block_if_alarmed(&mut self, out: &mut Output) {
+        if let (Some(reason), false) = (&self.alarm, self.blocked) {
+            self.blocked = true;
+            if self.client.wants_blocked {
+                let blocked = connection::Blocked { reason: reason.as_str().into() };
+                write_connection(out, connection::AMQPMethod::Blocked(blocked));
+            }
+        }
+    }
+
+    /// An alarm begins, goes on for other reasons, or is over.
+    fn alarm(&mut self, reason: Option<String>, out: &mut Output) {
+        self.alarm = reason;
+        if self.alarm.is_none() && std::mem::take(&mut self.blocked) && self.client.wants_blocked && self.is_running() {
+            write_connection(out, connection::AMQPMethod::Unblocked(connection::Unblocked {}));
         }
     }
 }

@@ -349,16 +349,22 @@ fn a_broker_that_stops_closes_open_connections_and_drops_others() {
 }
 
 #[test]
-fn a_client_that_asked_for_it_is_told_when_it_is_blocked() {
+fn a_client_that_publishes_during_an_alarm_is_blocked_until_it_is_over() {
     let mut bench = Bench::open();
-    assert!(bench.session.wants_blocked());
-    bench.session.blocked(Some("low on memory"), &mut bench.out);
-    bench.session.blocked(None, &mut bench.out);
-    assert_eq!(bench.heard(), [(0, 10, 60), (0, 10, 61)]);
-    assert_eq!(bench.session.client_name(), "bench");
-    let mut bench = Bench::tuned();
-    bench.session.blocked(Some("low on memory"), &mut bench.out);
-    assert!(bench.heard().is_empty(), "not before it is open");
+    bench.notice(Notice::Alarm(Some("low on memory".to_owned())));
+    assert!(bench.heard().is_empty(), "one that does not publish is left alone");
+
+    bench.receive(&basic_publish(2, b"ab"));
+    assert_eq!(bench.heard(), [(0, 10, 60)]);
+    assert!(bench.session.is_saturated());
+    let more = basic_publish(2, b"cd");
+    assert_eq!(bench.session.receive(&more, bench.now, &mut bench.out), 0, "nothing more is read");
+    bench.notice(Notice::Alarm(Some("low on memory & disk".to_owned())));
+    assert!(bench.heard().is_empty(), "a second alarm is not told");
+
+    bench.notice(Notice::Alarm(None));
+    assert_eq!(bench.heard(), [(0, 10, 61)]);
+    assert_eq!(bench.session.receive(&more, bench.now, &mut bench.out), more.len());
 }
 
 #[test]

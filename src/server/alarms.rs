@@ -1,0 +1,95 @@
+//! Resources that run short: memory for messages, and disk. While one does, whoever publishes is blocked.
+
+use super::shared::Shared;
+use crate::exposition::process::{available_disk, memory_limit};
+use crate::model::Notice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How often resources are looked at.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Of the memory that the process may use, what messages may take unless a setting says otherwise.
+const MEMORY_SHARE: f64 = 0.6;
+
+/// The alarms in force, and the limits at which they go off.
+#[derive(Debug, Default)]
+pub(super) struct Alarms {
+    memory: AtomicBool,
+    disk: AtomicBool,
+    memory_limit: u64,
+    /// Somebody has seen that it is time to look.
+    look: Notify,
+}
+
+impl Alarms {
+    /// With this limit of memory; 0 is a share of what the process may use.
+    pub(super) fn new(memory_bytes: u64) -> Self {
+        let limit = if memory_bytes > 0 { memory_bytes } else { (memory_limit() as f64 * MEMORY_SHARE) as u64 };
+        Self { memory_limit: limit, ..Self::default() }
+    }
+
+    pub(super) fn memory(&self) -> bool {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn disk(&self) -> bool {
+        self.disk.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn memory_limit(&self) -> u64 {
+        self.memory_limit
+    }
+
+    /// After every read: a flood fills memory faster than anybody looks from time to time.
+    pub(super) fn note_memory(&self, used: u64) {
+        if used > self.memory_limit && !self.memory() {
+            self.look.notify_one();
+        }
+    }
+
+    /// What clients are told; none while all is well.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        match (self.memory(), self.disk()) {
+            (false, false) => None,
+            (true, false) => Some("low on memory"),
+            (false, true) => Some("low on disk"),
+            (true, true) => Some("low on memory & disk"),
+        }
+    }
+}
+
+/// Looks at the resources from time to time, and tells all connections what has changed. Ends with the runtime.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let keeps_files = shared.settings.keeps_files();
+    let disk_min = shared.settings.limits.disk_free_bytes;
+    loop {
+        // Which of the two it was makes no difference.
+        let _ = tokio::time::timeout(INTERVAL, shared.alarms.look.notified()).await;
+        let before = shared.alarms.reason();
+        let used = shared.broker.memory_bytes();
+        let limit = shared.alarms.memory_limit();
+        set(&shared.alarms.memory, used > limit, "memory", used, limit);
+        if keeps_files && let Some(free) = available_disk(&shared.settings.data_dir) {
+            set(&shared.alarms.disk, free < disk_min, "disk", free, disk_min);
+        }
+        let now = shared.alarms.reason();
+        if now != before {
+            for peer in shared.broker.peers() {
+                peer.tell_one(Notice::Alarm(now.map(str::to_owned)));
+            }
+        }
+    }
+}
+
+fn set(alarm: &AtomicBool, on: bool, what: &str, bytes: u64, limit: u64) {
+    if alarm.swap(on, Ordering::Relaxed) == on {
+        return;
+    }
+    if on {
+        tracing::warn!(what, bytes, limit, "alarm: publishers are blocked");
+    } else {
+        tracing::info!(what, bytes, limit, "the alarm is over");
+    }
+}
