@@ -40,7 +40,7 @@ struct Setup {
     head: usize,
     tail: usize,
     tail_bytes: usize,
-    load_bytes: usize,
+    head_bytes: usize,
     consumer_window: u32,
 }
 
@@ -135,7 +135,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             head: window.0,
             tail: window.1,
             tail_bytes: window.2,
-            load_bytes: window.3,
+            head_bytes: window.3,
             consumer_window,
         })
 }
@@ -404,7 +404,7 @@ fn limits(setup: &Setup) -> QueueLimits {
             head_entries: setup.head,
             tail_entries: setup.tail,
             tail_bytes: setup.tail_bytes,
-            load_bytes: setup.load_bytes,
+            head_bytes: setup.head_bytes,
         },
         consumer: ConsumerLimits {
             messages: setup.consumer_window,

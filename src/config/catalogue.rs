@@ -216,6 +216,11 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Messages at the head of a queue that are kept in memory, per priority level.",
     },
     Setting {
+        name: "limits.window_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_bytes), range(4 * KIB, GIB)),
+        meaning: "The same in bytes, and what one read from the store brings back at most; a single larger message exceeds it.",
+    },
+    Setting {
         name: "limits.window_tail_entries",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_tail_entries), range(1, MIB)),
         meaning: "Messages behind the head that are kept in memory before stored ones are left to the store.",
@@ -224,11 +229,6 @@ pub const SETTINGS: &[Setting] = &[
         name: "limits.window_tail_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_tail_bytes), range(4 * KIB, GIB)),
         meaning: "The same in bytes.",
-    },
-    Setting {
-        name: "limits.window_load_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_load_bytes), range(4 * KIB, GIB)),
-        meaning: "What one read from the store brings back at most; a single larger message exceeds it.",
     },
 ];
 

@@ -96,8 +96,8 @@ pub struct Limits {
     pub window_tail_entries: u32,
     /// The same in bytes.
     pub window_tail_bytes: u64,
-    /// Bytes of one read from the store.
-    pub window_load_bytes: u64,
+    /// Bytes of the head, and of one read from the store.
+    pub window_bytes: u64,
 }
 
 /// Implementations of the store.
@@ -199,7 +199,7 @@ impl Default for Limits {
             window_entries: 1024,
             window_tail_entries: 4096,
             window_tail_bytes: 2 * MIB,
-            window_load_bytes: MIB,
+            window_bytes: MIB,
         }
     }
 }

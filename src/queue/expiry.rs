@@ -39,7 +39,7 @@ impl QueueState {
 
     fn peek(&mut self, out: &mut Effects) {
         let Some(level) = self.top_level() else { return };
-        let (queue, bytes_max) = (self.settings.id, self.window.load_bytes);
+        let (queue, bytes_max) = (self.settings.id, self.window.head_bytes);
         let lane = self.level_mut(level);
         let generation = lane.generation;
         if let Some((load, range)) = lane.begin_peek() {

@@ -19,13 +19,13 @@ pub struct WindowLimits {
     pub tail_entries: usize,
     /// Bytes of the tail before stored ones are left to the store.
     pub tail_bytes: usize,
-    /// Bytes that one load brings at most.
-    pub load_bytes: usize,
+    /// Bytes of the head, and what one load brings at most; a single larger entry exceeds it.
+    pub head_bytes: usize,
 }
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        Self { head_entries: 1024, tail_entries: 4096, tail_bytes: 2 << 20, load_bytes: 1 << 20 }
+        Self { head_entries: 1024, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
     }
 }
 
@@ -110,6 +110,7 @@ enum Loading {
 pub(super) struct Level {
     pub(super) generation: u32,
     head: VecDeque<Slot>,
+    head_bytes: usize,
     pub(super) middle: Option<Middle>,
     tail: VecDeque<Slot>,
     tail_bytes: usize,
@@ -177,8 +178,10 @@ impl Level {
 
     /// Appends a new entry behind all others.
     pub(super) fn push_back(&mut self, slot: Slot, bytes: usize, limits: &WindowLimits) {
-        if self.middle.is_none() && self.tail.is_empty() && self.head.len() < limits.head_entries {
+        let fits = self.head.len() < limits.head_entries && self.head_bytes + bytes <= limits.head_bytes;
+        if self.middle.is_none() && self.tail.is_empty() && (fits || self.head.is_empty()) {
             self.head.push_back(slot);
+            self.head_bytes += bytes;
         } else {
             self.tail.push_back(slot);
             self.tail_bytes += bytes;
@@ -189,18 +192,20 @@ impl Level {
     pub(super) fn front(&mut self) -> Option<Slot> {
         if self.head.is_empty() && self.middle.is_none() {
             std::mem::swap(&mut self.head, &mut self.tail);
-            self.tail_bytes = 0;
+            self.head_bytes = std::mem::take(&mut self.tail_bytes);
         }
         self.head.front().copied()
     }
 
-    pub(super) fn pop_front(&mut self) {
+    pub(super) fn pop_front(&mut self, bytes: usize) {
         self.head.pop_front();
+        self.head_bytes = self.head_bytes.saturating_sub(bytes);
     }
 
     /// Puts a requeued entry back into its place, which is in the head: lendings are taken from there.
     pub(super) fn put_back(&mut self, slot: Slot, entries: &Entries) {
         let order = entries.at(slot).order;
+        self.head_bytes += entries.at(slot).message.allocated_bytes();
         let at = self.head.partition_point(|other| entries.at(*other).order < order);
         if at == self.head.len() { self.head.push_back(slot) } else { self.head.insert(at, slot) }
     }
@@ -208,7 +213,8 @@ impl Level {
     /// What to load now, if anything: the head is half empty and the store has more.
     pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<(u64, PositionRange, usize)> {
         let middle = self.middle.as_ref()?;
-        if self.loading != Loading::No || self.head.len() > limits.head_entries / 2 {
+        let half_empty = self.head.len() <= limits.head_entries / 2 && self.head_bytes <= limits.head_bytes / 2;
+        if self.loading != Loading::No || !half_empty {
             return None;
         }
         self.loads += 1;
@@ -245,10 +251,17 @@ impl Level {
         }
     }
 
-    /// Rows of the middle arrived; `slots` are their entries, `bodies` their body bytes. Once the middle is used up, what it
+    /// Rows of the middle arrived; `slots` are their entries, `bodies` their body bytes, `bytes` what they take in memory. Once the middle is used up, what it
     /// held must be what it was said to hold: a damaged store may end a read early.
-    pub(super) fn loaded(&mut self, slots: &[Slot], last: Option<Position>, bodies: u64) -> Option<Miscount> {
+    pub(super) fn loaded(
+        &mut self,
+        slots: &[Slot],
+        last: Option<Position>,
+        bodies: u64,
+        bytes: usize,
+    ) -> Option<Miscount> {
         self.head.extend(slots);
+        self.head_bytes += bytes;
         let middle = self.middle.as_mut()?;
         let rows = slots.len() as u64;
         if let Some(last) = last.filter(|last| middle.count > rows && *last < middle.range.to) {
@@ -299,7 +312,7 @@ impl Level {
     /// All ready entries in memory are taken out; the middle is forgotten and returned.
     pub(super) fn clear(&mut self) -> (Vec<Slot>, Option<Middle>) {
         let slots = self.head.drain(..).chain(self.tail.drain(..)).collect();
-        self.tail_bytes = 0;
+        (self.head_bytes, self.tail_bytes) = (0, 0);
         self.loading = Loading::No;
         (slots, self.middle.take())
     }

@@ -162,9 +162,10 @@ impl QueueState {
         let before = lane.ready_count();
         let last = rows.last().map(|row| row.position);
         let mut slots = Vec::with_capacity(rows.len());
-        let mut bodies = 0;
+        let (mut bodies, mut bytes) = (0, 0);
         for row in rows {
             bodies += row.message.body_len() as u64;
+            bytes += row.message.allocated_bytes();
             slots.push(self.entries.insert(Entry {
                 redelivered: row.redelivered || row.position < lane.lent_ceiling_at_start(),
                 order: Order { position: row.position, sub: 0 },
@@ -176,7 +177,7 @@ impl QueueState {
                 message: row.message,
             }));
         }
-        let miscount = lane.loaded(&slots, last, bodies);
+        let miscount = lane.loaded(&slots, last, bodies, bytes);
         self.ready_count = self.ready_count + lane.ready_count() - before;
         if let Some(Miscount { rows, body_bytes }) = miscount {
             let lane = Lane { queue: self.settings.id, level, generation: lane.generation };

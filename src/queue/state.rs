@@ -758,7 +758,7 @@ impl QueueState {
         let generation = lane.generation;
         if let Some((load, range, rows_max)) = lane.begin_load(&window) {
             let lane = Lane { queue, level, generation };
-            let bytes_max = window.load_bytes;
+            let bytes_max = window.head_bytes;
             out.effects.push(QueueEffect::Load { lane, load, range, rows_max, bytes_max });
         }
         self.level_mut(level).front()
@@ -768,7 +768,8 @@ impl QueueState {
     pub(super) fn take_front(&mut self, slot: Slot) {
         let entry = self.entries.at(slot);
         let (level, bytes) = (entry.level, entry.message.body_len() as u64);
-        self.level_mut(level).pop_front();
+        let size = entry.message.allocated_bytes();
+        self.level_mut(level).pop_front(size);
         self.ready_count -= 1;
         self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
         self.note_ready(level);

@@ -206,7 +206,7 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
                 head_entries: limits.window_entries as usize,
                 tail_entries: limits.window_tail_entries as usize,
                 tail_bytes: bytes(limits.window_tail_bytes),
-                load_bytes: bytes(limits.window_load_bytes),
+                head_bytes: bytes(limits.window_bytes),
             },
             consumer: ConsumerLimits {
                 messages: limits.consumer_window_messages,
