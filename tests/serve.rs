@@ -213,15 +213,20 @@ fn a_client_that_does_not_answer_holds_the_stop_up_for_less_than_5_seconds() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
-#[test]
-fn a_second_signal_ends_the_broker_at_once() {
-    let folder = Folder::new();
-    let broker = Broker::start(&folder.data());
-    // It does not answer connection.close, so that the broker waits for it.
+/// Tells the broker to stop; it waits for this client, which does not answer connection.close.
+fn stopping(broker: &Broker) -> Client {
     let mut silent = Client::connect(broker.amqp);
     silent.answers_closes = false;
     broker.signal(Signal::TERM);
     assert!(matches!(silent.next(), Err(Failure::Connection(320, _))));
+    silent
+}
+
+#[test]
+fn a_second_signal_ends_the_broker_at_once() {
+    let folder = Folder::new();
+    let broker = Broker::start(&folder.data());
+    let _silent = stopping(&broker);
     broker.signal(Signal::TERM);
     let (status, took) = broker.wait();
     assert_ne!(status.code(), Some(0), "it did not end in good order");
@@ -298,10 +303,7 @@ fn metrics_and_both_health_checks_answer() {
 fn a_stopping_broker_is_not_ready() {
     let folder = Folder::new();
     let broker = Broker::start(&folder.data());
-    let mut silent = Client::connect(broker.amqp);
-    silent.answers_closes = false;
-    broker.signal(Signal::TERM);
-    assert!(matches!(silent.next(), Err(Failure::Connection(320, _))));
+    let _silent = stopping(&broker);
     assert_eq!(broker.http_get("/readyz").0, "HTTP/1.1 503 Service Unavailable");
 }
 

@@ -45,11 +45,6 @@ impl Vhost {
         self.queues.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// How many queues there are.
-    pub fn queue_count(&self) -> usize {
-        self.queues.len()
-    }
-
     pub(super) fn index(&self, cell: &Arc<Cell>) {
         self.queues.insert(cell.name().clone(), Arc::clone(cell));
     }

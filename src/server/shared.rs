@@ -2,6 +2,7 @@
 
 use super::alarms::Alarms;
 use super::clock::Clock;
+use super::start::session_settings;
 use crate::auth::Users;
 use crate::broker::Broker;
 use crate::config::Settings;
@@ -24,6 +25,22 @@ pub(super) struct Shared {
     pub(super) alarms: Alarms,
     pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Settings, broker: Arc<Broker>, users: Users, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            session_settings: Arc::new(session_settings(&settings)),
+            broker,
+            users: RwLock::new(users),
+            clock,
+            stopping: watch::Sender::new(false),
+            alarms: Alarms::new(settings.limits.memory_bytes),
+            gauges: Gauges::default(),
+            sizes: Sizes::default(),
+            settings,
+        })
+    }
 }
 
 /// What is open now.

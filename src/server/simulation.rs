@@ -3,21 +3,19 @@
 //! The same sessions, broker and writer as behind sockets, carried by the same `Driver`. Messages are kept in memory. It is
 //! there for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
 
-use super::alarms::Alarms;
 use super::clock::Clock;
 use super::driver::Driver;
-use super::shared::{Gauges, Shared, Sizes};
-use super::start::{StartError, broker_settings, known_users, open_store, session_settings};
+use super::shared::Shared;
+use super::start::{StartError, broker_settings, known_users, open_store};
 use crate::broker::{Broker, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
 use crate::model::{Monotonic, Now, WallMillis};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// When a simulation begins, by the calendar: the start of 2026.
 const BEGINNING: WallMillis = WallMillis(1_767_225_600_000);
@@ -94,17 +92,7 @@ impl Simulation {
         let runner: Arc<dyn Runner> = Arc::clone(&queued) as _;
         let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, now);
         let users = known_users(&settings, &recovered, &broker)?;
-        let shared = Arc::new(Shared {
-            session_settings: Arc::new(session_settings(&settings)),
-            users: RwLock::new(users),
-            clock: Clock::start(),
-            stopping: watch::Sender::new(false),
-            alarms: Alarms::new(settings.limits.memory_bytes),
-            gauges: Gauges::default(),
-            sizes: Sizes::default(),
-            broker,
-            settings,
-        });
+        let shared = Shared::new(settings, broker, users, Clock::start());
         let random = Random::new(seed);
         let mut simulation = Self { shared, queued, now, random, clients: BTreeMap::new(), connected: 0 };
         simulation.settle();

@@ -1,10 +1,10 @@
 //! From settings to a running broker, and its stop.
 
-use super::alarms::{Alarms, watch};
+use super::alarms::watch;
 use super::clock::Clock;
 use super::listener::accept;
 use super::metrics_page;
-use super::shared::{Gauges, Shared, Sizes};
+use super::shared::Shared;
 use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
 use crate::auth::{Users, mechanism, users};
 use crate::broker::{Broker, BrokerSettings};
@@ -19,11 +19,10 @@ use crate::store::{Recovered, Store, StoreError, TopologyChange, UserRecord};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -96,17 +95,7 @@ impl Server {
         let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, clock.now());
         let users = known_users(&settings, &recovered, &broker)?;
         let listeners = listen(&settings).await?;
-        let shared = Arc::new(Shared {
-            session_settings: Arc::new(session_settings(&settings)),
-            users: RwLock::new(users),
-            clock,
-            stopping: watch::Sender::new(false),
-            alarms: Alarms::new(settings.limits.memory_bytes),
-            gauges: Gauges::default(),
-            sizes: Sizes::default(),
-            broker,
-            settings,
-        });
+        let shared = Shared::new(settings, broker, users, clock);
         let connections = TaskTracker::new();
         let mut tasks = vec![
             spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock)),
