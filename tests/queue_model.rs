@@ -742,7 +742,7 @@ impl History {
             let levels = usize::from(self.setup.priority_max.min(4)) + 1;
             let back = living().filter(|known| known.ever_lent && known.place == Place::Ready).count();
             let most = levels * (self.setup.head + 2 * self.setup.tail) + 2 * self.unflushed_most + back;
-            assert!(self.queue.ready_in_memory() <= most as u64, "memory keeps to its windows");
+            assert!(self.queue.memory().ready <= most as u64, "memory keeps to its windows");
         }
     }
 

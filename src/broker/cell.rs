@@ -142,18 +142,18 @@ impl Cell {
 
     /// Shows the counts as they are now; returns by how much the queue's memory has grown.
     pub(super) fn share_counts(&self, queue: &QueueState) -> i64 {
+        let memory = queue.memory();
         self.counts.ready.store(queue.ready_count(), Ordering::Relaxed);
         self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
         self.counts.unacked.store(queue.unacked_count(), Ordering::Relaxed);
         self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);
-        self.counts.ready_in_memory.store(queue.ready_in_memory(), Ordering::Relaxed);
-        self.counts.in_memory_bytes.store(queue.in_memory_bytes(), Ordering::Relaxed);
-        let memory = queue.memory_bytes();
-        let before = self.counts.memory_bytes.swap(memory, Ordering::Relaxed);
+        self.counts.ready_in_memory.store(memory.ready, Ordering::Relaxed);
+        self.counts.in_memory_bytes.store(memory.body_bytes, Ordering::Relaxed);
+        let before = self.counts.memory_bytes.swap(memory.bytes, Ordering::Relaxed);
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
-        memory.cast_signed() - before.cast_signed()
+        memory.bytes.cast_signed() - before.cast_signed()
     }
 
     /// Adds an input for the next turn, whoever takes it.

@@ -155,15 +155,7 @@ impl Level {
     }
 
     pub(super) fn ready_count(&self) -> u64 {
-        (self.head.len() + self.tail.len()) as u64 + self.middle_count()
-    }
-
-    pub(super) fn middle_count(&self) -> u64 {
-        self.middle.map_or(0, |middle| middle.count)
-    }
-
-    pub(super) fn middle_bytes(&self) -> u64 {
-        self.middle.map_or(0, |middle| middle.body_bytes)
+        (self.head.len() + self.tail.len()) as u64 + self.middle.map_or(0, |middle| middle.count)
     }
 
     /// The order of the next entry to be appended.

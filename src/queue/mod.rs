@@ -29,4 +29,4 @@ pub use effect::{Counts, Effects, Pulled, QueueEffect};
 pub use input::{Consume, Enqueue, Origin, Outcome, QueueInput, Requester, Ticket};
 pub use level::WindowLimits;
 pub use settings::{ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings};
-pub use state::{Permits, QueueState};
+pub use state::{Permits, QueueMemory, QueueState};

@@ -40,6 +40,17 @@ struct WaitingGet {
     no_ack: bool,
 }
 
+/// What of a queue is in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueMemory {
+    /// Ready messages; the others are only in the store.
+    pub ready: u64,
+    /// Body bytes of all messages, ready or not.
+    pub body_bytes: u64,
+    /// All bytes: the queue itself, its table of entries, its messages.
+    pub bytes: u64,
+}
+
 /// One queue.
 #[derive(Debug)]
 pub struct QueueState {
@@ -161,26 +172,19 @@ impl QueueState {
         self.out_bytes
     }
 
-    /// Ready messages that are in memory; the others are only in the store.
-    pub fn ready_in_memory(&self) -> u64 {
-        self.ready_count - self.levels.iter().flatten().map(|lane| lane.middle_count()).sum::<u64>()
-    }
-
-    /// Body bytes of all that is in memory, ready or not.
-    pub fn in_memory_bytes(&self) -> u64 {
-        let stored: u64 = self.levels.iter().flatten().map(|lane| lane.middle_bytes()).sum();
-        (self.ready_bytes + self.out_bytes).saturating_sub(stored)
-    }
-
-    /// Memory that the queue takes: itself, its table of entries and their messages; nothing once it has ended.
-    pub fn memory_bytes(&self) -> u64 {
+    /// What of the queue is in memory; nothing once it has ended. One look at each level.
+    pub fn memory(&self) -> QueueMemory {
         if self.ended {
-            return 0;
+            return QueueMemory::default();
         }
-        let messages = self.ready_in_memory() + self.out_count;
-        (size_of::<Self>() + self.entries.table_bytes()) as u64
-            + self.in_memory_bytes()
-            + messages * MESSAGE_OVERHEAD_BYTES
+        let (mut ready, mut body_bytes) = (self.ready_count, self.ready_bytes + self.out_bytes);
+        for middle in self.levels.iter().flatten().filter_map(|lane| lane.middle) {
+            ready -= middle.count;
+            body_bytes = body_bytes.saturating_sub(middle.body_bytes);
+        }
+        let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
+        let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
+        QueueMemory { ready, body_bytes, bytes }
     }
 
     /// Messages that the store has, or is to have.

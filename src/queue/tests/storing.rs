@@ -61,7 +61,7 @@ fn a_refused_ticket_refuses_its_promises_and_keeps_the_messages() {
     assert_eq!(bench.promised(), [(1, 30, false)]);
     let later = bench.pull().ticket;
     bench.stored(later);
-    assert_eq!(bench.queue.ready_in_memory(), 30, "nothing is left to a store that has failed");
+    assert_eq!(bench.queue.memory().ready, 30, "nothing is left to a store that has failed");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_purge_keeps_what_is_lent() {
     bench.write();
     bench.consume(1, 1);
     let given = bench.given();
-    assert!(bench.queue.ready_in_memory() < 12, "some of it is only in the store");
+    assert!(bench.queue.memory().ready < 12, "some of it is only in the store");
     let requester = bench.requester(1);
     bench.apply(QueueInput::Purge { requester });
     assert!(bench.answers().iter().any(|answer| matches!(answer, Answer::Removed { message_count: 12 })));

@@ -42,7 +42,7 @@ fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
 #[test]
 fn a_start_reads_one_row_which_may_have_to_expire() {
     let mut bench = recovered(9, 0);
-    assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes(), bench.queue.ready_in_memory()), (9, 9, 0));
+    assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes(), bench.queue.memory().ready), (9, 9, 0));
     assert_eq!((bench.queue.durable_count(), bench.queue.durable_bytes()), (9, 9));
     assert!(bench.effects().is_empty());
     bench.apply(QueueInput::Tick);
@@ -50,7 +50,7 @@ fn a_start_reads_one_row_which_may_have_to_expire() {
     assert_eq!(rows_max, 1);
     loaded(&mut bench, load, Some(rows(1..=1)));
     assert!(bench.effects().is_empty());
-    assert_eq!((bench.queue.ready_count(), bench.queue.ready_in_memory()), (9, 1));
+    assert_eq!((bench.queue.ready_count(), bench.queue.memory().ready), (9, 1));
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn a_long_tail_is_left_to_the_store_once_it_is_flushed() {
         bench.publish(&draft("a").persistent());
     }
     let pulled = bench.pull();
-    assert_eq!(bench.queue.ready_in_memory(), 20);
+    assert_eq!(bench.queue.memory().ready, 20);
     bench.stored(pulled.ticket);
-    assert_eq!((bench.queue.ready_in_memory(), bench.queue.ready_count()), (10, 20));
+    assert_eq!((bench.queue.memory().ready, bench.queue.ready_count()), (10, 20));
 }
 
 #[test]
