@@ -84,6 +84,8 @@ enum Step {
     },
     Flush(u8),
     Tell,
+    /// Memory for windows runs short, or does no more.
+    Squeeze(u8),
     StoreFails,
     Snapshot(u8),
     Answer(u8),
@@ -163,6 +165,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Pull { rows, bytes }),
         8 => (1u8..4).prop_map(Step::Flush),
         8 => Just(Step::Tell),
+        2 => (0u8..6).prop_map(Step::Squeeze),
         4 => any::<u8>().prop_map(Step::Snapshot),
         12 => any::<u8>().prop_map(Step::Answer),
         1 => any::<u8>().prop_map(Step::ReadFails),
@@ -402,6 +405,7 @@ fn limits(setup: &Setup) -> QueueLimits {
         },
         window: WindowLimits {
             head_entries: setup.head,
+            head_entries_min: 1,
             tail_entries: setup.tail,
             tail_bytes: setup.tail_bytes,
             head_bytes: setup.head_bytes,
@@ -1115,6 +1119,7 @@ impl History {
                 }
             }
             Step::Tell => self.tell(),
+            Step::Squeeze(halvings) => self.queue.squeeze(u32::from(halvings)),
             Step::StoreFails => {
                 self.store.failed = true;
                 self.store.submitted.clear();

@@ -55,9 +55,22 @@ struct SharedCounts {
     ready_in_memory: AtomicU64,
     in_memory_bytes: AtomicU64,
     memory_bytes: AtomicU64,
+    window_bytes: AtomicU64,
+    transient_bytes: AtomicU64,
     durable: AtomicU64,
     durable_bytes: AtomicU64,
     consumers: AtomicU32,
+}
+
+/// By how much what a queue takes of memory has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Growth {
+    /// All of it.
+    pub(super) bytes: i64,
+    /// Its window: ready messages that the store has or is to have.
+    pub(super) window_bytes: i64,
+    /// Its transient messages.
+    pub(super) transient_bytes: i64,
 }
 
 /// A queue's counts as of its last turn.
@@ -141,7 +154,7 @@ impl Cell {
     }
 
     /// Shows the counts as they are now; returns by how much the queue's memory has grown.
-    pub(super) fn share_counts(&self, queue: &QueueState) -> i64 {
+    pub(super) fn share_counts(&self, queue: &QueueState) -> Growth {
         let memory = queue.memory();
         self.counts.ready.store(queue.ready_count(), Ordering::Relaxed);
         self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
@@ -149,11 +162,20 @@ impl Cell {
         self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);
         self.counts.ready_in_memory.store(memory.ready, Ordering::Relaxed);
         self.counts.in_memory_bytes.store(memory.body_bytes, Ordering::Relaxed);
-        let before = self.counts.memory_bytes.swap(memory.bytes, Ordering::Relaxed);
+        let grown = |count: &AtomicU64, now: u64| {
+            let before = count.load(Ordering::Relaxed);
+            count.store(now, Ordering::Relaxed);
+            now.cast_signed() - before.cast_signed()
+        };
+        let growth = Growth {
+            bytes: grown(&self.counts.memory_bytes, memory.bytes),
+            window_bytes: grown(&self.counts.window_bytes, memory.window_bytes),
+            transient_bytes: grown(&self.counts.transient_bytes, memory.transient_bytes),
+        };
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
-        memory.bytes.cast_signed() - before.cast_signed()
+        growth
     }
 
     /// Adds an input for the next turn, whoever takes it.

@@ -1,13 +1,13 @@
 //! All vhosts, connections and queues of one node, and its store.
 
-use super::cell::Cell;
+use super::cell::{Cell, Growth};
 use super::counters::Counters;
 use super::peer::Peer;
 use super::timers::Timers;
 use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::{Answer, ConnectionId, Name, Notice, Now, QueueId};
-use crate::queue::{QueueInput, QueueLimits, QueueState, Requester};
+use crate::queue::{QueueInput, QueueLimits, QueueState, Requester, WindowLimits};
 use crate::store::writer::WriterHandle;
 use crate::store::{TopologyChange, VhostRecord};
 use ahash::RandomState;
@@ -31,6 +31,10 @@ pub trait Runner: Send + Sync + 'static {
 pub struct BrokerSettings {
     /// Of all queues.
     pub queue_limits: QueueLimits,
+    /// Bytes that the windows of all queues should take; when they take more, they shrink.
+    pub windows_bytes: u64,
+    /// Bytes of transient messages in memory; what is beyond goes to the scratch store.
+    pub transient_bytes: u64,
     /// Rows that a turn hands to an idle writer unasked.
     pub batch_rows_max: usize,
     /// And their bytes.
@@ -49,6 +53,10 @@ pub struct Broker {
     connection_ids: AtomicU64,
     /// Bytes that queues take; below zero for a moment while they are added up.
     memory: AtomicI64,
+    /// Of these, what ready messages take: the windows of all queues.
+    windows: AtomicI64,
+    /// And what transient messages take.
+    transient: AtomicI64,
     timers: Timers,
     counters: Counters,
 }
@@ -72,6 +80,8 @@ impl Broker {
             queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
             connection_ids: AtomicU64::new(0),
             memory: AtomicI64::new(0),
+            windows: AtomicI64::new(0),
+            transient: AtomicI64::new(0),
             timers: Timers::default(),
             counters: Counters::default(),
         })
@@ -183,10 +193,25 @@ impl Broker {
         u64::try_from(self.memory.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    pub(super) fn note_memory(&self, growth: i64) {
-        if growth != 0 {
-            self.memory.fetch_add(growth, Ordering::Relaxed);
+    pub(super) fn note_memory(&self, growth: Growth) {
+        if growth.bytes != 0 {
+            self.memory.fetch_add(growth.bytes, Ordering::Relaxed);
         }
+        if growth.window_bytes != 0 {
+            self.windows.fetch_add(growth.window_bytes, Ordering::Relaxed);
+        }
+        if growth.transient_bytes != 0 {
+            self.transient.fetch_add(growth.transient_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// How often the windows of queues are to be halved now: not at all up to half of their budget, then once more for
+    /// each tenth of it.
+    pub(super) fn squeeze(&self) -> u32 {
+        let used = u64::try_from(self.windows.load(Ordering::Relaxed)).unwrap_or(0);
+        let budget = self.settings.windows_bytes;
+        let tenths = used.saturating_mul(10) / budget.max(1);
+        u32::try_from(tenths.saturating_sub(4)).unwrap_or(u32::MAX).min(WindowLimits::SQUEEZE_MAX)
     }
 
     /// Makes the cell of a queue; its place in a topology is the caller's.

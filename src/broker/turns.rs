@@ -87,6 +87,7 @@ impl Broker {
     fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
         let Machine { queue, effects, armed } = &mut *turn.machine;
         let mut permits = PeerPermits { broker: self, queue: cell.id() };
+        queue.squeeze(self.squeeze());
         for input in turn.inputs.drain(..) {
             match input {
                 QueueInput::Pull { .. } => cell.listed.store(false, Ordering::Relaxed),

@@ -90,8 +90,15 @@ pub struct Limits {
     pub consumer_window_messages_max: u32,
     /// Body bytes on their way to one consumer.
     pub consumer_window_bytes_max: u64,
+    /// Bytes of the ready messages that all queues together should keep in memory although the store has them.
+    pub windows_bytes: u64,
+    /// Bytes of transient messages in memory; beyond it they go to the scratch store. 0 is an eighth of the memory
+    /// limit, at most 1 GiB.
+    pub transient_bytes: u64,
     /// Messages at the head of a level that are kept in memory.
     pub window_entries: u32,
+    /// And those that are however short memory runs.
+    pub window_entries_min: u32,
     /// Messages behind it that are.
     pub window_tail_entries: u32,
     /// The same in bytes.
@@ -196,7 +203,10 @@ impl Default for Limits {
             consumer_window_messages: 64,
             consumer_window_messages_max: 4096,
             consumer_window_bytes_max: 256 * KIB,
+            windows_bytes: 32 * MIB,
+            transient_bytes: 0,
             window_entries: 1024,
+            window_entries_min: 64,
             window_tail_entries: 4096,
             window_tail_bytes: 2 * MIB,
             window_bytes: MIB,

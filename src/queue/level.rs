@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 pub struct WindowLimits {
     /// Entries in the head.
     pub head_entries: usize,
+    /// Entries in the head however short memory runs.
+    pub head_entries_min: usize,
     /// Entries of the tail before stored ones are left to the store.
     pub tail_entries: usize,
     /// Bytes of the tail before stored ones are left to the store.
@@ -25,8 +27,31 @@ pub struct WindowLimits {
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        Self { head_entries: 1024, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
+        Self { head_entries: 1024, head_entries_min: 64, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
     }
+}
+
+impl WindowLimits {
+    /// The same, halved so many times because memory for windows runs short; at the last step nothing that is stored
+    /// stays in the tail, and the head shrinks to what one load should bring.
+    #[must_use]
+    pub fn squeezed(self, halvings: u32) -> Self {
+        let halvings = halvings.min(Self::SQUEEZE_MAX);
+        if halvings == 0 {
+            return self;
+        }
+        let is_last = halvings == Self::SQUEEZE_MAX;
+        Self {
+            head_entries: (self.head_entries >> halvings).max(self.head_entries_min.min(self.head_entries)),
+            head_bytes: self.head_bytes >> halvings,
+            tail_entries: if is_last { 0 } else { self.tail_entries >> halvings },
+            tail_bytes: if is_last { 0 } else { self.tail_bytes >> halvings },
+            ..self
+        }
+    }
+
+    /// The most that windows are squeezed.
+    pub const SQUEEZE_MAX: u32 = 4;
 }
 
 /// Stored entries of which memory knows only where they lie.
@@ -128,6 +153,8 @@ pub(super) struct Level {
     pub(super) recovered_ceiling: Position,
     /// Whether the five numbers changed without a row.
     pub(super) state_changed: bool,
+    /// The highest position that ever left the head's front: what lies behind it was never lent and never removed.
+    taken_high: Position,
     loading: Loading,
     loads: u64,
 }
@@ -189,9 +216,16 @@ impl Level {
         self.head.front().copied()
     }
 
-    pub(super) fn pop_front(&mut self, bytes: usize) {
+    /// The first entry leaves the head; it takes `bytes` of memory.
+    pub(super) fn pop_front(&mut self, position: Position, bytes: usize) {
         self.head.pop_front();
         self.head_bytes = self.head_bytes.saturating_sub(bytes);
+        self.taken_high = self.taken_high.max(position);
+    }
+
+    /// What ready entries take of memory.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.head_bytes + self.tail_bytes
     }
 
     /// Puts a requeued entry back into its place, which is in the head: lendings are taken from there.
@@ -290,6 +324,39 @@ impl Level {
             match &mut self.middle {
                 Some(middle) => {
                     middle.range.to = position;
+                    middle.count += 1;
+                    middle.body_bytes += bytes;
+                }
+                None => {
+                    let range = PositionRange { from: position, to: position };
+                    self.middle = Some(Middle { range, count: 1, body_bytes: bytes });
+                }
+            }
+        }
+    }
+
+    /// Leaves the back of a head that is longer than it may be to the store, which has it: what was never lent and never
+    /// removed. A load under way is overtaken by it, and asked for again when it is needed.
+    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, limits: &WindowLimits) {
+        if self.head.len() <= limits.head_entries * 2 && self.head_bytes <= limits.head_bytes * 2 {
+            return;
+        }
+        while self.head.len() > limits.head_entries || self.head_bytes > limits.head_bytes && self.head.len() > 1 {
+            let Some(slot) = self.head.back().copied() else { return };
+            let entry = entries.at(slot);
+            let position = entry.order.position;
+            let is_stored = matches!(entry.storage, Storage::Submitted(ticket) if ticket <= flushed);
+            if !is_stored || position <= self.taken_high {
+                return;
+            }
+            let entry = entries.remove(slot);
+            self.head.pop_back();
+            self.head_bytes = self.head_bytes.saturating_sub(entry.message.allocated_bytes());
+            self.loading = Loading::No;
+            let bytes = entry.message.body_len() as u64;
+            match &mut self.middle {
+                Some(middle) => {
+                    middle.range.from = position;
                     middle.count += 1;
                     middle.body_bytes += bytes;
                 }

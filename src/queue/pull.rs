@@ -144,6 +144,7 @@ impl QueueState {
         let (flushed, window) = (self.flushed, self.window);
         for lane in self.levels.iter_mut().flatten() {
             lane.absorb(&mut self.entries, flushed, &window);
+            lane.shrink(&mut self.entries, flushed, &window);
         }
     }
 

@@ -47,6 +47,10 @@ pub struct QueueMemory {
     pub ready: u64,
     /// Body bytes of all messages, ready or not.
     pub body_bytes: u64,
+    /// Bytes of the ready messages that the store has or is to have.
+    pub window_bytes: u64,
+    /// Bytes of transient messages.
+    pub transient_bytes: u64,
     /// All bytes: the queue itself, its table of entries, its messages.
     pub bytes: u64,
 }
@@ -56,6 +60,8 @@ pub struct QueueMemory {
 pub struct QueueState {
     pub(super) settings: QueueSettings,
     pub(super) window: WindowLimits,
+    /// How much of the window is left while memory runs short.
+    window_whole: WindowLimits,
     hold: HoldLimits,
     pub(super) entries: Entries,
     pub(super) levels: Vec<Option<Box<Level>>>,
@@ -69,6 +75,8 @@ pub struct QueueState {
     out_bytes: u64,
     pub(super) durable_count: u64,
     pub(super) durable_bytes: u64,
+    /// What transient messages take of memory.
+    pub(super) transient_bytes: u64,
     pub(super) young: VecDeque<YoungRef>,
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) ticket: Ticket,
@@ -102,6 +110,7 @@ impl QueueState {
         Self {
             settings,
             window: limits.window,
+            window_whole: limits.window,
             hold: limits.hold,
             entries: Entries::new(),
             levels: Vec::new(),
@@ -114,6 +123,7 @@ impl QueueState {
             out_bytes: 0,
             durable_count: 0,
             durable_bytes: 0,
+            transient_bytes: 0,
             young: VecDeque::new(),
             awaiting: VecDeque::new(),
             ticket: Ticket(0),
@@ -178,13 +188,19 @@ impl QueueState {
             return QueueMemory::default();
         }
         let (mut ready, mut body_bytes) = (self.ready_count, self.ready_bytes + self.out_bytes);
-        for middle in self.levels.iter().flatten().filter_map(|lane| lane.middle) {
-            ready -= middle.count;
-            body_bytes = body_bytes.saturating_sub(middle.body_bytes);
+        let mut window_bytes = 0;
+        for lane in self.levels.iter().flatten() {
+            window_bytes += lane.window_bytes() as u64;
+            if let Some(middle) = lane.middle {
+                ready -= middle.count;
+                body_bytes = body_bytes.saturating_sub(middle.body_bytes);
+            }
         }
+        let transient_bytes = self.transient_bytes;
+        let window_bytes = window_bytes.saturating_sub(transient_bytes);
         let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
         let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
-        QueueMemory { ready, body_bytes, bytes }
+        QueueMemory { ready, body_bytes, window_bytes, transient_bytes, bytes }
     }
 
     /// Messages that the store has, or is to have.
@@ -222,6 +238,11 @@ impl QueueState {
     fn queue_expiry(&self) -> Option<Monotonic> {
         let expires = self.settings.expires?;
         (self.consumers.count() == 0 && !self.ended).then(|| self.last_used.plus(expires))
+    }
+
+    /// Halves the windows so many times, while memory for them runs short.
+    pub fn squeeze(&mut self, halvings: u32) {
+        self.window = self.window_whole.squeezed(halvings);
     }
 
     /// Takes one input. See `QueueInput` for what each means.
@@ -300,6 +321,9 @@ impl QueueState {
         let level = message.priority().min(self.settings.priority_max);
         let expires_at = self.expiry_of(&message, now.wall);
         let (bytes, size) = (message.body_len() as u64, message.allocated_bytes());
+        if !durable {
+            self.transient_bytes += size as u64;
+        }
         self.ready_count += 1;
         self.ready_bytes += bytes;
         let window = self.window;
@@ -441,7 +465,7 @@ impl QueueState {
             return;
         }
         let (position, young, level) = (entry.order.position, entry.storage == Storage::Young, entry.level);
-        let ahead = self.window.head_entries as u64;
+        let ahead = self.window_whole.head_entries as u64;
         let lane = self.level_mut(level);
         lane.out.insert(position);
         lane.lent_high = lane.lent_high.max(position);
@@ -672,7 +696,7 @@ impl QueueState {
         self.young = VecDeque::new();
         self.ready_levels = [0; 4];
         (self.ready_count, self.ready_bytes, self.out_count, self.out_bytes) = (0, 0, 0, 0);
-        (self.durable_count, self.durable_bytes) = (0, 0);
+        (self.durable_count, self.durable_bytes, self.transient_bytes) = (0, 0, 0);
         (self.due_now, self.due_at, self.load_retry_at) = (false, None, None);
     }
 
@@ -772,8 +796,8 @@ impl QueueState {
     pub(super) fn take_front(&mut self, slot: Slot) {
         let entry = self.entries.at(slot);
         let (level, bytes) = (entry.level, entry.message.body_len() as u64);
-        let size = entry.message.allocated_bytes();
-        self.level_mut(level).pop_front(size);
+        let (position, size) = (entry.order.position, entry.message.allocated_bytes());
+        self.level_mut(level).pop_front(position, size);
         self.ready_count -= 1;
         self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
         self.note_ready(level);
@@ -806,6 +830,8 @@ impl QueueState {
             } else {
                 out.counts.never_written += 1;
             }
+        } else {
+            self.transient_bytes = self.transient_bytes.saturating_sub(entry.message.allocated_bytes() as u64);
         }
         if let Some(promise) = entry.promise {
             out.promise(promise, true);

@@ -1,6 +1,6 @@
 //! From settings to a running broker, and its stop.
 
-use super::alarms::watch;
+use super::alarms::{limit_of_memory, watch};
 use super::clock::Clock;
 use super::listener::accept;
 use super::metrics_page;
@@ -193,6 +193,7 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
             hold: HoldLimits { hold_max: settings.store.hold_max, ack_time_max: settings.store.hold_ack_time_max },
             window: WindowLimits {
                 head_entries: limits.window_entries as usize,
+                head_entries_min: limits.window_entries_min as usize,
                 tail_entries: limits.window_tail_entries as usize,
                 tail_bytes: bytes(limits.window_tail_bytes),
                 head_bytes: bytes(limits.window_bytes),
@@ -203,10 +204,20 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
                 bytes_max: limits.consumer_window_bytes_max,
             },
         },
+        windows_bytes: limits.windows_bytes,
+        transient_bytes: match limits.transient_bytes {
+            0 => (limit_of_memory(limits.memory_bytes) / TRANSIENT_SHARE).min(TRANSIENT_BYTES_MAX),
+            bytes => bytes,
+        },
         batch_rows_max: settings.store.batch_rows_max as usize,
         batch_bytes_max: bytes(settings.store.batch_bytes_max),
     }
 }
+
+/// Of the memory limit, what transient messages may take unless a setting says otherwise: one part in so many.
+const TRANSIENT_SHARE: u64 = 8;
+/// And at most so much.
+const TRANSIENT_BYTES_MAX: u64 = 1 << 30;
 
 pub(super) fn session_settings(settings: &Settings) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");

@@ -217,3 +217,37 @@ fn what_came_back_behind_one_that_stays_out_is_swept_out() {
     out.remove(Position(500));
     assert!(out.is_empty());
 }
+
+#[test]
+fn a_squeezed_head_leaves_its_back_to_the_store() {
+    let window = WindowLimits { head_entries_min: 2, ..WindowLimits::default() };
+    let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
+    for at in 1..=200 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    bench.write();
+    assert_eq!(bench.queue.memory().ready, 200);
+    bench.queue.squeeze(WindowLimits::SQUEEZE_MAX);
+    bench.publish(&draft("last").persistent());
+    bench.write();
+    assert_eq!((bench.queue.ready_count(), bench.queue.memory().ready), (201, 64));
+    bench.consume(1, 3);
+    assert_eq!(bench.bodies(), ["1", "2", "3"]);
+}
+
+#[test]
+fn what_was_taken_from_the_head_is_never_left_to_the_store_again() {
+    let window = WindowLimits { head_entries: 8, head_entries_min: 1, ..WindowLimits::default() };
+    let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
+    for at in 1..=8 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    bench.write();
+    bench.consume(1, 0);
+    let given = bench.given();
+    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.queue.squeeze(WindowLimits::SQUEEZE_MAX);
+    bench.publish(&draft("last").persistent());
+    bench.write();
+    assert_eq!((given.len(), bench.queue.memory().ready), (8, 8), "their rows may be on their way out");
+}
