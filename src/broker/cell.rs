@@ -57,6 +57,7 @@ struct SharedCounts {
     memory_bytes: AtomicU64,
     window_bytes: AtomicU64,
     transient_bytes: AtomicU64,
+    unwritten_bytes: AtomicU64,
     durable: AtomicU64,
     durable_bytes: AtomicU64,
     consumers: AtomicU32,
@@ -71,6 +72,8 @@ pub(super) struct Growth {
     pub(super) window_bytes: i64,
     /// Its transient messages.
     pub(super) transient_bytes: i64,
+    /// What is yet to be written.
+    pub(super) unwritten_bytes: i64,
 }
 
 /// A queue's counts as of its last turn.
@@ -171,6 +174,7 @@ impl Cell {
             bytes: grown(&self.counts.memory_bytes, memory.bytes),
             window_bytes: grown(&self.counts.window_bytes, memory.window_bytes),
             transient_bytes: grown(&self.counts.transient_bytes, memory.transient_bytes),
+            unwritten_bytes: grown(&self.counts.unwritten_bytes, memory.unwritten_bytes),
         };
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);

@@ -7,13 +7,14 @@
 //! - `link`: what one connection does to the broker; `publish` its messages' way to the queues.
 //! - `peer`: what the broker does to one connection: its inlet, and the permits of its channels.
 //! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
-//! - `counters`: what was done so far.
+//! - `counters`: what was done so far. `flow`: publishers that are faster than the store wait.
 //!
 //! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one.
 
 mod cell;
 mod counters;
 mod dead_letters;
+mod flow;
 mod link;
 mod node;
 mod peer;
@@ -27,6 +28,7 @@ mod vhost;
 
 pub use cell::{Cell, QueueCounts};
 pub use counters::{Counters, CountersSnapshot};
+pub use flow::Flow;
 pub use link::Link;
 pub use node::{Broker, BrokerSettings, Runner};
 pub use peer::Peer;

@@ -2,6 +2,7 @@
 
 use super::cell::{Cell, Growth};
 use super::counters::Counters;
+use super::flow::Flow;
 use super::peer::Peer;
 use super::timers::Timers;
 use super::turns::TurnList;
@@ -35,6 +36,8 @@ pub struct BrokerSettings {
     pub windows_bytes: u64,
     /// Bytes of transient messages in memory; what is beyond goes to the scratch store.
     pub transient_bytes: u64,
+    /// Bytes yet to be written, beyond which publishers wait.
+    pub unwritten_bytes_max: u64,
     /// Rows that a turn hands to an idle writer unasked.
     pub batch_rows_max: usize,
     /// And their bytes.
@@ -57,6 +60,7 @@ pub struct Broker {
     windows: AtomicI64,
     /// And what transient messages take.
     transient: AtomicI64,
+    flow: Flow,
     timers: Timers,
     counters: Counters,
 }
@@ -82,6 +86,7 @@ impl Broker {
             memory: AtomicI64::new(0),
             windows: AtomicI64::new(0),
             transient: AtomicI64::new(0),
+            flow: Flow::new(settings.unwritten_bytes_max),
             timers: Timers::default(),
             counters: Counters::default(),
         })
@@ -203,6 +208,12 @@ impl Broker {
         if growth.transient_bytes != 0 {
             self.transient.fetch_add(growth.transient_bytes, Ordering::Relaxed);
         }
+        self.flow.note(growth.unwritten_bytes);
+    }
+
+    /// Whether publishers have to wait for the store, and how long.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     /// How often the windows of queues are to be halved now: not at all up to half of their budget, then once more for

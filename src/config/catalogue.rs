@@ -164,6 +164,12 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Bytes of one transaction; a single larger message exceeds it.",
     },
     Setting {
+        name: "store.unwritten_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
+        meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
+                  the store has caught up.",
+    },
+    Setting {
         name: "store.hold_max",
         kind: Kind::Time(|s| &mut s.store.hold_max, range(0, 1000)),
         meaning: "How long a persistent message in a consumer's hands may wait to be written, because one acknowledged \

@@ -67,6 +67,8 @@ pub struct StoreSettings {
     pub batch_rows_max: u32,
     /// Bytes of one transaction.
     pub batch_bytes_max: u64,
+    /// Bytes that wait to be written, beyond which publishers are not read.
+    pub unwritten_bytes_max: u64,
     /// How long a row in a consumer's hands may wait.
     pub hold_max: Duration,
     /// The average ack time above which none waits.
@@ -187,6 +189,7 @@ impl Default for StoreSettings {
             cache_bytes: 16 * MIB,
             batch_rows_max: 1000,
             batch_bytes_max: MIB,
+            unwritten_bytes_max: 32 * MIB,
             hold_max: Duration::from_millis(4),
             hold_ack_time_max: Duration::from_millis(2),
         }

@@ -416,4 +416,6 @@ pub(super) struct YoungRef {
 pub(super) struct Awaiting {
     pub(super) ticket: Ticket,
     pub(super) promises: Vec<Promise>,
+    /// What the rows take of memory.
+    pub(super) bytes: u64,
 }

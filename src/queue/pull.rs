@@ -68,7 +68,7 @@ impl QueueState {
         let dropped = std::mem::take(&mut self.dropped_lanes);
         if !lanes.is_empty() || !dropped.is_empty() {
             self.ticket = ticket;
-            self.awaiting.push_back(Awaiting { ticket, promises });
+            self.awaiting.push_back(Awaiting { ticket, promises, bytes: bytes as u64 });
         }
         out.pulled.push(Pulled { ticket, lanes, drop_lanes: dropped, rows, removed, bytes, more });
     }
@@ -131,6 +131,7 @@ impl QueueState {
     pub(super) fn stored(&mut self, ticket: Ticket, durable: bool, out: &mut Effects) {
         while self.awaiting.front().is_some_and(|awaiting| awaiting.ticket <= ticket) {
             let awaiting = self.awaiting.pop_front().expect("looked at above");
+            self.unwritten_bytes = self.unwritten_bytes.saturating_sub(awaiting.bytes);
             for promise in awaiting.promises {
                 out.promise(promise, durable);
             }

@@ -51,6 +51,8 @@ pub struct QueueMemory {
     pub window_bytes: u64,
     /// Bytes of transient messages.
     pub transient_bytes: u64,
+    /// Bytes of messages that the store is to have and has not flushed.
+    pub unwritten_bytes: u64,
     /// All bytes: the queue itself, its table of entries, its messages.
     pub bytes: u64,
 }
@@ -77,6 +79,8 @@ pub struct QueueState {
     pub(super) durable_bytes: u64,
     /// What transient messages take of memory.
     pub(super) transient_bytes: u64,
+    /// What durable messages take of memory until they are flushed, or leave before.
+    pub(super) unwritten_bytes: u64,
     pub(super) young: VecDeque<YoungRef>,
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) ticket: Ticket,
@@ -124,6 +128,7 @@ impl QueueState {
             durable_count: 0,
             durable_bytes: 0,
             transient_bytes: 0,
+            unwritten_bytes: 0,
             young: VecDeque::new(),
             awaiting: VecDeque::new(),
             ticket: Ticket(0),
@@ -196,11 +201,11 @@ impl QueueState {
                 body_bytes = body_bytes.saturating_sub(middle.body_bytes);
             }
         }
-        let transient_bytes = self.transient_bytes;
+        let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
         let window_bytes = window_bytes.saturating_sub(transient_bytes);
         let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
         let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
-        QueueMemory { ready, body_bytes, window_bytes, transient_bytes, bytes }
+        QueueMemory { ready, body_bytes, window_bytes, transient_bytes, unwritten_bytes, bytes }
     }
 
     /// Messages that the store has, or is to have.
@@ -321,9 +326,8 @@ impl QueueState {
         let level = message.priority().min(self.settings.priority_max);
         let expires_at = self.expiry_of(&message, now.wall);
         let (bytes, size) = (message.body_len() as u64, message.allocated_bytes());
-        if !durable {
-            self.transient_bytes += size as u64;
-        }
+        let kind = if durable { &mut self.unwritten_bytes } else { &mut self.transient_bytes };
+        *kind += size as u64;
         self.ready_count += 1;
         self.ready_bytes += bytes;
         let window = self.window;
@@ -696,7 +700,8 @@ impl QueueState {
         self.young = VecDeque::new();
         self.ready_levels = [0; 4];
         (self.ready_count, self.ready_bytes, self.out_count, self.out_bytes) = (0, 0, 0, 0);
-        (self.durable_count, self.durable_bytes, self.transient_bytes) = (0, 0, 0);
+        (self.durable_count, self.durable_bytes) = (0, 0);
+        (self.transient_bytes, self.unwritten_bytes) = (0, 0);
         (self.due_now, self.due_at, self.load_retry_at) = (false, None, None);
     }
 
@@ -829,6 +834,8 @@ impl QueueState {
                 lane.stored_bytes = lane.stored_bytes.saturating_sub(entry.message.body_len() as u64);
             } else {
                 out.counts.never_written += 1;
+                let bytes = entry.message.allocated_bytes() as u64;
+                self.unwritten_bytes = self.unwritten_bytes.saturating_sub(bytes);
             }
         } else {
             self.transient_bytes = self.transient_bytes.saturating_sub(entry.message.allocated_bytes() as u64);

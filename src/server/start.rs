@@ -205,6 +205,7 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
             },
         },
         windows_bytes: limits.windows_bytes,
+        unwritten_bytes_max: settings.store.unwritten_bytes_max,
         transient_bytes: match limits.transient_bytes {
             0 => (limit_of_memory(limits.memory_bytes) / TRANSIENT_SHARE).min(TRANSIENT_BYTES_MAX),
             bytes => bytes,
