@@ -938,7 +938,7 @@ impl History {
         let (settings, limits) = (settings(&self.setup), limits(&self.setup));
         self.queue = QueueState::new(settings, limits, self.now);
         for (lane, found) in &self.store.lanes {
-            self.queue.recover_lane(*lane, found.state);
+            self.queue.recover_lane(*lane, found.state, self.now);
             let mut last = None;
             for (position, row) in &found.rows {
                 let id = id_of(&row.message);

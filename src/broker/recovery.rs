@@ -74,7 +74,7 @@ impl Broker {
         let mut queue = QueueState::new(settings, self.settings().queue_limits, now);
         let waiting = lanes.iter().any(|lane| lane.state.count > 0);
         for lane in lanes {
-            queue.recover_lane(lane.lane, lane.state);
+            queue.recover_lane(lane.lane, lane.state, now);
         }
         let cell = self.add_cell(queue, None);
         let auto_delete = record.auto_delete;

@@ -3,7 +3,7 @@
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
 use super::entry::Slot;
-use super::state::{Expired, QueueState};
+use super::state::{Expired, QueueState, REMOVE_WAIT};
 use crate::model::{Lane, Message, Now, WallMillis};
 
 impl QueueState {
@@ -48,9 +48,31 @@ impl QueueState {
         }
     }
 
+    /// Ends at once, unread, what the store keeps of the highest level, if all of it has expired and need not be dead-lettered.
+    fn expire_middle(&mut self, now: Now, which: Expired, out: &mut Effects) -> bool {
+        if self.settings.dead_letter_exchange.is_some() {
+            return false;
+        }
+        let Some(level) = self.top_level() else { return false };
+        let lane = self.level_mut(level);
+        let Some(middle) = lane.take_expired_middle(|by| which.covers(by, now.wall)) else { return false };
+        lane.remove_middle(&middle);
+        self.middle_removed(&middle);
+        self.ready_count = self.ready_count.saturating_sub(middle.count);
+        self.ready_bytes = self.ready_bytes.saturating_sub(middle.body_bytes);
+        self.note_ready(level);
+        self.due_by(now.monotonic.plus(REMOVE_WAIT));
+        out.counts.expired += middle.count;
+        true
+    }
+
     /// Ends expired messages at the head.
     pub(super) fn expire_head(&mut self, now: Now, which: Expired, out: &mut Effects) {
-        while let Some(slot) = self.head_to_expire(out) {
+        loop {
+            if self.expire_middle(now, which, out) {
+                continue;
+            }
+            let Some(slot) = self.head_to_expire(out) else { return };
             if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, now.wall)) {
                 return;
             }

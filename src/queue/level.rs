@@ -4,10 +4,10 @@
 //! from the head only, so whatever was ever lent or removed lies before the middle: rows that a load brings are alive
 //! by construction, and a load that a purge has overtaken is recognised by its number.
 
-use super::entry::{Entries, Order, Slot, Storage};
+use super::entry::{Entries, Entry, Order, Slot, Storage};
 use super::input::Ticket;
 use crate::model::stored::{LaneState, PositionRange};
-use crate::model::{Position, Promise};
+use crate::model::{Position, Promise, WallMillis};
 use std::collections::VecDeque;
 
 /// How much of a level is kept in memory.
@@ -60,6 +60,29 @@ pub(super) struct Middle {
     pub(super) range: PositionRange,
     pub(super) count: u64,
     pub(super) body_bytes: u64,
+    /// By then all of them have expired; none when some may never.
+    pub(super) expires_by: Option<WallMillis>,
+}
+
+impl Middle {
+    fn of(entry: &Entry) -> Self {
+        let position = entry.order.position;
+        Self {
+            range: PositionRange { from: position, to: position },
+            count: 1,
+            body_bytes: entry.message.body_len() as u64,
+            expires_by: entry.expires_at,
+        }
+    }
+
+    /// Takes a neighbour in.
+    fn add(&mut self, other: Self) {
+        self.range.from = self.range.from.min(other.range.from);
+        self.range.to = self.range.to.max(other.range.to);
+        self.count += other.count;
+        self.body_bytes += other.body_bytes;
+        self.expires_by = self.expires_by.zip(other.expires_by).map(|(one, other)| one.max(other));
+    }
 }
 
 /// Positions of durable entries that are lent or leaving, so that the lowest living row is known.
@@ -161,11 +184,12 @@ pub(super) struct Level {
 
 impl Level {
     /// A level as the store remembers it: all of it in the middle.
-    pub(super) fn recovered(generation: u32, state: LaneState) -> Self {
+    pub(super) fn recovered(generation: u32, state: LaneState, expires_by: Option<WallMillis>) -> Self {
         let middle = (state.count > 0).then_some(Middle {
             range: PositionRange { from: state.head, to: state.tail },
             count: state.count,
             body_bytes: state.body_bytes,
+            expires_by,
         });
         // It was written ahead; what is published from here on was lent to nobody.
         let ceiling = state.lent_ceiling.min(state.tail.next());
@@ -319,19 +343,7 @@ impl Level {
             debug_assert!(entry.promise.is_none(), "a stored entry has kept its promise");
             self.tail.pop_front();
             self.tail_bytes = self.tail_bytes.saturating_sub(entry.message.allocated_bytes());
-            let position = entry.order.position;
-            let bytes = entry.message.body_len() as u64;
-            match &mut self.middle {
-                Some(middle) => {
-                    middle.range.to = position;
-                    middle.count += 1;
-                    middle.body_bytes += bytes;
-                }
-                None => {
-                    let range = PositionRange { from: position, to: position };
-                    self.middle = Some(Middle { range, count: 1, body_bytes: bytes });
-                }
-            }
+            self.leave_to_store(&entry);
         }
     }
 
@@ -353,19 +365,36 @@ impl Level {
             self.head.pop_back();
             self.head_bytes = self.head_bytes.saturating_sub(entry.message.allocated_bytes());
             self.loading = Loading::No;
-            let bytes = entry.message.body_len() as u64;
-            match &mut self.middle {
-                Some(middle) => {
-                    middle.range.from = position;
-                    middle.count += 1;
-                    middle.body_bytes += bytes;
-                }
-                None => {
-                    let range = PositionRange { from: position, to: position };
-                    self.middle = Some(Middle { range, count: 1, body_bytes: bytes });
-                }
-            }
+            self.leave_to_store(&entry);
         }
+    }
+
+    fn leave_to_store(&mut self, entry: &Entry) {
+        let one = Middle::of(entry);
+        match &mut self.middle {
+            Some(middle) => middle.add(one),
+            None => self.middle = Some(one),
+        }
+    }
+
+    /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
+    /// is overtaken.
+    pub(super) fn take_expired_middle(&mut self, has_expired: impl FnOnce(WallMillis) -> bool) -> Option<Middle> {
+        let expires_by = self.middle.filter(|_| self.head.is_empty())?.expires_by?;
+        if !has_expired(expires_by) {
+            return None;
+        }
+        self.loading = Loading::No;
+        let middle = self.middle.take()?;
+        self.taken_high = self.taken_high.max(middle.range.to);
+        Some(middle)
+    }
+
+    /// Rows that were in the middle live no more.
+    pub(super) fn remove_middle(&mut self, middle: &Middle) {
+        self.stored_count = self.stored_count.saturating_sub(middle.count);
+        self.stored_bytes = self.stored_bytes.saturating_sub(middle.body_bytes);
+        self.removed_ranges.push(middle.range);
     }
 
     /// All ready entries in memory are taken out; the middle is forgotten and returned.

@@ -8,7 +8,7 @@ use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
 use super::entry::{Entries, Entry, EntryState, Lent, Slot, Storage};
 use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
-use super::level::{Awaiting, Level, WindowLimits, YoungRef};
+use super::level::{Awaiting, Level, Middle, WindowLimits, YoungRef};
 use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
 use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
@@ -29,7 +29,7 @@ pub trait Permits {
 /// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
 /// How long an acknowledgement of a stored entry may wait for a commit to ride along.
-const REMOVE_WAIT: Duration = Duration::from_millis(20);
+pub(super) const REMOVE_WAIT: Duration = Duration::from_millis(20);
 /// The smoothed ack time before any was seen.
 const ACK_TIME_FIRST_MICROS: u64 = 1000;
 
@@ -147,9 +147,11 @@ impl QueueState {
         }
     }
 
-    /// Gives a queue that was just made a lane that the store remembers.
-    pub fn recover_lane(&mut self, lane: Lane, state: LaneState) {
-        let level = Level::recovered(lane.generation, state);
+    /// Gives a queue that was just made a lane that the store remembers. What is in it was published before, and so has
+    /// expired once the queue's time to live has passed from now on.
+    pub fn recover_lane(&mut self, lane: Lane, state: LaneState, now: Now) {
+        let expires_by = self.settings.message_ttl_ms.map(|ttl| now.wall.plus_millis(ttl));
+        let level = Level::recovered(lane.generation, state, expires_by);
         self.ready_count += level.ready_count();
         self.ready_bytes += state.body_bytes;
         self.durable_count += state.count;
@@ -620,12 +622,8 @@ impl QueueState {
             let Some(lane) = self.levels[level].as_mut() else { continue };
             let (slots, middle) = lane.clear();
             if let Some(middle) = middle {
-                lane.stored_count = lane.stored_count.saturating_sub(middle.count);
-                lane.stored_bytes = lane.stored_bytes.saturating_sub(middle.body_bytes);
-                lane.removed_ranges.push(middle.range);
-                self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
-                self.durable_count = self.durable_count.saturating_sub(middle.count);
-                self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
+                lane.remove_middle(&middle);
+                self.middle_removed(&middle);
                 self.due_now = true;
             }
             for slot in slots {
@@ -637,6 +635,12 @@ impl QueueState {
         self.ready_bytes = 0;
         self.ready_levels = [0; 4];
         purged
+    }
+
+    pub(super) fn middle_removed(&mut self, middle: &Middle) {
+        self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
+        self.durable_count = self.durable_count.saturating_sub(middle.count);
+        self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
     }
 
     /// A lane in which nothing lives is left behind and erased later: cheaper than removing its rows.

@@ -25,7 +25,7 @@ fn recovered(count: u64, lent_ceiling: u64) -> Bench {
     let mut bench = small();
     let (head, tail) = (Position(1), Position(count));
     let state = LaneState { head, tail, count, body_bytes: count, lent_ceiling: Position(lent_ceiling) };
-    bench.queue.recover_lane(LANE, state);
+    bench.queue.recover_lane(LANE, state, bench.now);
     bench
 }
 
