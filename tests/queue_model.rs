@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use prontomq::model::stored::{LaneState, Row};
+use prontomq::model::stored::{Group, LaneState, Row};
 use prontomq::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic,
     Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
@@ -26,6 +26,10 @@ const HOLDERS: u8 = 3;
 /// This holder's channel has a limit of its own.
 const LIMITED: u8 = 0;
 const CHANNEL_LIMIT: u32 = 2;
+/// Every contribution of a group is a whole one here: the writer's tests hold parts together.
+const GROUP: Group = Group { number: 1, parts: 1 };
+/// Stands for a seal among the messages to which something is owed.
+const SEAL: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 struct Setup {
@@ -95,6 +99,10 @@ enum Step {
         copies: u8,
     },
     CopySettled(u8),
+    /// A copy goes to the store, and takes its original along.
+    Replaced(u8),
+    /// A transaction ends: everything goes to the store.
+    Seal(bool),
     Kill,
     Stop,
     Delete {
@@ -171,6 +179,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::ReadFails),
         4 => (any::<u8>(), 0u8..3).prop_map(|(which, copies)| Step::Copies { which, copies }),
         4 => any::<u8>().prop_map(Step::CopySettled),
+        4 => any::<u8>().prop_map(Step::Replaced),
+        2 => any::<bool>().prop_map(Step::Seal),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
     ]
@@ -668,6 +678,10 @@ impl History {
     fn promised(&mut self, first: u64, last: u64, kept: bool) {
         for sequence in first..=last {
             let id = self.open_promises.remove(&sequence).expect("a promise is kept or refused once");
+            if id == SEAL {
+                assert!(kept || self.store.failed, "a seal is kept");
+                continue;
+            }
             let accepted = self.known.contains_key(&id);
             if kept {
                 assert!(accepted, "what was refused is not confirmed");
@@ -691,7 +705,7 @@ impl History {
             }
         }
         assert_eq!(rows, pulled.rows);
-        if pulled.lanes.is_empty() && pulled.drop_lanes.is_empty() {
+        if pulled.lanes.is_empty() && pulled.drop_lanes.is_empty() && pulled.group.is_none() {
             assert_eq!(pulled.rows + pulled.removed, 0, "no change, no rows");
             return;
         }
@@ -871,6 +885,17 @@ impl History {
                 _ => None,
             })
             .collect()
+    }
+
+    /// One copy is safe, or will be with the next submission; returns the original's number.
+    fn one_copy_settled(&mut self, id: u64) {
+        let Place::Leaving { copies, settled, .. } = &mut self.known.get_mut(&id).unwrap().place else {
+            unreachable!()
+        };
+        *settled += 1;
+        if copies.is_some_and(|copies| *settled >= copies) {
+            self.gone(id);
+        }
     }
 
     fn leaving_changed(&mut self, id: u64, made: Option<u32>) {
@@ -1149,6 +1174,26 @@ impl History {
                     let (id, _) = leaving[usize::from(which) % leaving.len()];
                     self.leaving_changed(id, None);
                 }
+            }
+            Step::Replaced(which) => {
+                let leaving = self.leaving();
+                if !leaving.is_empty() {
+                    let (id, number) = leaving[usize::from(which) % leaving.len()];
+                    self.one_copy_settled(id);
+                    self.apply(QueueInput::Replaced { leaving: vec![number], group: GROUP });
+                }
+            }
+            Step::Seal(promised) => {
+                let promise = promised.then(|| {
+                    self.sequences += 1;
+                    self.open_promises.insert(self.sequences, SEAL);
+                    Promise { owner: PromiseOwner::Channel(holder_of(0)), sequence: self.sequences }
+                });
+                self.apply(QueueInput::Seal { group: GROUP, promise });
+                let left = self.known.values().any(|known| {
+                    known.durable && !known.submitted && matches!(known.place, Place::Ready | Place::Lent { .. })
+                });
+                assert!(!left, "everything goes to the store");
             }
             Step::Kill => self.kill(),
             Step::Stop => self.stop(),

@@ -187,6 +187,11 @@ impl Cell {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.push(input);
     }
 
+    /// Adds inputs that no other comes between.
+    pub(super) fn push_all(&self, inputs: Vec<QueueInput>) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.extend(inputs);
+    }
+
     /// Adds an input and takes the turn, if nobody has it.
     pub(super) fn push_and_try(&self, input: QueueInput) -> Option<Turn> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ use super::vhost::Vhost;
 use crate::model::{Answer, ConnectionId, Name, Notice, Now, QueueId};
 use crate::queue::{QueueInput, QueueLimits, QueueState, Requester, WindowLimits};
 use crate::store::writer::WriterHandle;
-use crate::store::{TopologyChange, VhostRecord};
+use crate::store::{Group, TopologyChange, VhostRecord};
 use ahash::RandomState;
 use dashmap::DashMap;
 use std::fmt;
@@ -54,6 +54,7 @@ pub struct Broker {
     cells: DashMap<QueueId, Arc<Cell>, RandomState>,
     queue_ids: AtomicU64,
     connection_ids: AtomicU64,
+    groups: AtomicU64,
     /// Bytes that queues take; below zero for a moment while they are added up.
     memory: AtomicI64,
     /// Of these, what ready messages take: the windows of all queues.
@@ -83,6 +84,7 @@ impl Broker {
             cells: DashMap::default(),
             queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
             connection_ids: AtomicU64::new(0),
+            groups: AtomicU64::new(0),
             memory: AtomicI64::new(0),
             windows: AtomicI64::new(0),
             transient: AtomicI64::new(0),
@@ -156,6 +158,12 @@ impl Broker {
     /// A number for a connection that was just accepted.
     pub fn next_connection_id(&self) -> ConnectionId {
         ConnectionId(self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A group of so many contributions to the store.
+    pub(super) fn new_group(&self, parts: usize) -> Group {
+        let number = self.groups.fetch_add(1, Ordering::Relaxed);
+        Group { number, parts: u32::try_from(parts).unwrap_or(u32::MAX) }
     }
 
     pub(super) fn next_queue_id(&self) -> QueueId {

@@ -8,7 +8,8 @@ use super::counters::Counters;
 use super::node::Broker;
 use super::peer::Peer;
 use crate::model::{ConnectionId, Holder, Notice, Now, QueueId};
-use crate::queue::{Effects, Permits, Pulled, QueueEffect, QueueInput, QueueState};
+use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
+use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -116,7 +117,7 @@ impl Broker {
             }
         }
         for pulled in effects.pulled.drain(..) {
-            self.contribute(cell, pulled);
+            self.contribute(cell, pulled, list);
         }
         if queue.is_due() && !cell.listed.swap(true, Ordering::Relaxed) {
             self.writer().dirty(Arc::clone(cell) as _);
@@ -133,10 +134,13 @@ impl Broker {
         }
     }
 
-    fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled) {
+    fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {
         if pulled.more {
             cell.listed.store(true, Ordering::Relaxed);
         }
+        let mut groups: Vec<Group> = pulled.group.into_iter().collect();
+        let replaced = self.group_with_originals(pulled.replaces);
+        groups.extend(replaced.first().map(|(_, _, group)| *group));
         let contribution = Contribution {
             ticket: pulled.ticket.0,
             rows: pulled.rows + pulled.removed,
@@ -144,8 +148,30 @@ impl Broker {
             more: pulled.more,
             lanes: pulled.lanes,
             drop_lanes: pulled.drop_lanes,
+            groups,
         };
         self.writer().contribute(Arc::clone(cell) as _, contribution);
+        for (source, leaving, group) in replaced {
+            source.push(QueueInput::Replaced { leaving, group });
+            list.push_back(source);
+        }
+    }
+
+    /// Copies of dead letters go to the store in one transaction with the removal of their originals: the queues that
+    /// keep these, and the group that all of them are part of.
+    fn group_with_originals(&self, replaces: Vec<Origin>) -> Vec<(Arc<Cell>, Vec<u64>, Group)> {
+        let mut sources: Vec<(Arc<Cell>, Vec<u64>)> = Vec::new();
+        for Origin { queue, leaving } in replaces {
+            match sources.iter_mut().find(|(source, _)| source.id() == queue) {
+                Some((_, originals)) => originals.push(leaving),
+                None => sources.extend(self.cell(queue).map(|source| (source, vec![leaving]))),
+            }
+        }
+        if sources.is_empty() {
+            return Vec::new();
+        }
+        let group = self.new_group(sources.len() + 1);
+        sources.into_iter().map(|(source, originals)| (source, originals, group)).collect()
     }
 
     /// One hand-over per connection.

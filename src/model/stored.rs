@@ -59,6 +59,15 @@ pub struct LaneState {
     pub lent_ceiling: Position,
 }
 
+/// Contributions of several queues that become durable together, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// Its number, unique in the process.
+    pub number: u64,
+    /// How many contributions belong to it.
+    pub parts: u32,
+}
+
 /// A user. Passwords exist only as salted hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRecord {

@@ -2,7 +2,7 @@
 
 use super::dead_letter::DeadLetterReason;
 use super::input::{Origin, Requester, Ticket};
-use crate::model::stored::{LaneChange, PositionRange};
+use crate::model::stored::{Group, LaneChange, PositionRange};
 use crate::model::{ConnectionId, Lane, Message, Notice, Promise, PromiseOwner, QueueId};
 
 /// Rows and removals for the store, in answer to a pull.
@@ -22,6 +22,10 @@ pub struct Pulled {
     pub bytes: usize,
     /// Whether more could be pulled right away.
     pub more: bool,
+    /// The group that it is part of.
+    pub group: Option<Group>,
+    /// Originals of dead letters whose copies are among the rows: their queues are to let them go in the same transaction.
+    pub replaces: Vec<Origin>,
 }
 
 /// Something only the driver can do.

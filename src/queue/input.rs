@@ -1,6 +1,6 @@
 //! What a queue is told.
 
-use crate::model::stored::Row;
+use crate::model::stored::{Group, Row};
 use crate::model::{ChannelKey, ConnectionId, ConsumerKey, Holder, LendId, Message, Name, Promise, QueueId, RequestNo};
 
 /// Numbers what a queue submitted to the store; rises per queue.
@@ -173,6 +173,21 @@ pub enum QueueInput {
         rows_max: usize,
         /// At most about so many bytes.
         bytes_max: usize,
+    },
+    /// All that the queue has for the store goes there now, as one part of a group; who is told of it, if anybody.
+    Seal {
+        /// The group.
+        group: Group,
+        /// Kept once the group is flushed.
+        promise: Option<Promise>,
+    },
+    /// The only copies of dead letters that are not safe yet, or the last of several, are on their way to the store: the
+    /// originals go with them, in the same group.
+    Replaced {
+        /// Which originals.
+        leaving: Vec<u64>,
+        /// The group.
+        group: Group,
     },
     /// What was submitted under a ticket is flushed, or never will be.
     Stored {

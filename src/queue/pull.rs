@@ -5,28 +5,101 @@
 
 use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entry, EntryState, Order, Storage};
-use super::input::Ticket;
+use super::input::{Origin, Ticket};
 use super::level::{Awaiting, Level, Miscount, YoungRef};
 use super::state::QueueState;
-use crate::model::stored::{LaneChange, LaneState, Row};
-use crate::model::{Lane, Now, Position};
+use crate::model::stored::{Group, LaneChange, LaneState, Row};
+use crate::model::{Lane, Now, Position, Promise, PromiseOwner};
 use std::time::Duration;
 
 /// How long a store that could not read is left alone.
 const LOAD_RETRY_WAIT: Duration = Duration::from_secs(1);
 
+/// What to hand over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// What is due, at most about so much.
+    Due { rows_max: usize, bytes_max: usize },
+    /// Everything, what consumers have in their hands too.
+    All,
+    /// Removals.
+    Removals,
+}
+
+impl Share {
+    fn is_used_up(self, rows: usize, bytes: usize) -> bool {
+        matches!(self, Self::Due { rows_max, bytes_max } if rows >= rows_max || bytes >= bytes_max)
+    }
+}
+
+/// What the rows of one contribution come to.
+#[derive(Debug, Default)]
+struct Written {
+    inserts: Vec<Vec<Row>>,
+    rows: usize,
+    bytes: usize,
+    promises: Vec<Promise>,
+    replaces: Vec<Origin>,
+    more: bool,
+}
+
 impl QueueState {
     /// Hands the writer what is due: rows, removals, lanes left behind.
     pub(super) fn pull(&mut self, rows_max: usize, bytes_max: usize, now: Now, out: &mut Effects) {
+        let written = self.take_young(Share::Due { rows_max, bytes_max }, now);
+        self.hand_out(written, None, out);
+    }
+
+    /// Hands the writer everything, as one part of a group.
+    pub(super) fn seal(&mut self, group: Group, promise: Option<Promise>, now: Now, out: &mut Effects) {
+        let mut written = self.take_young(Share::All, now);
+        written.promises.extend(promise);
+        self.hand_out(written, Some(group), out);
+    }
+
+    /// The copies of dead letters are on their way to the store: the originals go in the same transaction.
+    pub(super) fn replaced(&mut self, leaving: &[u64], group: Group, now: Now, out: &mut Effects) {
+        let mut promises = Vec::new();
+        for number in leaving {
+            if let Some(slot) = self.one_copy_settled(*number) {
+                promises.extend(self.let_go(slot, out).promise);
+            }
+        }
+        let mut written = self.take_young(Share::Removals, now);
+        written.promises = promises;
+        self.hand_out(written, Some(group), out);
+    }
+
+    /// A queue that has ended has nothing for the writer, which may wait for its part all the same.
+    pub(super) fn pull_nothing(&mut self, group: Option<Group>, out: &mut Effects) {
+        self.hand_out(Written::default(), group, out);
+    }
+
+    fn hand_out(&mut self, written: Written, group: Option<Group>, out: &mut Effects) {
+        let Written { inserts, rows, bytes, promises, replaces, more } = written;
+        let ticket = Ticket(self.ticket.0 + 1);
+        let removed = std::mem::take(&mut self.rows_to_remove);
+        let lanes = self.lane_changes(inserts);
+        let drop_lanes = std::mem::take(&mut self.dropped_lanes);
+        if !lanes.is_empty() || !drop_lanes.is_empty() || group.is_some() {
+            self.ticket = ticket;
+            self.awaiting.push_back(Awaiting { ticket, promises, bytes: bytes as u64 });
+        }
+        out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows, removed, bytes, more, group, replaces });
+    }
+
+    /// Takes what goes to the store now out of the young ones.
+    fn take_young(&mut self, share: Share, now: Now) -> Written {
+        let mut written = Written::default();
+        written.inserts.resize_with(self.levels.len(), Vec::new);
+        if share == Share::Removals {
+            return written;
+        }
         self.due_now = false;
         self.due_at = None;
         let ticket = Ticket(self.ticket.0 + 1);
-        let mut inserts: Vec<Vec<Row>> = Vec::new();
-        inserts.resize_with(self.levels.len(), Vec::new);
-        let mut promises = Vec::new();
         let mut held = Vec::new();
-        let (mut rows, mut bytes, mut more) = (0, 0, false);
-        let hold = self.hold_time();
+        let hold = self.hold_time().filter(|_| share != Share::All);
         while let Some(young) = self.young.pop_front() {
             match self.due_state(young, hold, now) {
                 Due::Gone => continue,
@@ -37,47 +110,42 @@ impl QueueState {
                 }
                 Due::Now => {}
             }
-            if rows >= rows_max || bytes >= bytes_max {
+            if share.is_used_up(written.rows, written.bytes) {
                 self.young.push_front(young);
-                more = true;
+                written.more = true;
                 break;
             }
-            let entry = self.entries.at_mut(young.slot);
-            entry.storage = Storage::Submitted(ticket);
-            promises.extend(entry.promise.take());
-            rows += 1;
-            bytes += entry.message.allocated_bytes();
-            let row = Row {
-                position: young.position,
-                redelivered: entry.redelivered || matches!(entry.state, EntryState::Lent(_)),
-                expires_at: entry.expires_at,
-                message: entry.message.clone(),
-            };
-            let body = entry.message.body_len() as u64;
-            let lane = self.level_mut(young.level);
-            lane.stored_count += 1;
-            lane.stored_bytes += body;
-            inserts[usize::from(young.level)].push(row);
+            self.submit(young, ticket, &mut written);
         }
         for young in held.into_iter().rev() {
             self.young.push_front(young);
         }
-        self.due_now |= more;
-        let removed = std::mem::take(&mut self.rows_to_remove);
-        let lanes = self.lane_changes(inserts);
-        let dropped = std::mem::take(&mut self.dropped_lanes);
-        if !lanes.is_empty() || !dropped.is_empty() {
-            self.ticket = ticket;
-            self.awaiting.push_back(Awaiting { ticket, promises, bytes: bytes as u64 });
-        }
-        out.pulled.push(Pulled { ticket, lanes, drop_lanes: dropped, rows, removed, bytes, more });
+        self.due_now |= written.more;
+        written
     }
 
-    /// A queue that has ended has nothing for the writer.
-    pub(super) fn pull_nothing(&self, out: &mut Effects) {
-        let ticket = self.ticket;
-        let (lanes, drop_lanes) = (Vec::new(), Vec::new());
-        out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows: 0, removed: 0, bytes: 0, more: false });
+    fn submit(&mut self, young: YoungRef, ticket: Ticket, written: &mut Written) {
+        let entry = self.entries.at_mut(young.slot);
+        entry.storage = Storage::Submitted(ticket);
+        match entry.promise.take() {
+            Some(Promise { owner: PromiseOwner::Queue(queue), sequence }) => {
+                written.replaces.push(Origin { queue, leaving: sequence });
+            }
+            promise => written.promises.extend(promise),
+        }
+        written.rows += 1;
+        written.bytes += entry.message.allocated_bytes();
+        let row = Row {
+            position: young.position,
+            redelivered: entry.redelivered || matches!(entry.state, EntryState::Lent(_)),
+            expires_at: entry.expires_at,
+            message: entry.message.clone(),
+        };
+        let body = entry.message.body_len() as u64;
+        let lane = self.level_mut(young.level);
+        lane.stored_count += 1;
+        lane.stored_bytes += body;
+        written.inserts[usize::from(young.level)].push(row);
     }
 
     fn due_state(&self, young: YoungRef, hold: Option<Duration>, now: Now) -> Due {
@@ -102,7 +170,7 @@ impl QueueState {
         let queue = self.settings.id;
         let mut changes = Vec::new();
         for (at, rows) in inserts.into_iter().enumerate() {
-            let Some(lane) = self.levels[at].as_mut() else { continue };
+            let Some(lane) = self.levels.get_mut(at).and_then(Option::as_mut) else { continue };
             if rows.is_empty() && lane.removed.is_empty() && lane.removed_ranges.is_empty() && !lane.state_changed {
                 continue;
             }

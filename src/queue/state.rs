@@ -298,6 +298,8 @@ impl QueueState {
             QueueInput::Copies { leaving, copies } => self.copies_made(leaving, copies, now, out),
             QueueInput::CopySettled { leaving } => self.copy_settled(leaving, now, out),
             QueueInput::Pull { rows_max, bytes_max } => self.pull(rows_max, bytes_max, now, out),
+            QueueInput::Seal { group, promise } => self.seal(group, promise, now, out),
+            QueueInput::Replaced { leaving, group } => self.replaced(&leaving, group, now, out),
             QueueInput::Stored { ticket, durable } => self.stored(ticket, durable, out),
             QueueInput::Loaded { level, load, rows } => self.loaded(level, load, rows, now, out),
             QueueInput::Tick => self.tick(now, out),
@@ -731,7 +733,14 @@ impl QueueState {
             | QueueInput::Purge { requester } => answer_to(requester, Answer::Refused(self.not_found()), out),
             QueueInput::Cancel { requester, .. } => answer_to(requester, Answer::Cancelled, out),
             QueueInput::Delete { requester, .. } => answer_to(requester, Answer::Removed { message_count: 0 }, out),
-            QueueInput::Pull { .. } => self.pull_nothing(out),
+            QueueInput::Pull { .. } => self.pull_nothing(None, out),
+            QueueInput::Seal { group, promise } => {
+                if let Some(promise) = promise {
+                    out.promise(promise, !self.failed);
+                }
+                self.pull_nothing(Some(group), out);
+            }
+            QueueInput::Replaced { group, .. } => self.pull_nothing(Some(group), out),
             QueueInput::Settle { .. }
             | QueueInput::Bounce { .. }
             | QueueInput::Written { .. }
@@ -821,6 +830,15 @@ impl QueueState {
 
     /// As `remove`; tells whether the store has a row of it.
     fn forget(&mut self, slot: Slot, out: &mut Effects) -> bool {
+        let LetGo { promise, has_row } = self.let_go(slot, out);
+        if let Some(promise) = promise {
+            out.promise(promise, true);
+        }
+        has_row
+    }
+
+    /// An entry leaves the queue for good; its promise is still to be kept.
+    pub(super) fn let_go(&mut self, slot: Slot, out: &mut Effects) -> LetGo {
         let entry = self.entries.remove(slot);
         let mut has_row = false;
         if entry.is_durable() {
@@ -844,10 +862,7 @@ impl QueueState {
         } else {
             self.transient_bytes = self.transient_bytes.saturating_sub(entry.message.allocated_bytes() as u64);
         }
-        if let Some(promise) = entry.promise {
-            out.promise(promise, true);
-        }
-        has_row
+        LetGo { promise: entry.promise, has_row }
     }
 
     /// Ends an entry that was taken from the ready ones or from a holder: dead-lettered, or gone.
@@ -867,6 +882,14 @@ impl QueueState {
         }
         self.remove(slot, now.monotonic, out);
     }
+}
+
+/// An entry that has left.
+pub(super) struct LetGo {
+    /// What is owed for it.
+    pub(super) promise: Option<Promise>,
+    /// Whether the store has a row of it.
+    has_row: bool,
 }
 
 /// Which messages count as expired: those that could not be lent in time, or those whose time is up now.

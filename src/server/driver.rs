@@ -195,6 +195,13 @@ impl Driver {
             Effect::Publish(publish) => self.publish(publish, now),
             Effect::CheckPublish(publish) => self.check_publish(publish, now),
             Effect::Settle(settle) => self.settle(settle, now),
+            Effect::TransactionBegins => self.with_link(|link| link.begin_transaction(now)),
+            Effect::TransactionEnds { channel } => {
+                if let Some(link) = &mut self.link {
+                    let parts = link.seal(channel, now);
+                    self.session.sealed(channel, parts, now, &mut self.out);
+                }
+            }
             Effect::Written { channel, consumer, queue, count, bytes } => {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }

@@ -5,6 +5,7 @@
 //! queue code: [`Source::pull`] and [`Source::stored`] submit. Reading back happens on a second thread.
 
 mod gather;
+mod groups;
 mod reading;
 mod settle;
 mod stats;
@@ -14,7 +15,7 @@ mod tests;
 pub use reading::LoadRequest;
 pub use stats::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
 
-use super::{BatchNo, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange};
+use super::{BatchNo, Group, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange};
 use gather::Gathered;
 use settle::Settler;
 use std::collections::{HashSet, VecDeque};
@@ -94,12 +95,14 @@ pub struct Contribution {
     pub bytes: usize,
     /// There is more that could be written now: the queue stays dirty, and need not say so again.
     pub more: bool,
+    /// Groups it is part of: it is committed in one transaction with all their other parts.
+    pub groups: Vec<Group>,
 }
 
 impl Contribution {
-    /// Nothing to write: it only answers a pull.
+    /// Nothing to write, and nothing to be told: it only answers a pull.
     fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.drop_lanes.is_empty()
+        self.lanes.is_empty() && self.drop_lanes.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -122,6 +125,10 @@ struct TopologyItem {
 struct Inbox {
     topology: VecDeque<TopologyItem>,
     contributions: VecDeque<(Arc<dyn Source>, Contribution)>,
+    /// How many of them are part of a group.
+    grouped: usize,
+    /// Since when the first of them waits for the rest of its group.
+    incomplete_since: Option<Instant>,
     dirty: VecDeque<Arc<dyn Source>>,
     /// Sources asked and not yet heard, by address.
     asked: HashSet<usize>,
@@ -286,6 +293,7 @@ impl WriterHandle {
         }
         if !contribution.is_empty() {
             inbox.accepted += 1;
+            inbox.grouped += usize::from(!contribution.groups.is_empty());
             inbox.contributions.push_back((source, contribution));
         }
         shared.wake_writer(&mut inbox);

@@ -52,7 +52,7 @@ impl Writer {
         inbox.busy = false;
         let mut rounds = 0;
         loop {
-            let has_work = !inbox.topology.is_empty() || !inbox.contributions.is_empty();
+            let has_work = !inbox.topology.is_empty() || inbox.has_whole_groups();
             let is_waiting = !inbox.asked.is_empty() && !inbox.asked_too_long(PULL_PATIENCE);
             if !inbox.dirty.is_empty() && rounds < PULL_ROUNDS_MAX && !is_waiting {
                 let room = Room::left(&inbox, &self.settings);
@@ -93,7 +93,8 @@ impl Writer {
                 inbox = shared.inbox();
                 continue;
             }
-            let limit = (!inbox.asked.is_empty()).then_some(LAST_PULL_PATIENCE);
+            let waits = !inbox.asked.is_empty() || !inbox.contributions.is_empty();
+            let limit = waits.then_some(LAST_PULL_PATIENCE);
             inbox = shared.sleep(inbox, limit);
         }
     }
@@ -130,14 +131,15 @@ impl Shared {
 }
 
 impl Writer {
-    /// Takes contributions up to the limits (one at least), and the topology that need not wait for those left.
+    /// Takes contributions up to the limits (one at least, and groups as a whole), and the topology that need not wait for those left.
     fn take(&self, inbox: &mut Inbox) -> Gathered {
         let batch_no = BatchNo(self.last.0 + 1);
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
         let mut gathered = Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), rows: 0, bytes: 0 };
-        while gathered.rows < self.settings.rows_max && gathered.bytes < self.settings.bytes_max {
-            let Some((source, contribution)) = inbox.contributions.pop_front() else { break };
+        let count = inbox.whole_groups(self.settings.rows_max, self.settings.bytes_max);
+        for (source, contribution) in inbox.contributions.drain(..count) {
             inbox.taken += 1;
+            inbox.grouped -= usize::from(!contribution.groups.is_empty());
             gathered.rows += contribution.rows;
             gathered.bytes += contribution.bytes;
             batch.lanes.extend(contribution.lanes);
