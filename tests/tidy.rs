@@ -60,8 +60,9 @@ const SPAWNS: [(&str, &str); 5] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 5] = [
+const CLOCKS: [(&str, &str); 6] = [
     ("server/clock.rs", "the clock of a running broker"),
+    ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
     ("store/writer.rs", "keeps the moments that gather.rs reads"),
     ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
     ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),

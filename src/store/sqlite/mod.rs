@@ -3,6 +3,7 @@
 //! sqlx opens and migrates the file and reads topology and lanes at start; from then on the writer's connection is
 //! held as a raw handle with prepared statements (`raw`), and readers have connections of their own.
 
+mod backup;
 mod commit;
 mod directory;
 mod lanes;
@@ -56,7 +57,7 @@ impl SqliteStore {
         let (file, cache_bytes) = (directory.database(), settings.cache_bytes);
         let connection = block_on(async {
             let mut connection = connect(&file, cache_bytes).await?;
-            migrate(&mut connection).await?;
+            migrate(&mut connection, &file).await?;
             Ok(connection)
         })?;
         let mut store = Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, directory };
