@@ -13,6 +13,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod views;
 
 use super::{Batch, BatchNo, CommitOutcome, Recovered, Store, StoreError, StoreReader};
 use directory::Directory;
@@ -58,6 +59,7 @@ impl SqliteStore {
         let connection = block_on(async {
             let mut connection = connect(&file, cache_bytes).await?;
             migrate(&mut connection, &file).await?;
+            views::put(&mut connection).await.map_err(|error| unusable(&error))?;
             Ok(connection)
         })?;
         let mut store = Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, directory };
