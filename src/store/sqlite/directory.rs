@@ -32,8 +32,14 @@ impl Directory {
     }
 
     pub(super) fn database(&self) -> PathBuf {
-        self.path.join(DATABASE_FILE)
+        database_file(&self.path)
     }
+}
+
+/// The file in a data directory.
+#[must_use]
+pub fn database_file(directory: &Path) -> PathBuf {
+    directory.join(DATABASE_FILE)
 }
 
 /// Makes the directory where it is missing, for its owner alone: it will hold messages and password hashes.

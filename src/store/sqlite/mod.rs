@@ -17,6 +17,7 @@ mod views;
 
 use super::{Batch, BatchNo, CommitOutcome, Recovered, Store, StoreError, StoreReader};
 use directory::Directory;
+pub use directory::database_file;
 use lanes::Lanes;
 use opening::{block_on, connect, migrate, unusable};
 use raw::RawConnection;
