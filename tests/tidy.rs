@@ -60,12 +60,14 @@ const SPAWNS: [(&str, &str); 5] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 5] = [
+const CLOCKS: [(&str, &str); 7] = [
     ("server/clock.rs", "the clock of a running broker"),
+    ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
     ("store/writer.rs", "keeps the moments that gather.rs reads"),
     ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
     ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),
     ("cli/bench/run.rs", "a client of its own, which measures"),
+    ("cli/sql/mod.rs", "a statement that takes too long is given up"),
 ];
 
 /// A file of `src`.

@@ -1,10 +1,14 @@
 //! The command line: one file per subcommand.
 
+mod backup;
 mod bench;
 mod log;
 mod serve;
+mod sql;
 
+use crate::config::Settings;
 use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// A message broker that speaks AMQP 0-9-1, in one binary with one file.
@@ -21,6 +25,8 @@ enum Command {
     Serve(serve::Serve),
     /// Put load on an AMQP 0-9-1 broker and measure it.
     Bench(bench::Bench),
+    Sql(sql::Sql),
+    Backup(backup::Backup),
 }
 
 /// Runs what the command line asks for.
@@ -29,5 +35,14 @@ pub fn run() -> ExitCode {
     match command {
         Command::Serve(serve) => serve.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Sql(sql) => sql.run(),
+        Command::Backup(backup) => backup.run(),
     }
+}
+
+/// The data directory of a command that needs no other setting: its flag's, else that of the environment, else the
+/// default.
+fn data_dir(flag: Option<&Path>) -> PathBuf {
+    let environment = || std::env::var_os("PRONTOMQ_DATA_DIR").map(PathBuf::from);
+    flag.map(Path::to_owned).or_else(environment).unwrap_or_else(|| Settings::default().data_dir)
 }

@@ -5,11 +5,12 @@ use super::topology;
 use crate::model::Lane;
 use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension, Result, ffi, params};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const INSERT_ROW: &str = "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)";
+const INSERT_ROW: &str = "INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const DELETE_ROW: &str = "DELETE FROM message WHERE id = ?1";
 const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
-const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)";
+const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0)";
 const UPDATE_LANE: &str =
     "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6 WHERE number = ?1";
 const DROP_LANE: &str = "UPDATE lane SET dropped = 1 WHERE number = ?1";
@@ -95,8 +96,9 @@ fn write(connection: &Connection, lanes: &mut Lanes, batch: &Batch) -> Result<()
     }
     if !batch.lanes.is_empty() {
         let mut statements = Statements::prepare(connection)?;
+        let stored_at = wall_millis();
         for change in &batch.lanes {
-            write_lane(connection, &mut statements, lanes, change)?;
+            write_lane(connection, &mut statements, lanes, change, stored_at)?;
         }
     }
     for lane in &batch.drop_lanes {
@@ -111,6 +113,12 @@ fn write(connection: &Connection, lanes: &mut Lanes, batch: &Batch) -> Result<()
     Ok(())
 }
 
+/// The wall clock, read once per batch: only for people who ask how old a row is.
+fn wall_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn drop_lane(connection: &Connection, lanes: &mut Lanes, lane: Lane) -> Result<()> {
     if let Some(number) = lanes.drop_lane(lane) {
         connection.prepare_cached(DROP_LANE)?.execute(params![number.0])?;
@@ -123,6 +131,7 @@ fn write_lane(
     statements: &mut Statements<'_>,
     lanes: &mut Lanes,
     change: &LaneChange,
+    stored_at: i64,
 ) -> Result<()> {
     let number = match lanes.get(change.lane) {
         Some(number) => {
@@ -132,7 +141,7 @@ fn write_lane(
         None => add_lane(connection, lanes, change)?,
     };
     for row in &change.inserts {
-        insert_row(&mut statements.insert_row, number, row)?;
+        insert_row(&mut statements.insert_row, number, row, stored_at)?;
     }
     if let Some(below) = change.remove_below {
         let (first, last) = number.keys_below(below).into_inner();
@@ -180,7 +189,7 @@ fn update_lane(statement: &mut CachedStatement<'_>, number: LaneNumber, state: &
     Ok(())
 }
 
-fn insert_row(statement: &mut CachedStatement<'_>, number: LaneNumber, row: &Row) -> Result<()> {
+fn insert_row(statement: &mut CachedStatement<'_>, number: LaneNumber, row: &Row, stored_at: i64) -> Result<()> {
     if row.position > POSITION_MAX {
         return Err(beyond_limit("the lane has no positions left"));
     }
@@ -189,7 +198,8 @@ fn insert_row(statement: &mut CachedStatement<'_>, number: LaneNumber, row: &Row
         row.redelivered,
         row.expires_at.map(|at| at.0.cast_signed()),
         row.message.head_bytes(),
-        row.message.large_body().map(|body| body.as_slice())
+        row.message.large_body().map(|body| body.as_slice()),
+        stored_at
     ])?;
     Ok(())
 }

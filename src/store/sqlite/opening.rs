@@ -1,5 +1,6 @@
 //! Opening and migrating the file, through sqlx.
 
+use super::backup::{copy_file, with_suffix};
 use crate::store::StoreError;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -10,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 /// The newest schema this binary knows; each has its script.
-const SCHEMAS: [(&str, &str); 1] = [("first", include_str!("schema_1.sql"))];
+pub(super) const SCHEMAS: [(&str, &str); 2] =
+    [("first", include_str!("schema_1.sql")), ("stored_at, shared bodies and chunks", include_str!("schema_2.sql"))];
 
 const PAGE_BYTES: u32 = 16_384;
 
@@ -55,14 +57,27 @@ pub(super) async fn connect(file: &Path, cache_bytes: usize) -> Result<SqliteCon
     SqliteConnection::connect_with(&options).await.map_err(|error| unusable(&error))
 }
 
-/// Brings the file to the newest schema; refuses one that is newer.
-pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+/// Brings the file to the newest schema, keeping a copy of what it was; refuses one that is newer.
+pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> Result<(), StoreError> {
     let known = SCHEMAS.len() as i64;
     let found = schema_of(connection).await.map_err(|error| unusable(&error))?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
-    let migrations = SCHEMAS.into_iter().zip(1..).map(|((name, script), version)| {
+    if 0 < found && found < known {
+        let kept = with_suffix(file, &format!(".schema-{found}.backup"));
+        tracing::info!(from = found, to = known, kept = %kept.display(), "migrating the file; first it is copied");
+        copy_file(file, &kept)?;
+    }
+    run(connection, &SCHEMAS).await
+}
+
+/// Runs those scripts that the file has not seen yet.
+pub(super) async fn run(
+    connection: &mut SqliteConnection,
+    schemas: &[(&'static str, &'static str)],
+) -> Result<(), StoreError> {
+    let migrations = schemas.iter().zip(1..).map(|(&(name, script), version)| {
         Migration::new(version, name.into(), MigrationType::Simple, script.into_sql_str(), false)
     });
     let migrator = Migrator::with_migrations(migrations.collect());

@@ -1,15 +1,18 @@
-//! The connection that sqlx opened, locked and spoken to directly: sqlx costs ten times as much per small row.
+//! The connection that sqlx opened, locked and spoken to directly: sqlx costs ten times as much per small row. And a copy
+//! of its file, taken step by step on the same handle.
 
 use super::opening::block_on;
 use rusqlite::Connection;
+use rusqlite::backup::{Backup, Progress, StepResult};
 use self_cell::{MutBorrow, self_cell};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::LockedSqliteHandle;
 
-/// The lock, and a connection on its handle. The order of the fields is that of their end: statements first.
+/// The lock, and connections on its handle. The order of the fields is that of their end: what runs, statements, the lock.
 struct Locked<'a> {
+    copy: Option<Copying>,
     connection: Connection,
-    _lock: LockedSqliteHandle<'a>,
+    lock: LockedSqliteHandle<'a>,
 }
 
 self_cell!(
@@ -28,7 +31,7 @@ impl RawConnection {
         Owned::try_new(MutBorrow::new(connection), |owner| {
             let mut lock = block_on(owner.borrow_mut().lock_handle()).map_err(|error| error.to_string())?;
             let connection = on_handle(&mut lock).map_err(|error| error.to_string())?;
-            Ok(Locked { connection, _lock: lock })
+            Ok(Locked { copy: None, connection, lock })
         })
         .map(Self)
     }
@@ -37,15 +40,81 @@ impl RawConnection {
         self.0.with_dependent(|_, locked| run(&locked.connection))
     }
 
+    /// Begins to copy the file into `target`. What this connection commits from now on gets into the copy, and does not
+    /// make it begin anew.
+    pub(super) fn begin_copy(&mut self, target: Connection) -> rusqlite::Result<()> {
+        self.0.with_dependent_mut(|_, locked| {
+            locked.copy = None;
+            let source = on_handle(&mut locked.lock)?;
+            locked.copy = Some(Copying::begin(source, target)?);
+            Ok(())
+        })
+    }
+
+    /// Copies up to so many pages; whether that were the last ones. None when no copy is under way.
+    pub(super) fn step_copy(&mut self, pages: i32) -> Option<rusqlite::Result<(Progress, StepResult)>> {
+        self.0.with_dependent_mut(|_, locked| {
+            let copy = locked.copy.as_ref()?;
+            Some(copy.step(pages))
+        })
+    }
+
+    /// Closes the copy.
+    pub(super) fn end_copy(&mut self) {
+        self.0.with_dependent_mut(|_, locked| locked.copy = None);
+    }
+
     /// Gives the connection back to sqlx.
     pub(super) fn unlock(self) -> SqliteConnection {
         self.0.into_owner().into_inner()
     }
 }
 
+/// From where, and whereto.
+struct Ends {
+    source: Connection,
+    target: Connection,
+}
+
+type Running<'a> = Backup<'a, 'a>;
+
+self_cell!(
+    struct EndsAndBackup {
+        owner: MutBorrow<Ends>,
+        #[not_covariant]
+        dependent: Running,
+    }
+);
+
+/// A copy under way.
+struct Copying(EndsAndBackup);
+
+#[expect(unsafe_code, reason = "a backup is a pointer to rusqlite, which does not say that it may change threads")]
+// SAFETY: SQLite ties a backup to its two connections, not to a thread. Both connections are `Send`; the source's handle
+// is the one that `Locked` holds, and a `Copying` never leaves its `Locked`, so that they change threads together and
+// only `&mut RawConnection` reaches them.
+unsafe impl Send for Copying {}
+
+impl Copying {
+    fn begin(source: Connection, target: Connection) -> rusqlite::Result<Self> {
+        EndsAndBackup::try_new(MutBorrow::new(Ends { source, target }), |ends| {
+            let Ends { source, target } = ends.borrow_mut();
+            Backup::new(source, target)
+        })
+        .map(Self)
+    }
+
+    fn step(&self, pages: i32) -> rusqlite::Result<(Progress, StepResult)> {
+        self.0.with_dependent(|_, backup| {
+            let result = backup.step(pages)?;
+            Ok((backup.progress(), result))
+        })
+    }
+}
+
 #[expect(unsafe_code, reason = "sqlx hands out its handle only as a pointer")]
 fn on_handle(lock: &mut LockedSqliteHandle<'_>) -> rusqlite::Result<Connection> {
-    // SAFETY: the handle is open and ours alone while `lock` lives, and `Locked` drops the connection, which does not
+    // SAFETY: the handle is open and ours alone while `lock` lives, and `Locked` drops the connections, which do not
     // close the handle, before the lock. Both crates are built on the same libsqlite3-sys.
     unsafe { Connection::from_handle(lock.as_raw_handle().as_ptr()) }
 }

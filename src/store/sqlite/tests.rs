@@ -1,9 +1,12 @@
 //! The contract, and what only a file can show: locks, copies, damage and newer schemas.
 
-use super::{SqliteSettings, SqliteStore};
-use crate::model::Position;
-use crate::store::contract::{Place, batch, change, contract_tests, inserts, lane, positions};
-use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, POSITION_MAX, PositionRange, Store, StoreError};
+use super::{SqliteSettings, SqliteStore, block_on, opening};
+use crate::model::{Message, Position, WallMillis};
+use crate::store::contract::{Place, batch, change, contract_tests, inserts, lane, message, positions};
+use crate::store::{
+    Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, POSITION_MAX, PositionRange, Store, StoreError,
+};
+use rusqlite::params;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -70,7 +73,75 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let add = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                VALUES (7, 'later', 1, x'00', 0)";
     raw(place.path()).execute(add, []).unwrap();
-    assert_eq!(error_in(place.path()), StoreError::NewerSchema { found: 7, known: 1 });
+    assert_eq!(error_in(place.path()), StoreError::NewerSchema { found: 7, known: 2 });
+}
+
+/// A file as version 1 left it: its script alone, and rows as it wrote them.
+fn file_of_schema_1(directory: &Path) {
+    let file = directory.join("prontomq.sqlite3");
+    block_on(async {
+        let mut connection = opening::connect(&file, 1 << 20).await.unwrap();
+        opening::run(&mut connection, &opening::SCHEMAS[..1]).await.unwrap();
+    });
+    let connection = raw(directory);
+    connection.execute("INSERT INTO lane VALUES (4, 1, 0, 0, 1, 3, 3, 5021, 2, 0)", []).unwrap();
+    for (position, message) in (1..).zip(messages_of_schema_1()) {
+        let values =
+            params![(4_i64 << 40) | position, message.head_bytes(), message.large_body().map(|body| body.as_slice())];
+        connection.execute("INSERT INTO message VALUES (?1, 0, 77, ?2, ?3)", values).unwrap();
+    }
+    connection.execute("INSERT INTO queue VALUES (1, '/', 'old', 0, x'00000000')", []).unwrap();
+    connection.execute("UPDATE state SET boot = 3, batch_no = 9", []).unwrap();
+}
+
+fn messages_of_schema_1() -> [Message; 3] {
+    ["a small one".to_owned(), "x".repeat(5_000), "the last".to_owned()].map(|body| message(&body))
+}
+
+#[test]
+fn an_older_schema_is_migrated_with_everything_in_it_after_a_copy() {
+    let place = TempDir::new().unwrap();
+    file_of_schema_1(place.path());
+    let mut store = open_in(place.path()).unwrap();
+    let recovered = store.recover().unwrap();
+    assert_eq!((recovered.batch_no, recovered.boot, recovered.queues.len()), (BatchNo(9), 4, 1));
+    let state =
+        LaneState { head: Position(1), tail: Position(3), count: 3, body_bytes: 5_021, lent_ceiling: Position(2) };
+    assert_eq!(recovered.lanes, [LaneRecord { lane: lane(1), state }]);
+    let everything = PositionRange { from: Position(0), to: POSITION_MAX };
+    let rows = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX).unwrap().rows;
+    assert!(rows.iter().all(|row| row.expires_at == Some(WallMillis(77))));
+    let found: Vec<_> = rows.into_iter().map(|row| row.message).collect();
+    assert_eq!(found, messages_of_schema_1());
+    assert_eq!(store.commit(&Batch { lanes: vec![inserts(lane(1), [4])], ..batch(10) }), CommitOutcome::Committed);
+    Box::new(store).close().unwrap();
+    let stored_at = |position: i64| -> Option<i64> {
+        let statement = "SELECT stored_at FROM message WHERE id = ?1";
+        raw(place.path()).query_row(statement, [(4_i64 << 40) | position], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(stored_at(3), None, "nobody knows when that was");
+    assert!(stored_at(4).is_some_and(|at| at > 1_600_000_000_000));
+
+    // The copy is what it was before, and what its version could go on with.
+    let kept = rusqlite::Connection::open(place.path().join("prontomq.sqlite3.schema-1.backup")).unwrap();
+    let number = |statement: &str| kept.query_row(statement, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(number("SELECT max(version) FROM _sqlx_migrations"), 1);
+    assert_eq!(number("SELECT count(*) FROM message"), 3);
+    assert_eq!(number("SELECT count(*) FROM pragma_table_info('message')"), 5);
+    assert_eq!(kept.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+    assert!(!place.path().join("prontomq.sqlite3.schema-1.backup.partial").exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_copied_is_not_migrated() {
+    let place = TempDir::new().unwrap();
+    file_of_schema_1(place.path());
+    // A folder is in the way.
+    fs::create_dir(place.path().join("prontomq.sqlite3.schema-1.backup")).unwrap();
+    let StoreError::Unusable(why) = error_in(place.path()) else { panic!("another error") };
+    assert!(why.contains("schema-1.backup"), "{why}");
+    let columns = "SELECT count(*) FROM pragma_table_info('message')";
+    assert_eq!(raw(place.path()).query_row(columns, [], |row| row.get::<_, i64>(0)).unwrap(), 5);
 }
 
 #[test]
@@ -242,6 +313,52 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
 }
 
 #[test]
+fn a_copy_taken_in_steps_holds_what_is_committed_between_them_and_pins_no_log() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.commit(&Batch { lanes: vec![inserts(lane(1), 1..=5_000)], ..batch(1) });
+    let copy = TempDir::new().unwrap();
+    store.begin_copy(&copy.path().join("prontomq.sqlite3")).unwrap();
+    let (mut number, mut copied) = (1, 0);
+    loop {
+        let progress = store.step_copy(2).unwrap();
+        assert!(progress.pages_copied > copied, "it began anew after batch {number}");
+        copied = progress.pages_copied;
+        if progress.is_done {
+            break;
+        }
+        number += 1;
+        // Rows behind and before what is copied already; a new page from time to time.
+        let removes = LaneChange { removes: vec![Position(number), Position(5_000 - number)], ..change(lane(1)) };
+        let lanes = vec![removes, inserts(lane(number), 1..=3)];
+        assert_eq!(store.commit(&Batch { lanes, ..batch(number) }), CommitOutcome::Committed);
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let is_busy =
+            |connection: &rusqlite::Connection| connection.query_row(checkpoint, [], |row| row.get::<_, bool>(0));
+        assert!(!store.connection.as_ref().unwrap().with(is_busy).unwrap(), "a read is open");
+    }
+    assert!(number > 10, "too few steps to show anything");
+    assert!(store.step_copy(1).is_err(), "it is closed");
+    let mut copied = open_in(copy.path()).unwrap();
+    assert_eq!(copied.recover().unwrap().batch_no, BatchNo(number));
+    for of in 1..=number {
+        assert_eq!(positions(&copied, lane(of)), positions(&store, lane(of)));
+    }
+}
+
+#[test]
+fn reopening_gives_a_copy_up() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.begin_copy(&place.path().join("copy")).unwrap();
+    store.reopen().unwrap();
+    assert!(store.step_copy(1).is_err());
+    Box::new(store).close().unwrap();
+}
+
+#[test]
 fn the_store_opens_on_a_runtimes_thread() {
     let place = TempDir::new().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -261,7 +378,7 @@ fn a_file_that_is_mostly_free_shrinks() {
     for number in 1..=30_u64 {
         let mut change = inserts(lane(1), number * 1_000..(number + 1) * 1_000);
         for row in &mut change.inserts {
-            row.message = crate::store::contract::message(&body);
+            row.message = message(&body);
         }
         assert_eq!(store.commit(&Batch { lanes: vec![change], ..batch(number) }), CommitOutcome::Committed);
     }

@@ -1,0 +1,158 @@
+//! `prontomq sql`: one statement on the store's file, which it can only read.
+
+mod functions;
+mod print;
+
+use crate::store::sqlite::database_file;
+use clap::Args;
+use print::{Format, Printer};
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::{Batch, Connection, ErrorCode, OpenFlags};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 10_000;
+
+/// Should a broker that is just opening the file lock it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Read what is stored, in SQL: SELECT name, messages FROM v_queues.
+///
+/// The file is opened read-only, whether a broker runs on it or not. docs/sql.md explains the views (v_store, v_vhosts,
+/// v_users, v_exchanges, v_bindings, v_queues, v_levels, v_messages). Beside SQLite's own there are the functions
+/// amqp_properties(head), amqp_headers(head) and amqp_table(arguments), which give JSON.
+#[derive(Debug, Args)]
+pub(super) struct Sql {
+    /// One statement.
+    statement: String,
+    /// The broker's data directory; by default that of the environment, or ./prontomq-data.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print a JSON array with an object for each row.
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print CSV with a heading.
+    #[arg(long)]
+    csv: bool,
+    /// Give up after so many seconds. A long read keeps the write-ahead log from being emptied.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    timeout: u64,
+    /// Print at most so many rows; 0 prints all.
+    #[arg(long, value_name = "ROWS", default_value_t = 1_000)]
+    rows: u64,
+}
+
+/// Why there are no rows, or no more of them.
+enum Failure {
+    /// To be told.
+    Because(String),
+    /// Nobody reads on.
+    Closed,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Because(format!("the rows cannot be printed: {error}")),
+        }
+    }
+}
+
+impl Sql {
+    #[expect(clippy::print_stderr, reason = "the command line's own words")]
+    pub(super) fn run(&self) -> ExitCode {
+        match self.print() {
+            Ok(false) | Err(Failure::Closed) => ExitCode::SUCCESS,
+            Ok(true) => {
+                eprintln!("prontomq sql: cut after {} rows; --rows shows more", self.rows);
+                ExitCode::SUCCESS
+            }
+            Err(Failure::Because(why)) => {
+                eprintln!("prontomq sql: {why}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// Runs the statement and prints its rows; whether some were left out.
+    fn print(&self) -> Result<bool, Failure> {
+        let directory = super::data_dir(self.data_dir.as_deref());
+        let connection = open(&directory).map_err(Failure::Because)?;
+        let told = |error: rusqlite::Error| Failure::Because(self.tell(&connection, &error));
+        let began = Instant::now();
+        let timeout = Duration::from_secs(self.timeout);
+        connection.progress_handler(STEPS_PER_LOOK, Some(move || began.elapsed() >= timeout)).map_err(told)?;
+
+        let mut statements = Batch::new(&connection, &self.statement);
+        let nothing = || Failure::Because("there is no statement".into());
+        let mut statement = statements.next().map_err(told)?.ok_or_else(nothing)?;
+        if !matches!(statements.next(), Ok(None)) {
+            return Err(Failure::Because("one statement at a time".into()));
+        }
+        if !statement.readonly() || statement.column_count() == 0 {
+            return Err(Failure::Because("the file can only be read: a SELECT is wanted".into()));
+        }
+        let columns = statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut printer = Printer::begin(self.format(), columns, BufWriter::new(io::stdout().lock()))?;
+        let mut rows = statement.query([]).map_err(told)?;
+        let mut printed = 0;
+        while let Some(row) = rows.next().map_err(told)? {
+            if self.rows > 0 && printed == self.rows {
+                printer.end()?;
+                return Ok(true);
+            }
+            let values: Result<Vec<_>, _> = (0..printer.columns()).map(|at| row.get_ref(at)).collect();
+            printer.row(values.map_err(told)?.into_iter())?;
+            printed += 1;
+        }
+        printer.end()?;
+        Ok(false)
+    }
+
+    fn format(&self) -> Format {
+        match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Csv,
+            (false, false) => Format::Table,
+        }
+    }
+
+    fn tell(&self, connection: &Connection, error: &rusqlite::Error) -> String {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => {
+                format!("given up after {} s; --timeout allows more", self.timeout)
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                format!("the file is damaged ({error}); prontomq doctor says how, once no broker runs")
+            }
+            _ if !has_views(connection) => {
+                format!("{error}; the file has no views yet: prontomq serve makes them when it starts")
+            }
+            _ => error.to_string(),
+        }
+    }
+}
+
+fn open(directory: &Path) -> Result<Connection, String> {
+    let file = database_file(directory);
+    if !file.is_file() {
+        return Err(format!("there is no store in {} (--data-dir names another directory)", directory.display()));
+    }
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&file, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        functions::add_to(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| format!("{}: {error}", file.display()))
+}
+
+fn has_views(connection: &Connection) -> bool {
+    let views = "SELECT count(*) FROM sqlite_schema WHERE type = 'view' AND name = 'v_messages'";
+    connection.query_row(views, [], |row| row.get::<_, i64>(0)).is_ok_and(|count| count > 0)
+}
