@@ -30,6 +30,10 @@ macro_rules! contract_tests {
             a_reader_knows_the_last_batch_it_sees,
             a_good_stop_is_told_from_a_bad_one,
             large_bodies_survive,
+            a_body_shared_by_rows_lasts_as_long_as_one_of_them,
+            bodies_go_with_dropped_lanes,
+            bodies_are_told_apart_by_message,
+            the_largest_bodies_survive,
             extreme_numbers_survive,
             topology_comes_back_as_it_was_put,
             bindings_are_told_apart_by_their_arguments,
@@ -360,6 +364,100 @@ pub(super) fn large_bodies_survive(place: &dyn Place) {
     let mut reader = store.reader().unwrap();
     let bounded = reader.load(lane(1), EVERYTHING, usize::MAX, 20_000).unwrap();
     assert_eq!(bounded.rows.len(), 4);
+}
+
+/// A body as no other message has it.
+pub(super) fn large(seed: u64, len: usize) -> Message {
+    message_of((0..len).map(|at| ((at as u64).wrapping_mul(seed | 1) >> 7) as u8).collect())
+}
+
+pub(super) fn with_message(lane: Lane, positions: &[u64], message: &Message) -> LaneChange {
+    let rows = positions.iter().map(|position| Row { message: message.clone(), ..row(*position) });
+    LaneChange { inserts: rows.collect(), ..change(lane) }
+}
+
+#[track_caller]
+fn assert_all_are(store: &dyn Store, lane: Lane, at: &[u64], message: &Message) {
+    let rows = load(store, lane).rows;
+    assert_eq!(rows.iter().map(|row| row.position.0).collect::<Vec<_>>(), at);
+    assert!(rows.iter().all(|row| row.message == *message), "the bodies in {lane:?}");
+}
+
+pub(super) fn a_body_shared_by_rows_lasts_as_long_as_one_of_them(place: &dyn Place) {
+    for len in [5_000, 65_536, 200_000] {
+        let (mut store, recovered) = open(place);
+        let number = recovered.batch_no.0;
+        let message = large(3, len);
+        let all = (1..=4).map(|at| with_message(lane(at), &[1, 2, 3, 4, 5, 6], &message)).collect();
+        commit_lanes(store.as_mut(), number + 1, all);
+        let removes = vec![
+            LaneChange { remove_below: Some(Position(7)), ..change(lane(1)) },
+            LaneChange {
+                remove_ranges: vec![PositionRange { from: Position(2), to: Position(4) }],
+                removes: vec![Position(6), Position(6), Position(99)],
+                ..change(lane(2))
+            },
+            // And what is inserted and removed at once.
+            LaneChange { removes: vec![Position(8)], ..with_message(lane(3), &[7, 8], &large(4, len)) },
+        ];
+        commit_lanes(store.as_mut(), number + 2, removes);
+        assert_eq!(positions(store.as_ref(), lane(1)), [0; 0]);
+        assert_all_are(store.as_ref(), lane(2), &[1, 5], &message);
+        assert_all_are(store.as_ref(), lane(4), &[1, 2, 3, 4, 5, 6], &message);
+        let (mut store, _) = reopened(store, place);
+        commit(store.as_mut(), &Batch { drop_lanes: vec![lane(3), lane(4)], ..batch(number + 3) });
+        while store.erase(2).unwrap() {}
+        assert_all_are(store.as_ref(), lane(2), &[1, 5], &message);
+        let last = LaneChange { remove_below: Some(Position(5)), ..change(lane(2)) };
+        commit_lanes(store.as_mut(), number + 4, vec![last]);
+        assert_all_are(store.as_ref(), lane(2), &[5], &message);
+        commit_lanes(store.as_mut(), number + 5, vec![LaneChange { removes: vec![Position(5)], ..change(lane(2)) }]);
+        store.close().unwrap();
+    }
+}
+
+pub(super) fn bodies_go_with_dropped_lanes(place: &dyn Place) {
+    let (mut store, _) = open(place);
+    let (kept, dropped) = (large(1, 100_000), large(2, 70_000));
+    for number in 1..=20 {
+        let lanes =
+            vec![with_message(lane(1), &[number], &kept), with_message(lane(2), &[number, number + 100], &dropped)];
+        commit_lanes(store.as_mut(), number, lanes);
+    }
+    let again = with_message(lane(2), &[1], &kept);
+    commit(store.as_mut(), &Batch { drop_lanes: vec![lane(2)], ..batch(21) });
+    commit_lanes(store.as_mut(), 22, vec![again]);
+    assert!(store.erase(10).unwrap());
+    let (mut store, _) = reopened(store, place);
+    while store.erase(10).unwrap() {}
+    assert_all_are(store.as_ref(), lane(1), &(1..=20).collect::<Vec<_>>(), &kept);
+    assert_all_are(store.as_ref(), lane(2), &[1], &kept);
+}
+
+pub(super) fn bodies_are_told_apart_by_message(place: &dyn Place) {
+    let (mut store, _) = open(place);
+    let messages: Vec<_> = (1..=20).map(|seed| large(seed, 64_000 + seed as usize * 200)).collect();
+    for (number, message) in (1..).zip(&messages) {
+        let lanes = vec![with_message(lane(number), &[1], message), with_message(lane(0), &[number], message)];
+        commit_lanes(store.as_mut(), number, lanes);
+    }
+    let (store, _) = reopened(store, place);
+    for (number, (message, row)) in (1..).zip(messages.iter().zip(load(store.as_ref(), lane(0)).rows)) {
+        assert!(row.message == *message);
+        assert_all_are(store.as_ref(), lane(number), &[1], message);
+    }
+}
+
+pub(super) fn the_largest_bodies_survive(place: &dyn Place) {
+    let (mut store, _) = open(place);
+    let message = large(5, 128 << 20);
+    commit_lanes(store.as_mut(), 1, vec![with_message(lane(1), &[1], &message), with_message(lane(2), &[1], &message)]);
+    commit_lanes(store.as_mut(), 2, vec![LaneChange { removes: vec![Position(1)], ..change(lane(1)) }]);
+    let (mut store, _) = reopened(store, place);
+    assert_all_are(store.as_ref(), lane(2), &[1], &message);
+    commit(store.as_mut(), &Batch { drop_lanes: vec![lane(2)], ..batch(3) });
+    while store.erase(1_000).unwrap() {}
+    assert_eq!(positions(store.as_ref(), lane(2)), [0; 0]);
 }
 
 pub(super) fn extreme_numbers_survive(place: &dyn Place) {

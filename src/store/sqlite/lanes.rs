@@ -2,7 +2,7 @@
 
 use crate::model::{Lane, Position, QueueId};
 use crate::store::POSITION_MAX;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
 /// Bits of a row's key that hold the position; the 23 above hold the lane's number.
@@ -47,17 +47,29 @@ pub(super) struct Lanes {
     /// Numbers below `next` that nobody has.
     free: Vec<RangeInclusive<u32>>,
     next: u32,
+    /// By number, of how many rows the body lies in the table of bodies; where there are any.
+    bodies: HashMap<u32, u64>,
+    /// What `bodies` was before the transaction.
+    bodies_before: Vec<(u32, u64)>,
+    /// The last id given to a body; ids of a transaction that is rolled back are not given again.
+    last_body: i64,
     added: Vec<Lane>,
     dropped: Vec<(Lane, LaneNumber)>,
 }
 
 impl Lanes {
+    /// With this last id of a body.
+    pub(super) fn with_last_body(last_body: i64) -> Self {
+        Self { last_body, ..Self::default() }
+    }
+
     /// Takes a lane found in the file; numbers rise from call to call.
-    pub(super) fn found(&mut self, number: LaneNumber, lane: Option<Lane>) {
+    pub(super) fn found(&mut self, number: LaneNumber, lane: Option<Lane>, bodies: u64) {
         if number.0 > self.next {
             self.free.push(self.next..=number.0 - 1);
         }
         self.next = number.0 + 1;
+        self.note_bodies(number.0, bodies);
         match lane {
             Some(lane) => {
                 self.numbers.insert(lane, number);
@@ -68,6 +80,26 @@ impl Lanes {
 
     pub(super) fn get(&self, lane: Lane) -> Option<LaneNumber> {
         self.numbers.get(&lane).copied()
+    }
+
+    /// Of how many rows of a lane the body lies in the table of bodies.
+    pub(super) fn bodies(&self, number: LaneNumber) -> u64 {
+        self.bodies.get(&number.0).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set_bodies(&mut self, number: LaneNumber, bodies: u64) {
+        let before = self.note_bodies(number.0, bodies);
+        self.bodies_before.push((number.0, before));
+    }
+
+    /// What it was before.
+    fn note_bodies(&mut self, number: u32, bodies: u64) -> u64 {
+        let before = if bodies == 0 { self.bodies.remove(&number) } else { self.bodies.insert(number, bodies) };
+        before.unwrap_or(0)
+    }
+
+    pub(super) fn last_body(&mut self) -> &mut i64 {
+        &mut self.last_body
     }
 
     /// Gives a new lane a number; none when all are taken.
@@ -107,11 +139,15 @@ impl Lanes {
     /// The transaction is committed.
     pub(super) fn committed(&mut self) {
         self.added.clear();
+        self.bodies_before.clear();
         self.erasing.extend(self.dropped.drain(..).map(|(_, number)| number));
     }
 
     /// The transaction is rolled back.
     pub(super) fn rolled_back(&mut self) {
+        while let Some((number, bodies)) = self.bodies_before.pop() {
+            self.note_bodies(number, bodies);
+        }
         // First what was dropped, since that may be a lane added just before.
         self.numbers.extend(self.dropped.drain(..));
         for lane in self.added.drain(..) {
@@ -128,6 +164,7 @@ impl Lanes {
     /// Nothing of the lane that was next is left: its number is free.
     pub(super) fn erased(&mut self) {
         if let Some(number) = self.erasing.pop_front() {
+            self.bodies.remove(&number.0);
             self.free.push(number.0..=number.0);
         }
     }
@@ -144,8 +181,8 @@ mod tests {
     #[test]
     fn gaps_found_in_the_file_are_filled_first() {
         let mut lanes = Lanes::default();
-        lanes.found(LaneNumber(1), Some(lane(1)));
-        lanes.found(LaneNumber(4), None);
+        lanes.found(LaneNumber(1), Some(lane(1)), 0);
+        lanes.found(LaneNumber(4), None, 0);
         let mut given: Vec<_> = (10..14).map(|queue| lanes.add(lane(queue)).unwrap().0).collect();
         given.sort_unstable();
         assert_eq!(given, [0, 2, 3, 5]);
@@ -179,9 +216,23 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_forgets_bodies_too() {
+        let mut lanes = Lanes::default();
+        lanes.found(LaneNumber(0), Some(lane(1)), 3);
+        lanes.set_bodies(LaneNumber(0), 5);
+        lanes.committed();
+        let added = lanes.add(lane(2)).unwrap();
+        lanes.set_bodies(added, 1);
+        lanes.set_bodies(LaneNumber(0), 7);
+        lanes.set_bodies(LaneNumber(0), 0);
+        lanes.rolled_back();
+        assert_eq!((lanes.bodies(LaneNumber(0)), lanes.bodies(added)), (5, 0));
+    }
+
+    #[test]
     fn numbers_run_out_at_23_bits() {
         let mut lanes = Lanes::default();
-        lanes.found(LaneNumber(NUMBER_MAX - 1), Some(lane(1)));
+        lanes.found(LaneNumber(NUMBER_MAX - 1), Some(lane(1)), 0);
         lanes.free.clear();
         assert_eq!(lanes.add(lane(2)), Some(LaneNumber(NUMBER_MAX)));
         assert_eq!(lanes.add(lane(3)), None);

@@ -4,8 +4,10 @@
 //! held as a raw handle with prepared statements (`raw`), and readers have connections of their own.
 
 mod backup;
+mod bodies;
 mod commit;
 mod directory;
+mod erasing;
 mod lanes;
 mod opening;
 mod raw;
@@ -104,7 +106,8 @@ impl Store for SqliteStore {
         if batch.batch_no <= self.last {
             return CommitOutcome::Committed;
         }
-        let outcome = connection.with(|connection| commit::commit(connection, &mut self.lanes, batch));
+        let outcome =
+            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, &mut self.lanes, batch));
         if outcome == CommitOutcome::Committed {
             self.last = batch.batch_no;
         }
@@ -130,7 +133,7 @@ impl Store for SqliteStore {
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
         connection
-            .with(|connection| commit::erase(connection, &mut self.lanes, rows))
+            .with(|connection| erasing::erase(connection, &mut self.lanes, rows))
             .map_err(|error| StoreError::Unusable(error.to_string()))
     }
 

@@ -1,10 +1,12 @@
 //! Reading rows back, on a connection of its own: a read sees one moment, and says which.
 
+use super::bodies;
 use super::lanes::{LaneNumber, position_of};
 use super::opening::{block_on, connect};
 use super::raw::RawConnection;
 use crate::model::{Lane, Message, Position, WallMillis};
 use crate::store::{BatchNo, Loaded, PositionRange, Row, StoreError, StoreReader};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 
@@ -88,14 +90,14 @@ fn read_rows(
         && bytes < bytes_max.max(1)
         && let Some(row) = rows.next().map_err(|error| failed(&error))?
     {
-        let row = row_from(row)?;
+        let row = row_from(connection, row)?;
         bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
         found.push(row);
     }
     Ok(())
 }
 
-fn row_from(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
+fn row_from(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
     let fields = || -> rusqlite::Result<(Position, bool, Option<i64>)> {
         Ok((position_of(row.get(0)?), row.get(1)?, row.get(2)?))
     };
@@ -103,7 +105,15 @@ fn row_from(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
     let damaged = |what: String| StoreError::Read(format!("the row at position {} is damaged: {what}", position.0));
     let head = row.get_ref(3).map_err(|error| failed(&error))?;
     let head = head.as_blob().map_err(|error| damaged(error.to_string()))?;
-    let body: Option<Vec<u8>> = row.get(4).map_err(|error| failed(&error))?;
+    let body = match row.get_ref(4).map_err(|error| failed(&error))? {
+        ValueRef::Null => None,
+        ValueRef::Blob(body) => Some(body.to_vec()),
+        ValueRef::Integer(id) => {
+            let body = bodies::read(connection, id).map_err(|error| failed(&error))?;
+            Some(body.ok_or_else(|| damaged("a part of its body is missing".into()))?)
+        }
+        ValueRef::Real(_) | ValueRef::Text(_) => return Err(damaged("its body is no body".into())),
+    };
     let message = Message::from_stored(head, body).ok_or_else(|| damaged("it is no message".into()))?;
     let expires_at = expires_at.map(|at| WallMillis(at.cast_unsigned()));
     Ok(Row { position, redelivered, expires_at, message })

@@ -2,7 +2,9 @@
 
 use super::{SqliteSettings, SqliteStore, block_on, opening};
 use crate::model::{Message, Position, WallMillis};
-use crate::store::contract::{Place, batch, change, contract_tests, inserts, lane, message, positions};
+use crate::store::contract::{
+    Place, batch, change, contract_tests, inserts, lane, large, message, positions, with_message,
+};
 use crate::store::{
     Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, POSITION_MAX, PositionRange, Store, StoreError,
 };
@@ -310,6 +312,70 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     let removes = LaneChange { remove_below: Some(Position(20_001)), ..change(lane(1)) };
     let outcome = store.commit(&Batch { lanes: vec![removes], ..batch(2) });
     assert!(matches!(outcome, CommitOutcome::Fatal(_)), "{outcome:?}");
+}
+
+/// Bodies, chunks, and what lanes say of them.
+fn bodies_in(directory: &Path) -> (i64, i64, i64) {
+    let connection = raw(directory);
+    let number = |statement: &str| connection.query_row(statement, [], |row| row.get::<_, i64>(0)).unwrap();
+    let wrong = "SELECT count(*) FROM body WHERE refs != (SELECT count(*) FROM message WHERE body = body.id \
+                 AND typeof(body) = 'integer')";
+    assert_eq!(number(wrong), 0, "references");
+    let wrong = "SELECT count(*) FROM lane WHERE bodies != (SELECT count(*) FROM message WHERE id >> 40 = number \
+                 AND typeof(body) = 'integer')";
+    assert_eq!(number(wrong), 0, "lanes");
+    let orphans = "SELECT count(*) FROM chunk WHERE id >> 16 NOT IN (SELECT id FROM body)";
+    assert_eq!(number(orphans), 0, "chunks without a body");
+    let rows = "SELECT coalesce(sum(bodies), 0) FROM lane";
+    (number("SELECT count(*) FROM body"), number("SELECT count(*) FROM chunk"), number(rows))
+}
+
+#[test]
+fn bodies_are_written_once_and_erased_with_their_last_row() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    let mut commit = |store: &mut SqliteStore, batch: Batch| {
+        assert_eq!(store.commit(&batch), CommitOutcome::Committed);
+        bodies_in(place.path())
+    };
+    let (inline, shared, chunked) = (large(1, 60_000), large(2, 60_000), large(3, 200_000));
+    let lanes = vec![
+        with_message(lane(1), &[1], &inline),
+        with_message(lane(1), &[2], &shared),
+        with_message(lane(2), &[1, 2], &shared),
+        with_message(lane(2), &[3], &chunked),
+        with_message(lane(3), &[3], &chunked),
+        inserts(lane(4), 1..=10),
+    ];
+    assert_eq!(commit(&mut store, Batch { lanes, ..batch(1) }), (2, 1 + 4, 5));
+    let lanes = vec![LaneChange { remove_below: Some(Position(3)), ..change(lane(2)) }];
+    assert_eq!(commit(&mut store, Batch { lanes, ..batch(2) }), (2, 5, 3));
+    // In a later batch it is another body.
+    assert_eq!(
+        commit(&mut store, Batch { lanes: vec![with_message(lane(4), &[11], &chunked)], ..batch(3) }),
+        (3, 9, 4)
+    );
+    let lanes = vec![LaneChange { removes: vec![Position(2)], ..change(lane(1)) }];
+    assert_eq!(commit(&mut store, Batch { lanes, ..batch(4) }), (2, 8, 3));
+    assert_eq!(commit(&mut store, Batch { drop_lanes: vec![lane(2), lane(4)], ..batch(5) }), (2, 8, 3));
+    while store.erase(3).unwrap() {}
+    assert_eq!(bodies_in(place.path()), (1, 4, 1));
+    let range = PositionRange { from: Position(0), to: Position(3) };
+    let lanes = vec![LaneChange { remove_ranges: vec![range], ..change(lane(3)) }];
+    assert_eq!(commit(&mut store, Batch { lanes, ..batch(6) }), (0, 0, 0));
+}
+
+#[test]
+fn a_body_with_a_missing_chunk_is_damage() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.commit(&Batch { lanes: vec![with_message(lane(1), &[1], &large(3, 200_000))], ..batch(1) });
+    raw(place.path()).execute("DELETE FROM chunk WHERE id & 65535 = 2", []).unwrap();
+    let everything = PositionRange { from: Position(0), to: POSITION_MAX };
+    let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
+    assert!(matches!(&read, Err(StoreError::Read(why)) if why.contains("position 1")), "{read:?}");
 }
 
 #[test]

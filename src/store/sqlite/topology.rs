@@ -142,18 +142,19 @@ pub(super) async fn read_state(connection: &mut SqliteConnection) -> Result<Stat
 
 /// All lanes: the live ones as records, and the numbers of all.
 pub(super) async fn read_lanes(connection: &mut SqliteConnection) -> Result<(Vec<LaneRecord>, Lanes), sqlx::Error> {
-    let statement = "SELECT number, dropped, queue, level, generation, head, tail, count, body_bytes, lent_ceiling \
-                     FROM lane ORDER BY number";
-    let mut lanes = Lanes::default();
+    let statement = "SELECT number, dropped, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, \
+                     bodies FROM lane ORDER BY number";
+    let last_body = sqlx::query("SELECT coalesce(max(id), 0) FROM body").fetch_one(&mut *connection).await?;
+    let mut lanes = Lanes::with_last_body(last_body.try_get(0)?);
     let mut records = Vec::new();
     for row in sqlx::query(statement).fetch_all(connection).await? {
         let number = LaneNumber(row.try_get(0)?);
         if row.try_get::<bool, _>(1)? {
-            lanes.found(number, None);
+            lanes.found(number, None, unsigned(&row, 10)?);
             continue;
         }
         let record = lane_from(&row)?;
-        lanes.found(number, Some(record.lane));
+        lanes.found(number, Some(record.lane), unsigned(&row, 10)?);
         records.push(record);
     }
     Ok((records, lanes))

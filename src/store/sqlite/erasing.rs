@@ -1,0 +1,120 @@
+//! Housekeeping between commits, in slices: rows of dropped lanes are erased, and free pages given back to the file
+//! system.
+
+use super::bodies;
+use super::commit::{DELETE_RANGE, run};
+use super::lanes::{LaneNumber, Lanes};
+use rusqlite::{Connection, OptionalExtension, Result, params};
+
+const DELETE_LANE: &str = "DELETE FROM lane WHERE number = ?1";
+const UPDATE_BODIES: &str = "UPDATE lane SET bodies = ?2 WHERE number = ?1";
+/// The first key beyond a slice of `?3` rows.
+const SLICE_END: &str = "SELECT id FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1 OFFSET ?3";
+/// The keys of a slice, with the bytes of their bodies where these are in a table of their own.
+const SLICE_BYTES: &str = "SELECT m.id, coalesce(b.bytes, 0) FROM message m LEFT JOIN body b \
+    ON typeof(m.body) = 'integer' AND b.id = m.body WHERE m.id BETWEEN ?1 AND ?2 ORDER BY m.id";
+
+/// Bytes of bodies erased in one slice; a single larger one exceeds it.
+const SLICE_BODY_BYTES: i64 = 16 << 20;
+
+/// Free pages that stay in the file for rows to come.
+const FREE_BYTES_KEPT: i64 = 64 << 20;
+
+/// Pages given back to the file system in one slice.
+const VACUUM_PAGES: i64 = 128;
+
+/// Erases up to `rows` rows of dropped lanes in one transaction; whether more is left.
+pub(super) fn erase(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Result<bool> {
+    if lanes.next_to_erase().is_none() {
+        return vacuum(connection);
+    }
+    let mut budget = rows.max(1);
+    while let Some(number) = lanes.next_to_erase() {
+        let erased = erase_of(connection, lanes, number, budget)?;
+        if !erased.all {
+            break;
+        }
+        lanes.erased();
+        // An empty lane costs as well.
+        budget = budget.saturating_sub(erased.rows.max(1));
+        if budget == 0 {
+            break;
+        }
+    }
+    Ok(true)
+}
+
+struct Erased {
+    rows: usize,
+    all: bool,
+}
+
+/// Each lane in a transaction of its own, so that what is noted in memory is what is committed.
+fn erase_of(connection: &Connection, lanes: &mut Lanes, number: LaneNumber, rows: usize) -> Result<Erased> {
+    let (first, last) = number.keys().into_inner();
+    let bodies = lanes.bodies(number);
+    let mut erase = || -> Result<Erased> {
+        run(connection, "BEGIN IMMEDIATE")?;
+        let end = if bodies == 0 {
+            connection
+                .prepare_cached(SLICE_END)?
+                .query_row(params![first, last, rows as i64], |row| row.get::<_, i64>(0))
+                .optional()?
+        } else {
+            slice_end(connection, first, last, rows)?
+        };
+        let slice_last = end.map_or(last, |end| end - 1);
+        if bodies > 0 {
+            let left = bodies.saturating_sub(bodies::release(connection, first, slice_last)?);
+            connection.prepare_cached(UPDATE_BODIES)?.execute(params![number.0, left.cast_signed()])?;
+            lanes.set_bodies(number, left);
+        }
+        let rows = connection.prepare_cached(DELETE_RANGE)?.execute(params![first, slice_last])?;
+        if end.is_none() {
+            connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?;
+        }
+        run(connection, "COMMIT")?;
+        Ok(Erased { rows, all: end.is_none() })
+    };
+    match erase() {
+        Ok(erased) => {
+            lanes.committed();
+            Ok(erased)
+        }
+        Err(error) => {
+            lanes.rolled_back();
+            if !connection.is_autocommit() && run(connection, "ROLLBACK").is_err() {
+                tracing::warn!("an erasure could not be rolled back");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The first key beyond a slice of so many rows, or of as many as the bytes of their bodies allow.
+fn slice_end(connection: &Connection, first: i64, last: i64, rows: usize) -> Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(SLICE_BYTES)?;
+    let mut found = statement.query(params![first, last])?;
+    let (mut count, mut bytes) = (0, 0);
+    while let Some(row) = found.next()? {
+        if count == rows || bytes >= SLICE_BODY_BYTES {
+            return row.get(0).map(Some);
+        }
+        count += 1;
+        bytes += row.get::<_, i64>(1)?;
+    }
+    Ok(None)
+}
+
+/// Gives a slice of free pages back once most of the file is free; whether more is to be given.
+fn vacuum(connection: &Connection) -> Result<bool> {
+    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+    let (free, pages) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
+    if free * number("PRAGMA page_size")? <= FREE_BYTES_KEPT || free * 2 <= pages {
+        return Ok(false);
+    }
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(true)
+}
