@@ -5,14 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use prontomq::model::stored::{Group, LaneState, Row};
+use prontomq::model::stored::{Group, LaneState, PositionRange, Row};
 use prontomq::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic,
     Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
 };
 use prontomq::queue::{
-    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, Outcome, Overflow, Permits, Pulled,
-    QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Overflow, Permits,
+    Pulled, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
@@ -90,6 +90,15 @@ enum Step {
     Tell,
     /// Memory for windows runs short, or does no more.
     Squeeze(u8),
+    /// Transient messages take more memory than they may, or do no more.
+    Press(bool),
+    /// The scratch store is free for rows.
+    Spill {
+        rows: u8,
+        bytes: u16,
+    },
+    /// The scratch store has written, and says so.
+    Spilled(u8),
     StoreFails,
     Snapshot(u8),
     Answer(u8),
@@ -174,6 +183,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (1u8..4).prop_map(Step::Flush),
         8 => Just(Step::Tell),
         2 => (0u8..6).prop_map(Step::Squeeze),
+        3 => (0u8..3).prop_map(|pressed| Step::Press(pressed > 0)),
+        8 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Spill { rows, bytes }),
+        6 => (1u8..4).prop_map(Step::Spilled),
         4 => any::<u8>().prop_map(Step::Snapshot),
         12 => any::<u8>().prop_map(Step::Answer),
         1 => any::<u8>().prop_map(Step::ReadFails),
@@ -215,12 +227,53 @@ struct Submitted {
 struct OpenLoad {
     lane: Lane,
     load: u64,
-    from: Position,
-    to: Position,
+    durable: Option<PositionRange>,
+    /// From which lane of the scratch store.
+    scratch: Option<(Lane, PositionRange)>,
     rows_max: usize,
     bytes_max: usize,
     /// What the reader saw, once it looked.
-    seen: Option<Vec<Row>>,
+    seen: Option<LoadedRows>,
+}
+
+/// The scratch store: rows come and go in the order of their hand-over, and all of it is gone with the process.
+#[derive(Debug, Default)]
+struct FakeScratch {
+    lanes: BTreeMap<Lane, BTreeMap<Position, Row>>,
+    submitted: VecDeque<Pulled>,
+    flushed: Ticket,
+}
+
+impl FakeScratch {
+    fn flush_one(&mut self) {
+        let Some(pulled) = self.submitted.pop_front() else { return };
+        for change in pulled.lanes {
+            let lane = self.lanes.entry(change.lane).or_default();
+            for row in change.inserts {
+                assert!(row.place.is_some(), "transient rows carry their order");
+                assert!(lane.insert(row.position, row).is_none(), "a position is given out once");
+            }
+            if let Some(below) = change.remove_below {
+                *lane = lane.split_off(&below);
+            }
+        }
+        for lane in pulled.drop_lanes {
+            self.lanes.remove(&lane);
+        }
+        self.flushed = pulled.ticket;
+    }
+}
+
+fn read(lane: Option<&BTreeMap<Position, Row>>, range: PositionRange, rows_max: usize, bytes_max: usize) -> Vec<Row> {
+    let (mut seen, mut bytes) = (Vec::new(), 0);
+    for (_, row) in lane.into_iter().flat_map(|lane| lane.range(range.from..=range.to)).take(rows_max) {
+        seen.push(row.clone());
+        bytes += row.message.head_bytes().len();
+        if bytes >= bytes_max {
+            break;
+        }
+    }
+    seen
 }
 
 #[derive(Debug, Default)]
@@ -231,6 +284,7 @@ struct FakeStore {
     /// Rows that are flushed and of which the queue was not told.
     untold: usize,
     loads: Vec<OpenLoad>,
+    scratch: FakeScratch,
     failed: bool,
     dead: BTreeSet<u64>,
     handed_over: BTreeSet<u64>,
@@ -284,18 +338,11 @@ impl FakeStore {
         if load.seen.is_some() {
             return;
         }
-        let mut seen = Vec::new();
-        let mut bytes = 0;
-        if let Some(lane) = self.lanes.get(&load.lane) {
-            for (_, row) in lane.rows.range(load.from..=load.to).take(load.rows_max) {
-                seen.push(row.clone());
-                bytes += row.message.head_bytes().len();
-                if bytes >= load.bytes_max {
-                    break;
-                }
-            }
-        }
-        load.seen = Some(seen);
+        let lane = self.lanes.get(&load.lane).map(|lane| &lane.rows);
+        let (rows_max, bytes_max) = (load.rows_max, load.bytes_max);
+        let durable = load.durable.map(|range| read(lane, range, rows_max, bytes_max));
+        let scratch = load.scratch.map(|(lane, range)| read(self.scratch.lanes.get(&lane), range, rows_max, bytes_max));
+        load.seen = Some(LoadedRows { durable, scratch });
     }
 }
 
@@ -535,16 +582,23 @@ impl History {
         for pulled in out.pulled {
             self.pulled(pulled);
         }
+        for pulled in out.spilled {
+            if !pulled.lanes.is_empty() || !pulled.drop_lanes.is_empty() {
+                self.store.scratch.submitted.push_back(pulled);
+            }
+        }
         let mut letters = VecDeque::new();
         for effect in out.effects {
             match effect {
                 QueueEffect::DeadLetter { message, reason, leaving } => {
                     letters.push_back((id_of(&message), reason, leaving.map(|origin| origin.leaving)));
                 }
-                QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
-                    let (from, to) = (range.from, range.to);
-                    assert!(from <= to && rows_max > 0);
-                    self.store.loads.push(OpenLoad { lane, load, from, to, rows_max, bytes_max, seen: None });
+                QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max } => {
+                    assert!(rows_max > 0 && (durable.is_some() || scratch.is_some()));
+                    assert!(durable.is_none_or(|range| range.from <= range.to));
+                    let scratch = scratch.map(|(generation, range)| (Lane { generation, ..lane }, range));
+                    let asked = OpenLoad { lane, load, durable, scratch, rows_max, bytes_max, seen: None };
+                    self.store.loads.push(asked);
                 }
                 other => panic!("not expected here: {other:?}"),
             }
@@ -949,6 +1003,7 @@ impl History {
     fn kill(&mut self) {
         self.store.submitted.clear();
         self.store.loads.clear();
+        self.store.scratch = FakeScratch::default();
         self.store.failed = false;
         self.store.flushed = Ticket(0);
         self.store.untold = 0;
@@ -1145,6 +1200,17 @@ impl History {
             }
             Step::Tell => self.tell(),
             Step::Squeeze(halvings) => self.queue.squeeze(u32::from(halvings)),
+            Step::Press(pressed) => self.queue.press(pressed),
+            Step::Spill { rows, bytes } => {
+                if self.queue.wants_scratch() {
+                    self.apply(QueueInput::Spill { rows_max: rows.into(), bytes_max: bytes.into() });
+                }
+            }
+            Step::Spilled(count) => {
+                (0..count).for_each(|_| self.store.scratch.flush_one());
+                let ticket = self.store.scratch.flushed;
+                self.apply(QueueInput::Spilled { ticket, durable: true });
+            }
             Step::StoreFails => {
                 self.store.failed = true;
                 self.store.submitted.clear();
@@ -1275,6 +1341,12 @@ impl History {
         self.settle_copies();
         self.advance(30);
         self.write_all();
+        self.step(&Step::Spilled(u8::MAX));
+        while self.queue.wants_scratch() {
+            self.step(&Step::Spill { rows: 20, bytes: 60_000 });
+            self.step(&Step::Spilled(9));
+        }
+        assert!(self.store.scratch.lanes.values().all(BTreeMap::is_empty), "nothing is left in the scratch store");
         let left: usize = self.store.lanes.values().map(|lane| lane.rows.len()).sum();
         assert_eq!(left, 0, "nothing is left in the store");
         assert!(self.open_promises.is_empty(), "every promise is kept or refused: {:?}", self.open_promises);

@@ -3,6 +3,8 @@
 //!
 //! `PRONTOMQ_KILL_ROUNDS=20 cargo test --test together -- --nocapture` is the long run.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
@@ -14,7 +16,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 use support::client::{Flag, Incoming, persistent};
-use support::{Broker, Client, count_from_environment};
+use support::{Broker, Client, count_from_environment, tell};
 
 const ROUNDS: usize = 2;
 const MESSAGES: u64 = 20_000;
@@ -74,13 +76,13 @@ fn drain_is_empty(client: &mut Client) -> bool {
 fn rounds(together: u64, work: impl Fn(Client) + Send + Sync) {
     let data = tempfile::tempdir().unwrap();
     let seed = getrandom::u64().unwrap();
-    println!("seed {seed}");
+    tell(&format!("seed {seed}"));
     let mut random = Random::new(seed);
     for round_number in 0..count_from_environment("PRONTOMQ_KILL_ROUNDS", ROUNDS) {
         let life = Duration::from_micros(1_000 + random.next_u64() % 60_000);
         let moved = round(&data.path().join(round_number.to_string()), life, &work);
         assert_eq!(moved as u64 % together, 0, "{moved} have moved, {together} at a time");
-        println!("round {round_number}: killed after {life:?}, {moved} of {MESSAGES} had moved");
+        tell(&format!("round {round_number}: killed after {life:?}, {moved} of {MESSAGES} had moved"));
     }
 }
 

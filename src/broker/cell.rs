@@ -4,11 +4,12 @@
 //! the locked step that finds the inbox empty. So no batch is left behind, and nobody waits.
 
 use super::node::Broker;
+use super::scratch::ForScratch;
 use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
 use crate::queue::{Effects, QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// One queue of the node.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Cell {
     inbox: Mutex<Inbox>,
     /// Stands in the writer's list of dirty queues.
     pub(super) listed: AtomicBool,
+    /// Stands in the list of the scratch store's writer.
+    pub(super) listed_for_scratch: AtomicBool,
+    /// The cell as that writer knows it.
+    pub(super) for_scratch: OnceLock<Arc<ForScratch>>,
     counts: SharedCounts,
 }
 
@@ -114,6 +119,8 @@ impl Cell {
             broker,
             inbox: Mutex::new(Inbox { inputs: Vec::new(), machine: None }),
             listed: AtomicBool::new(false),
+            listed_for_scratch: AtomicBool::new(false),
+            for_scratch: OnceLock::new(),
             counts: SharedCounts::default(),
         };
         cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(machine);
@@ -226,7 +233,7 @@ impl Cell {
     }
 
     /// Submits an input to the runtime's threads, for callers that must not run turns.
-    fn submit(self: Arc<Self>, input: QueueInput) {
+    pub(super) fn submit(self: Arc<Self>, input: QueueInput) {
         let Some(broker) = self.broker() else { return };
         let runner = Arc::clone(broker.runner());
         runner.run(Box::new(move |now: Now| broker.take_turns(&self, input, now)));

@@ -4,6 +4,7 @@ use super::cell::{Cell, Growth};
 use super::counters::Counters;
 use super::flow::Flow;
 use super::peer::Peer;
+use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
 use super::turns::TurnList;
 use super::vhost::Vhost;
@@ -62,6 +63,7 @@ pub struct Broker {
     /// And what transient messages take.
     transient: AtomicI64,
     flow: Flow,
+    scratch: Scratch,
     timers: Timers,
     counters: Counters,
 }
@@ -74,7 +76,13 @@ impl fmt::Debug for Broker {
 
 impl Broker {
     /// A broker without vhosts; `boot` makes its queues' numbers unique among all starts.
-    pub(super) fn new(settings: BrokerSettings, runner: Arc<dyn Runner>, writer: WriterHandle, boot: u32) -> Arc<Self> {
+    pub(super) fn new(
+        settings: BrokerSettings,
+        runner: Arc<dyn Runner>,
+        writer: WriterHandle,
+        scratch: Option<OpenScratch>,
+        boot: u32,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             runner,
@@ -89,6 +97,7 @@ impl Broker {
             windows: AtomicI64::new(0),
             transient: AtomicI64::new(0),
             flow: Flow::new(settings.unwritten_bytes_max),
+            scratch: Scratch::new(scratch),
             timers: Timers::default(),
             counters: Counters::default(),
         })
@@ -219,6 +228,16 @@ impl Broker {
         self.flow.note(growth.unwritten_bytes);
     }
 
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Whether transient messages take more memory than they may; then the scratch store is opened.
+    pub(super) fn presses_transient(self: &Arc<Self>) -> bool {
+        let used = u64::try_from(self.transient.load(Ordering::Relaxed)).unwrap_or(0);
+        used > self.settings.transient_bytes && self.scratch.is_open_or_opens(self)
+    }
+
     /// Whether publishers have to wait for the store, and how long.
     pub fn flow(&self) -> &Flow {
         &self.flow
@@ -283,6 +302,7 @@ impl Broker {
         let Some(changes) = removed else { return Vec::new() };
         vhost.unindex(cell);
         self.forget_cell(cell.id());
+        self.scratch.forget(cell);
         cell.push(QueueInput::End);
         list.push_back(Arc::clone(cell));
         Counters::add(&self.counters.queues_deleted, 1);

@@ -2,6 +2,7 @@
 
 use super::node::{Broker, BrokerSettings, Runner};
 use super::queue_arguments::{self, Declared};
+use super::scratch::OpenScratch;
 use super::topology::QueueEntry;
 use super::vhost::Vhost;
 use crate::model::command::BindTo;
@@ -20,10 +21,11 @@ impl Broker {
         settings: BrokerSettings,
         runner: Arc<dyn Runner>,
         writer: WriterHandle,
+        scratch: Option<OpenScratch>,
         recovered: &Recovered,
         now: Now,
     ) -> Arc<Self> {
-        let broker = Self::new(settings, runner, writer, recovered.boot);
+        let broker = Self::new(settings, runner, writer, scratch, recovered.boot);
         for vhost in &recovered.vhosts {
             broker.recover_vhost(&vhost.name);
         }

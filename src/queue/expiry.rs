@@ -3,6 +3,7 @@
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
 use super::entry::Slot;
+use super::level::Asked;
 use super::state::{Expired, QueueState, REMOVE_WAIT};
 use crate::model::{Lane, Message, Now, WallMillis};
 
@@ -42,9 +43,9 @@ impl QueueState {
         let (queue, bytes_max) = (self.settings.id, self.window.head_bytes);
         let lane = self.level_mut(level);
         let generation = lane.generation;
-        if let Some((load, range)) = lane.begin_peek() {
+        if let Some(Asked { load, durable, scratch, rows_max }) = lane.begin_peek() {
             let lane = Lane { queue, level, generation };
-            out.effects.push(QueueEffect::Load { lane, load, range, rows_max: 1, bytes_max });
+            out.effects.push(QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max });
         }
     }
 
@@ -55,14 +56,17 @@ impl QueueState {
         }
         let Some(level) = self.top_level() else { return false };
         let lane = self.level_mut(level);
-        let Some(middle) = lane.take_expired_middle(|by| which.covers(by, now.wall)) else { return false };
-        lane.remove_middle(&middle);
-        self.middle_removed(&middle);
-        self.ready_count = self.ready_count.saturating_sub(middle.count);
-        self.ready_bytes = self.ready_bytes.saturating_sub(middle.body_bytes);
+        let Some(taken) = lane.take_expired_middle(|by| which.covers(by, now.wall)) else { return false };
+        if let Some(middle) = taken.durable {
+            self.middle_removed(level, &middle);
+            self.due_by(now.monotonic.plus(REMOVE_WAIT));
+        }
+        for middle in [taken.durable, taken.scratch].into_iter().flatten() {
+            self.ready_count = self.ready_count.saturating_sub(middle.count);
+            self.ready_bytes = self.ready_bytes.saturating_sub(middle.body_bytes);
+            out.counts.expired += middle.count;
+        }
         self.note_ready(level);
-        self.due_by(now.monotonic.plus(REMOVE_WAIT));
-        out.counts.expired += middle.count;
         true
     }
 

@@ -34,6 +34,15 @@ pub struct Enqueue {
     pub promise: Option<Promise>,
 }
 
+/// Rows of a level that were read back, by rising position.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedRows {
+    /// Of the store, if it was asked.
+    pub durable: Option<Vec<Row>>,
+    /// Of the scratch store, if it was asked.
+    pub scratch: Option<Vec<Row>>,
+}
+
 /// Where a dead-lettered copy comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -196,14 +205,28 @@ pub enum QueueInput {
         /// Flushed, or refused for good.
         durable: bool,
     },
+    /// The scratch store is free for rows.
+    Spill {
+        /// At most about so many rows.
+        rows_max: usize,
+        /// At most about so many bytes.
+        bytes_max: usize,
+    },
+    /// What was handed to the scratch store under a ticket is there, or never will be.
+    Spilled {
+        /// The ticket.
+        ticket: Ticket,
+        /// There, or refused for good.
+        durable: bool,
+    },
     /// Rows of the stored middle were read.
     Loaded {
         /// Which level asked.
         level: u8,
         /// Which of its loads.
         load: u64,
-        /// The rows, by rising position; none when the read failed.
-        rows: Option<Vec<Row>>,
+        /// The rows; none when the read failed.
+        rows: Option<LoadedRows>,
     },
     /// A deadline passed.
     Tick,

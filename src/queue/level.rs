@@ -6,6 +6,7 @@
 
 use super::entry::{Entries, Entry, Order, Slot, Storage};
 use super::input::Ticket;
+use super::scratch::{Scratch, Took};
 use crate::model::stored::{LaneState, PositionRange};
 use crate::model::{Position, Promise, WallMillis};
 use std::collections::VecDeque;
@@ -65,8 +66,7 @@ pub(super) struct Middle {
 }
 
 impl Middle {
-    fn of(entry: &Entry) -> Self {
-        let position = entry.order.position;
+    fn of(entry: &Entry, position: Position) -> Self {
         Self {
             range: PositionRange { from: position, to: position },
             count: 1,
@@ -82,6 +82,29 @@ impl Middle {
         self.count += other.count;
         self.body_bytes += other.body_bytes;
         self.expires_by = self.expires_by.zip(other.expires_by).map(|(one, other)| one.max(other));
+    }
+}
+
+/// What only the stores had, and was taken away as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenMiddle {
+    pub(super) durable: Option<Middle>,
+    pub(super) scratch: Option<Middle>,
+}
+
+/// A load: its number, what to read of either store, and how many rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) load: u64,
+    pub(super) durable: Option<PositionRange>,
+    pub(super) scratch: Option<(u32, PositionRange)>,
+    pub(super) rows_max: usize,
+}
+
+fn join(middle: &mut Option<Middle>, other: Middle) {
+    match middle {
+        Some(middle) => middle.add(other),
+        None => *middle = Some(other),
     }
 }
 
@@ -137,7 +160,7 @@ impl OutPositions {
 }
 
 /// How many rows more (or fewer) a lane held than its numbers said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Miscount {
     pub(super) rows: i64,
     pub(super) body_bytes: i64,
@@ -180,6 +203,7 @@ pub(super) struct Level {
     taken_high: Position,
     loading: Loading,
     loads: u64,
+    pub(super) scratch: Scratch,
 }
 
 impl Level {
@@ -206,7 +230,8 @@ impl Level {
     }
 
     pub(super) fn ready_count(&self) -> u64 {
-        (self.head.len() + self.tail.len()) as u64 + self.middle.map_or(0, |middle| middle.count)
+        let stored = [self.middle, self.scratch.middle].into_iter().flatten().map(|middle| middle.count);
+        (self.head.len() + self.tail.len()) as u64 + stored.sum::<u64>()
     }
 
     /// The order of the next entry to be appended.
@@ -220,22 +245,33 @@ impl Level {
     }
 
     /// Appends a new entry behind all others.
-    pub(super) fn push_back(&mut self, slot: Slot, bytes: usize, limits: &WindowLimits) {
+    pub(super) fn push_back(&mut self, slot: Slot, durable: bool, bytes: usize, limits: &WindowLimits) {
         let fits = self.head.len() < limits.head_entries && self.head_bytes + bytes <= limits.head_bytes;
-        if self.middle.is_none() && self.tail.is_empty() && (fits || self.head.is_empty()) {
+        if !self.has_middle() && self.tail.is_empty() && (fits || self.head.is_empty()) {
             self.head.push_back(slot);
             self.head_bytes += bytes;
         } else {
             self.tail.push_back(slot);
             self.tail_bytes += bytes;
+            self.scratch.waiting += usize::from(!durable);
         }
+    }
+
+    fn has_middle(&self) -> bool {
+        self.middle.is_some() || self.scratch.middle.is_some()
+    }
+
+    /// An entry of the tail.
+    pub(super) fn in_tail(&self, at: usize) -> Option<Slot> {
+        self.tail.get(at).copied()
     }
 
     /// The first entry, if it is in memory. Takes over the tail when nothing lies between.
     pub(super) fn front(&mut self) -> Option<Slot> {
-        if self.head.is_empty() && self.middle.is_none() {
+        if self.head.is_empty() && !self.has_middle() {
             std::mem::swap(&mut self.head, &mut self.tail);
             self.head_bytes = std::mem::take(&mut self.tail_bytes);
+            self.scratch.forget_tail();
         }
         self.head.front().copied()
     }
@@ -261,23 +297,30 @@ impl Level {
     }
 
     /// What to load now, if anything: the head is half empty and the store has more.
-    pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<(u64, PositionRange, usize)> {
-        let middle = self.middle.as_ref()?;
+    pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<Asked> {
         let half_empty = self.head.len() <= limits.head_entries / 2 && self.head_bytes <= limits.head_bytes / 2;
         if self.loading != Loading::No || !half_empty {
             return None;
         }
+        self.ask(limits.head_entries - self.head.len())
+    }
+
+    fn ask(&mut self, rows_max: usize) -> Option<Asked> {
+        if !self.has_middle() {
+            return None;
+        }
         self.loads += 1;
         self.loading = Loading::Asked(self.loads);
-        Some((self.loads, middle.range, limits.head_entries - self.head.len()))
+        let (durable, scratch) = (self.middle.map(|middle| middle.range), self.scratch.range());
+        Some(Asked { load: self.loads, durable, scratch, rows_max })
     }
 
     /// Loads the very first row, for queues that nobody takes from: it may have to expire.
-    pub(super) fn begin_peek(&mut self) -> Option<(u64, PositionRange)> {
-        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading == Loading::No)?;
-        self.loads += 1;
-        self.loading = Loading::Asked(self.loads);
-        Some((self.loads, middle.range))
+    pub(super) fn begin_peek(&mut self) -> Option<Asked> {
+        if !self.head.is_empty() || self.loading != Loading::No {
+            return None;
+        }
+        self.ask(1)
     }
 
     /// Whether a load's answer is still wanted.
@@ -301,50 +344,54 @@ impl Level {
         }
     }
 
-    /// Rows of the middle arrived; `slots` are their entries, `bodies` their body bytes, `bytes` what they take in memory. Once the middle is used up, what it
-    /// held must be what it was said to hold: a damaged store may end a read early.
-    pub(super) fn loaded(
-        &mut self,
-        slots: &[Slot],
-        last: Option<Position>,
-        bodies: u64,
-        bytes: usize,
-    ) -> Option<Miscount> {
+    /// What was loaded goes to the end of the head; `bytes` is what it takes of memory.
+    pub(super) fn extend_head(&mut self, slots: &[Slot], bytes: usize) {
         self.head.extend(slots);
         self.head_bytes += bytes;
-        let middle = self.middle.as_mut()?;
-        let rows = slots.len() as u64;
-        if let Some(last) = last.filter(|last| middle.count > rows && *last < middle.range.to) {
-            middle.range.from = last.next();
-            middle.count -= rows;
-            middle.body_bytes = middle.body_bytes.saturating_sub(bodies);
-            return None;
-        }
-        let miscount =
-            Miscount { rows: rows as i64 - middle.count as i64, body_bytes: bodies as i64 - middle.body_bytes as i64 };
-        self.middle = None;
-        if miscount == (Miscount { rows: 0, body_bytes: 0 }) {
-            return None;
-        }
-        self.stored_count = self.stored_count.saturating_add_signed(miscount.rows);
-        self.stored_bytes = self.stored_bytes.saturating_add_signed(miscount.body_bytes);
-        self.state_changed = true;
-        Some(miscount)
     }
 
-    /// Leaves stored entries at the front of a long tail to the store.
-    pub(super) fn absorb(&mut self, entries: &mut Entries, flushed: Ticket, limits: &WindowLimits) {
-        while self.tail.len() > limits.tail_entries || self.tail_bytes > limits.tail_bytes {
-            let Some(slot) = self.tail.front().copied() else { return };
-            if !matches!(entries.at(slot).storage, Storage::Submitted(ticket) if ticket <= flushed) {
-                return;
-            }
-            let entry = entries.remove(slot);
-            debug_assert!(entry.promise.is_none(), "a stored entry has kept its promise");
-            self.tail.pop_front();
-            self.tail_bytes = self.tail_bytes.saturating_sub(entry.message.allocated_bytes());
-            self.leave_to_store(&entry);
+    /// Rows of the middle were taken into memory; how many more (or fewer) there were than it was said to hold.
+    pub(super) fn took_durable(&mut self, took: Took) -> Miscount {
+        let miscount = took.take_from(&mut self.middle);
+        if miscount != Miscount::default() {
+            self.stored_count = self.stored_count.saturating_add_signed(miscount.rows);
+            self.stored_bytes = self.stored_bytes.saturating_add_signed(miscount.body_bytes);
+            self.state_changed = true;
         }
+        miscount
+    }
+
+    /// Leaves entries at the front of a long tail to the stores that have them; returns what the transient ones among them
+    /// took of memory. Whatever lies before a spilled entry goes with it.
+    pub(super) fn absorb(
+        &mut self,
+        entries: &mut Entries,
+        flushed: Ticket,
+        spilled: Ticket,
+        limits: &WindowLimits,
+    ) -> u64 {
+        let mut transient_bytes = 0;
+        while self.tail.len() > limits.tail_entries || self.tail_bytes > limits.tail_bytes || self.scratch.passed > 0 {
+            let Some(slot) = self.tail.front().copied() else { break };
+            let entry = entries.at(slot);
+            let bytes = entry.message.allocated_bytes();
+            match entry.storage {
+                Storage::Submitted(ticket) if ticket <= flushed => {
+                    debug_assert!(entry.promise.is_none(), "a stored entry has kept its promise");
+                    join(&mut self.middle, Middle::of(entry, entry.order.position));
+                }
+                Storage::Spilling { ticket, position } if ticket <= spilled => {
+                    join(&mut self.scratch.middle, Middle::of(entry, position));
+                    transient_bytes += bytes as u64;
+                }
+                _ => break,
+            }
+            entries.remove(slot);
+            self.tail.pop_front();
+            self.tail_bytes = self.tail_bytes.saturating_sub(bytes);
+            self.scratch.passed = self.scratch.passed.saturating_sub(1);
+        }
+        transient_bytes
     }
 
     /// Leaves the back of a head that is longer than it may be to the store, which has it: what was never lent and never
@@ -365,29 +412,25 @@ impl Level {
             self.head.pop_back();
             self.head_bytes = self.head_bytes.saturating_sub(entry.message.allocated_bytes());
             self.loading = Loading::No;
-            self.leave_to_store(&entry);
-        }
-    }
-
-    fn leave_to_store(&mut self, entry: &Entry) {
-        let one = Middle::of(entry);
-        match &mut self.middle {
-            Some(middle) => middle.add(one),
-            None => self.middle = Some(one),
+            join(&mut self.middle, Middle::of(&entry, position));
         }
     }
 
     /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
     /// is overtaken.
-    pub(super) fn take_expired_middle(&mut self, has_expired: impl FnOnce(WallMillis) -> bool) -> Option<Middle> {
-        let expires_by = self.middle.filter(|_| self.head.is_empty())?.expires_by?;
-        if !has_expired(expires_by) {
-            return None;
-        }
+    pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<TakenMiddle> {
+        let mut middles = [self.middle, self.scratch.middle].into_iter().flatten();
+        let all = middles.all(|middle| middle.expires_by.is_some_and(&has_expired));
+        (self.has_middle() && self.head.is_empty() && all).then(|| self.take_middle())
+    }
+
+    fn take_middle(&mut self) -> TakenMiddle {
         self.loading = Loading::No;
-        let middle = self.middle.take()?;
-        self.taken_high = self.taken_high.max(middle.range.to);
-        Some(middle)
+        let taken = TakenMiddle { durable: self.middle.take(), scratch: self.scratch.middle.take() };
+        if let Some(middle) = taken.durable {
+            self.taken_high = self.taken_high.max(middle.range.to);
+        }
+        taken
     }
 
     /// Rows that were in the middle live no more.
@@ -398,11 +441,11 @@ impl Level {
     }
 
     /// All ready entries in memory are taken out; the middle is forgotten and returned.
-    pub(super) fn clear(&mut self) -> (Vec<Slot>, Option<Middle>) {
+    pub(super) fn clear(&mut self) -> (Vec<Slot>, TakenMiddle) {
         let slots = self.head.drain(..).chain(self.tail.drain(..)).collect();
         (self.head_bytes, self.tail_bytes) = (0, 0);
-        self.loading = Loading::No;
-        (slots, self.middle.take())
+        self.scratch.forget_tail();
+        (slots, self.take_middle())
     }
 
     /// Below this position no row lives.

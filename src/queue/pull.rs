@@ -5,8 +5,9 @@
 
 use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entry, EntryState, Order, Storage};
-use super::input::{Origin, Ticket};
+use super::input::{LoadedRows, Origin, Ticket};
 use super::level::{Awaiting, Level, Miscount, YoungRef};
+use super::scratch::{Merged, order_of};
 use super::state::QueueState;
 use crate::model::stored::{Group, LaneChange, LaneState, Row};
 use crate::model::{Lane, Now, Position, Promise, PromiseOwner};
@@ -139,6 +140,7 @@ impl QueueState {
             position: young.position,
             redelivered: entry.redelivered || matches!(entry.state, EntryState::Lent(_)),
             expires_at: entry.expires_at,
+            place: None,
             message: entry.message.clone(),
         };
         let body = entry.message.body_len() as u64;
@@ -210,15 +212,24 @@ impl QueueState {
             return;
         }
         self.flushed = self.flushed.max(ticket);
+        self.absorb_tails();
         let (flushed, window) = (self.flushed, self.window);
         for lane in self.levels.iter_mut().flatten() {
-            lane.absorb(&mut self.entries, flushed, &window);
             lane.shrink(&mut self.entries, flushed, &window);
         }
     }
 
+    /// Long tails are left to the stores, as far as these have them.
+    pub(super) fn absorb_tails(&mut self) {
+        let (flushed, spilled, window) = (self.flushed, self.scratch_flushed, self.window);
+        for lane in self.levels.iter_mut().flatten() {
+            let freed = lane.absorb(&mut self.entries, flushed, spilled, &window);
+            self.transient_bytes = self.transient_bytes.saturating_sub(freed);
+        }
+    }
+
     /// Rows of the middle arrived for the head.
-    pub(super) fn loaded(&mut self, level: u8, load: u64, rows: Option<Vec<Row>>, now: Now, out: &mut Effects) {
+    pub(super) fn loaded(&mut self, level: u8, load: u64, rows: Option<LoadedRows>, now: Now, out: &mut Effects) {
         let Some(lane) = self.levels.get_mut(usize::from(level)).and_then(Option::as_mut) else { return };
         if !lane.end_load(load) {
             return;
@@ -229,15 +240,22 @@ impl QueueState {
             self.load_retry_at = Some(now.monotonic.plus(LOAD_RETRY_WAIT));
             return;
         };
+        let ceiling = lane.lent_ceiling_at_start();
         let before = lane.ready_count();
-        let last = rows.last().map(|row| row.position);
-        let mut slots = Vec::with_capacity(rows.len());
-        let (mut bodies, mut bytes) = (0, 0);
-        for row in rows {
-            bodies += row.message.body_len() as u64;
+        let Merged { durable, scratch } = self.merge_loaded(level, rows);
+        let (durable, took_durable) = durable.unzip();
+        let (scratch, took_scratch) = scratch.unzip();
+        let mut slots = Vec::new();
+        let mut bytes = 0;
+        let mut from_scratch = scratch.unwrap_or_default().into_iter().peekable();
+        for row in durable.unwrap_or_default() {
+            while let Some(earlier) = from_scratch.next_if(|other| order_of(other) < order_of(&row)) {
+                bytes += earlier.message.allocated_bytes();
+                slots.push(self.entry_of_scratch(level, earlier));
+            }
             bytes += row.message.allocated_bytes();
             slots.push(self.entries.insert(Entry {
-                redelivered: row.redelivered || row.position < lane.lent_ceiling_at_start(),
+                redelivered: row.redelivered || row.position < ceiling,
                 order: Order { position: row.position, sub: 0 },
                 expires_at: row.expires_at,
                 promise: None,
@@ -247,15 +265,27 @@ impl QueueState {
                 message: row.message,
             }));
         }
-        let miscount = lane.loaded(&slots, last, bodies, bytes);
-        self.ready_count = self.ready_count + lane.ready_count() - before;
-        if let Some(Miscount { rows, body_bytes }) = miscount {
-            let lane = Lane { queue: self.settings.id, level, generation: lane.generation };
-            self.ready_bytes = self.ready_bytes.saturating_add_signed(body_bytes);
-            self.durable_count = self.durable_count.saturating_add_signed(rows);
-            self.durable_bytes = self.durable_bytes.saturating_add_signed(body_bytes);
+        for row in from_scratch {
+            bytes += row.message.allocated_bytes();
+            slots.push(self.entry_of_scratch(level, row));
+        }
+        let lane = self.level_mut(level);
+        lane.extend_head(&slots, bytes);
+        let off = took_durable.map_or_else(Miscount::default, |took| lane.took_durable(took));
+        let off_scratch = took_scratch.map_or_else(Miscount::default, |took| took.take_from(&mut lane.scratch.middle));
+        let (generation, after) = (lane.generation, lane.ready_count());
+        self.ready_count = self.ready_count + after - before;
+        let bodies_off = off.body_bytes + off_scratch.body_bytes;
+        self.ready_bytes = self.ready_bytes.saturating_add_signed(bodies_off);
+        if off != Miscount::default() {
+            self.durable_count = self.durable_count.saturating_add_signed(off.rows);
+            self.durable_bytes = self.durable_bytes.saturating_add_signed(off.body_bytes);
             self.due_now = true;
-            out.effects.push(QueueEffect::Miscounted { lane, rows, body_bytes });
+        }
+        if off != Miscount::default() || off_scratch != Miscount::default() {
+            let lane = Lane { queue: self.settings.id, level, generation };
+            let rows = off.rows + off_scratch.rows;
+            out.effects.push(QueueEffect::Miscounted { lane, rows, body_bytes: bodies_off });
         }
         self.note_ready(level);
     }

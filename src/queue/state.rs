@@ -5,10 +5,10 @@
 
 use super::consumers::Consumers;
 use super::dead_letter::DeadLetterReason;
-use super::effect::{Effects, QueueEffect};
+use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entries, Entry, EntryState, Lent, Slot, Storage};
 use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
-use super::level::{Awaiting, Level, Middle, WindowLimits, YoungRef};
+use super::level::{Asked, Awaiting, Level, Middle, WindowLimits, YoungRef};
 use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
 use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
@@ -97,6 +97,14 @@ pub struct QueueState {
     pub(super) load_retry_at: Option<Monotonic>,
     /// The store refused rows for good.
     pub(super) store_failed: bool,
+    /// Transient messages take more memory than they may.
+    pub(super) pressed: bool,
+    /// Some were ever handed to the scratch store.
+    pub(super) uses_scratch: bool,
+    /// It refused rows for good.
+    pub(super) scratch_failed: bool,
+    pub(super) scratch_ticket: Ticket,
+    pub(super) scratch_flushed: Ticket,
     last_used: Monotonic,
     ended: bool,
     failed: bool,
@@ -140,6 +148,11 @@ impl QueueState {
             due_at: None,
             load_retry_at: None,
             store_failed: false,
+            pressed: false,
+            uses_scratch: false,
+            scratch_failed: false,
+            scratch_ticket: Ticket(0),
+            scratch_flushed: Ticket(0),
             last_used: now.monotonic,
             ended: false,
             failed: false,
@@ -198,7 +211,7 @@ impl QueueState {
         let mut window_bytes = 0;
         for lane in self.levels.iter().flatten() {
             window_bytes += lane.window_bytes() as u64;
-            if let Some(middle) = lane.middle {
+            for middle in [lane.middle, lane.scratch.middle].into_iter().flatten() {
                 ready -= middle.count;
                 body_bytes = body_bytes.saturating_sub(middle.body_bytes);
             }
@@ -301,6 +314,8 @@ impl QueueState {
             QueueInput::Seal { group, promise } => self.seal(group, promise, now, out),
             QueueInput::Replaced { leaving, group } => self.replaced(&leaving, group, now, out),
             QueueInput::Stored { ticket, durable } => self.stored(ticket, durable, out),
+            QueueInput::Spill { rows_max, bytes_max } => self.spill(rows_max, bytes_max, out),
+            QueueInput::Spilled { ticket, durable } => self.spilled(ticket, durable),
             QueueInput::Loaded { level, load, rows } => self.loaded(level, load, rows, now, out),
             QueueInput::Tick => self.tick(now, out),
             QueueInput::Quiesce => self.quiesce(),
@@ -348,7 +363,7 @@ impl QueueState {
             redelivered: false,
             state: EntryState::Ready,
         });
-        self.level_mut(level).push_back(slot, size, &window);
+        self.level_mut(level).push_back(slot, durable, size, &window);
         self.note_ready(level);
         if durable {
             self.young.push_back(YoungRef { slot, level, position: order.position });
@@ -622,10 +637,9 @@ impl QueueState {
         let purged = self.ready_count;
         for level in 0..self.levels.len() {
             let Some(lane) = self.levels[level].as_mut() else { continue };
-            let (slots, middle) = lane.clear();
-            if let Some(middle) = middle {
-                lane.remove_middle(&middle);
-                self.middle_removed(&middle);
+            let (slots, taken) = lane.clear();
+            if let Some(middle) = taken.durable {
+                self.middle_removed(level as u8, &middle);
                 self.due_now = true;
             }
             for slot in slots {
@@ -639,7 +653,9 @@ impl QueueState {
         purged
     }
 
-    pub(super) fn middle_removed(&mut self, middle: &Middle) {
+    /// Stored entries that were not in memory live no more.
+    pub(super) fn middle_removed(&mut self, level: u8, middle: &Middle) {
+        self.level_mut(level).remove_middle(middle);
         self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
         self.durable_count = self.durable_count.saturating_sub(middle.count);
         self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
@@ -734,6 +750,7 @@ impl QueueState {
             QueueInput::Cancel { requester, .. } => answer_to(requester, Answer::Cancelled, out),
             QueueInput::Delete { requester, .. } => answer_to(requester, Answer::Removed { message_count: 0 }, out),
             QueueInput::Pull { .. } => self.pull_nothing(None, out),
+            QueueInput::Spill { .. } => out.spilled.push(Pulled::default()),
             QueueInput::Seal { group, promise } => {
                 if let Some(promise) = promise {
                     out.promise(promise, !self.failed);
@@ -751,6 +768,7 @@ impl QueueState {
             | QueueInput::Copies { .. }
             | QueueInput::CopySettled { .. }
             | QueueInput::Stored { .. }
+            | QueueInput::Spilled { .. }
             | QueueInput::Loaded { .. }
             | QueueInput::Tick
             | QueueInput::Quiesce => {}
@@ -802,10 +820,10 @@ impl QueueState {
         let queue = self.settings.id;
         let lane = self.level_mut(level);
         let generation = lane.generation;
-        if let Some((load, range, rows_max)) = lane.begin_load(&window) {
+        if let Some(Asked { load, durable, scratch, rows_max }) = lane.begin_load(&window) {
             let lane = Lane { queue, level, generation };
             let bytes_max = window.head_bytes;
-            out.effects.push(QueueEffect::Load { lane, load, range, rows_max, bytes_max });
+            out.effects.push(QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max });
         }
         self.level_mut(level).front()
     }

@@ -440,7 +440,8 @@ impl Writer {
         let Gathered { batch, tickets, thens, rows, bytes } = gathered;
         let durable = batch.is_none_or(|batch| {
             self.last = batch.batch_no;
-            self.may_erase |= !batch.drop_lanes.is_empty() || deletes_queue(&batch.topology);
+            self.may_erase |=
+                !batch.drop_lanes.is_empty() || rows > self.settings.rows_max || deletes_queue(&batch.topology);
             self.settler.settle(&batch, rows, bytes)
         });
         for then in thens {

@@ -9,8 +9,8 @@ mod storing;
 mod windows;
 
 use super::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, Pulled, QueueEffect, QueueInput,
-    QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Permits, Pulled, QueueEffect,
+    QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use crate::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Monotonic, Name, Notice, Now,

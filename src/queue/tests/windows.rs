@@ -15,6 +15,7 @@ fn rows(positions: impl IntoIterator<Item = u64>) -> Vec<Row> {
         position: Position(position),
         redelivered: false,
         expires_at: None,
+        place: None,
         message: draft(&format!("{position}")).persistent().enqueue().message,
     };
     positions.into_iter().map(row).collect()
@@ -31,11 +32,15 @@ fn recovered(count: u64, lent_ceiling: u64) -> Bench {
 
 fn load_of(bench: &mut Bench) -> (u64, PositionRange, usize) {
     let effects = bench.effects();
-    let [QueueEffect::Load { lane: LANE, load, range, rows_max, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let [QueueEffect::Load { lane: LANE, load, durable: Some(range), scratch: None, rows_max, .. }] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
     (*load, *range, *rows_max)
 }
 
 fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
+    let rows = rows.map(|durable| LoadedRows { durable: Some(durable), scratch: None });
     bench.apply(QueueInput::Loaded { level: 0, load, rows });
 }
 

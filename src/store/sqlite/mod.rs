@@ -36,14 +36,47 @@ pub struct SqliteSettings {
     pub directory: PathBuf,
     /// Memory for pages on the writer's connection.
     pub cache_bytes: usize,
+    /// Whether nothing in it has to survive the process: nothing is flushed.
+    pub is_scratch: bool,
 }
 
 impl SqliteSettings {
     /// A directory with the default cache of 16 MiB.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), cache_bytes: 16 << 20 }
+        Self { directory: directory.into(), cache_bytes: 16 << 20, is_scratch: false }
     }
 }
+
+/// Where the scratch store is: a folder of its own below the data directory.
+#[derive(Clone, Debug)]
+pub struct ScratchSettings {
+    directory: PathBuf,
+}
+
+impl ScratchSettings {
+    /// Below a data directory.
+    pub fn below(data_directory: &Path) -> Self {
+        Self { directory: data_directory.join("scratch") }
+    }
+
+    /// Deletes what is there.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        match std::fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::Unusable(format!("{}: {error}", self.directory.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How to open it. Nothing in it has to survive, so nothing is flushed.
+    pub fn store(&self) -> SqliteSettings {
+        SqliteSettings { cache_bytes: SCRATCH_CACHE_BYTES, is_scratch: true, ..SqliteSettings::new(&self.directory) }
+    }
+}
+
+/// Memory for pages of the scratch store.
+const SCRATCH_CACHE_BYTES: usize = 8 << 20;
 
 /// The writing side of a SQLite file.
 pub struct SqliteStore {
@@ -52,6 +85,7 @@ pub struct SqliteStore {
     lanes: Lanes,
     last: BatchNo,
     cache_bytes: usize,
+    is_scratch: bool,
     directory: Directory,
 }
 
@@ -60,14 +94,16 @@ impl SqliteStore {
     /// it blocks.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
         let directory = Directory::hold(&settings.directory)?;
-        let (file, cache_bytes) = (directory.database(), settings.cache_bytes);
+        let SqliteSettings { cache_bytes, is_scratch, .. } = *settings;
+        let file = directory.database();
         let connection = block_on(async {
-            let mut connection = connect(&file, cache_bytes).await?;
+            let mut connection = connect(&file, cache_bytes, is_scratch).await?;
             migrate(&mut connection, &file).await?;
             views::put(&mut connection).await.map_err(|error| unusable(&error))?;
             Ok(connection)
         })?;
-        let mut store = Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, directory };
+        let mut store =
+            Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, is_scratch, directory };
         store.adopt(connection)?;
         Ok(store)
     }
@@ -116,9 +152,9 @@ impl Store for SqliteStore {
 
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
         self.connection = None;
-        let (file, cache_bytes) = (self.directory.database(), self.cache_bytes);
+        let (file, cache_bytes, is_scratch) = (self.directory.database(), self.cache_bytes, self.is_scratch);
         let connection = block_on(async {
-            let mut connection = connect(&file, cache_bytes).await?;
+            let mut connection = connect(&file, cache_bytes, is_scratch).await?;
             checkpoint(&mut connection).await?;
             Ok(connection)
         })?;

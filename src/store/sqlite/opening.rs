@@ -39,14 +39,15 @@ where
     thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-pub(super) async fn connect(file: &Path, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
+/// With the writer's or a reader's connection; a scratch file is never flushed.
+pub(super) async fn connect(file: &Path, cache_bytes: usize, is_scratch: bool) -> Result<SqliteConnection, StoreError> {
     let options = SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(true)
         .page_size(PAGE_BYTES)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+        .synchronous(if is_scratch { SqliteSynchronous::Off } else { SqliteSynchronous::Full })
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("cache_size", format!("-{}", cache_bytes / 1024))
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())

@@ -82,7 +82,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
 fn file_of_schema_1(directory: &Path) {
     let file = directory.join("prontomq.sqlite3");
     block_on(async {
-        let mut connection = opening::connect(&file, 1 << 20).await.unwrap();
+        let mut connection = opening::connect(&file, 1 << 20, false).await.unwrap();
         opening::run(&mut connection, &opening::SCHEMAS[..1]).await.unwrap();
     });
     let connection = raw(directory);
@@ -309,7 +309,8 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
     let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
     assert!(matches!(read, Err(StoreError::Read(_))), "{} rows", read.map_or(0, |loaded| loaded.rows.len()));
-    let removes = LaneChange { remove_below: Some(Position(20_001)), ..change(lane(1)) };
+    let range = PositionRange { from: Position(17_000), to: Position(19_000) };
+    let removes = LaneChange { remove_ranges: vec![range], ..change(lane(1)) };
     let outcome = store.commit(&Batch { lanes: vec![removes], ..batch(2) });
     assert!(matches!(outcome, CommitOutcome::Fatal(_)), "{outcome:?}");
 }
@@ -335,7 +336,7 @@ fn bodies_are_written_once_and_erased_with_their_last_row() {
     let place = TempDir::new().unwrap();
     let mut store = open_in(place.path()).unwrap();
     store.recover().unwrap();
-    let mut commit = |store: &mut SqliteStore, batch: Batch| {
+    let commit = |store: &mut SqliteStore, batch: Batch| {
         assert_eq!(store.commit(&batch), CommitOutcome::Committed);
         bodies_in(place.path())
     };
