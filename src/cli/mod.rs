@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod backup;
 mod bench;
 mod log;
 mod serve;
@@ -25,6 +26,7 @@ enum Command {
     /// Put load on an AMQP 0-9-1 broker and measure it.
     Bench(bench::Bench),
     Sql(sql::Sql),
+    Backup(backup::Backup),
 }
 
 /// Runs what the command line asks for.
@@ -34,6 +36,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sql(sql) => sql.run(),
+        Command::Backup(backup) => backup.run(),
     }
 }
 

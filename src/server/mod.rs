@@ -3,6 +3,7 @@
 //! - `start`: from settings to a running `Server`, and its stop.
 //! - `listener`: accepts connections. `connection`: one task per connection.
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
+//! - `local_socket`: for commands on the same machine, such as `prontomq backup`.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`.
 //! - `alarms`: memory and disk that run short.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
@@ -12,11 +13,13 @@ pub(crate) mod clock;
 mod connection;
 mod driver;
 mod listener;
+mod local_socket;
 mod metrics_page;
 mod shared;
 mod simulation;
 mod start;
 mod tasks;
 
+pub use local_socket::socket_path;
 pub use simulation::{SimulatedConnection, Simulation};
 pub use start::{Server, StartError};

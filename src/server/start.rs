@@ -3,6 +3,7 @@
 use super::alarms::watch;
 use super::clock::Clock;
 use super::listener::accept;
+use super::local_socket::LocalSocket;
 use super::metrics_page;
 use super::shared::Shared;
 use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
@@ -106,6 +107,9 @@ impl Server {
             amqp.extend(listener.local_addr());
             let seed = random()?;
             tasks.push(spawn(&handle, accept(Arc::clone(&shared), listener, connections.clone(), seed)));
+        }
+        if let Some(socket) = listen_locally(&shared.settings) {
+            tasks.push(spawn(&handle, socket.accept(Arc::clone(&shared), connections.clone())));
         }
         let metrics = match listeners.metrics {
             Some(listener) => {
@@ -298,6 +302,17 @@ async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
         None => None,
     };
     Ok(Listeners { amqp, metrics })
+}
+
+/// A broker does its work without it too; a store in memory has no directory to put it in.
+fn listen_locally(settings: &Settings) -> Option<LocalSocket> {
+    if settings.store.kind == StoreKind::Memory {
+        return None;
+    }
+    let socket = LocalSocket::bind(&settings.data_dir);
+    socket
+        .inspect_err(|error| tracing::warn!(%error, "no local socket: prontomq backup will not find this broker"))
+        .ok()
 }
 
 /// Machines without IPv6 refuse its loopback address; the default settings name it all the same.

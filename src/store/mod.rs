@@ -11,6 +11,7 @@ pub mod writer;
 
 pub use crate::model::stored::{LaneChange, LaneState, PositionRange, Row, UserRecord};
 use crate::model::{Lane, Name, Position, QueueId};
+use std::path::Path;
 
 /// The highest position that every store can keep: 40 bits. A queue whose lane comes near it goes on in the next
 /// generation.
@@ -194,6 +195,17 @@ pub struct Recovered {
     pub lanes: Vec<LaneRecord>,
 }
 
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Pages that are copied.
+    pub pages_copied: u64,
+    /// Pages in all; may grow while the store does.
+    pub pages: u64,
+    /// Everything is copied, though not flushed, and the copy is closed.
+    pub is_done: bool,
+}
+
 /// Why a store could not be opened or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -248,6 +260,20 @@ pub trait Store: Send + 'static {
 
     /// Erases up to `rows` rows of dropped lanes; whether more are left. Called when there is nothing to commit.
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError>;
+
+    /// Begins a copy of everything at `target`, which [`Store::step_copy`] takes on. What is committed until its end is part
+    /// of it. A copy that was under way is given up.
+    fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Unusable(format!("there is no file that could be copied to {}", target.display())))
+    }
+
+    /// Copies about so many pages. After an error the copy is to be ended.
+    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
+        Err(StoreError::Unusable(format!("no copy is under way that {pages} pages could be added to")))
+    }
+
+    /// Gives a copy up; without effect when none is under way.
+    fn end_copy(&mut self) {}
 
     /// Notes a stop in good order and releases the store.
     fn close(self: Box<Self>) -> Result<(), StoreError>;

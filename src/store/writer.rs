@@ -4,6 +4,7 @@
 //! hold, and commits the lot in one transaction; what comes up meanwhile is the next batch. The writer never runs
 //! queue code: [`Source::pull`] and [`Source::stored`] submit. Reading back happens on a second thread.
 
+mod copying;
 mod gather;
 mod reading;
 mod settle;
@@ -11,10 +12,12 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use copying::{CopyEvent, CopyHeard};
 pub use reading::LoadRequest;
 pub use stats::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
 
 use super::{BatchNo, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange};
+use copying::CopySlot;
 use gather::Gathered;
 use settle::Settler;
 use std::collections::{HashSet, VecDeque};
@@ -134,6 +137,7 @@ struct Inbox {
     /// A batch is being committed, or its outcome told.
     busy: bool,
     flushes: usize,
+    copy: CopySlot,
     stopping: bool,
     stopped: bool,
 }
@@ -237,6 +241,7 @@ impl WriterHandle {
             last,
             since_erase: 0,
             may_erase: true,
+            copy: None,
         };
         let told = Arc::clone(&outcome);
         let writer_thread = thread::Builder::new()
@@ -389,6 +394,8 @@ struct Writer {
     since_erase: u64,
     /// Rows of dropped lanes may remain.
     may_erase: bool,
+    /// Hears of the copy that is under way.
+    copy: Option<CopyHeard>,
 }
 
 impl Writer {
@@ -400,7 +407,9 @@ impl Writer {
                 self.erase();
             }
             self.may_erase |= self.since_erase >= BATCHES_PER_CARE;
+            self.step_copy();
         }
+        self.give_copy_up();
         let closed = self.settler.close();
         let mut inbox = self.shared.inbox();
         inbox.stopped = true;

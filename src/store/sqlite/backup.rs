@@ -1,14 +1,96 @@
 //! Copies of the file that are whole: read through SQLite, flushed before they are called by their name.
+//!
+//! Before a migration and of a file that nobody has open, in one go; of a running broker's file step by step between its
+//! commits (`raw`).
 
-use crate::store::StoreError;
-use rusqlite::backup::{Backup, StepResult};
+use super::directory::{Directory, database_file, make};
+use crate::store::{CopyProgress, StoreError};
+use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Pages copied in one step when nobody else wants the file.
 const PAGES_PER_STEP: i32 = 1_024;
+
+/// A data directory in the making: under its name with `.partial` behind it until all of it is flushed, and gone again
+/// when that does not happen.
+#[derive(Debug)]
+pub struct BackupTarget {
+    target: PathBuf,
+    partial: PathBuf,
+    is_finished: bool,
+}
+
+impl BackupTarget {
+    /// Makes an empty directory beside `target`, which must not exist.
+    ///
+    /// # Errors
+    /// When there is something at `target` or left of an earlier try, or no directory can be made.
+    pub fn make(target: &Path) -> Result<Self, StoreError> {
+        let exists = |path: &Path| path.symlink_metadata().is_ok();
+        if exists(target) {
+            return Err(StoreError::Unusable(format!("{} exists already", target.display())));
+        }
+        let partial = with_suffix(target, ".partial");
+        if exists(&partial) {
+            let why = "is of a backup that is still running or that was killed; in that case remove it";
+            return Err(StoreError::Unusable(format!("{} {why}", partial.display())));
+        }
+        make(&partial).map_err(|error| StoreError::Unusable(format!("{}: {error}", partial.display())))?;
+        Ok(Self { target: target.to_owned(), partial, is_finished: false })
+    }
+
+    /// Where the copy of the file belongs.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        database_file(&self.partial)
+    }
+
+    /// Flushes the copy and gives it its name; its size in bytes. Blocks as long as the disk takes.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is left then.
+    pub fn finish(mut self) -> Result<u64, StoreError> {
+        let file = self.file();
+        let finish = || {
+            flush(&file)?;
+            flush(&self.partial)?;
+            // On an empty directory that has come up meanwhile it succeeds as well, on anything else it does not.
+            fs::rename(&self.partial, &self.target)?;
+            flush_folder_of(&self.target)?;
+            fs::metadata(database_file(&self.target)).map(|file| file.len())
+        };
+        let finished = finish();
+        self.is_finished = finished.is_ok();
+        finished.map_err(|error| StoreError::Unusable(format!("{}: {error}", self.target.display())))
+    }
+}
+
+impl Drop for BackupTarget {
+    fn drop(&mut self) {
+        if !self.is_finished
+            && let Err(error) = fs::remove_dir_all(&self.partial)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, partial = %self.partial.display(), "what is left of a backup could not be removed");
+        }
+    }
+}
+
+/// Copies the file of a data directory that no broker has open to a new data directory `target`; the copy's bytes.
+///
+/// # Errors
+/// When the directory is held or holds no store, `target` exists, or the disk refuses.
+pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgress)) -> Result<u64, StoreError> {
+    let held = Directory::hold_existing(directory)?;
+    let target = BackupTarget::make(target)?;
+    let copied = copy_pages(&held.database(), &target.file(), progress);
+    copied.map_err(|error| StoreError::Unusable(format!("copying {}: {error}", held.database().display())))?;
+    target.finish()
+}
 
 /// Copies the file to `target`, replacing what is there only once the copy is flushed.
 pub(super) fn copy_file(file: &Path, target: &Path) -> Result<(), StoreError> {
@@ -18,34 +100,52 @@ pub(super) fn copy_file(file: &Path, target: &Path) -> Result<(), StoreError> {
         let _ = fs::remove_file(&partial);
         StoreError::Unusable(format!("copying {} to {}: {error}", file.display(), target.display()))
     };
-    copy_pages(file, &partial).map_err(|error| failed(&error))?;
+    copy_pages(file, &partial, |_| {}).map_err(|error| failed(&error))?;
     flush(&partial).and_then(|()| fs::rename(&partial, target)).map_err(|error| failed(&error))?;
     flush_folder_of(target).map_err(|error| failed(&error))
 }
 
-fn copy_pages(file: &Path, target: &Path) -> rusqlite::Result<()> {
-    let source = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+fn copy_pages(file: &Path, target: &Path, mut progress: impl FnMut(CopyProgress)) -> rusqlite::Result<()> {
+    let source = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut target = open_target(target)?;
     let backup = Backup::new(&source, &mut target)?;
-    while backup.step(PAGES_PER_STEP)? != StepResult::Done {}
-    Ok(())
+    loop {
+        let result = backup.step(PAGES_PER_STEP)?;
+        progress(progress_from(&backup.progress(), result == StepResult::Done));
+        match result {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {}
+            _ => {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    None,
+                ));
+            }
+        }
+    }
+}
+
+pub(super) fn progress_from(progress: &Progress, is_done: bool) -> CopyProgress {
+    let pages = |pages: i32| u64::try_from(pages).unwrap_or(0);
+    let all = pages(progress.pagecount);
+    CopyProgress { pages_copied: all.saturating_sub(pages(progress.remaining)), pages: all, is_done }
 }
 
 /// A file for pages to be copied into: without journal and without flushes, since whoever copies flushes it once.
-fn open_target(target: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open_target(target: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(target)?;
     connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     Ok(connection)
 }
 
-fn flush(file: &Path) -> std::io::Result<()> {
+pub(super) fn flush(file: &Path) -> io::Result<()> {
     File::open(file)?.sync_all()
 }
 
-fn flush_folder_of(file: &Path) -> std::io::Result<()> {
+pub(super) fn flush_folder_of(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    flush(folder)
 }
 
 /// The path with something behind its name.

@@ -1,8 +1,8 @@
 //! One batch as one transaction, on prepared statements.
 
 use super::bodies::{self, BatchBodies, Place};
+use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
-use super::raw::{Insert, Inserts, Value};
 use super::topology;
 use crate::model::Lane;
 use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};

@@ -31,6 +31,14 @@ impl Directory {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// As [`hold`](Self::hold), but of a directory that holds a store.
+    pub(super) fn hold_existing(path: &Path) -> Result<Self, StoreError> {
+        if !database_file(path).is_file() {
+            return Err(StoreError::Unusable(format!("there is no store in {}", path.display())));
+        }
+        Self::hold(path)
+    }
+
     pub(super) fn database(&self) -> PathBuf {
         database_file(&self.path)
     }
@@ -43,7 +51,7 @@ pub fn database_file(directory: &Path) -> PathBuf {
 }
 
 /// Makes the directory where it is missing, for its owner alone: it will hold messages and password hashes.
-fn make(path: &Path) -> std::io::Result<()> {
+pub(super) fn make(path: &Path) -> std::io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

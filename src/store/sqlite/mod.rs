@@ -8,6 +8,7 @@ mod bodies;
 mod commit;
 mod directory;
 mod erasing;
+mod inserts;
 mod lanes;
 mod opening;
 mod raw;
@@ -17,15 +18,17 @@ mod tests;
 mod topology;
 mod views;
 
-use super::{Batch, BatchNo, CommitOutcome, Recovered, Store, StoreError, StoreReader};
+use super::{Batch, BatchNo, CommitOutcome, CopyProgress, Recovered, Store, StoreError, StoreReader};
+pub use backup::{BackupTarget, back_up};
 use directory::Directory;
 pub use directory::database_file;
 use lanes::Lanes;
 use opening::{block_on, connect, migrate, unusable};
 use raw::RawConnection;
 use reader::SqliteReader;
+use rusqlite::backup::StepResult;
 use sqlx::{Connection, Row, SqliteConnection};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the file is and what it may cost.
 #[derive(Clone, Debug)]
@@ -133,6 +136,30 @@ impl Store for SqliteStore {
         connection
             .with(|connection| erasing::erase(connection, &mut self.lanes, rows))
             .map_err(|error| StoreError::Unusable(error.to_string()))
+    }
+
+    fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+        let connection = self.connection.as_mut().ok_or_else(not_open)?;
+        let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
+        connection.begin_copy(backup::open_target(target).map_err(failed)?).map_err(failed)
+    }
+
+    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
+        let none = || StoreError::Unusable("the copy was given up when the file was opened again".into());
+        let connection = self.connection.as_mut().ok_or_else(not_open)?;
+        let step = connection.step_copy(i32::try_from(pages).unwrap_or(i32::MAX)).ok_or_else(none)?;
+        let (progress, result) = step.map_err(|error| StoreError::Unusable(error.to_string()))?;
+        let is_done = result == StepResult::Done;
+        if is_done {
+            connection.end_copy();
+        }
+        Ok(backup::progress_from(&progress, is_done))
+    }
+
+    fn end_copy(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.end_copy();
+        }
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {

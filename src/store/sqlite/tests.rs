@@ -335,7 +335,7 @@ fn bodies_are_written_once_and_erased_with_their_last_row() {
     let place = TempDir::new().unwrap();
     let mut store = open_in(place.path()).unwrap();
     store.recover().unwrap();
-    let mut commit = |store: &mut SqliteStore, batch: Batch| {
+    let commit = |store: &mut SqliteStore, batch: Batch| {
         assert_eq!(store.commit(&batch), CommitOutcome::Committed);
         bodies_in(place.path())
     };
@@ -376,6 +376,52 @@ fn a_body_with_a_missing_chunk_is_damage() {
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
     let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
     assert!(matches!(&read, Err(StoreError::Read(why)) if why.contains("position 1")), "{read:?}");
+}
+
+#[test]
+fn a_copy_taken_in_steps_holds_what_is_committed_between_them_and_pins_no_log() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.commit(&Batch { lanes: vec![inserts(lane(1), 1..=5_000)], ..batch(1) });
+    let copy = TempDir::new().unwrap();
+    store.begin_copy(&copy.path().join("prontomq.sqlite3")).unwrap();
+    let (mut number, mut copied) = (1, 0);
+    loop {
+        let progress = store.step_copy(2).unwrap();
+        assert!(progress.pages_copied > copied, "it began anew after batch {number}");
+        copied = progress.pages_copied;
+        if progress.is_done {
+            break;
+        }
+        number += 1;
+        // Rows behind and before what is copied already; a new page from time to time.
+        let removes = LaneChange { removes: vec![Position(number), Position(5_000 - number)], ..change(lane(1)) };
+        let lanes = vec![removes, inserts(lane(number), 1..=3)];
+        assert_eq!(store.commit(&Batch { lanes, ..batch(number) }), CommitOutcome::Committed);
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let is_busy =
+            |connection: &rusqlite::Connection| connection.query_row(checkpoint, [], |row| row.get::<_, bool>(0));
+        assert!(!store.connection.as_ref().unwrap().with(is_busy).unwrap(), "a read is open");
+    }
+    assert!(number > 10, "too few steps to show anything");
+    assert!(store.step_copy(1).is_err(), "it is closed");
+    let mut copied = open_in(copy.path()).unwrap();
+    assert_eq!(copied.recover().unwrap().batch_no, BatchNo(number));
+    for of in 1..=number {
+        assert_eq!(positions(&copied, lane(of)), positions(&store, lane(of)));
+    }
+}
+
+#[test]
+fn reopening_gives_a_copy_up() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.begin_copy(&place.path().join("copy")).unwrap();
+    store.reopen().unwrap();
+    assert!(store.step_copy(1).is_err());
+    Box::new(store).close().unwrap();
 }
 
 #[test]

@@ -87,6 +87,12 @@ impl Writer {
             if inbox.stopping && inbox.is_quiet() {
                 return None;
             }
+            if Self::has_copy(&inbox) && inbox.asked.is_empty() {
+                drop(inbox);
+                self.step_copy();
+                inbox = shared.inbox();
+                continue;
+            }
             if self.may_erase && inbox.asked.is_empty() {
                 drop(inbox);
                 self.erase();

@@ -2,8 +2,9 @@
 
 use super::stats::BatchSize;
 use super::{Shared, WriterState};
-use crate::store::{Batch, BatchNo, CommitOutcome, Store, StoreError};
+use crate::store::{Batch, BatchNo, CommitOutcome, CopyProgress, Store, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -150,6 +151,32 @@ impl Settler {
                 false
             }
         }
+    }
+
+    pub(super) fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+        self.copying(|store| store.begin_copy(target))
+    }
+
+    pub(super) fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
+        self.copying(|store| store.step_copy(pages))
+    }
+
+    /// Closes a copy, be it complete or not.
+    pub(super) fn end_copy(&mut self) {
+        // Without a store there is no copy either.
+        let _ = self.copying(|store| {
+            store.end_copy();
+            Ok(())
+        });
+    }
+
+    fn copying<T>(&mut self, run: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let store = self.store.as_mut().ok_or_else(|| StoreError::Unusable("the store has failed".into()))?;
+        let done = catch_unwind(AssertUnwindSafe(|| run(store.as_mut())));
+        done.unwrap_or_else(|_| {
+            self.fail("the store panicked while it was copied".into());
+            Err(StoreError::Unusable("the store panicked".into()))
+        })
     }
 
     pub(super) fn close(&mut self) -> Result<(), StoreError> {

@@ -1,0 +1,237 @@
+//! The local socket: how commands on the same machine speak to a running broker.
+//!
+//! It lies in the data directory and is for the broker's own user (and root) alone. A client sends one JSON object a line
+//! and gets JSON objects, one a line: any number of `{"progress": ...}`, and at the end of each request one `{"done": ...}`
+//! or one `{"error": "why"}`. A client that hangs up ends what it has asked for.
+//!
+//! | request | progress | done |
+//! |---|---|---|
+//! | `{"command": "backup", "target": "/absolute/path"}` | `{"pages_copied": 5, "pages": 90}` | `{"bytes": 123}` |
+
+use super::shared::Shared;
+use super::tasks::{run_blocking, spawn};
+use crate::store::sqlite::BackupTarget;
+use crate::store::writer::CopyEvent;
+use crate::store::{CopyProgress, StoreError};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+const SOCKET_FILE: &str = "prontomq.sock";
+
+/// The longest line that a client may send.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// How often a client hears of progress, at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long accepting pauses after an error such as "too many open files".
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a broker on this data directory listens.
+#[must_use]
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET_FILE)
+}
+
+/// The socket in a data directory that this process holds; gone again when dropped.
+pub(super) struct LocalSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl LocalSocket {
+    /// Listens in place of a predecessor that was killed.
+    pub(super) fn bind(data_dir: &Path) -> io::Result<Self> {
+        let path = socket_path(data_dir);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        let socket = Self { listener, path };
+        std::fs::set_permissions(&socket.path, PermissionsExt::from_mode(0o600))?;
+        Ok(socket)
+    }
+
+    /// Serves clients until the server stops.
+    pub(super) async fn accept(self, shared: Arc<Shared>, connections: TaskTracker) {
+        let mut stopping = shared.stopping.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            match accepted {
+                Ok((stream, _)) if is_welcome(&stream) => {
+                    let task = serve(Arc::clone(&shared), stream);
+                    drop(spawn(&Handle::current(), connections.track_future(task)));
+                }
+                Ok(_) => tracing::warn!("another user was turned away from the local socket"),
+                Err(error) => {
+                    tracing::warn!(%error, "accepting on the local socket failed");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for LocalSocket {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the local socket's file stays");
+        }
+    }
+}
+
+/// The file's mode says the same; between bind and chmod it does not.
+fn is_welcome(stream: &UnixStream) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    Backup { target: PathBuf },
+}
+
+/// A client, and the word that the broker stops.
+struct Client {
+    shared: Arc<Shared>,
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Why a request has no answer.
+enum Ended {
+    /// Tell the client.
+    Failed(String),
+    /// There is nobody to tell.
+    HungUp,
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unusable(why) => Self::Failed(why),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Self {
+        Self::HungUp
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: UnixStream) {
+    let (reader, writer) = stream.into_split();
+    let stopping = shared.stopping.subscribe();
+    let mut client = Client { shared, reader: BufReader::new(reader), writer, stopping };
+    while let Ok(line) = client.line().await {
+        let answer = match serde_json::from_slice(&line) {
+            Ok(Request::Backup { target }) => client.backup(&target).await,
+            Err(error) => Err(Ended::Failed(format!("no such request: {error}"))),
+        };
+        let told = match answer {
+            Ok(done) => client.say(&json!({ "done": done })).await,
+            Err(Ended::Failed(why)) => client.say(&json!({ "error": why })).await,
+            Err(Ended::HungUp) => return,
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+impl Client {
+    /// The next line; an error at its end, when the broker stops, and for a line that is too long.
+    async fn line(&mut self) -> Result<Vec<u8>, Ended> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.reader).take(LINE_BYTES_MAX);
+        tokio::select! {
+            read = limited.read_until(b'\n', &mut line) => { read?; }
+            _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Ended::HungUp),
+        }
+        if line.ends_with(b"\n") { Ok(line) } else { Err(Ended::HungUp) }
+    }
+
+    async fn say(&mut self, line: &Value) -> io::Result<()> {
+        self.writer.write_all(format!("{line}\n").as_bytes()).await
+    }
+
+    /// Returns when the client has hung up. What it says before its time is kept.
+    async fn hung_up(reader: &mut BufReader<OwnedReadHalf>) {
+        if let Ok([_, ..]) = reader.fill_buf().await {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Copies the store while the broker goes on.
+    async fn backup(&mut self, target: &Path) -> Result<Value, Ended> {
+        if !target.is_absolute() {
+            return Err(Ended::Failed("the target of a backup is an absolute path".into()));
+        }
+        let making = target.to_owned();
+        // Dropped on every way out of here, it takes with it what there is of the copy.
+        let target = run_blocking(move || BackupTarget::make(&making)).await?;
+        let (heard, mut events) = watch::channel(CopyEvent::Progress(CopyProgress::default()));
+        let given_up = Arc::new(AtomicBool::new(false));
+        let gives_up = Arc::clone(&given_up);
+        // Nobody listens any more once this task is gone.
+        let hears = Box::new(move |event| heard.send(event).is_ok() && !gives_up.load(Ordering::Relaxed));
+        self.shared.broker.writer().copy(target.file(), hears)?;
+        tracing::info!(target = %target.file().display(), "a backup begins");
+        if let Err(ended) = self.follow(&mut events).await {
+            tracing::info!(target = %target.file().display(), "a backup is given up");
+            given_up.store(true, Ordering::Relaxed);
+            // Until the writer has let go of it, so that the next one need not wait.
+            while events.changed().await.is_ok() {}
+            return Err(ended);
+        }
+        let bytes = run_blocking(move || target.finish()).await?;
+        tracing::info!(bytes, "a backup is done");
+        Ok(json!({ "bytes": bytes }))
+    }
+
+    /// Tells the client how far the copy has come, until all of it is there.
+    async fn follow(&mut self, events: &mut watch::Receiver<CopyEvent>) -> Result<(), Ended> {
+        loop {
+            tokio::select! {
+                changed = events.changed() => if changed.is_err() {
+                    return Err(Ended::Failed("the writer's thread died".into()));
+                },
+                () = Self::hung_up(&mut self.reader) => return Err(Ended::HungUp),
+                _ = self.stopping.wait_for(|stopping| *stopping) => {
+                    return Err(Ended::Failed("the broker stops".into()));
+                }
+            }
+            let event = events.borrow_and_update().clone();
+            match event {
+                CopyEvent::Failed(error) => return Err(error.into()),
+                CopyEvent::Progress(CopyProgress { pages_copied, pages, is_done }) => {
+                    self.say(&json!({ "progress": { "pages_copied": pages_copied, "pages": pages } })).await?;
+                    if is_done {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(PROGRESS_INTERVAL).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A copy of the store, taken on by a few pages between two commits: so it sees whole batches, never begins anew because of
+//! them, and holds no read open that would keep the write-ahead log from being emptied.
+
+use super::{Inbox, Writer, WriterHandle};
+use crate::store::{CopyProgress, StoreError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+/// Pages of one step: what a commit waits for, should it come up just then. 1 MiB of a SQLite file.
+const PAGES_PER_STEP: u32 = 64;
+
+/// What becomes of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyEvent {
+    /// It has come so far; the last of these events says that it is done.
+    Progress(CopyProgress),
+    /// It was given up.
+    Failed(StoreError),
+}
+
+/// Hears of a copy's progress, on the writer's thread; `false` gives the copy up, and is told nothing more.
+pub type CopyHeard = Box<dyn FnMut(CopyEvent) -> bool + Send>;
+
+/// The one copy that there can be.
+#[derive(Default)]
+pub(super) enum CopySlot {
+    #[default]
+    Free,
+    Asked {
+        target: PathBuf,
+        heard: CopyHeard,
+    },
+    Running,
+}
+
+impl WriterHandle {
+    /// Copies everything to `target` while the writer goes on committing. What is durable before this call is part of the
+    /// copy, which holds whole batches only. It is not flushed.
+    ///
+    /// # Errors
+    /// When another copy is under way, or the writer has stopped.
+    pub fn copy(&self, target: PathBuf, heard: CopyHeard) -> Result<(), StoreError> {
+        let shared = &self.life.shared;
+        let mut inbox = shared.inbox();
+        if inbox.stopped || inbox.stopping {
+            return Err(stopping());
+        }
+        if !matches!(inbox.copy, CopySlot::Free) {
+            return Err(StoreError::Unusable("another backup is under way".into()));
+        }
+        inbox.copy = CopySlot::Asked { target, heard };
+        shared.wake_writer(&mut inbox);
+        Ok(())
+    }
+}
+
+fn stopping() -> StoreError {
+    StoreError::Unusable("the broker stops".into())
+}
+
+impl Writer {
+    pub(super) fn has_copy(inbox: &Inbox) -> bool {
+        !matches!(inbox.copy, CopySlot::Free)
+    }
+
+    /// Takes the copy that is asked for or under way one step on.
+    pub(super) fn step_copy(&mut self) {
+        self.begin_copy();
+        let Some(heard) = &mut self.copy else { return };
+        let event = match self.settler.step_copy(PAGES_PER_STEP) {
+            Ok(progress) => CopyEvent::Progress(progress),
+            Err(error) => CopyEvent::Failed(error),
+        };
+        let goes_on = matches!(&event, CopyEvent::Progress(progress) if !progress.is_done);
+        if !tell(heard, event) || !goes_on {
+            self.end_copy();
+        }
+    }
+
+    fn begin_copy(&mut self) {
+        let mut inbox = self.shared.inbox();
+        if !matches!(inbox.copy, CopySlot::Asked { .. }) {
+            return;
+        }
+        let CopySlot::Asked { target, mut heard } = std::mem::replace(&mut inbox.copy, CopySlot::Running) else {
+            return;
+        };
+        drop(inbox);
+        match self.settler.begin_copy(&target) {
+            Ok(()) => self.copy = Some(heard),
+            Err(error) => {
+                tell(&mut heard, CopyEvent::Failed(error));
+                self.end_copy();
+            }
+        }
+    }
+
+    fn end_copy(&mut self) {
+        self.settler.end_copy();
+        self.shared.inbox().copy = CopySlot::Free;
+        // Last, for whoever waits until nobody speaks to it any more.
+        self.copy = None;
+    }
+
+    /// The writer ends, and a copy with it.
+    pub(super) fn give_copy_up(&mut self) {
+        let slot = std::mem::take(&mut self.shared.inbox().copy);
+        let asked = match slot {
+            CopySlot::Asked { heard, .. } => Some(heard),
+            CopySlot::Free | CopySlot::Running => None,
+        };
+        for mut heard in self.copy.take().into_iter().chain(asked) {
+            tell(&mut heard, CopyEvent::Failed(stopping()));
+        }
+        self.settler.end_copy();
+    }
+}
+
+/// Whether the copy is to go on.
+fn tell(heard: &mut CopyHeard, event: CopyEvent) -> bool {
+    catch_unwind(AssertUnwindSafe(|| heard(event))).unwrap_or_else(|_| {
+        tracing::error!("whoever asked for a copy of the store panicked");
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CopyEvent, stopping};
+    use crate::store::memory::{MemoryDisk, MemoryStore};
+    use crate::store::sqlite::{SqliteSettings, SqliteStore};
+    use crate::store::writer::{WriterHandle, WriterSettings};
+    use crate::store::{BatchNo, Store, StoreError};
+    use std::path::Path;
+    use std::sync::mpsc::{Receiver, channel};
+    use tempfile::TempDir;
+
+    fn writer(store: impl Store) -> WriterHandle {
+        WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default()).unwrap()
+    }
+
+    fn writer_in(directory: &TempDir) -> WriterHandle {
+        writer(SqliteStore::open(&SqliteSettings::new(directory.path().join("data"))).unwrap())
+    }
+
+    /// Asks for a copy that goes on as long as `goes_on` says so; what it was told.
+    fn copy(writer: &WriterHandle, target: &Path, goes_on: bool) -> Result<Receiver<CopyEvent>, StoreError> {
+        let (told, events) = channel();
+        writer.copy(target.to_owned(), Box::new(move |event| told.send(event).is_ok() && goes_on))?;
+        Ok(events)
+    }
+
+    fn is_done(event: &CopyEvent) -> bool {
+        matches!(event, CopyEvent::Progress(progress) if progress.is_done && progress.pages_copied == progress.pages)
+    }
+
+    #[test]
+    fn an_idle_writer_copies_to_the_end_and_then_again() {
+        let directory = TempDir::new().unwrap();
+        let writer = writer_in(&directory);
+        for name in ["one", "two"] {
+            let target = directory.path().join(name);
+            let events: Vec<_> = copy(&writer, &target, true).unwrap().into_iter().collect();
+            assert!(events.last().is_some_and(is_done), "{events:?}");
+            assert!(target.is_file());
+        }
+        writer.stop().unwrap();
+        assert_eq!(copy(&writer, &directory.path().join("three"), true).err(), Some(stopping()));
+    }
+
+    #[test]
+    fn a_store_without_a_file_and_a_target_that_cannot_be_are_told() {
+        let told = |writer: &WriterHandle| -> Vec<_> {
+            copy(writer, Path::new("/missing/folder/copy"), true).unwrap().into_iter().collect()
+        };
+        let memory = writer(MemoryStore::open(MemoryDisk::default()));
+        let directory = TempDir::new().unwrap();
+        for writer in [memory, writer_in(&directory)] {
+            for _ in 0..2 {
+                let events = told(&writer);
+                assert!(matches!(&events[..], [CopyEvent::Failed(StoreError::Unusable(_))]), "{events:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_wants_no_more_is_told_no_more() {
+        let directory = TempDir::new().unwrap();
+        let writer = writer_in(&directory);
+        let events: Vec<_> = copy(&writer, &directory.path().join("copy"), false).unwrap().into_iter().collect();
+        assert_eq!(events.len(), 1);
+    }
+}
