@@ -42,7 +42,7 @@ impl RawSqlite {
             let mut statement = null_mut();
             // SAFETY: the handle is open and the text ends with a zero.
             let code = unsafe {
-                let flags = ffi::SQLITE_PREPARE_PERSISTENT as u32;
+                let flags = ffi::SQLITE_PREPARE_PERSISTENT;
                 ffi::sqlite3_prepare_v3(handle, text.as_ptr(), -1, flags, &raw mut statement, null_mut())
             };
             assert_eq!(code, ffi::SQLITE_OK, "{text:?}");

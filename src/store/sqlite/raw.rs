@@ -67,6 +67,10 @@ impl RawConnection {
         })
     }
 
+    pub(super) fn is_copying(&self) -> bool {
+        self.0.with_dependent(|_, locked| locked.copy.is_some())
+    }
+
     /// Closes the copy.
     pub(super) fn end_copy(&mut self) {
         self.0.with_dependent_mut(|_, locked| locked.copy = None);
