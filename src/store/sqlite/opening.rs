@@ -91,7 +91,7 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> R
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
-    if 0 < found && found < known {
+    if 0 < found && found < known && was_used(connection).await.map_err(|error| unusable(&error))? {
         let kept = with_suffix(file, &format!(".schema-{found}.backup"));
         tracing::info!(from = found, to = known, kept = %kept.display(), "migrating the file; first it is copied");
         copy_file(file, &kept)?;
@@ -109,6 +109,12 @@ pub(super) async fn run(
     });
     let migrator = Migrator::with_migrations(migrations.collect());
     migrator.run_direct(None, connection, false).await.map_err(|error| StoreError::Unusable(error.to_string()))
+}
+
+/// Whether a broker has ever run on the file; else its making was cut off, and there is nothing worth a copy.
+async fn was_used(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let boot = sqlx::query("SELECT boot FROM state").fetch_one(connection).await?;
+    Ok(boot.try_get::<i64, _>(0)? > 0)
 }
 
 async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
