@@ -60,9 +60,12 @@ const SPAWNS: [(&str, &str); 5] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 7] = [
+const CLOCKS: [(&str, &str); 10] = [
     ("server/clock.rs", "the clock of a running broker"),
     ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
+    ("store/sqlite/care.rs", "flushes that are due, and how long the writer has been idle"),
+    ("store/writer/reading.rs", "when a read failed"),
+    ("store/writer/stats.rs", "how long ago that was"),
     ("store/writer.rs", "keeps the moments that gather.rs reads"),
     ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
     ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::settings::{LogFormat, LogLevel, Settings, StoreKind};
+use super::settings::{Durability, LogFormat, LogLevel, Settings, StoreKind};
 use super::value::{Choice, Integer, Kind, Range};
 
 /// One setting.
@@ -40,6 +40,7 @@ const fn range(min: u64, max: u64) -> Range {
 
 const LOG_FORMATS: [LogFormat; 3] = [LogFormat::Auto, LogFormat::Human, LogFormat::Json];
 const LOG_LEVELS: [LogLevel; 5] = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+const DURABILITIES: [Durability; 3] = [Durability::Commit, Durability::Interval, Durability::Off];
 const STORE_KINDS: [StoreKind; 2] = [StoreKind::Sqlite, StoreKind::Memory];
 
 /// All settings, in the order of the manual.
@@ -168,6 +169,31 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
         meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
                   the store has caught up.",
+    },
+    Setting {
+        name: "store.durability",
+        kind: Kind::Choice(Choice {
+            words: &["commit", "interval", "off"],
+            get: |s| s.store.durability as usize,
+            set: |s, index| s.store.durability = DURABILITIES[index],
+        }),
+        meaning: "What a confirm of a persistent message means. `commit`: it is on the disk, flushed, and survives a power \
+                  failure. `interval`: it survives the end of the broker, `kill -9` included, and is flushed within \
+                  `store.durability_interval`; a power failure or a crash of the operating system loses what was confirmed \
+                  since. `off`: nothing is ever flushed on purpose; it survives the end of the broker, and a power failure \
+                  may lose everything and damage the file.",
+    },
+    Setting {
+        name: "store.durability_interval",
+        kind: Kind::Time(|s| &mut s.store.durability_interval, range(1, 3_600_000)),
+        meaning: "With `store.durability` at `interval`: how long after its commit a message is flushed at the latest.",
+    },
+    Setting {
+        name: "store.wal_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.wal_bytes_max), range(MIB, 1024 * GIB)),
+        meaning: "How long the write-ahead log should get. One large message or transaction exceeds it for a moment. When \
+                  another program that reads the file keeps it from being emptied, a warning says so, and connections \
+                  that publish are blocked until it is short again.",
     },
     Setting {
         name: "store.hold_max",

@@ -69,6 +69,12 @@ pub struct StoreSettings {
     pub batch_bytes_max: u64,
     /// Bytes that wait to be written, beyond which publishers are not read.
     pub unwritten_bytes_max: u64,
+    /// When what is committed is flushed, and so what a confirm means.
+    pub durability: Durability,
+    /// At the level `interval`, how long after its commit at most.
+    pub durability_interval: Duration,
+    /// Bytes of the write-ahead log that it should not exceed.
+    pub wal_bytes_max: u64,
     /// How long a row in a consumer's hands may wait.
     pub hold_max: Duration,
     /// The average ack time above which none waits.
@@ -116,6 +122,28 @@ pub enum StoreKind {
     Sqlite,
     /// Nothing outlives the process.
     Memory,
+}
+
+/// When what is committed is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Before its confirm.
+    Commit,
+    /// Some time after its confirm.
+    Interval,
+    /// When the operating system likes.
+    Off,
+}
+
+impl Durability {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Interval => "interval",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// How log lines look.
@@ -190,6 +218,9 @@ impl Default for StoreSettings {
             batch_rows_max: 1000,
             batch_bytes_max: MIB,
             unwritten_bytes_max: 32 * MIB,
+            durability: Durability::Commit,
+            durability_interval: Duration::from_secs(1),
+            wal_bytes_max: 64 * MIB,
             hold_max: Duration::from_millis(4),
             hold_ack_time_max: Duration::from_millis(2),
         }

@@ -173,7 +173,7 @@ mod tests {
         }
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-            let is_info = line.starts_with("rabbitmq_build_info") || line.starts_with("rabbitmq_identity_info");
+            let is_info = line.split(['{', ' ']).next().is_some_and(|name| name.ends_with("_info"));
             assert_eq!(value, if is_info { 1.0 } else { 0.0 }, "{line}");
         }
         assert_eq!(lines(&text, "rabbitmq_global_messages_delivered_total").len(), 3, "one per queue type");

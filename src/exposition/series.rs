@@ -443,6 +443,7 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
     let counters = [
         ("prontomq_store_batches_total", "Transactions committed", of.batches),
         ("prontomq_store_commit_failures_total", "Transactions that failed and were tried again", of.commit_failures),
+        ("prontomq_store_read_failures_total", "Reads that failed", of.read_failures),
         ("prontomq_store_rows_written_total", "Messages written", of.rows_written),
         ("prontomq_store_rows_removed_total", "Messages removed that had been written", of.rows_removed),
         ("prontomq_store_rows_read_total", "Messages read back", of.rows_read),
@@ -462,6 +463,21 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
         c.counter(name, help, NONE, value);
     }
     c.gauge("prontomq_store_backlog_messages", "Messages that wait to be written", of.backlog);
+    c.gauge("prontomq_store_retrying", "A transaction keeps failing; nothing is confirmed", of.is_retrying.into());
+    c.gauge("prontomq_store_failed", "The store has failed; nothing is confirmed any more", of.has_failed.into());
+    c.gauge("prontomq_store_file_bytes", "Size of the store's file", of.file_bytes);
+    c.gauge("prontomq_store_wal_bytes", "Size of its write-ahead log", of.log_bytes);
+    c.gauge(
+        "prontomq_store_wal_pinned",
+        "Another process keeps the write-ahead log from being emptied; publishers are blocked",
+        of.log_is_pinned.into(),
+    );
+    c.0.push(Series {
+        name: "prontomq_store_durability_info",
+        help: "What a confirm means: commit (flushed), interval (flushed soon), off (never flushed on purpose)",
+        labels: of.durability,
+        sample: Sample::Gauge(1.0),
+    });
     c.histogram(
         "prontomq_store_commit_seconds",
         "Seconds from the beginning of a transaction to its flush",

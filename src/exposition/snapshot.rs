@@ -1,5 +1,6 @@
 //! The broker in numbers at one moment. Counters count since the process began and never fall.
 
+use super::series::Labels;
 use std::time::Duration;
 
 use super::histogram::{COMMIT_SECONDS_BOUNDS, Histogram, MESSAGE_SIZE_BOUNDS};
@@ -222,6 +223,20 @@ pub struct Store {
     pub persistent_never_written: u64,
     /// Messages that wait to be written.
     pub backlog: u64,
+    /// A transaction keeps failing; nothing is confirmed meanwhile.
+    pub is_retrying: bool,
+    /// Nothing is stored any more.
+    pub has_failed: bool,
+    /// Reads that failed.
+    pub read_failures: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of its write-ahead log.
+    pub log_bytes: u64,
+    /// Another process keeps the log from being emptied.
+    pub log_is_pinned: bool,
+    /// What a confirm means, as the label `level`.
+    pub durability: Labels,
 }
 
 impl Default for Store {
@@ -237,6 +252,13 @@ impl Default for Store {
             persistent: 0,
             persistent_never_written: 0,
             backlog: 0,
+            is_retrying: false,
+            has_failed: false,
+            read_failures: 0,
+            file_bytes: 0,
+            log_bytes: 0,
+            log_is_pinned: false,
+            durability: &[("level", "commit")],
         }
     }
 }

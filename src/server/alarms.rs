@@ -76,7 +76,9 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         let limit = shared.alarms.memory_limit();
         set(&shared.alarms.memory, used > limit, "memory", used, limit);
         if keeps_files && let Some(free) = available_disk(&shared.settings.data_dir) {
-            set(&shared.alarms.disk, free < disk_min, "disk", free, disk_min);
+            // A log that somebody keeps from being emptied grows with every message until the disk is full.
+            let is_pinned = shared.broker.writer().vitals().log_is_pinned;
+            set(&shared.alarms.disk, free < disk_min || is_pinned, "disk", free, disk_min);
         }
         let now = shared.alarms.reason();
         if now != before {

@@ -1,7 +1,9 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
 use super::shared::Shared;
+use crate::config::Durability;
 use crate::exposition::histogram::COMMIT_SECONDS_BOUNDS;
+use crate::exposition::series::Labels;
 use crate::exposition::snapshot::{Alarms, Channels, Connections, Deaths, Delivery, Publishing, Queues, Store};
 use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
 use crate::store::writer::WriterState;
@@ -42,15 +44,11 @@ async fn metrics(State(page): State<Page>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
-/// Whether the broker can do its work: its store commits.
+/// Whether the broker can do its work: its store commits and reads.
 async fn healthz(State(page): State<Page>) -> Response {
-    let stats = page.shared.broker.writer().stats();
-    match stats.state {
-        WriterState::Ok => (StatusCode::OK, "ok\n".to_owned()).into_response(),
-        state => {
-            let why = stats.last_error.unwrap_or_default();
-            (StatusCode::SERVICE_UNAVAILABLE, format!("the store is not well ({state:?}): {why}\n")).into_response()
-        }
+    match page.shared.broker.writer().stats().trouble() {
+        None => (StatusCode::OK, "ok\n".to_owned()).into_response(),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
     }
 }
 
@@ -64,6 +62,14 @@ async fn readyz(State(page): State<Page>) -> Response {
 
 fn gauge(value: &AtomicI64) -> u64 {
     u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+fn durability_labels(durability: Durability) -> Labels {
+    match durability {
+        Durability::Commit => &[("level", "commit")],
+        Durability::Interval => &[("level", "interval")],
+        Durability::Off => &[("level", "off")],
+    }
 }
 
 /// The broker in numbers. Queues are counted from their last turns.
@@ -167,6 +173,13 @@ fn snapshot(shared: &Shared) -> Snapshot {
             persistent_never_written: counts.never_written,
             backlog,
             rows_read: counts.rows_read,
+            is_retrying: stats.state == WriterState::Retrying,
+            has_failed: stats.state == WriterState::Failed,
+            read_failures: stats.read_failures,
+            file_bytes: stats.vitals.file_bytes,
+            log_bytes: stats.vitals.log_bytes,
+            log_is_pinned: stats.vitals.log_is_pinned,
+            durability: durability_labels(shared.settings.store.durability),
         },
         queues,
     }

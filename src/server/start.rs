@@ -9,7 +9,7 @@ use super::shared::Shared;
 use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
 use crate::auth::{Users, mechanism, users};
 use crate::broker::{Broker, BrokerSettings, OpenScratch};
-use crate::config::{Settings, StoreKind, UserEntry};
+use crate::config::{Durability, Settings, StoreKind, StoreSettings, UserEntry};
 use crate::model::Name;
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::session::SessionSettings;
@@ -176,6 +176,10 @@ pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered
         StoreKind::Sqlite => {
             let mut sqlite = SqliteSettings::new(&settings.data_dir);
             sqlite.cache_bytes = bytes(settings.store.cache_bytes);
+            sqlite.durability = settings.store.durability;
+            sqlite.durability_interval = settings.store.durability_interval;
+            sqlite.log_bytes_max = settings.store.wal_bytes_max;
+            tell_durability(&settings.store);
             Box::new(SqliteStore::open(&sqlite)?)
         }
         StoreKind::Memory => Box::new(MemoryStore::open(MemoryDisk::default())),
@@ -209,6 +213,23 @@ fn scratch_store(settings: &Settings) -> Option<OpenScratch> {
         let recovered = store.recover()?;
         WriterHandle::start(Box::new(store), recovered.batch_no, writer)
     }))
+}
+
+/// A weaker promise than the usual one is told.
+fn tell_durability(store: &StoreSettings) {
+    match store.durability {
+        Durability::Commit => {
+            tracing::info!(durability = "commit", "confirmed persistent messages are flushed to the disk");
+        }
+        Durability::Interval => tracing::warn!(
+            durability = "interval",
+            interval = ?store.durability_interval,
+            "a power failure may lose confirmed messages of the last interval"
+        ),
+        Durability::Off => {
+            tracing::warn!(durability = "off", "a power failure may lose all confirmed messages and damage the store");
+        }
+    }
 }
 
 pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {

@@ -12,6 +12,7 @@ pub mod writer;
 pub use crate::model::stored::{Group, LaneChange, LaneState, PositionRange, Row, UserRecord};
 use crate::model::{Lane, Name, Position, QueueId};
 use std::path::Path;
+use std::time::Duration;
 
 /// The highest position that every store can keep: 40 bits. A queue whose lane comes near it goes on in the next
 /// generation.
@@ -243,6 +244,17 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// How a store's files are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Bytes of its write-ahead log.
+    pub log_bytes: u64,
+    /// The log is longer than it should be, and somebody else's reading keeps it from being emptied.
+    pub log_is_pinned: bool,
+}
+
 /// The writing side: blocking, owned by the writer's thread.
 pub trait Store: Send + 'static {
     /// Reads topology and lanes, and notes that a process has begun (`boot` rises, `clean` is cleared).
@@ -260,6 +272,18 @@ pub trait Store: Send + 'static {
 
     /// Erases up to `rows` rows of dropped lanes; whether more are left. Called when there is nothing to commit.
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError>;
+
+    /// Does what is due when there is nothing to commit: flushing what was committed without, keeping the files small. Says
+    /// when it wants to be called again; if never, then not before the next batch. An error says that what was committed
+    /// may not be flushed: the store is to be reopened.
+    fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
+    }
+
+    /// How its files are, as it last saw them.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
 
     /// Begins a copy of everything at `target`, which [`Store::step_copy`] takes on. What is committed until its end is part
     /// of it. A copy that was under way is given up.

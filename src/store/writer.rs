@@ -17,7 +17,7 @@ pub use copying::{CopyEvent, CopyHeard};
 pub use reading::LoadRequest;
 pub use stats::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
 
-use super::{BatchNo, Group, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange};
+use super::{BatchNo, Group, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange, Vitals};
 use copying::CopySlot;
 use gather::Gathered;
 use settle::Settler;
@@ -240,7 +240,7 @@ impl WriterHandle {
             stats: Mutex::default(),
         });
         let outcome = Arc::new(Mutex::new(None));
-        let (loads, reader_thread) = reading::start(reader)?;
+        let (loads, reader_thread) = reading::start(reader, Arc::clone(&shared))?;
         let writer = Writer {
             shared: Arc::clone(&shared),
             settings,
@@ -385,6 +385,11 @@ impl WriterHandle {
         }
         let outcome = self.life.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         outcome.clone().unwrap_or_else(|| Err(StoreError::Unusable("the writer's thread died".into())))
+    }
+
+    /// How the store's files are.
+    pub fn vitals(&self) -> Vitals {
+        self.life.shared.stats().vitals
     }
 
     /// A snapshot of the writer's counters.

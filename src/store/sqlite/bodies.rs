@@ -3,7 +3,7 @@
 //! A body lies in the table `body` with the number of rows that name it, and in `chunk`, 64 KiB at a time. All rows that
 //! share it come in one batch; each that goes takes its reference along, the last one the body.
 
-use super::raw::{Insert, Value};
+use super::inserts::{Insert, Value};
 use crate::store::Batch;
 use rusqlite::{Connection, Error, OptionalExtension, Result, params};
 use std::collections::{BTreeMap, HashMap};

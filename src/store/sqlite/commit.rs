@@ -2,8 +2,8 @@
 
 use super::bodies::{self, BatchBodies, Place};
 use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
+use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
-use super::raw::{Insert, Inserts, Value};
 use super::topology;
 use crate::model::Lane;
 use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};

@@ -5,6 +5,7 @@ use super::bodies;
 use super::commit::{DELETE_RANGE, run};
 use super::lanes::{Erasing, Lanes};
 use rusqlite::{Connection, OptionalExtension, Result, params};
+use std::time::Duration;
 
 const DELETE_LANE: &str = "DELETE FROM lane WHERE number = ?1";
 const UPDATE_BODIES: &str = "UPDATE lane SET bodies = ?2 WHERE number = ?1";
@@ -17,11 +18,20 @@ const SLICE_BYTES: &str = "SELECT m.id, coalesce(b.bytes, 0) FROM message m LEFT
 /// Bytes of bodies erased in one slice; a single larger one exceeds it.
 const SLICE_BODY_BYTES: i64 = 16 << 20;
 
-/// Free pages that stay in the file for rows to come.
+/// Free pages that stay in the file for rows to come, while there are batches.
 const FREE_BYTES_KEPT: i64 = 64 << 20;
 
-/// Pages given back to the file system in one slice.
-const VACUUM_PAGES: i64 = 128;
+/// And when there have been none for a while.
+const IDLE_FREE_BYTES_KEPT: i64 = 2 << 20;
+
+/// Pages given back to the file system in one slice between batches.
+const VACUUM_PAGES: u32 = 128;
+
+/// What a commit may have to wait for a slice of an idle moment.
+pub(super) const SLICE_TIME: Duration = Duration::from_millis(10);
+
+/// A file that holds no more than this, and four times as much of nothing, is written anew: some 20 ms.
+const REWRITTEN_BYTES: i64 = 4 << 20;
 
 /// A batch that removes more rows at once than this leaves them to be erased here.
 pub(super) const ROWS_AT_ONCE: u64 = 4096;
@@ -118,15 +128,63 @@ fn slice_end(connection: &Connection, first: i64, last: i64, rows: usize) -> Res
     Ok(None)
 }
 
-/// Gives a slice of free pages back once most of the file is free; whether more is to be given.
+/// Gives a slice of free pages back once most of the file is free; whether more is to be given. Between batches: what
+/// will be filled again soon stays.
 fn vacuum(connection: &Connection) -> Result<bool> {
-    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
-    let (free, pages) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
-    if free * number("PRAGMA page_size")? <= FREE_BYTES_KEPT || free * 2 <= pages {
+    let space = Space::of(connection)?;
+    if space.free * space.page_bytes <= FREE_BYTES_KEPT || space.free * 2 <= space.pages {
         return Ok(false);
     }
-    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    give_back(connection, VACUUM_PAGES)?;
+    Ok(true)
+}
+
+/// How far making the file smaller has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shrunk {
+    /// There is more to give back.
+    More,
+    /// The file is as small as it should be.
+    Enough,
+}
+
+/// Gives free pages back while the writer is idle: up to `pages` of them, or all at once when little else is left. (Taking
+/// them one by one out of SQLite's list of free pages takes time that grows with their square.)
+pub(super) fn shrink(connection: &Connection, pages: u32) -> Result<Shrunk> {
+    let space = Space::of(connection)?;
+    let (free, live) = (space.free * space.page_bytes, (space.pages - space.free) * space.page_bytes);
+    if free <= IDLE_FREE_BYTES_KEPT {
+        return Ok(Shrunk::Enough);
+    }
+    if live <= REWRITTEN_BYTES && free > live * 4 {
+        connection.execute_batch("VACUUM")?;
+    } else {
+        give_back(connection, pages)?;
+    }
+    Ok(Shrunk::More)
+}
+
+fn give_back(connection: &Connection, pages: u32) -> Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
-    Ok(true)
+    Ok(())
+}
+
+/// Pages of the file.
+struct Space {
+    pages: i64,
+    free: i64,
+    page_bytes: i64,
+}
+
+impl Space {
+    fn of(connection: &Connection) -> Result<Self> {
+        let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+        Ok(Self {
+            pages: number("PRAGMA page_count")?,
+            free: number("PRAGMA freelist_count")?,
+            page_bytes: number("PRAGMA page_size")?,
+        })
+    }
 }

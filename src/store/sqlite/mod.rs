@@ -5,9 +5,11 @@
 
 mod backup;
 mod bodies;
+mod care;
 mod commit;
 mod directory;
 mod erasing;
+mod inserts;
 mod lanes;
 mod opening;
 mod raw;
@@ -17,17 +19,20 @@ mod tests;
 mod topology;
 mod views;
 
-use super::{Batch, BatchNo, CommitOutcome, CopyProgress, Recovered, Store, StoreError, StoreReader};
+use super::{Batch, BatchNo, CommitOutcome, CopyProgress, Recovered, Store, StoreError, StoreReader, Vitals};
+use crate::config::Durability;
 pub use backup::{BackupTarget, back_up};
+use care::Care;
 use directory::Directory;
 pub use directory::database_file;
 use lanes::Lanes;
-use opening::{block_on, connect, migrate, unusable};
+use opening::{Opening, block_on, migrate, unusable};
 use raw::RawConnection;
 use reader::SqliteReader;
 use rusqlite::backup::StepResult;
 use sqlx::{Connection, Row, SqliteConnection};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the file is and what it may cost.
 #[derive(Clone, Debug)]
@@ -36,14 +41,30 @@ pub struct SqliteSettings {
     pub directory: PathBuf,
     /// Memory for pages on the writer's connection.
     pub cache_bytes: usize,
-    /// Whether nothing in it has to survive the process: nothing is flushed.
-    pub is_scratch: bool,
+    /// When what is committed is flushed.
+    pub durability: Durability,
+    /// At the level `interval`, how long after its commit at most.
+    pub durability_interval: Duration,
+    /// The write-ahead log should not be longer.
+    pub log_bytes_max: u64,
+    /// Pages in the write-ahead log before the writer moves them into the file.
+    pub checkpoint_pages: u32,
+    /// SQLite's name of the layer that files are reached through; the system's own when none.
+    pub vfs: Option<String>,
 }
 
 impl SqliteSettings {
-    /// A directory with the default cache of 16 MiB.
+    /// A directory, and the defaults: a cache of 16 MiB, every commit flushed.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), cache_bytes: 16 << 20, is_scratch: false }
+        Self {
+            directory: directory.into(),
+            cache_bytes: 16 << 20,
+            durability: Durability::Commit,
+            durability_interval: Duration::from_secs(1),
+            log_bytes_max: 64 << 20,
+            checkpoint_pages: 1_000,
+            vfs: None,
+        }
     }
 }
 
@@ -71,7 +92,11 @@ impl ScratchSettings {
 
     /// How to open it. Nothing in it has to survive, so nothing is flushed.
     pub fn store(&self) -> SqliteSettings {
-        SqliteSettings { cache_bytes: SCRATCH_CACHE_BYTES, is_scratch: true, ..SqliteSettings::new(&self.directory) }
+        SqliteSettings {
+            cache_bytes: SCRATCH_CACHE_BYTES,
+            durability: Durability::Off,
+            ..SqliteSettings::new(&self.directory)
+        }
     }
 }
 
@@ -85,8 +110,9 @@ pub struct SqliteStore {
     lanes: Lanes,
     last: BatchNo,
     cache_bytes: usize,
-    is_scratch: bool,
-    directory: Directory,
+    opening: Opening,
+    care: Care,
+    _directory: Directory,
 }
 
 impl SqliteStore {
@@ -94,16 +120,23 @@ impl SqliteStore {
     /// it blocks.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
         let directory = Directory::hold(&settings.directory)?;
-        let SqliteSettings { cache_bytes, is_scratch, .. } = *settings;
-        let file = directory.database();
+        let opening = Opening::new(directory.database(), settings);
+        let cache_bytes = settings.cache_bytes;
         let connection = block_on(async {
-            let mut connection = connect(&file, cache_bytes, is_scratch).await?;
-            migrate(&mut connection, &file).await?;
+            let mut connection = opening.connect(cache_bytes).await?;
+            migrate(&mut connection, opening.file()).await?;
             views::put(&mut connection).await.map_err(|error| unusable(&error))?;
             Ok(connection)
         })?;
-        let mut store =
-            Self { connection: None, lanes: Lanes::default(), last: BatchNo(0), cache_bytes, is_scratch, directory };
+        let mut store = Self {
+            connection: None,
+            lanes: Lanes::default(),
+            last: BatchNo(0),
+            cache_bytes,
+            care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
+            opening,
+            _directory: directory,
+        };
         store.adopt(connection)?;
         Ok(store)
     }
@@ -145,6 +178,9 @@ impl Store for SqliteStore {
         let outcome =
             connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, &mut self.lanes, batch));
         if outcome == CommitOutcome::Committed {
+            if let Err(error) = self.care.committed(connection) {
+                return CommitOutcome::Unknown(error.to_string());
+            }
             self.last = batch.batch_no;
         }
         outcome
@@ -152,9 +188,8 @@ impl Store for SqliteStore {
 
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
         self.connection = None;
-        let (file, cache_bytes, is_scratch) = (self.directory.database(), self.cache_bytes, self.is_scratch);
         let connection = block_on(async {
-            let mut connection = connect(&file, cache_bytes, is_scratch).await?;
+            let mut connection = self.opening.connect(self.cache_bytes).await?;
             checkpoint(&mut connection).await?;
             Ok(connection)
         })?;
@@ -163,7 +198,7 @@ impl Store for SqliteStore {
     }
 
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        Ok(Box::new(SqliteReader::open(&self.directory.database())?))
+        Ok(Box::new(SqliteReader::open(&self.opening)?))
     }
 
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
@@ -171,6 +206,15 @@ impl Store for SqliteStore {
         connection
             .with(|connection| erasing::erase(connection, &mut self.lanes, rows))
             .map_err(|error| StoreError::Unusable(error.to_string()))
+    }
+
+    fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
+        let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.care.vitals
     }
 
     fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {

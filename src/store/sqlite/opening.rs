@@ -1,29 +1,22 @@
 //! Opening and migrating the file, through sqlx.
 
+use super::SqliteSettings;
 use super::backup::{copy_file, with_suffix};
+use super::care::BUSY_TIMEOUT;
+use crate::config::Durability;
 use crate::store::StoreError;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 /// The newest schema this binary knows; each has its script.
 pub(super) const SCHEMAS: [(&str, &str); 2] =
     [("first", include_str!("schema_1.sql")), ("stored_at, shared bodies and chunks", include_str!("schema_2.sql"))];
 
 const PAGE_BYTES: u32 = 16_384;
-
-/// How much of the write-ahead log is left in place after a checkpoint.
-const WAL_BYTES_KEPT: u32 = 64 << 20;
-
-/// Pages in the write-ahead log before the writer moves them into the file.
-const CHECKPOINT_PAGES: u32 = 1_000;
-
-/// Only reopening ever meets another connection's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
 /// hence the thread.
@@ -39,23 +32,56 @@ where
     thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// With the writer's or a reader's connection; a scratch file is never flushed.
-pub(super) async fn connect(file: &Path, cache_bytes: usize, is_scratch: bool) -> Result<SqliteConnection, StoreError> {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(true)
-        .page_size(PAGE_BYTES)
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(if is_scratch { SqliteSynchronous::Off } else { SqliteSynchronous::Full })
-        .busy_timeout(BUSY_TIMEOUT)
-        .pragma("cache_size", format!("-{}", cache_bytes / 1024))
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-        .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
-        .pragma("temp_store", "MEMORY")
-        .pragma("mmap_size", "0")
-        .thread_name(|_| "pronto-sqlite".into());
-    SqliteConnection::connect_with(&options).await.map_err(|error| unusable(&error))
+/// How connections to the file are opened.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    file: PathBuf,
+    durability: Durability,
+    checkpoint_pages: u32,
+    log_bytes_kept: u64,
+    vfs: Option<String>,
+}
+
+impl Opening {
+    pub(super) fn new(file: PathBuf, settings: &SqliteSettings) -> Self {
+        Self {
+            file,
+            durability: settings.durability,
+            checkpoint_pages: settings.checkpoint_pages,
+            log_bytes_kept: settings.log_bytes_max,
+            vfs: settings.vfs.clone(),
+        }
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub(super) async fn connect(&self, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
+        let synchronous = match self.durability {
+            Durability::Commit => SqliteSynchronous::Full,
+            Durability::Interval => SqliteSynchronous::Normal,
+            Durability::Off => SqliteSynchronous::Off,
+        };
+        let mut options = SqliteConnectOptions::new()
+            .filename(&self.file)
+            .create_if_missing(true)
+            .page_size(PAGE_BYTES)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("cache_size", format!("-{}", cache_bytes / 1024))
+            .pragma("wal_autocheckpoint", self.checkpoint_pages.to_string())
+            .pragma("journal_size_limit", self.log_bytes_kept.to_string())
+            .pragma("temp_store", "MEMORY")
+            .pragma("mmap_size", "0")
+            .thread_name(|_| "pronto-sqlite".into());
+        if let Some(vfs) = &self.vfs {
+            options = options.vfs(vfs.clone());
+        }
+        SqliteConnection::connect_with(&options).await.map_err(|error| unusable(&error))
+    }
 }
 
 /// Brings the file to the newest schema, keeping a copy of what it was; refuses one that is newer.
@@ -65,7 +91,7 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> R
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
-    if 0 < found && found < known {
+    if 0 < found && found < known && was_used(connection).await.map_err(|error| unusable(&error))? {
         let kept = with_suffix(file, &format!(".schema-{found}.backup"));
         tracing::info!(from = found, to = known, kept = %kept.display(), "migrating the file; first it is copied");
         copy_file(file, &kept)?;
@@ -83,6 +109,12 @@ pub(super) async fn run(
     });
     let migrator = Migrator::with_migrations(migrations.collect());
     migrator.run_direct(None, connection, false).await.map_err(|error| StoreError::Unusable(error.to_string()))
+}
+
+/// Whether a broker has ever run on the file; else its making was cut off, and there is nothing worth a copy.
+async fn was_used(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let boot = sqlx::query("SELECT boot FROM state").fetch_one(connection).await?;
+    Ok(boot.try_get::<i64, _>(0)? > 0)
 }
 
 async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {

@@ -2,14 +2,13 @@
 
 use super::bodies;
 use super::lanes::{LaneNumber, position_of};
-use super::opening::{block_on, connect};
+use super::opening::{Opening, block_on};
 use super::raw::RawConnection;
 use crate::model::stored::Place;
 use crate::model::{Lane, Message, Position, WallMillis};
 use crate::store::{BatchNo, Loaded, PositionRange, Row, StoreError, StoreReader};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::path::Path;
 
 /// A reader's cache: ranges are read once.
 const CACHE_BYTES: usize = 2 << 20;
@@ -17,8 +16,8 @@ const CACHE_BYTES: usize = 2 << 20;
 pub(super) struct SqliteReader(RawConnection);
 
 impl SqliteReader {
-    pub(super) fn open(file: &Path) -> Result<Self, StoreError> {
-        let connection = block_on(connect(file, CACHE_BYTES, false))?;
+    pub(super) fn open(opening: &Opening) -> Result<Self, StoreError> {
+        let connection = block_on(opening.connect(CACHE_BYTES))?;
         let raw = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
         raw.with(|connection| connection.execute_batch("PRAGMA query_only = 1")).map_err(|error| failed(&error))?;
         Ok(Self(raw))

@@ -82,7 +82,8 @@ fn a_newer_schema_is_refused_and_left_alone() {
 fn file_of_schema_1(directory: &Path) {
     let file = directory.join("prontomq.sqlite3");
     block_on(async {
-        let mut connection = opening::connect(&file, 1 << 20, false).await.unwrap();
+        let opening = opening::Opening::new(file, &SqliteSettings::new(directory));
+        let mut connection = opening.connect(1 << 20).await.unwrap();
         opening::run(&mut connection, &opening::SCHEMAS[..1]).await.unwrap();
     });
     let connection = raw(directory);

@@ -51,6 +51,8 @@ impl Writer {
         let mut inbox = shared.inbox();
         inbox.busy = false;
         let mut rounds = 0;
+        // When the store wants to be tended, once it has been in this idle moment.
+        let mut tended: Option<Option<Duration>> = None;
         loop {
             let has_work = !inbox.topology.is_empty() || inbox.has_whole_groups();
             let is_waiting = !inbox.asked.is_empty() && !inbox.asked_too_long(PULL_PATIENCE);
@@ -99,9 +101,18 @@ impl Writer {
                 inbox = shared.inbox();
                 continue;
             }
-            let waits = !inbox.asked.is_empty() || !inbox.contributions.is_empty();
-            let limit = waits.then_some(LAST_PULL_PATIENCE);
-            inbox = shared.sleep(inbox, limit);
+            if !inbox.asked.is_empty() || !inbox.contributions.is_empty() {
+                inbox = shared.sleep(inbox, Some(LAST_PULL_PATIENCE));
+                continue;
+            }
+            match tended.take() {
+                None => {
+                    drop(inbox);
+                    tended = Some(self.settler.tend());
+                    inbox = shared.inbox();
+                }
+                Some(next) => inbox = shared.sleep(inbox, next),
+            }
         }
     }
 }

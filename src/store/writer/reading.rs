@@ -1,11 +1,13 @@
 //! Reading rows back, on a thread of its own so that no commit waits for a read.
 
-use super::LoadThen;
+use super::{LoadThen, Shared};
 use crate::model::Lane;
 use crate::store::{Loaded, PositionRange, StoreError, StoreReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// Which rows to read.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +33,23 @@ impl Loads {
     }
 }
 
-pub(super) fn start(reader: Box<dyn StoreReader>) -> Result<(Loads, JoinHandle<()>), StoreError> {
+pub(super) fn start(reader: Box<dyn StoreReader>, shared: Arc<Shared>) -> Result<(Loads, JoinHandle<()>), StoreError> {
     let (sender, receiver) = channel();
     let thread = thread::Builder::new()
         .name("pronto-reader".into())
-        .spawn(move || run(reader, &receiver))
+        .spawn(move || run(reader, &receiver, &shared))
         .map_err(|error| StoreError::Unusable(format!("no thread for the reader: {error}")))?;
     Ok((Loads(sender), thread))
 }
 
-fn run(mut reader: Box<dyn StoreReader>, requests: &Receiver<(LoadRequest, LoadThen)>) {
+fn run(mut reader: Box<dyn StoreReader>, requests: &Receiver<(LoadRequest, LoadThen)>, shared: &Shared) {
     for (request, then) in requests {
         let answer = load(reader.as_mut(), request);
+        if let Err(error) = &answer {
+            let mut stats = shared.stats();
+            stats.read_failures += 1;
+            stats.last_read_failure = Some((Instant::now(), error.to_string()));
+        }
         super::guarded("load", || then(answer));
     }
 }

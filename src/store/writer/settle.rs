@@ -54,6 +54,7 @@ impl Settler {
             match verdict {
                 Verdict::Durable => {
                     self.shared.stats().committed(&size, began.elapsed());
+                    self.note_vitals();
                     if said {
                         tracing::info!(batch_no = batch.batch_no.0, "the store commits again");
                     }
@@ -61,7 +62,11 @@ impl Settler {
                 }
                 Verdict::Again(error) | Verdict::LookUp(error) => {
                     if !said {
-                        tracing::warn!(batch_no = batch.batch_no.0, error, "a commit failed and is tried again");
+                        tracing::error!(
+                            batch_no = batch.batch_no.0,
+                            error,
+                            "a commit failed and is tried again; nothing is confirmed meanwhile"
+                        );
                         said = true;
                     }
                     let mut stats = self.shared.stats();
@@ -134,6 +139,44 @@ impl Settler {
             inbox = self.shared.wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
             inbox.asleep = false;
         }
+    }
+
+    fn note_vitals(&self) {
+        if let Some(store) = &self.store {
+            self.shared.stats().vitals = store.vitals();
+        }
+    }
+
+    /// Lets the store do what is due while there is nothing to commit; when it wants to be called again.
+    pub(super) fn tend(&mut self) -> Option<Duration> {
+        let store = self.store.as_mut()?;
+        let next = match catch_unwind(AssertUnwindSafe(|| store.tend())) {
+            Ok(Ok(next)) => {
+                let mut stats = self.shared.stats();
+                if stats.state == WriterState::Retrying {
+                    tracing::info!("the store is well again");
+                    stats.state = WriterState::Ok;
+                }
+                next
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "what was committed could not be flushed: reopening the store");
+                let mut stats = self.shared.stats();
+                stats.retries += 1;
+                stats.failed(WriterState::Retrying, error.to_string());
+                drop(stats);
+                if let Ok(Err(error)) = catch_unwind(AssertUnwindSafe(|| store.reopen())) {
+                    tracing::error!(%error, "the store could not be reopened");
+                }
+                Some(RETRY_PAUSE_MAX)
+            }
+            Err(_) => {
+                self.fail("the store panicked".into());
+                None
+            }
+        };
+        self.note_vitals();
+        next
     }
 
     /// Erases a slice of what was dropped; whether more is left.

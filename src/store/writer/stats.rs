@@ -1,6 +1,10 @@
 //! What the writer has done so far, for metrics and for people.
 
-use std::time::Duration;
+use crate::store::Vitals;
+use std::time::{Duration, Instant};
+
+/// Queues try a read that failed again much sooner.
+const READ_FAILURE_LASTS: Duration = Duration::from_secs(15);
 
 /// Upper bounds of the buckets of commit times, in seconds; one more bucket takes the rest.
 pub const COMMIT_SECONDS_BOUNDS: [f64; 12] =
@@ -39,6 +43,28 @@ pub struct WriterStats {
     pub last_error: Option<String>,
     /// How the store is now.
     pub state: WriterState,
+    /// How its files are.
+    pub vitals: Vitals,
+    /// Reads that failed.
+    pub read_failures: u64,
+    /// The last read that failed, and when.
+    pub last_read_failure: Option<(Instant, String)>,
+}
+
+impl WriterStats {
+    /// What is wrong with the store; none when all is well. A read that fails is tried again and again, so that it is all
+    /// right when none has failed for a while.
+    pub fn trouble(&self) -> Option<String> {
+        let error = self.last_error.as_deref().unwrap_or("the reason is in the log");
+        match self.state {
+            WriterState::Retrying => Some(format!("nothing can be stored at the moment: {error}")),
+            WriterState::Failed => Some(format!("the store has failed: {error}")),
+            WriterState::Ok => match &self.last_read_failure {
+                Some((at, error)) if at.elapsed() < READ_FAILURE_LASTS => Some(format!("a read failed: {error}")),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// The size of one batch.

@@ -1,0 +1,228 @@
+//! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
+//! and its size following what is in it.
+
+use super::erasing::{Shrunk, shrink};
+use super::raw::RawConnection;
+use crate::config::Durability;
+use crate::store::Vitals;
+use rusqlite::{Connection, Result};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Without commits for so long, the writer is idle and the file is made smaller.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the log's length is looked at while there are commits, and emptying it is tried again while it is too long.
+const LOG_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Our own reads end within it; who reads for longer is somebody else.
+const READS_LAST: Duration = Duration::from_secs(1);
+
+/// A log of this length is emptied when the writer is idle.
+const IDLE_LOG_BYTES: u64 = 4 << 20;
+
+/// Elsewhere than here, only opening waits for locks.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The state of a file's upkeep.
+pub(super) struct Care {
+    durability: Durability,
+    interval: Duration,
+    log: PathBuf,
+    log_bytes_max: u64,
+    /// The first commit that is not flushed.
+    unflushed_since: Option<Instant>,
+    last_commit: Instant,
+    log_seen_at: Instant,
+    /// The log has been too long since then, and could not be emptied.
+    too_long_since: Option<Instant>,
+    /// There were commits since the file was made as small as it gets.
+    may_shrink: bool,
+    /// Pages given back in one slice.
+    slice: u32,
+    pub(super) vitals: Vitals,
+}
+
+impl Care {
+    pub(super) fn new(durability: Durability, interval: Duration, file: &Path, log_bytes_max: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            durability,
+            interval,
+            log: super::backup::with_suffix(file, "-wal"),
+            log_bytes_max,
+            unflushed_since: None,
+            last_commit: now,
+            log_seen_at: now,
+            too_long_since: None,
+            may_shrink: true,
+            slice: 128,
+            vitals: Vitals::default(),
+        }
+    }
+
+    /// After a commit: what cannot wait for an idle moment, since there may be none.
+    pub(super) fn committed(&mut self, connection: &RawConnection) -> Result<()> {
+        let now = Instant::now();
+        self.last_commit = now;
+        self.may_shrink = true;
+        if now.duration_since(self.log_seen_at) >= LOG_INTERVAL {
+            connection.with(|connection| self.look_at_log(connection, now))?;
+        }
+        if self.durability == Durability::Interval {
+            let since = *self.unflushed_since.get_or_insert(now);
+            if now.duration_since(since) >= self.interval {
+                connection.with(|connection| self.flush(connection))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When there is nothing to commit: does what is due, and says when to be called again.
+    pub(super) fn tend(&mut self, connection: &RawConnection) -> Result<Option<Duration>> {
+        let now = Instant::now();
+        let mut next = None;
+        let mut at = |wait: Duration| next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
+        if let Some(since) = self.unflushed_since {
+            match self.interval.checked_sub(now.duration_since(since)) {
+                Some(left) if !left.is_zero() => at(left),
+                _ => connection.with(|connection| self.flush(connection))?,
+            }
+        }
+        if self.too_long_since.is_some() {
+            if now.duration_since(self.log_seen_at) >= LOG_INTERVAL {
+                connection.with(|connection| self.look_at_log(connection, now))?;
+            }
+            at(LOG_INTERVAL);
+        }
+        if self.may_shrink {
+            match IDLE_AFTER.checked_sub(now.duration_since(self.last_commit)) {
+                Some(left) if !left.is_zero() => at(left),
+                // A copy that is under way would begin anew.
+                _ if connection.is_copying() => at(IDLE_AFTER),
+                _ => {
+                    if connection.with(|connection| self.shrink(connection, now)) {
+                        at(Duration::ZERO);
+                    }
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// Flushes what was committed without: a commit that is flushed takes all before it along.
+    fn flush(&mut self, connection: &Connection) -> Result<()> {
+        connection.execute_batch(
+            "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; UPDATE state SET batch_no = batch_no; COMMIT; \
+             PRAGMA synchronous = NORMAL",
+        )?;
+        self.unflushed_since = None;
+        Ok(())
+    }
+
+    /// Empties a log that is too long, or finds out that somebody keeps it.
+    fn look_at_log(&mut self, connection: &Connection, now: Instant) -> Result<()> {
+        self.log_seen_at = now;
+        self.vitals.log_bytes = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        self.vitals.file_bytes = file_bytes(connection)?;
+        if self.vitals.log_bytes > self.log_bytes_max && !self.empty_log(connection)? {
+            let since = *self.too_long_since.get_or_insert(now);
+            if now.duration_since(since) >= READS_LAST && !self.vitals.log_is_pinned {
+                self.vitals.log_is_pinned = true;
+                tracing::warn!(
+                    bytes = self.vitals.log_bytes,
+                    limit = self.log_bytes_max,
+                    processes = ?readers_of(&self.log),
+                    "the write-ahead log cannot be emptied: another process has the file open and reads what was there \
+                     before; publishers wait until it is done"
+                );
+            }
+            return Ok(());
+        }
+        self.too_long_since = None;
+        if self.vitals.log_is_pinned {
+            self.vitals.log_is_pinned = false;
+            tracing::info!(bytes = self.vitals.log_bytes, "the write-ahead log is short again");
+        }
+        Ok(())
+    }
+
+    /// Moves the log into the file and cuts it to nothing; `false` when a reader needs it. Waits for nobody.
+    fn empty_log(&mut self, connection: &Connection) -> Result<bool> {
+        connection.busy_timeout(Duration::ZERO)?;
+        let is_busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        if is_busy? {
+            return Ok(false);
+        }
+        self.vitals.log_bytes = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        // The log was flushed before it was moved.
+        self.unflushed_since = None;
+        Ok(true)
+    }
+
+    /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it.
+    fn shrink(&mut self, connection: &Connection, now: Instant) -> bool {
+        let shrunk = shrink(connection, self.slice).and_then(|shrunk| {
+            if shrunk == Shrunk::Enough {
+                if std::fs::metadata(&self.log).map_or(0, |log| log.len()) > IDLE_LOG_BYTES {
+                    self.empty_log(connection)?;
+                }
+                self.look_at_log(connection, now)?;
+            }
+            Ok(shrunk)
+        });
+        let took = now.elapsed();
+        if took > super::erasing::SLICE_TIME {
+            self.slice = (self.slice / 2).max(8);
+        } else if took * 4 < super::erasing::SLICE_TIME {
+            self.slice = (self.slice * 2).min(1_024);
+        }
+        match shrunk {
+            Ok(Shrunk::More) => true,
+            Ok(Shrunk::Enough) => {
+                self.may_shrink = false;
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the file could not be made smaller");
+                self.may_shrink = false;
+                false
+            }
+        }
+    }
+}
+
+fn file_bytes(connection: &Connection) -> Result<u64> {
+    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+    Ok((number("PRAGMA page_count")? * number("PRAGMA page_size")?).cast_unsigned())
+}
+
+/// The other processes that hold a lock on the log's index: those that read, or have the file open at least.
+#[cfg(target_os = "linux")]
+fn readers_of(log: &Path) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let index = log.with_extension("sqlite3-shm");
+    let (Ok(index), Ok(locks)) = (std::fs::metadata(index), std::fs::read_to_string("/proc/locks")) else {
+        return Vec::new();
+    };
+    let own = std::process::id();
+    let mut processes: Vec<u32> = locks
+        .lines()
+        .filter_map(|line| {
+            // 1: POSIX  ADVISORY  READ 4711 fe:00:123456 123 123
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let inode = fields.get(5)?.rsplit(':').next()?.parse::<u64>().ok()?;
+            (inode == index.ino()).then(|| fields[4].parse().ok())?
+        })
+        .filter(|process| *process != own)
+        .collect();
+    processes.sort_unstable();
+    processes.dedup();
+    processes
+}
+
+#[cfg(not(target_os = "linux"))]
+fn readers_of(_log: &Path) -> Vec<u32> {
+    Vec::new()
+}

@@ -1,0 +1,205 @@
+//! A broker on a disk of 50 MB that runs full: publishers wait, nothing is confirmed falsely, consumers get everything that
+//! was confirmed, and with space come confirms again. The disk is a tmpfs; without the right to mount one, nothing is tested.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+#[allow(dead_code, reason = "each test takes from the support what it needs")]
+mod support;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use support::client::{Flag, Incoming, persistent};
+use support::{Broker, Client, PATIENCE, tell};
+use tempfile::TempDir;
+
+/// A full disk is noticed within it.
+const SILENCE: Duration = Duration::from_secs(2);
+const BODY_BYTES: usize = 4_000;
+
+struct Disk(TempDir);
+
+impl Disk {
+    /// None when this machine does not let us.
+    fn mount() -> Option<Self> {
+        let place = TempDir::new().unwrap();
+        match mount("tmpfs", place.path(), "tmpfs", MountFlags::empty(), Some(c"size=50m")) {
+            Ok(()) => Some(Self(place)),
+            Err(error) => {
+                tell(&format!("not tested: mounting a tmpfs is refused ({error})"));
+                None
+            }
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn broker(&self, disk_free_bytes: &str) -> Broker {
+        let mut command = support::broker::serve(&self.data());
+        command.env("PRONTOMQ_LIMITS_DISK_FREE_BYTES", disk_free_bytes);
+        Broker::run(command, &self.data())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The broker may still be ending.
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
+/// A publisher that knows which of its messages are confirmed.
+struct Publisher {
+    client: Client,
+    sent: u64,
+    waiting: BTreeSet<u64>,
+    is_blocked: bool,
+}
+
+impl Publisher {
+    fn connect(broker: &Broker) -> Self {
+        let mut client = Client::connect(broker.amqp);
+        client.queue("q", &[Flag::Durable], &[]);
+        client.confirm_select();
+        Self { client, sent: 0, waiting: BTreeSet::new(), is_blocked: false }
+    }
+
+    fn publish(&mut self) {
+        self.sent += 1;
+        let mut body = self.sent.to_be_bytes().to_vec();
+        body.resize(BODY_BYTES, b'.');
+        self.client.publish("", "q", &persistent(), &body);
+        self.waiting.insert(self.sent);
+    }
+
+    /// Takes one thing that the broker says; `false` when it stays silent.
+    fn hear(&mut self, patience: Duration) -> bool {
+        match self.client.next_within(patience) {
+            None => return false,
+            Some(Ok(Incoming::Confirm { delivery_tag, multiple, kept })) => {
+                assert!(kept, "nothing is refused for good");
+                if multiple {
+                    self.waiting = self.waiting.split_off(&(delivery_tag + 1));
+                } else {
+                    assert!(self.waiting.remove(&delivery_tag), "confirmed twice");
+                }
+            }
+            Some(Ok(Incoming::Method { class_id: 10, method_id: 60, fields, .. })) => {
+                assert!(String::from_utf8_lossy(&fields).contains("low on disk"), "{fields:?}");
+                self.is_blocked = true;
+            }
+            Some(Ok(Incoming::Method { class_id: 10, method_id: 61, .. })) => self.is_blocked = false,
+            Some(other) => panic!("{other:?}"),
+        }
+        true
+    }
+
+    /// Publishes until no confirm comes any more.
+    fn fill(&mut self) {
+        loop {
+            while self.waiting.len() < 200 && !self.is_blocked {
+                self.publish();
+            }
+            self.client.flush().unwrap();
+            if !self.hear(SILENCE) {
+                return;
+            }
+        }
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.sent - self.waiting.len() as u64
+    }
+
+    fn wait_for_all(&mut self) {
+        self.client.flush().unwrap();
+        while !self.waiting.is_empty() {
+            assert!(self.hear(PATIENCE), "{} are not confirmed", self.waiting.len());
+        }
+    }
+}
+
+/// Takes all messages that there are, in order.
+fn drain(broker: &Broker, count: u64) {
+    let mut client = Client::connect(broker.amqp);
+    client.qos(1_000);
+    client.consume("q", "drain");
+    for number in 1..=count {
+        let delivery = client.delivery();
+        assert_eq!(delivery.number(), number);
+        client.ack(delivery.delivery_tag, false);
+    }
+    client.flush().unwrap();
+    client.close();
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+    }
+}
+
+#[test]
+fn publishers_are_blocked_before_the_disk_is_full_and_go_on_once_it_is_drained() {
+    let Some(disk) = Disk::mount() else { return };
+    let broker = disk.broker("20 MiB");
+    let mut publisher = Publisher::connect(&broker);
+    publisher.fill();
+    assert!(publisher.is_blocked, "it was told why");
+    let confirmed = publisher.confirmed();
+    assert!(confirmed > 1_000, "{confirmed}");
+    // What waits in the socket may follow as soon as there is space.
+    drain(&broker, confirmed);
+    wait_until("it is unblocked", || {
+        publisher.hear(SILENCE);
+        !publisher.is_blocked
+    });
+    publisher.publish();
+    publisher.wait_for_all();
+    tell(&format!("{confirmed} messages of {BODY_BYTES} bytes until blocked; {} in all", publisher.sent));
+    assert!(broker.terminate().0.success());
+}
+
+#[test]
+fn a_disk_that_is_full_confirms_nothing_and_what_was_confirmed_is_there() {
+    let Some(disk) = Disk::mount() else { return };
+    fs::write(disk.0.path().join("ballast"), vec![b'x'; 20 << 20]).unwrap();
+    let broker = disk.broker("0 B");
+    let mut publisher = Publisher::connect(&broker);
+    publisher.fill();
+    let confirmed = publisher.confirmed();
+    assert!(!publisher.waiting.is_empty() && confirmed > 1_000, "{confirmed}");
+    let (status, why) = broker.http_get("/healthz");
+    assert!(status.contains("503") && why.contains("full"), "{status} {why}");
+    assert!(broker.metric("prontomq_store_retrying") == 1.0);
+    assert!(broker.log().contains("nothing is confirmed"), "{}", broker.log());
+    tell(&format!("{confirmed} confirmed when it was full; /healthz: {}", why.trim()));
+
+    fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    publisher.wait_for_all();
+    wait_until("it is healthy", || broker.http_get("/healthz").0.contains("200"));
+    drain(&broker, publisher.sent);
+    assert!(broker.terminate().0.success());
+}
+
+#[test]
+fn what_was_confirmed_survives_a_kill_while_the_disk_is_full() {
+    let Some(disk) = Disk::mount() else { return };
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![b'x'; 20 << 20]).unwrap();
+    let broker = disk.broker("0 B");
+    let mut publisher = Publisher::connect(&broker);
+    publisher.fill();
+    let confirmed = publisher.confirmed();
+    broker.kill();
+    fs::remove_file(ballast).unwrap();
+    let broker = disk.broker("0 B");
+    drain(&broker, confirmed);
+    assert!(broker.terminate().0.success());
+}
