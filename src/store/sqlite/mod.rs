@@ -7,6 +7,7 @@ mod backup;
 mod bodies;
 mod commit;
 mod directory;
+mod doctor;
 mod erasing;
 mod lanes;
 mod opening;
@@ -21,6 +22,7 @@ use super::{Batch, BatchNo, CommitOutcome, CopyProgress, Recovered, Store, Store
 pub use backup::{BackupTarget, back_up};
 use directory::Directory;
 pub use directory::database_file;
+pub use doctor::{Diagnosis, Repaired, diagnose, repair};
 use lanes::Lanes;
 use opening::{block_on, connect, migrate, unusable};
 use raw::RawConnection;
@@ -95,7 +97,7 @@ impl Store for SqliteStore {
             Ok::<_, sqlx::Error>((recovered, lanes))
         });
         self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
-        let (recovered, lanes) = recovered.map_err(|error| StoreError::Read(error.to_string()))?;
+        let (recovered, lanes) = recovered.map_err(|error| unusable(&error))?;
         self.last = recovered.batch_no;
         self.lanes = lanes;
         Ok(recovered)
