@@ -2,6 +2,7 @@
 
 mod backup;
 mod bench;
+mod doctor;
 mod log;
 mod serve;
 mod sql;
@@ -27,6 +28,7 @@ enum Command {
     Bench(bench::Bench),
     Sql(sql::Sql),
     Backup(backup::Backup),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs what the command line asks for.
@@ -37,6 +39,7 @@ pub fn run() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Sql(sql) => sql.run(),
         Command::Backup(backup) => backup.run(),
+        Command::Doctor(doctor) => doctor.run(),
     }
 }
 

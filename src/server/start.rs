@@ -63,6 +63,13 @@ impl fmt::Display for StartError {
             }
             Self::Store(StoreError::Unusable(why)) => write!(f, "data_dir: {why}"),
             Self::Store(StoreError::Read(why)) => write!(f, "data_dir: cannot be read: {why}"),
+            Self::Store(StoreError::Damaged(why)) => {
+                write!(
+                    f,
+                    "data_dir: the file is damaged: {why}. `prontomq doctor` with this --data-dir says how, and with "
+                )?;
+                f.write_str("--repair saves what can be saved")
+            }
             Self::Random(why) => write!(f, "no randomness: {why}"),
         }
     }

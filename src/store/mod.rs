@@ -226,6 +226,8 @@ pub enum StoreError {
     },
     /// Reading failed.
     Read(String),
+    /// What is in the file is not what was written there.
+    Damaged(String),
 }
 
 impl std::fmt::Display for StoreError {
@@ -238,6 +240,7 @@ impl std::fmt::Display for StoreError {
                 write!(f, "written by a newer version: its schema is {found}, the newest known here is {known}")
             }
             Self::Read(text) => write!(f, "reading the store failed: {text}"),
+            Self::Damaged(text) => write!(f, "the store's file is damaged: {text}"),
         }
     }
 }

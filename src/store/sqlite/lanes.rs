@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
 /// Bits of a row's key that hold the position; the 23 above hold the lane's number.
-const POSITION_BITS: u32 = 40;
+pub(super) const POSITION_BITS: u32 = 40;
 
 /// The highest lane number.
 const NUMBER_MAX: u32 = (1 << 23) - 1;

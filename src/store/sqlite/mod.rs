@@ -8,6 +8,7 @@ mod bodies;
 mod care;
 mod commit;
 mod directory;
+mod doctor;
 mod erasing;
 mod inserts;
 mod lanes;
@@ -25,6 +26,7 @@ pub use backup::{BackupTarget, back_up};
 use care::Care;
 use directory::Directory;
 pub use directory::database_file;
+pub use doctor::{Diagnosis, Repaired, diagnose, repair};
 use lanes::Lanes;
 use opening::{Opening, block_on, migrate, unusable};
 use raw::RawConnection;
@@ -164,7 +166,7 @@ impl Store for SqliteStore {
             Ok::<_, sqlx::Error>((recovered, lanes))
         });
         self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
-        let (recovered, lanes) = recovered.map_err(|error| StoreError::Read(error.to_string()))?;
+        let (recovered, lanes) = recovered.map_err(|error| unusable(&error))?;
         self.last = recovered.batch_no;
         self.lanes = lanes;
         Ok(recovered)

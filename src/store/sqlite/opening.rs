@@ -5,7 +5,8 @@ use super::backup::{copy_file, with_suffix};
 use super::care::BUSY_TIMEOUT;
 use crate::config::Durability;
 use crate::store::StoreError;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use rusqlite::ffi;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
 use std::panic::resume_unwind;
@@ -108,7 +109,10 @@ pub(super) async fn run(
         Migration::new(version, name.into(), MigrationType::Simple, script.into_sql_str(), false)
     });
     let migrator = Migrator::with_migrations(migrations.collect());
-    migrator.run_direct(None, connection, false).await.map_err(|error| StoreError::Unusable(error.to_string()))
+    migrator.run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => unusable(&error),
+        other => StoreError::Unusable(other.to_string()),
+    })
 }
 
 /// Whether a broker has ever run on the file; else its making was cut off, and there is nothing worth a copy.
@@ -127,6 +131,14 @@ async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error
     sqlx::query(newest).fetch_one(connection).await?.try_get(0)
 }
 
+/// What opening, migrating and reading at start may meet: damage, or anything else.
 pub(super) fn unusable(error: &sqlx::Error) -> StoreError {
-    StoreError::Unusable(error.to_string())
+    if is_damage(error) { StoreError::Damaged(error.to_string()) } else { StoreError::Unusable(error.to_string()) }
+}
+
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    // The lowest byte of an extended code is the plain one.
+    let code = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xFF);
+    matches!(code, Some(ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB))
 }

@@ -173,7 +173,7 @@ fn something_else_in_the_file_is_refused() {
         "this is no database, and long enough to be looked at".repeat(100),
     )
     .unwrap();
-    assert!(matches!(error_in(place.path()), StoreError::Unusable(_)));
+    assert!(matches!(error_in(place.path()), StoreError::Damaged(_)));
 }
 
 #[test]

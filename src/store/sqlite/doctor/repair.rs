@@ -1,0 +1,221 @@
+//! Mending a file: in place, or by copying what can be read into a new one.
+
+use super::examine::{Examined, keys_of};
+use super::finding::Finding;
+use super::walk::{BODIES, CHUNKS, Keyed, LANES, MESSAGES, QUEUES, walk};
+use crate::store::sqlite::backup::{flush, flush_folder_of, with_suffix};
+use crate::store::sqlite::lanes::POSITION_BITS;
+use crate::store::sqlite::opening::{block_on, connect, migrate};
+use crate::store::{POSITION_MAX, StoreError};
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::{Connection, Result, params, params_from_iter};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The cache of the connection that makes the new file.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Puts a copy of the file, as it is, beside it; with the log that belongs to it.
+pub(super) fn keep_copy(file: &Path) -> io::Result<PathBuf> {
+    let names = (1..).map(|number| match number {
+        1 => with_suffix(file, ".before-repair"),
+        _ => with_suffix(file, &format!(".before-repair-{number}")),
+    });
+    let kept = names.into_iter().find(|path| !path.exists()).expect("there are numbers enough");
+    let copy = |from: &Path, to: &Path| fs::copy(from, to).and_then(|_| flush(to));
+    let log = with_suffix(file, "-wal");
+    if log.exists() {
+        copy(&log, &with_suffix(&kept, "-wal"))?;
+    }
+    copy(file, &kept)?;
+    flush_folder_of(file)?;
+    Ok(kept)
+}
+
+/// Writes down what the rows say, and removes what belongs to nobody. In one transaction.
+pub(super) fn mend(connection: &mut Connection, examined: &Examined) -> Result<()> {
+    let transaction = connection.transaction()?;
+    for key in &examined.bad_rows {
+        transaction.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([key])?;
+    }
+    for finding in &examined.findings {
+        match finding {
+            Finding::UnknownLane { number, .. } => {
+                let (first, last) = keys_of(*number).unwrap_or((i64::MIN, -1));
+                transaction.execute("DELETE FROM message WHERE id BETWEEN ?1 AND ?2", [first, last])?;
+            }
+            // The broker erases it.
+            Finding::UnknownQueue { lane, .. } => {
+                transaction.execute("UPDATE lane SET dropped = 1 WHERE number = ?1", [lane.number])?;
+            }
+            Finding::OrphanBody { body } | Finding::OrphanChunks { body, .. } => {
+                transaction.execute("DELETE FROM body WHERE id = ?1", [body])?;
+                transaction.execute("DELETE FROM chunk WHERE id BETWEEN ?1 << 16 AND ?1 << 16 | 0xFFFF", [body])?;
+            }
+            Finding::BodyRefs { body, found, .. } => {
+                transaction.execute("UPDATE body SET refs = ?2 WHERE id = ?1", [body, found])?;
+            }
+            Finding::Binding { vhost, queue, .. } => {
+                let delete = "DELETE FROM binding WHERE destination_kind = 0 AND vhost = ?1 AND destination = ?2";
+                transaction.execute(delete, [vhost, queue])?;
+            }
+            Finding::NoMessage { .. } | Finding::Counters { .. } | Finding::Damaged(_) | Finding::Unreadable { .. } => {
+            }
+        }
+    }
+    for (&number, lane) in &examined.lanes {
+        let counters = examined.should_be(number, lane);
+        if counters != lane.noted {
+            let update = "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, bodies = ?6 \
+                          WHERE number = ?1";
+            let values = [number, counters.head, counters.tail, counters.count, counters.body_bytes, counters.bodies];
+            transaction.prepare_cached(update)?.execute(values)?;
+        }
+    }
+    transaction.commit()
+}
+
+/// Tables without integer keys, and the order of their keys.
+const UNKEYED: [(&str, &[&str]); 6] = [
+    ("vhost", &["name"]),
+    ("user", &["name"]),
+    ("user_tag", &["user", "ordinal"]),
+    ("user_vhost", &["user", "ordinal"]),
+    ("exchange", &["vhost", "name"]),
+    ("binding", &["vhost", "source", "destination_kind", "destination", "routing_key", "arguments"]),
+];
+
+/// Makes a new file at `target` of everything that can be read in `source`.
+pub(super) fn salvage(source: &Connection, target: &Path) -> std::result::Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
+    for left in [target.to_owned(), with_suffix(target, "-wal"), with_suffix(target, "-shm")] {
+        match fs::remove_file(&left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::Unusable(format!("{}: {error}", left.display())));
+            }
+            _ => {}
+        }
+    }
+    block_on(async {
+        let mut connection = connect(target, CACHE_BYTES).await?;
+        migrate(&mut connection, target).await?;
+        sqlx::Connection::close(connection).await.map_err(|error| StoreError::Unusable(error.to_string()))
+    })?;
+    copy_everything(source, target).map_err(failed)?;
+    flush(target).map_err(|error| StoreError::Unusable(format!("{}: {error}", target.display())))
+}
+
+fn copy_everything(source: &Connection, target: &Path) -> Result<()> {
+    let target = Connection::open(target)?;
+    // It is flushed once, at the end.
+    target.pragma_update(None, "synchronous", "OFF")?;
+    copy_state(source, &target)?;
+    for (table, order) in UNKEYED {
+        copy_from_both_ends(source, &target, table, order)?;
+    }
+    let everything = i64::MIN..=i64::MAX;
+    let lost_queues = copy_rows(source, &target, QUEUES, everything.clone())?;
+    let lost_lanes = copy_rows(source, &target, LANES, everything.clone())?;
+    copy_rows(source, &target, BODIES, everything.clone())?;
+    copy_rows(source, &target, CHUNKS, everything)?;
+    if lost_lanes {
+        make_lanes(source, &target)?;
+    }
+    if lost_queues || lost_lanes {
+        make_queues(&target)?;
+    }
+    let mut lanes = Vec::new();
+    walk(&target, LANES, i64::MIN..=i64::MAX, |row| {
+        lanes.push(row.get::<_, i64>(0)?);
+        Ok(())
+    })?;
+    // Lane by lane, so that damage in one hides nothing of the next. What belongs to no lane is left behind.
+    for (first, last) in lanes.into_iter().filter_map(keys_of) {
+        copy_rows(source, &target, MESSAGES, first..=last)?;
+    }
+    target.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    target.close().map_err(|(_, error)| error)
+}
+
+/// For rows whose lane could not be read: what they have in common is their lane's number. Each of them may have been
+/// delivered, for all that is known.
+fn make_lanes(source: &Connection, target: &Connection) -> Result<()> {
+    let mut numbers = BTreeSet::new();
+    walk(source, Keyed { columns: "id", ..MESSAGES }, 0..=i64::MAX, |row| {
+        numbers.insert(row.get::<_, i64>(0)? >> POSITION_BITS);
+        Ok(())
+    })?;
+    let mut add = target.prepare(
+        "INSERT OR IGNORE INTO lane (number, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, dropped) \
+         VALUES (?1, -1 - ?1, 0, 0, 0, 0, 0, 0, ?2, 0)",
+    )?;
+    for number in numbers {
+        add.execute([number, POSITION_MAX.0.cast_signed()])?;
+    }
+    Ok(())
+}
+
+/// A queue for each lane whose own could not be read, in the vhost `/`. Numbers of queues so low belong to no start.
+fn make_queues(target: &Connection) -> Result<()> {
+    let orphans = "FROM lane WHERE dropped = 0 AND queue NOT IN (SELECT id FROM queue)";
+    target.execute_batch(&format!(
+        "BEGIN;
+         INSERT OR IGNORE INTO vhost VALUES ('/');
+         UPDATE lane SET level = 0, generation = 0, queue = -1 - number WHERE number IN (SELECT number {orphans});
+         INSERT INTO queue SELECT number + 1, '/', 'salvaged-' || number, 0, x'00000000' {orphans};
+         UPDATE lane SET queue = number + 1 WHERE queue = -1 - number;
+         COMMIT",
+    ))
+}
+
+/// Without it, the broker counts starts and batches from a number that it has not used.
+fn copy_state(source: &Connection, target: &Connection) -> Result<()> {
+    let read = source.query_row("SELECT boot, batch_no FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (boot, batch_no): (i64, i64) = read.unwrap_or((1 << 20, 1 << 40));
+    target.execute("UPDATE state SET boot = ?1, batch_no = ?2, clean = 0", params![boot, batch_no])?;
+    Ok(())
+}
+
+fn insert(table: &str, columns: usize) -> String {
+    let marks = vec!["?"; columns].join(", ");
+    format!("INSERT OR IGNORE INTO {table} VALUES ({marks})")
+}
+
+/// Whether some of them could not be read.
+fn copy_rows(source: &Connection, target: &Connection, of: Keyed, keys: RangeInclusive<i64>) -> Result<bool> {
+    let columns = of.columns.split(',').count();
+    let names = of.columns;
+    let marks = vec!["?"; columns].join(", ");
+    let mut insert = target.prepare(&format!("INSERT OR IGNORE INTO {} ({names}) VALUES ({marks})", of.table))?;
+    let transaction = target.unchecked_transaction()?;
+    let unreadable = walk(source, of, keys, |row| {
+        for at in 0..columns {
+            insert.raw_bind_parameter(at + 1, ToSqlOutput::Borrowed(row.get_ref(at)?))?;
+        }
+        insert.raw_execute()?;
+        Ok(())
+    })?;
+    transaction.commit()?;
+    Ok(!unreadable.is_empty())
+}
+
+/// By rising keys up to where it is damaged, and by falling ones.
+fn copy_from_both_ends(source: &Connection, target: &Connection, table: &str, order: &[&str]) -> Result<()> {
+    let transaction = target.unchecked_transaction()?;
+    for direction in ["ASC", "DESC"] {
+        let order: Vec<_> = order.iter().map(|column| format!("{column} {direction}")).collect();
+        let Ok(mut read) = source.prepare(&format!("SELECT * FROM {table} ORDER BY {}", order.join(", "))) else {
+            continue;
+        };
+        let columns = read.column_count();
+        let mut insert = target.prepare(&insert(table, columns))?;
+        let Ok(mut rows) = read.query([]) else { continue };
+        while let Ok(Some(row)) = rows.next() {
+            let values: Result<Vec<Value>> = (0..columns).map(|at| row.get(at)).collect();
+            insert.execute(params_from_iter(values?))?;
+        }
+    }
+    transaction.commit()
+}

@@ -1,0 +1,165 @@
+//! Reading a table of a file that may be damaged: row by row along its keys, around what cannot be read.
+//!
+//! A page that is damaged hides the keys of a range; the pages around it are still found from above. So after an error the
+//! next key that can be read is searched for, first closely, then in ever larger steps.
+
+use rusqlite::{Connection, Row, Statement};
+use std::ops::RangeInclusive;
+
+/// The widest step while searching closely: no more rows than a page of small ones has.
+const CLOSE_STEP_MAX: i64 = 64;
+
+/// How far is searched closely.
+const CLOSE_MAX: i64 = 1 << 20;
+
+/// A table with an integer key, and its columns: the key first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keyed {
+    pub(super) table: &'static str,
+    pub(super) key: &'static str,
+    /// With the key, separated by commas.
+    pub(super) columns: &'static str,
+}
+
+pub(super) const MESSAGES: Keyed =
+    Keyed { table: "message", key: "id", columns: "id, redelivered, expires_at, head, body, stored_at" };
+pub(super) const LANES: Keyed = Keyed {
+    table: "lane",
+    key: "number",
+    columns: "number, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, dropped, bodies",
+};
+pub(super) const QUEUES: Keyed =
+    Keyed { table: "queue", key: "id", columns: "id, vhost, name, auto_delete, arguments" };
+pub(super) const BODIES: Keyed = Keyed { table: "body", key: "id", columns: "id, refs, bytes" };
+pub(super) const CHUNKS: Keyed = Keyed { table: "chunk", key: "id", columns: "id, data" };
+
+/// Hands every row with a key in the range that can be read to `visit`, by rising keys, and returns the ranges of keys
+/// that cannot be read. Only `visit`'s errors end it.
+pub(super) fn walk(
+    connection: &Connection,
+    of: Keyed,
+    keys: RangeInclusive<i64>,
+    mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Vec<RangeInclusive<i64>>> {
+    let (mut from, to) = keys.into_inner();
+    let mut unreadable = Vec::new();
+    loop {
+        let next = match stream(connection, of, from..=to, &mut visit)? {
+            Streamed::ToTheEnd => return Ok(unreadable),
+            Streamed::BrokenAt(next) => next,
+        };
+        match first_readable(connection, of, next..=to) {
+            Some(readable) => {
+                // On every round it is one key further at least, whatever SQLite says.
+                let last = next.max(readable.saturating_sub(1));
+                unreadable.push(next..=last);
+                if last == to {
+                    return Ok(unreadable);
+                }
+                from = last + 1;
+            }
+            None => {
+                unreadable.push(next..=to);
+                return Ok(unreadable);
+            }
+        }
+    }
+}
+
+enum Streamed {
+    ToTheEnd,
+    /// Everything below this key was visited.
+    BrokenAt(i64),
+}
+
+fn stream(
+    connection: &Connection,
+    of: Keyed,
+    keys: RangeInclusive<i64>,
+    visit: &mut impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Streamed> {
+    let mut next = *keys.start();
+    let Keyed { table, key, columns } = of;
+    let text = format!("SELECT {columns} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 ORDER BY {key}");
+    let Ok(mut statement) = connection.prepare_cached(&text) else { return Ok(Streamed::BrokenAt(next)) };
+    let Ok(mut rows) = statement.query([keys.start(), keys.end()]) else { return Ok(Streamed::BrokenAt(next)) };
+    loop {
+        match rows.next() {
+            Ok(None) => return Ok(Streamed::ToTheEnd),
+            Ok(Some(row)) => {
+                let key: i64 = row.get(0)?;
+                visit(row)?;
+                if key == *keys.end() {
+                    return Ok(Streamed::ToTheEnd);
+                }
+                next = key + 1;
+            }
+            Err(_) => return Ok(Streamed::BrokenAt(next)),
+        }
+    }
+}
+
+/// The first key from which on a row can be read, or nothing is left; none when everything up to the end is damaged.
+fn first_readable(connection: &Connection, of: Keyed, keys: RangeInclusive<i64>) -> Option<i64> {
+    let Keyed { table, key, columns } = of;
+    let find = format!("SELECT {key} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 ORDER BY {key} LIMIT 1");
+    let read = format!("SELECT {columns} FROM {table} WHERE {key} = ?1");
+    let (mut find, mut read) = (connection.prepare(&find).ok()?, connection.prepare(&read).ok()?);
+    let (mut from, to) = keys.into_inner();
+    loop {
+        match find_from(&mut find, from, to) {
+            Found::Nothing => return Some(from),
+            // The row is there, but not all of it.
+            Found::Key(key) if !can_read(&mut read, key) => {
+                if key == to {
+                    return None;
+                }
+                from = key + 1;
+            }
+            Found::Key(_) => return Some(from),
+            Found::Damage => from = behind_damage(&mut find, from, to)?,
+        }
+    }
+}
+
+enum Found {
+    Key(i64),
+    Nothing,
+    Damage,
+}
+
+fn find_from(find: &mut Statement<'_>, from: i64, to: i64) -> Found {
+    let Ok(mut rows) = find.query([from, to]) else { return Found::Damage };
+    match rows.next() {
+        Ok(Some(row)) => row.get(0).map_or(Found::Damage, Found::Key),
+        Ok(None) => Found::Nothing,
+        Err(_) => Found::Damage,
+    }
+}
+
+fn can_read(read: &mut Statement<'_>, key: i64) -> bool {
+    read.query([key]).is_ok_and(|mut rows| matches!(rows.next(), Ok(Some(_))))
+}
+
+/// The first key behind `from`, at which searching is met by damage, where it is not.
+fn behind_damage(find: &mut Statement<'_>, from: i64, to: i64) -> Option<i64> {
+    let (mut damaged, mut step) = (from, 1);
+    let mut sound = loop {
+        let probe = damaged.saturating_add(step).min(to);
+        match find_from(find, probe, to) {
+            Found::Damage if probe == to => return None,
+            Found::Damage => damaged = probe,
+            Found::Key(_) | Found::Nothing => break probe,
+        }
+        let is_close = damaged.saturating_sub(from) < CLOSE_MAX;
+        step = if is_close { (step * 2).min(CLOSE_STEP_MAX) } else { step.saturating_mul(2) };
+    };
+    while damaged + 1 < sound {
+        let middle = i64::midpoint(damaged, sound);
+        match find_from(find, middle, to) {
+            Found::Damage => damaged = middle,
+            Found::Key(_) | Found::Nothing => sound = middle,
+        }
+    }
+    Some(sound)
+}
