@@ -7,7 +7,7 @@ use prontomq::wire::properties::PropertiesWriter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
-use support::client::Incoming;
+use support::client::{Flag, Incoming, persistent};
 use support::{Broker, Client, PATIENCE};
 
 const MEMORY_MIB: u64 = 16;
@@ -20,6 +20,8 @@ fn a_flood_is_held_back_at_the_memory_limit_until_its_queue_is_drained() {
     let data = tempfile::tempdir().unwrap();
     let mut command = support::broker::serve(&data.path().join("data"));
     command.env("PRONTOMQ_LIMITS_MEMORY_BYTES", format!("{MEMORY_MIB} MiB"));
+    // None of it goes to the scratch store.
+    command.env("PRONTOMQ_LIMITS_TRANSIENT_BYTES", "1 GiB");
     let broker = Broker::run(command, &data.path().join("data"));
     let mut calm = Client::connect(broker.amqp);
     calm.queue("flood", &[], &[]);
@@ -54,6 +56,45 @@ fn a_flood_is_held_back_at_the_memory_limit_until_its_queue_is_drained() {
     broker.wait_for_metric("rabbitmq_alarms_memory_used_watermark", |alarm| alarm == 0.0);
     let (status, _) = broker.terminate();
     assert!(status.success());
+}
+
+#[test]
+fn transient_messages_beyond_their_budget_wait_in_the_scratch_store() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("data");
+    let mut command = support::broker::serve(&path);
+    command.env("PRONTOMQ_LIMITS_TRANSIENT_BYTES", "2 MiB");
+    let broker = Broker::run(command, &path);
+    let mut client = Client::connect(broker.amqp);
+    client.queue("flood", &[], &[]);
+    client.queue("mixed", &[Flag::Durable], &[]);
+    for number in 0..MESSAGES {
+        let mut body = BODY;
+        body[..8].copy_from_slice(&number.to_be_bytes());
+        client.publish("", "flood", &PropertiesWriter::new(), &body);
+        if number % 4 == 0 {
+            let properties = if number % 3 == 0 { persistent() } else { PropertiesWriter::new() };
+            client.publish("", "mixed", &properties, &body);
+        }
+    }
+    assert_eq!(u64::from(client.message_count("flood")), MESSAGES);
+    let scratch = path.join("scratch").join("prontomq.sqlite3");
+    let began = Instant::now();
+    while std::fs::metadata(&scratch).map_or(0, |file| file.len()) < 40_000_000 {
+        assert!(began.elapsed() < PATIENCE, "60 MB of messages go to the scratch store");
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mut consumer = Client::connect(broker.amqp);
+    for (queue, step) in [("mixed", 4), ("flood", 1)] {
+        consumer.consume_no_ack(queue, queue);
+        for number in (0..MESSAGES).step_by(step) {
+            assert_eq!(consumer.delivery().number(), number, "in order, whatever store they waited in");
+        }
+    }
+    broker.kill();
+    let broker = Broker::start(&path);
+    assert!(!scratch.exists(), "nothing of it outlives the process");
+    broker.kill();
 }
 
 #[test]

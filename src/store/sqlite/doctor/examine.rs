@@ -1,7 +1,7 @@
 //! Looking at everything once: what SQLite says, what the rows are, and what is noted about them.
 
 use super::finding::{Finding, LaneName};
-use super::walk::{BODIES, CHUNKS, LANES, MESSAGES, QUEUES, walk};
+use super::walk::{BODIES, CHUNKS, ERASING, LANES, MESSAGES, QUEUES, walk};
 use crate::model::Message;
 use crate::store::sqlite::lanes::{LaneNumber, POSITION_BITS, position_of};
 use rusqlite::types::ValueRef;
@@ -57,6 +57,10 @@ pub(super) struct Examined {
     /// What the rows say that can be read, by lane.
     pub(super) found: BTreeMap<i64, Counters>,
     pub(super) rows: u64,
+    /// Keys of rows that live no more and are yet to be erased.
+    dead: Vec<RangeInclusive<i64>>,
+    /// How many of these have their body elsewhere, by lane.
+    dead_bodies: BTreeMap<i64, i64>,
     /// Keys of rows that are no messages.
     pub(super) bad_rows: Vec<i64>,
     pub(super) bodies: BTreeMap<i64, BodyRow>,
@@ -67,6 +71,7 @@ pub(super) struct Examined {
 pub(super) fn examine(connection: &Connection) -> Result<Examined> {
     let mut examined = Examined::default();
     examined.integrity(connection)?;
+    examined.dead = dead_ranges(connection)?;
     examined.topology(connection)?;
     examined.read_bodies(connection)?;
     examined.read_rows(connection)?;
@@ -217,6 +222,15 @@ impl Examined {
     fn read_row(&mut self, lane: i64, row: &Row<'_>) -> Result<()> {
         let key: i64 = row.get(0)?;
         let position = position_of(key).0.cast_signed();
+        if self.dead.iter().any(|range| range.contains(&key)) {
+            if let ValueRef::Integer(body) = row.get_ref(4)? {
+                *self.dead_bodies.entry(lane).or_default() += 1;
+                if let Some(body) = self.bodies.get_mut(&body) {
+                    body.found_refs += 1;
+                }
+            }
+            return Ok(());
+        }
         match self.body_bytes(row) {
             Ok(body_bytes) => {
                 let counters = self.found.entry(lane).or_insert(Counters { head: position, ..Counters::default() });
@@ -270,10 +284,12 @@ impl Examined {
     /// What a lane's row should say. Positions are never given out twice, so the tail does not go back.
     pub(super) fn should_be(&self, number: i64, lane: &LaneRow) -> Counters {
         let noted = lane.noted;
-        match self.found.get(&number) {
+        let mut counters = match self.found.get(&number) {
             Some(found) => Counters { head: noted.head.min(found.head), tail: noted.tail.max(found.tail), ..*found },
             None => Counters { head: noted.head, tail: noted.tail, ..Counters::default() },
-        }
+        };
+        counters.bodies += self.dead_bodies.get(&number).copied().unwrap_or(0);
+        counters
     }
 
     fn compare_lanes(&mut self) {
@@ -311,6 +327,16 @@ impl Examined {
         let orphans = self.orphan_chunks.iter();
         self.findings.extend(orphans.map(|(&body, &chunks)| Finding::OrphanChunks { body, chunks }));
     }
+}
+
+/// The keys of rows that live no more and are yet to be erased, as far as they can be read.
+pub(super) fn dead_ranges(connection: &Connection) -> Result<Vec<RangeInclusive<i64>>> {
+    let mut dead = Vec::new();
+    walk(connection, ERASING, i64::MIN..=i64::MAX, |row| {
+        dead.push(row.get(0)?..=row.get(1)?);
+        Ok(())
+    })?;
+    Ok(dead)
 }
 
 /// The keys of a lane's rows; none for a number that no lane can have.

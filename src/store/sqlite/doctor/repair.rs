@@ -1,11 +1,12 @@
 //! Mending a file: in place, or by copying what can be read into a new one.
 
-use super::examine::{Examined, keys_of};
+use super::examine::{Examined, dead_ranges, keys_of};
 use super::finding::Finding;
 use super::walk::{BODIES, CHUNKS, Keyed, LANES, MESSAGES, QUEUES, walk};
+use crate::store::sqlite::SqliteSettings;
 use crate::store::sqlite::backup::{flush, flush_folder_of, with_suffix};
 use crate::store::sqlite::lanes::POSITION_BITS;
-use crate::store::sqlite::opening::{block_on, connect, migrate};
+use crate::store::sqlite::opening::{Opening, block_on, migrate};
 use crate::store::{POSITION_MAX, StoreError};
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, Result, params, params_from_iter};
@@ -98,8 +99,9 @@ pub(super) fn salvage(source: &Connection, target: &Path) -> std::result::Result
             _ => {}
         }
     }
+    let opening = Opening::new(target.to_owned(), &SqliteSettings::new(target.parent().unwrap_or(Path::new("."))));
     block_on(async {
-        let mut connection = connect(target, CACHE_BYTES).await?;
+        let mut connection = opening.connect(CACHE_BYTES).await?;
         migrate(&mut connection, target).await?;
         sqlx::Connection::close(connection).await.map_err(|error| StoreError::Unusable(error.to_string()))
     })?;
@@ -134,6 +136,9 @@ fn copy_everything(source: &Connection, target: &Path) -> Result<()> {
     // Lane by lane, so that damage in one hides nothing of the next. What belongs to no lane is left behind.
     for (first, last) in lanes.into_iter().filter_map(keys_of) {
         copy_rows(source, &target, MESSAGES, first..=last)?;
+    }
+    for range in dead_ranges(source)? {
+        target.execute("DELETE FROM message WHERE id BETWEEN ?1 AND ?2", [range.start(), range.end()])?;
     }
     target.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     target.close().map_err(|(_, error)| error)

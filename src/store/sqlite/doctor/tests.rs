@@ -213,9 +213,9 @@ fn what_belongs_to_nobody_is_listed_and_removed() {
     let connection = raw(place.path());
     connection
         .execute_batch(
-            "INSERT INTO message SELECT 7 << 40 | id, redelivered, expires_at, head, body, stored_at FROM message WHERE id = 3;
+            "INSERT INTO message SELECT 7 << 40 | id, redelivered, expires_at, head, body, stored_at, NULL, NULL FROM message WHERE id = 3;
              INSERT INTO lane VALUES (8, 12345, 0, 0, 0, 1, 1, 5, 0, 0, 0);
-             INSERT INTO message SELECT 8 << 40 | 1, redelivered, expires_at, head, body, stored_at FROM message WHERE id = 3;
+             INSERT INTO message SELECT 8 << 40 | 1, redelivered, expires_at, head, body, stored_at, NULL, NULL FROM message WHERE id = 3;
              INSERT INTO binding VALUES ('/', 'amq.topic', 0, 'gone', '#', x'00000000');
              INSERT INTO binding VALUES ('/', 'amq.topic', 1, 'an exchange', '#', x'00000000');
              UPDATE body SET refs = 4 WHERE id = 1;
@@ -356,4 +356,31 @@ fn an_earlier_copy_is_never_overwritten() {
         let kept = repair(place.path()).unwrap().kept.unwrap();
         assert!(kept.to_string_lossy().ends_with(&format!("prontomq.sqlite3{suffix}")), "{kept:?}");
     }
+}
+
+#[test]
+fn rows_that_are_yet_to_be_erased_are_nothing_wrong() {
+    let place = place();
+    let (mut store, recovered) = opened(place.path());
+    let next = recovered.batch_no.0 + 1;
+    let lane = lane(1);
+    let large = (10_001..=10_002)
+        .map(|position| Row { message: message(&body_of(1, 2)), ..inserts(lane, [position]).inserts.remove(0) });
+    let mut grown = inserts(lane, 401..=10_000);
+    grown.inserts.extend(large);
+    let known = recovered.lanes.iter().find(|known| known.lane == lane).unwrap().state;
+    let bytes: u64 = grown.inserts.iter().map(|row| row.message.body_len() as u64).sum();
+    let tail = Position(10_002);
+    grown.state = LaneState { tail, count: 10_002, body_bytes: known.body_bytes + bytes, ..known };
+    assert_eq!(store.commit(&Batch { lanes: vec![grown], ..batch(next) }), CommitOutcome::Committed);
+    let mut gone = inserts(lane, []);
+    gone.remove_ranges = vec![PositionRange { from: Position(401), to: tail }];
+    gone.state = LaneState { tail, ..known };
+    assert_eq!(store.commit(&Batch { lanes: vec![gone], ..batch(next + 1) }), CommitOutcome::Committed);
+    Box::new(store).close().unwrap();
+    assert_eq!(number(place.path(), "SELECT count(*) FROM erasing"), 1);
+    assert!(number(place.path(), "SELECT count(*) FROM message") > 10_000);
+    let diagnosis = diagnose(place.path()).unwrap();
+    assert!(diagnosis.findings.is_empty(), "{:?}", diagnosis.findings);
+    assert_eq!(number(place.path(), "SELECT count(*) FROM v_messages WHERE queue = 'q1'"), 400);
 }

@@ -23,6 +23,7 @@ pub(super) struct Keyed {
 
 pub(super) const MESSAGES: Keyed =
     Keyed { table: "message", key: "id", columns: "id, redelivered, expires_at, head, body, stored_at" };
+pub(super) const ERASING: Keyed = Keyed { table: "erasing", key: "first", columns: "first, last" };
 pub(super) const LANES: Keyed = Keyed {
     table: "lane",
     key: "number",
