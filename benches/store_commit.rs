@@ -71,6 +71,7 @@ fn rows(first: u64, messages: &[Message]) -> Vec<Row> {
         position: Position(position),
         redelivered: false,
         expires_at: None,
+        place: None,
         message: message.clone(),
     };
     messages.iter().zip(first..).map(row).collect()

@@ -5,14 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use prontomq::model::stored::{LaneState, Row};
+use prontomq::model::stored::{Group, LaneState, PositionRange, Row};
 use prontomq::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic,
     Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
 };
 use prontomq::queue::{
-    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, Outcome, Overflow, Permits, Pulled,
-    QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Overflow, Permits,
+    Pulled, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
@@ -26,6 +26,10 @@ const HOLDERS: u8 = 3;
 /// This holder's channel has a limit of its own.
 const LIMITED: u8 = 0;
 const CHANNEL_LIMIT: u32 = 2;
+/// Every contribution of a group is a whole one here: the writer's tests hold parts together.
+const GROUP: Group = Group { number: 1, parts: 1 };
+/// Stands for a seal among the messages to which something is owed.
+const SEAL: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 struct Setup {
@@ -84,6 +88,17 @@ enum Step {
     },
     Flush(u8),
     Tell,
+    /// Memory for windows runs short, or does no more.
+    Squeeze(u8),
+    /// Transient messages take more memory than they may, or do no more.
+    Press(bool),
+    /// The scratch store is free for rows.
+    Spill {
+        rows: u8,
+        bytes: u16,
+    },
+    /// The scratch store has written, and says so.
+    Spilled(u8),
     StoreFails,
     Snapshot(u8),
     Answer(u8),
@@ -93,6 +108,10 @@ enum Step {
         copies: u8,
     },
     CopySettled(u8),
+    /// A copy goes to the store, and takes its original along.
+    Replaced(u8),
+    /// A transaction ends: everything goes to the store.
+    Seal(bool),
     Kill,
     Stop,
     Delete {
@@ -163,11 +182,17 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Pull { rows, bytes }),
         8 => (1u8..4).prop_map(Step::Flush),
         8 => Just(Step::Tell),
+        2 => (0u8..6).prop_map(Step::Squeeze),
+        3 => (0u8..3).prop_map(|pressed| Step::Press(pressed > 0)),
+        8 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Spill { rows, bytes }),
+        6 => (1u8..4).prop_map(Step::Spilled),
         4 => any::<u8>().prop_map(Step::Snapshot),
         12 => any::<u8>().prop_map(Step::Answer),
         1 => any::<u8>().prop_map(Step::ReadFails),
         4 => (any::<u8>(), 0u8..3).prop_map(|(which, copies)| Step::Copies { which, copies }),
         4 => any::<u8>().prop_map(Step::CopySettled),
+        4 => any::<u8>().prop_map(Step::Replaced),
+        2 => any::<bool>().prop_map(Step::Seal),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
     ]
@@ -202,12 +227,53 @@ struct Submitted {
 struct OpenLoad {
     lane: Lane,
     load: u64,
-    from: Position,
-    to: Position,
+    durable: Option<PositionRange>,
+    /// From which lane of the scratch store.
+    scratch: Option<(Lane, PositionRange)>,
     rows_max: usize,
     bytes_max: usize,
     /// What the reader saw, once it looked.
-    seen: Option<Vec<Row>>,
+    seen: Option<LoadedRows>,
+}
+
+/// The scratch store: rows come and go in the order of their hand-over, and all of it is gone with the process.
+#[derive(Debug, Default)]
+struct FakeScratch {
+    lanes: BTreeMap<Lane, BTreeMap<Position, Row>>,
+    submitted: VecDeque<Pulled>,
+    flushed: Ticket,
+}
+
+impl FakeScratch {
+    fn flush_one(&mut self) {
+        let Some(pulled) = self.submitted.pop_front() else { return };
+        for change in pulled.lanes {
+            let lane = self.lanes.entry(change.lane).or_default();
+            for row in change.inserts {
+                assert!(row.place.is_some(), "transient rows carry their order");
+                assert!(lane.insert(row.position, row).is_none(), "a position is given out once");
+            }
+            if let Some(below) = change.remove_below {
+                *lane = lane.split_off(&below);
+            }
+        }
+        for lane in pulled.drop_lanes {
+            self.lanes.remove(&lane);
+        }
+        self.flushed = pulled.ticket;
+    }
+}
+
+fn read(lane: Option<&BTreeMap<Position, Row>>, range: PositionRange, rows_max: usize, bytes_max: usize) -> Vec<Row> {
+    let (mut seen, mut bytes) = (Vec::new(), 0);
+    for (_, row) in lane.into_iter().flat_map(|lane| lane.range(range.from..=range.to)).take(rows_max) {
+        seen.push(row.clone());
+        bytes += row.message.head_bytes().len();
+        if bytes >= bytes_max {
+            break;
+        }
+    }
+    seen
 }
 
 #[derive(Debug, Default)]
@@ -218,6 +284,7 @@ struct FakeStore {
     /// Rows that are flushed and of which the queue was not told.
     untold: usize,
     loads: Vec<OpenLoad>,
+    scratch: FakeScratch,
     failed: bool,
     dead: BTreeSet<u64>,
     handed_over: BTreeSet<u64>,
@@ -271,18 +338,11 @@ impl FakeStore {
         if load.seen.is_some() {
             return;
         }
-        let mut seen = Vec::new();
-        let mut bytes = 0;
-        if let Some(lane) = self.lanes.get(&load.lane) {
-            for (_, row) in lane.rows.range(load.from..=load.to).take(load.rows_max) {
-                seen.push(row.clone());
-                bytes += row.message.head_bytes().len();
-                if bytes >= load.bytes_max {
-                    break;
-                }
-            }
-        }
-        load.seen = Some(seen);
+        let lane = self.lanes.get(&load.lane).map(|lane| &lane.rows);
+        let (rows_max, bytes_max) = (load.rows_max, load.bytes_max);
+        let durable = load.durable.map(|range| read(lane, range, rows_max, bytes_max));
+        let scratch = load.scratch.map(|(lane, range)| read(self.scratch.lanes.get(&lane), range, rows_max, bytes_max));
+        load.seen = Some(LoadedRows { durable, scratch });
     }
 }
 
@@ -402,6 +462,7 @@ fn limits(setup: &Setup) -> QueueLimits {
         },
         window: WindowLimits {
             head_entries: setup.head,
+            head_entries_min: 1,
             tail_entries: setup.tail,
             tail_bytes: setup.tail_bytes,
             head_bytes: setup.head_bytes,
@@ -521,16 +582,23 @@ impl History {
         for pulled in out.pulled {
             self.pulled(pulled);
         }
+        for pulled in out.spilled {
+            if !pulled.lanes.is_empty() || !pulled.drop_lanes.is_empty() {
+                self.store.scratch.submitted.push_back(pulled);
+            }
+        }
         let mut letters = VecDeque::new();
         for effect in out.effects {
             match effect {
                 QueueEffect::DeadLetter { message, reason, leaving } => {
                     letters.push_back((id_of(&message), reason, leaving.map(|origin| origin.leaving)));
                 }
-                QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
-                    let (from, to) = (range.from, range.to);
-                    assert!(from <= to && rows_max > 0);
-                    self.store.loads.push(OpenLoad { lane, load, from, to, rows_max, bytes_max, seen: None });
+                QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max } => {
+                    assert!(rows_max > 0 && (durable.is_some() || scratch.is_some()));
+                    assert!(durable.is_none_or(|range| range.from <= range.to));
+                    let scratch = scratch.map(|(generation, range)| (Lane { generation, ..lane }, range));
+                    let asked = OpenLoad { lane, load, durable, scratch, rows_max, bytes_max, seen: None };
+                    self.store.loads.push(asked);
                 }
                 other => panic!("not expected here: {other:?}"),
             }
@@ -664,6 +732,10 @@ impl History {
     fn promised(&mut self, first: u64, last: u64, kept: bool) {
         for sequence in first..=last {
             let id = self.open_promises.remove(&sequence).expect("a promise is kept or refused once");
+            if id == SEAL {
+                assert!(kept || self.store.failed, "a seal is kept");
+                continue;
+            }
             let accepted = self.known.contains_key(&id);
             if kept {
                 assert!(accepted, "what was refused is not confirmed");
@@ -687,7 +759,7 @@ impl History {
             }
         }
         assert_eq!(rows, pulled.rows);
-        if pulled.lanes.is_empty() && pulled.drop_lanes.is_empty() {
+        if pulled.lanes.is_empty() && pulled.drop_lanes.is_empty() && pulled.group.is_none() {
             assert_eq!(pulled.rows + pulled.removed, 0, "no change, no rows");
             return;
         }
@@ -869,6 +941,17 @@ impl History {
             .collect()
     }
 
+    /// One copy is safe, or will be with the next submission; returns the original's number.
+    fn one_copy_settled(&mut self, id: u64) {
+        let Place::Leaving { copies, settled, .. } = &mut self.known.get_mut(&id).unwrap().place else {
+            unreachable!()
+        };
+        *settled += 1;
+        if copies.is_some_and(|copies| *settled >= copies) {
+            self.gone(id);
+        }
+    }
+
     fn leaving_changed(&mut self, id: u64, made: Option<u32>) {
         let Place::Leaving { number, copies, settled } = &mut self.known.get_mut(&id).unwrap().place else {
             unreachable!()
@@ -920,6 +1003,7 @@ impl History {
     fn kill(&mut self) {
         self.store.submitted.clear();
         self.store.loads.clear();
+        self.store.scratch = FakeScratch::default();
         self.store.failed = false;
         self.store.flushed = Ticket(0);
         self.store.untold = 0;
@@ -934,7 +1018,7 @@ impl History {
         let (settings, limits) = (settings(&self.setup), limits(&self.setup));
         self.queue = QueueState::new(settings, limits, self.now);
         for (lane, found) in &self.store.lanes {
-            self.queue.recover_lane(*lane, found.state);
+            self.queue.recover_lane(*lane, found.state, self.now);
             let mut last = None;
             for (position, row) in &found.rows {
                 let id = id_of(&row.message);
@@ -1115,6 +1199,18 @@ impl History {
                 }
             }
             Step::Tell => self.tell(),
+            Step::Squeeze(halvings) => self.queue.squeeze(u32::from(halvings)),
+            Step::Press(pressed) => self.queue.press(pressed),
+            Step::Spill { rows, bytes } => {
+                if self.queue.wants_scratch() {
+                    self.apply(QueueInput::Spill { rows_max: rows.into(), bytes_max: bytes.into() });
+                }
+            }
+            Step::Spilled(count) => {
+                (0..count).for_each(|_| self.store.scratch.flush_one());
+                let ticket = self.store.scratch.flushed;
+                self.apply(QueueInput::Spilled { ticket, durable: true });
+            }
             Step::StoreFails => {
                 self.store.failed = true;
                 self.store.submitted.clear();
@@ -1144,6 +1240,26 @@ impl History {
                     let (id, _) = leaving[usize::from(which) % leaving.len()];
                     self.leaving_changed(id, None);
                 }
+            }
+            Step::Replaced(which) => {
+                let leaving = self.leaving();
+                if !leaving.is_empty() {
+                    let (id, number) = leaving[usize::from(which) % leaving.len()];
+                    self.one_copy_settled(id);
+                    self.apply(QueueInput::Replaced { leaving: vec![number], group: GROUP });
+                }
+            }
+            Step::Seal(promised) => {
+                let promise = promised.then(|| {
+                    self.sequences += 1;
+                    self.open_promises.insert(self.sequences, SEAL);
+                    Promise { owner: PromiseOwner::Channel(holder_of(0)), sequence: self.sequences }
+                });
+                self.apply(QueueInput::Seal { group: GROUP, promise });
+                let left = self.known.values().any(|known| {
+                    known.durable && !known.submitted && matches!(known.place, Place::Ready | Place::Lent { .. })
+                });
+                assert!(!left, "everything goes to the store");
             }
             Step::Kill => self.kill(),
             Step::Stop => self.stop(),
@@ -1225,6 +1341,12 @@ impl History {
         self.settle_copies();
         self.advance(30);
         self.write_all();
+        self.step(&Step::Spilled(u8::MAX));
+        while self.queue.wants_scratch() {
+            self.step(&Step::Spill { rows: 20, bytes: 60_000 });
+            self.step(&Step::Spilled(9));
+        }
+        assert!(self.store.scratch.lanes.values().all(BTreeMap::is_empty), "nothing is left in the scratch store");
         let left: usize = self.store.lanes.values().map(|lane| lane.rows.len()).sum();
         assert_eq!(left, 0, "nothing is left in the store");
         assert!(self.open_promises.is_empty(), "every promise is kept or refused: {:?}", self.open_promises);

@@ -4,11 +4,12 @@
 //! the locked step that finds the inbox empty. So no batch is left behind, and nobody waits.
 
 use super::node::Broker;
+use super::scratch::ForScratch;
 use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
 use crate::queue::{Effects, QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// One queue of the node.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Cell {
     inbox: Mutex<Inbox>,
     /// Stands in the writer's list of dirty queues.
     pub(super) listed: AtomicBool,
+    /// Stands in the list of the scratch store's writer.
+    pub(super) listed_for_scratch: AtomicBool,
+    /// The cell as that writer knows it.
+    pub(super) for_scratch: OnceLock<Arc<ForScratch>>,
     counts: SharedCounts,
 }
 
@@ -55,9 +60,25 @@ struct SharedCounts {
     ready_in_memory: AtomicU64,
     in_memory_bytes: AtomicU64,
     memory_bytes: AtomicU64,
+    window_bytes: AtomicU64,
+    transient_bytes: AtomicU64,
+    unwritten_bytes: AtomicU64,
     durable: AtomicU64,
     durable_bytes: AtomicU64,
     consumers: AtomicU32,
+}
+
+/// By how much what a queue takes of memory has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Growth {
+    /// All of it.
+    pub(super) bytes: i64,
+    /// Its window: ready messages that the store has or is to have.
+    pub(super) window_bytes: i64,
+    /// Its transient messages.
+    pub(super) transient_bytes: i64,
+    /// What is yet to be written.
+    pub(super) unwritten_bytes: i64,
 }
 
 /// A queue's counts as of its last turn.
@@ -98,6 +119,8 @@ impl Cell {
             broker,
             inbox: Mutex::new(Inbox { inputs: Vec::new(), machine: None }),
             listed: AtomicBool::new(false),
+            listed_for_scratch: AtomicBool::new(false),
+            for_scratch: OnceLock::new(),
             counts: SharedCounts::default(),
         };
         cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(machine);
@@ -141,7 +164,7 @@ impl Cell {
     }
 
     /// Shows the counts as they are now; returns by how much the queue's memory has grown.
-    pub(super) fn share_counts(&self, queue: &QueueState) -> i64 {
+    pub(super) fn share_counts(&self, queue: &QueueState) -> Growth {
         let memory = queue.memory();
         self.counts.ready.store(queue.ready_count(), Ordering::Relaxed);
         self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
@@ -149,16 +172,31 @@ impl Cell {
         self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);
         self.counts.ready_in_memory.store(memory.ready, Ordering::Relaxed);
         self.counts.in_memory_bytes.store(memory.body_bytes, Ordering::Relaxed);
-        let before = self.counts.memory_bytes.swap(memory.bytes, Ordering::Relaxed);
+        let grown = |count: &AtomicU64, now: u64| {
+            let before = count.load(Ordering::Relaxed);
+            count.store(now, Ordering::Relaxed);
+            now.cast_signed() - before.cast_signed()
+        };
+        let growth = Growth {
+            bytes: grown(&self.counts.memory_bytes, memory.bytes),
+            window_bytes: grown(&self.counts.window_bytes, memory.window_bytes),
+            transient_bytes: grown(&self.counts.transient_bytes, memory.transient_bytes),
+            unwritten_bytes: grown(&self.counts.unwritten_bytes, memory.unwritten_bytes),
+        };
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
-        memory.bytes.cast_signed() - before.cast_signed()
+        growth
     }
 
     /// Adds an input for the next turn, whoever takes it.
     pub(super) fn push(&self, input: QueueInput) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.push(input);
+    }
+
+    /// Adds inputs that no other comes between.
+    pub(super) fn push_all(&self, inputs: Vec<QueueInput>) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.extend(inputs);
     }
 
     /// Adds an input and takes the turn, if nobody has it.
@@ -195,7 +233,7 @@ impl Cell {
     }
 
     /// Submits an input to the runtime's threads, for callers that must not run turns.
-    fn submit(self: Arc<Self>, input: QueueInput) {
+    pub(super) fn submit(self: Arc<Self>, input: QueueInput) {
         let Some(broker) = self.broker() else { return };
         let runner = Arc::clone(broker.runner());
         runner.run(Box::new(move |now: Now| broker.take_turns(&self, input, now)));

@@ -15,7 +15,7 @@ use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Name,
-    Now, Promise, QueueId, RequestNo,
+    Now, Promise, PromiseOwner, QueueId, RequestNo,
 };
 use crate::queue::{Consume, Outcome, QueueInput, QueueState, Requester};
 use crate::routing::Destination;
@@ -42,6 +42,16 @@ pub struct Link {
     cells: AHashMap<QueueId, Arc<Cell>>,
     limited: AHashSet<ChannelKey>,
     exclusive: Vec<Name>,
+    /// The settlements of the transaction that is being committed.
+    transaction: Option<Vec<(QueueId, Settled)>>,
+}
+
+/// Deliveries settled inside a transaction, and what they free once it is sealed.
+#[derive(Debug)]
+struct Settled {
+    channel: ChannelKey,
+    input: QueueInput,
+    counted: u32,
 }
 
 impl Link {
@@ -59,6 +69,7 @@ impl Link {
             cells: AHashMap::new(),
             limited: AHashSet::new(),
             exclusive: Vec::new(),
+            transaction: None,
         }
     }
 
@@ -98,8 +109,50 @@ impl Link {
         counted: u32,
         now: Now,
     ) {
-        self.input(queue, QueueInput::Settle { lends, outcome }, now);
+        let input = QueueInput::Settle { lends, outcome };
+        if let Some(settlements) = &mut self.transaction {
+            settlements.push((queue, Settled { channel, input, counted }));
+            return;
+        }
+        self.input(queue, input, now);
         self.release(channel, counted, now);
+    }
+
+    /// A transaction's publishes and settlements follow; they are held back until `seal`.
+    pub fn begin_transaction(&mut self, now: Now) {
+        self.flush(now);
+        self.transaction = Some(Vec::new());
+    }
+
+    /// The transaction goes to its queues, and from them to the store as one group. Each of these queues owes the channel a
+    /// promise numbered 0; returns how many there are.
+    pub fn seal(&mut self, channel: ChannelKey, now: Now) -> u32 {
+        let mut inputs: Vec<(Arc<Cell>, Vec<QueueInput>)> = Vec::new();
+        for (cell, messages) in self.publisher.take_batches() {
+            inputs.push((cell, vec![QueueInput::Publish(messages)]));
+        }
+        let mut freed = Vec::new();
+        for (queue, Settled { channel, input, counted }) in self.transaction.take().unwrap_or_default() {
+            freed.push((channel, counted));
+            match inputs.iter_mut().find(|(cell, _)| cell.id() == queue) {
+                Some((_, inputs)) => inputs.push(input),
+                None => inputs.extend(self.cell(queue).map(|cell| (cell, vec![input]))),
+            }
+        }
+        let parts = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
+        let group = self.broker.new_group(inputs.len());
+        let promise = Some(Promise { owner: PromiseOwner::Channel(self.holder(channel)), sequence: 0 });
+        let mut list = TurnList::new();
+        for (cell, mut inputs) in inputs {
+            inputs.push(QueueInput::Seal { group, promise });
+            cell.push_all(inputs);
+            list.push_back(cell);
+        }
+        self.broker.take_listed(list, now);
+        for (channel, counted) in freed {
+            self.release(channel, counted, now);
+        }
+        parts
     }
 
     /// Gives back a delivery that the connection could not take.
@@ -135,14 +188,13 @@ impl Link {
     }
 
     fn input(&mut self, queue: QueueId, input: QueueInput, now: Now) {
-        let cell = match self.cells.get(&queue) {
-            Some(cell) => Arc::clone(cell),
-            None => match self.broker.cell(queue) {
-                Some(cell) => cell,
-                None => return,
-            },
-        };
-        self.broker.take_turns(&cell, input, now);
+        if let Some(cell) = self.cell(queue) {
+            self.broker.take_turns(&cell, input, now);
+        }
+    }
+
+    fn cell(&self, queue: QueueId) -> Option<Arc<Cell>> {
+        self.cells.get(&queue).map(Arc::clone).or_else(|| self.broker.cell(queue))
     }
 
     // ---- channels ----------------------------------------------------------------------------------------------

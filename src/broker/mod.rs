@@ -7,19 +7,21 @@
 //! - `link`: what one connection does to the broker; `publish` its messages' way to the queues.
 //! - `peer`: what the broker does to one connection: its inlet, and the permits of its channels.
 //! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
-//! - `counters`: what was done so far.
+//! - `counters`: what was done so far. `flow`: publishers that are faster than the store wait.
 //!
 //! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one.
 
 mod cell;
 mod counters;
 mod dead_letters;
+mod flow;
 mod link;
 mod node;
 mod peer;
 mod publish;
 mod queue_arguments;
 mod recovery;
+mod scratch;
 mod timers;
 mod topology;
 mod turns;
@@ -27,8 +29,10 @@ mod vhost;
 
 pub use cell::{Cell, QueueCounts};
 pub use counters::{Counters, CountersSnapshot};
+pub use flow::Flow;
 pub use link::Link;
 pub use node::{Broker, BrokerSettings, Runner};
 pub use peer::Peer;
 pub use publish::Routed;
+pub use scratch::OpenScratch;
 pub use vhost::Vhost;

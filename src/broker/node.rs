@@ -1,15 +1,17 @@
 //! All vhosts, connections and queues of one node, and its store.
 
-use super::cell::Cell;
+use super::cell::{Cell, Growth};
 use super::counters::Counters;
+use super::flow::Flow;
 use super::peer::Peer;
+use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
 use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::{Answer, ConnectionId, Name, Notice, Now, QueueId};
-use crate::queue::{QueueInput, QueueLimits, QueueState, Requester};
+use crate::queue::{QueueInput, QueueLimits, QueueState, Requester, WindowLimits};
 use crate::store::writer::WriterHandle;
-use crate::store::{TopologyChange, VhostRecord};
+use crate::store::{Group, TopologyChange, VhostRecord};
 use ahash::RandomState;
 use dashmap::DashMap;
 use std::fmt;
@@ -31,6 +33,12 @@ pub trait Runner: Send + Sync + 'static {
 pub struct BrokerSettings {
     /// Of all queues.
     pub queue_limits: QueueLimits,
+    /// Bytes that the windows of all queues should take; when they take more, they shrink.
+    pub windows_bytes: u64,
+    /// Bytes of transient messages in memory; what is beyond goes to the scratch store.
+    pub transient_bytes: u64,
+    /// Bytes yet to be written, beyond which publishers wait.
+    pub unwritten_bytes_max: u64,
     /// Rows that a turn hands to an idle writer unasked.
     pub batch_rows_max: usize,
     /// And their bytes.
@@ -47,8 +55,15 @@ pub struct Broker {
     cells: DashMap<QueueId, Arc<Cell>, RandomState>,
     queue_ids: AtomicU64,
     connection_ids: AtomicU64,
+    groups: AtomicU64,
     /// Bytes that queues take; below zero for a moment while they are added up.
     memory: AtomicI64,
+    /// Of these, what ready messages take: the windows of all queues.
+    windows: AtomicI64,
+    /// And what transient messages take.
+    transient: AtomicI64,
+    flow: Flow,
+    scratch: Scratch,
     timers: Timers,
     counters: Counters,
 }
@@ -61,7 +76,13 @@ impl fmt::Debug for Broker {
 
 impl Broker {
     /// A broker without vhosts; `boot` makes its queues' numbers unique among all starts.
-    pub(super) fn new(settings: BrokerSettings, runner: Arc<dyn Runner>, writer: WriterHandle, boot: u32) -> Arc<Self> {
+    pub(super) fn new(
+        settings: BrokerSettings,
+        runner: Arc<dyn Runner>,
+        writer: WriterHandle,
+        scratch: Option<OpenScratch>,
+        boot: u32,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             runner,
@@ -71,7 +92,12 @@ impl Broker {
             cells: DashMap::default(),
             queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
             connection_ids: AtomicU64::new(0),
+            groups: AtomicU64::new(0),
             memory: AtomicI64::new(0),
+            windows: AtomicI64::new(0),
+            transient: AtomicI64::new(0),
+            flow: Flow::new(settings.unwritten_bytes_max),
+            scratch: Scratch::new(scratch),
             timers: Timers::default(),
             counters: Counters::default(),
         })
@@ -143,6 +169,12 @@ impl Broker {
         ConnectionId(self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
+    /// A group of so many contributions to the store.
+    pub(super) fn new_group(&self, parts: usize) -> Group {
+        let number = self.groups.fetch_add(1, Ordering::Relaxed);
+        Group { number, parts: u32::try_from(parts).unwrap_or(u32::MAX) }
+    }
+
     pub(super) fn next_queue_id(&self) -> QueueId {
         QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -183,10 +215,41 @@ impl Broker {
         u64::try_from(self.memory.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    pub(super) fn note_memory(&self, growth: i64) {
-        if growth != 0 {
-            self.memory.fetch_add(growth, Ordering::Relaxed);
+    pub(super) fn note_memory(&self, growth: Growth) {
+        if growth.bytes != 0 {
+            self.memory.fetch_add(growth.bytes, Ordering::Relaxed);
         }
+        if growth.window_bytes != 0 {
+            self.windows.fetch_add(growth.window_bytes, Ordering::Relaxed);
+        }
+        if growth.transient_bytes != 0 {
+            self.transient.fetch_add(growth.transient_bytes, Ordering::Relaxed);
+        }
+        self.flow.note(growth.unwritten_bytes);
+    }
+
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Whether transient messages take more memory than they may; then the scratch store is opened.
+    pub(super) fn presses_transient(self: &Arc<Self>) -> bool {
+        let used = u64::try_from(self.transient.load(Ordering::Relaxed)).unwrap_or(0);
+        used > self.settings.transient_bytes && self.scratch.is_open_or_opens(self)
+    }
+
+    /// Whether publishers have to wait for the store, and how long.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// How often the windows of queues are to be halved now: not at all up to half of their budget, then once more for
+    /// each tenth of it.
+    pub(super) fn squeeze(&self) -> u32 {
+        let used = u64::try_from(self.windows.load(Ordering::Relaxed)).unwrap_or(0);
+        let budget = self.settings.windows_bytes;
+        let tenths = used.saturating_mul(10) / budget.max(1);
+        u32::try_from(tenths.saturating_sub(4)).unwrap_or(u32::MAX).min(WindowLimits::SQUEEZE_MAX)
     }
 
     /// Makes the cell of a queue; its place in a topology is the caller's.
@@ -239,6 +302,7 @@ impl Broker {
         let Some(changes) = removed else { return Vec::new() };
         vhost.unindex(cell);
         self.forget_cell(cell.id());
+        self.scratch.forget(cell);
         cell.push(QueueInput::End);
         list.push_back(Arc::clone(cell));
         Counters::add(&self.counters.queues_deleted, 1);

@@ -140,14 +140,19 @@ impl Publisher {
         }
     }
 
+    /// What was gathered, per queue.
+    pub(super) fn take_batches(&mut self) -> impl Iterator<Item = (Arc<Cell>, Vec<Enqueue>)> {
+        self.by_queue.clear();
+        self.batches.drain(..).map(|Batch { cell, messages }| (cell, messages))
+    }
+
     /// Hands the batches over and takes the turns.
     pub(super) fn flush(&mut self, broker: &Arc<Broker>, now: Now) {
         if self.batches.is_empty() {
             return;
         }
-        self.by_queue.clear();
         let mut list = TurnList::new();
-        for Batch { cell, messages } in self.batches.drain(..) {
+        for (cell, messages) in self.take_batches() {
             cell.push(QueueInput::Publish(messages));
             list.push_back(cell);
         }

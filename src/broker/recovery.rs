@@ -2,6 +2,7 @@
 
 use super::node::{Broker, BrokerSettings, Runner};
 use super::queue_arguments::{self, Declared};
+use super::scratch::OpenScratch;
 use super::topology::QueueEntry;
 use super::vhost::Vhost;
 use crate::model::command::BindTo;
@@ -20,10 +21,11 @@ impl Broker {
         settings: BrokerSettings,
         runner: Arc<dyn Runner>,
         writer: WriterHandle,
+        scratch: Option<OpenScratch>,
         recovered: &Recovered,
         now: Now,
     ) -> Arc<Self> {
-        let broker = Self::new(settings, runner, writer, recovered.boot);
+        let broker = Self::new(settings, runner, writer, scratch, recovered.boot);
         for vhost in &recovered.vhosts {
             broker.recover_vhost(&vhost.name);
         }
@@ -74,7 +76,7 @@ impl Broker {
         let mut queue = QueueState::new(settings, self.settings().queue_limits, now);
         let waiting = lanes.iter().any(|lane| lane.state.count > 0);
         for lane in lanes {
-            queue.recover_lane(lane.lane, lane.state);
+            queue.recover_lane(lane.lane, lane.state, now);
         }
         let cell = self.add_cell(queue, None);
         let auto_delete = record.auto_delete;

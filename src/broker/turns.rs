@@ -4,11 +4,12 @@
 //! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
 
 use super::cell::{Cell, Machine, Turn};
-use super::counters::Counters;
 use super::node::Broker;
 use super::peer::Peer;
-use crate::model::{ConnectionId, Holder, Notice, Now, QueueId};
-use crate::queue::{Effects, Permits, Pulled, QueueEffect, QueueInput, QueueState};
+use super::scratch::Load;
+use crate::model::{ConnectionId, Holder, Lane, Notice, Now, QueueId};
+use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
+use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,9 +88,12 @@ impl Broker {
     fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
         let Machine { queue, effects, armed } = &mut *turn.machine;
         let mut permits = PeerPermits { broker: self, queue: cell.id() };
+        queue.squeeze(self.squeeze());
+        queue.press(self.presses_transient());
         for input in turn.inputs.drain(..) {
             match input {
                 QueueInput::Pull { .. } => cell.listed.store(false, Ordering::Relaxed),
+                QueueInput::Spill { .. } => cell.listed_for_scratch.store(false, Ordering::Relaxed),
                 // Its entry has left the timers. This turn may have begun before the deadline: then it is armed again.
                 QueueInput::Tick => *armed = None,
                 _ => {}
@@ -115,8 +119,9 @@ impl Broker {
             }
         }
         for pulled in effects.pulled.drain(..) {
-            self.contribute(cell, pulled);
+            self.contribute(cell, pulled, list);
         }
+        self.scratch().serve(cell, queue, effects);
         if queue.is_due() && !cell.listed.swap(true, Ordering::Relaxed) {
             self.writer().dirty(Arc::clone(cell) as _);
         }
@@ -132,10 +137,13 @@ impl Broker {
         }
     }
 
-    fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled) {
+    fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {
         if pulled.more {
             cell.listed.store(true, Ordering::Relaxed);
         }
+        let mut groups: Vec<Group> = pulled.group.into_iter().collect();
+        let replaced = self.group_with_originals(pulled.replaces);
+        groups.extend(replaced.first().map(|(_, _, group)| *group));
         let contribution = Contribution {
             ticket: pulled.ticket.0,
             rows: pulled.rows + pulled.removed,
@@ -143,8 +151,30 @@ impl Broker {
             more: pulled.more,
             lanes: pulled.lanes,
             drop_lanes: pulled.drop_lanes,
+            groups,
         };
         self.writer().contribute(Arc::clone(cell) as _, contribution);
+        for (source, leaving, group) in replaced {
+            source.push(QueueInput::Replaced { leaving, group });
+            list.push_back(source);
+        }
+    }
+
+    /// Copies of dead letters go to the store in one transaction with the removal of their originals: the queues that
+    /// keep these, and the group that all of them are part of.
+    fn group_with_originals(&self, replaces: Vec<Origin>) -> Vec<(Arc<Cell>, Vec<u64>, Group)> {
+        let mut sources: Vec<(Arc<Cell>, Vec<u64>)> = Vec::new();
+        for Origin { queue, leaving } in replaces {
+            match sources.iter_mut().find(|(source, _)| source.id() == queue) {
+                Some((_, originals)) => originals.push(leaving),
+                None => sources.extend(self.cell(queue).map(|source| (source, vec![leaving]))),
+            }
+        }
+        if sources.is_empty() {
+            return Vec::new();
+        }
+        let group = self.new_group(sources.len() + 1);
+        sources.into_iter().map(|(source, originals)| (source, originals, group)).collect()
     }
 
     /// One hand-over per connection.
@@ -194,23 +224,14 @@ impl Broker {
                     list.push_back(source);
                 }
             }
-            QueueEffect::Load { lane, load, range, rows_max, bytes_max } => {
-                let request = LoadRequest { lane, range, rows_max, bytes_max };
-                let (broker, cell) = (Arc::clone(self), Arc::clone(cell));
-                let level = lane.level;
-                let then = move |loaded: Result<crate::store::Loaded, crate::store::StoreError>| {
-                    let rows = loaded
-                        .map(|loaded| loaded.rows)
-                        .inspect_err(|error| tracing::error!(?error, queue = %cell.name(), "reading messages failed"))
-                        .ok();
-                    let read = rows.as_ref().map_or(0, |rows| rows.len() as u64);
-                    Counters::add(&broker.counters().rows_read, read);
-                    let runner = Arc::clone(broker.runner());
-                    runner.run(Box::new(move |now| {
-                        broker.take_turns(&cell, QueueInput::Loaded { level, load, rows }, now);
-                    }));
-                };
-                self.writer().load(request, Box::new(then));
+            QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max } => {
+                let asked = Load { cell: Arc::clone(cell), level: lane.level, load };
+                let durable = durable.map(|range| LoadRequest { lane, range, rows_max, bytes_max });
+                let scratch = scratch.map(|(generation, range)| {
+                    let lane = Lane { generation, ..lane };
+                    LoadRequest { lane, range, rows_max, bytes_max }
+                });
+                self.load(asked, durable, scratch);
             }
             QueueEffect::Miscounted { lane, rows, body_bytes } => {
                 let (queue, vhost, level) = (cell.name(), cell.vhost(), lane.level);

@@ -190,6 +190,12 @@ pub const SETTINGS: &[Setting] = &[
                   that publish are blocked until it is short again.",
     },
     Setting {
+        name: "store.unwritten_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
+        meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
+                  the store has caught up.",
+    },
+    Setting {
         name: "store.hold_max",
         kind: Kind::Time(|s| &mut s.store.hold_max, range(0, 1000)),
         meaning: "How long a persistent message in a consumer's hands may wait to be written, because one acknowledged \
@@ -237,9 +243,26 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "To how many bytes that window grows; one message may exceed it.",
     },
     Setting {
+        name: "limits.windows_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows_bytes), range(64 * KIB, 64 * GIB)),
+        meaning: "Memory for stored messages at the heads of all queues together. From half of it on the windows below \
+                  are halved, step by step, down to `limits.window_entries_min`.",
+    },
+    Setting {
+        name: "limits.transient_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.transient_bytes), range(0, 1024 * GIB)),
+        meaning: "Memory for transient messages; what is beyond waits in a scratch file, which is deleted at every start. \
+                  0 is an eighth of `limits.memory_bytes`, at most 1 GiB.",
+    },
+    Setting {
         name: "limits.window_entries",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries), range(1, MIB)),
         meaning: "Messages at the head of a queue that are kept in memory, per priority level.",
+    },
+    Setting {
+        name: "limits.window_entries_min",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries_min), range(1, MIB)),
+        meaning: "The same while memory for windows runs short.",
     },
     Setting {
         name: "limits.window_bytes",

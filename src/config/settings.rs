@@ -73,6 +73,8 @@ pub struct StoreSettings {
     pub durability_interval: Duration,
     /// Bytes of the write-ahead log that it should not exceed.
     pub wal_bytes_max: u64,
+    /// Bytes that wait to be written, beyond which publishers are not read.
+    pub unwritten_bytes_max: u64,
     /// How long a row in a consumer's hands may wait.
     pub hold_max: Duration,
     /// The average ack time above which none waits.
@@ -96,8 +98,15 @@ pub struct Limits {
     pub consumer_window_messages_max: u32,
     /// Body bytes on their way to one consumer.
     pub consumer_window_bytes_max: u64,
+    /// Bytes of the ready messages that all queues together should keep in memory although the store has them.
+    pub windows_bytes: u64,
+    /// Bytes of transient messages in memory; beyond it they go to the scratch store. 0 is an eighth of the memory
+    /// limit, at most 1 GiB.
+    pub transient_bytes: u64,
     /// Messages at the head of a level that are kept in memory.
     pub window_entries: u32,
+    /// And those that are however short memory runs.
+    pub window_entries_min: u32,
     /// Messages behind it that are.
     pub window_tail_entries: u32,
     /// The same in bytes.
@@ -211,6 +220,7 @@ impl Default for StoreSettings {
             durability: Durability::Commit,
             durability_interval: Duration::from_secs(1),
             wal_bytes_max: 64 * MIB,
+            unwritten_bytes_max: 32 * MIB,
             hold_max: Duration::from_millis(4),
             hold_ack_time_max: Duration::from_millis(2),
         }
@@ -227,7 +237,10 @@ impl Default for Limits {
             consumer_window_messages: 64,
             consumer_window_messages_max: 4096,
             consumer_window_bytes_max: 256 * KIB,
+            windows_bytes: 32 * MIB,
+            transient_bytes: 0,
             window_entries: 1024,
+            window_entries_min: 64,
             window_tail_entries: 4096,
             window_tail_bytes: 2 * MIB,
             window_bytes: MIB,

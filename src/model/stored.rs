@@ -14,8 +14,19 @@ pub struct Row {
     pub redelivered: bool,
     /// When it expires, if its TTL or its queue's says so.
     pub expires_at: Option<WallMillis>,
+    /// Where a transient message lies among durable ones; none for these.
+    pub place: Option<Place>,
     /// The message, kept as its own bytes.
     pub message: Message,
+}
+
+/// The place of a transient message: behind a durable one, and behind others in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The position of the durable message, or 0.
+    pub behind: Position,
+    /// The how-manieth behind it, from 1.
+    pub nth: u64,
 }
 
 /// What a batch does to one lane: first the inserts, then the removes, which may name rows inserted just before.
@@ -57,6 +68,15 @@ pub struct LaneState {
     pub body_bytes: u64,
     /// Rows below it may have been delivered: they come back `redelivered` after an unclean stop.
     pub lent_ceiling: Position,
+}
+
+/// Contributions of several queues that become durable together, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// Its number, unique in the process.
+    pub number: u64,
+    /// How many contributions belong to it.
+    pub parts: u32,
 }
 
 /// A user. Passwords exist only as salted hashes.

@@ -68,6 +68,11 @@ impl QueueState {
         self.leaving_changed(number, now, out, |_, settled| *settled += 1);
     }
 
+    /// One copy will be safe with what is handed to the store next; the original's slot when it was the last one.
+    pub(super) fn one_copy_settled(&mut self, number: u64) -> Option<Slot> {
+        self.change_leaving(number, |_, settled| *settled += 1)
+    }
+
     fn leaving_changed(
         &mut self,
         number: u64,
@@ -75,12 +80,16 @@ impl QueueState {
         out: &mut Effects,
         change: impl FnOnce(&mut Option<u32>, &mut u32),
     ) {
-        let Some(slot) = self.entries.leaving(number) else { return };
-        let EntryState::Leaving { copies, settled, .. } = &mut self.entries.at_mut(slot).state else { return };
-        change(copies, settled);
-        if copies.is_some_and(|copies| *settled >= copies) {
+        if let Some(slot) = self.change_leaving(number, change) {
             self.remove(slot, now.monotonic, out);
         }
+    }
+
+    fn change_leaving(&mut self, number: u64, change: impl FnOnce(&mut Option<u32>, &mut u32)) -> Option<Slot> {
+        let slot = self.entries.leaving(number)?;
+        let EntryState::Leaving { copies, settled, .. } = &mut self.entries.at_mut(slot).state else { return None };
+        change(copies, settled);
+        copies.is_some_and(|copies| *settled >= copies).then_some(slot)
     }
 }
 

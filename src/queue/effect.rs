@@ -2,11 +2,11 @@
 
 use super::dead_letter::DeadLetterReason;
 use super::input::{Origin, Requester, Ticket};
-use crate::model::stored::{LaneChange, PositionRange};
+use crate::model::stored::{Group, LaneChange, PositionRange};
 use crate::model::{ConnectionId, Lane, Message, Notice, Promise, PromiseOwner, QueueId};
 
 /// Rows and removals for the store, in answer to a pull.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Pulled {
     /// Comes back with `Stored`.
     pub ticket: Ticket,
@@ -22,6 +22,10 @@ pub struct Pulled {
     pub bytes: usize,
     /// Whether more could be pulled right away.
     pub more: bool,
+    /// The group that it is part of.
+    pub group: Option<Group>,
+    /// Originals of dead letters whose copies are among the rows: their queues are to let them go in the same transaction.
+    pub replaces: Vec<Origin>,
 }
 
 /// Something only the driver can do.
@@ -49,8 +53,10 @@ pub enum QueueEffect {
         lane: Lane,
         /// Comes back with `Loaded`.
         load: u64,
-        /// What to read.
-        range: PositionRange,
+        /// What to read of the store.
+        durable: Option<PositionRange>,
+        /// What to read of the scratch store, and from which generation of the lane.
+        scratch: Option<(u32, PositionRange)>,
         /// At most so many rows.
         rows_max: usize,
         /// At most about so many bytes.
@@ -115,6 +121,8 @@ pub struct Effects {
     pub effects: Vec<QueueEffect>,
     /// For the writer.
     pub pulled: Vec<Pulled>,
+    /// For the scratch store's writer.
+    pub spilled: Vec<Pulled>,
     /// Counters.
     pub counts: Counts,
 }

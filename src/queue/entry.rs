@@ -26,6 +26,13 @@ pub(super) struct Order {
 pub(super) enum Storage {
     /// Never stored.
     Transient,
+    /// Transient, and handed to the scratch store; it lives in memory until that has it and the queue lets go of it.
+    Spilling {
+        /// Under this ticket.
+        ticket: Ticket,
+        /// Its position there.
+        position: Position,
+    },
     /// To be stored, in memory only: leaves no trace when it leaves now.
     Young,
     /// Handed to the writer under this ticket; stored once that ticket is flushed.
@@ -74,7 +81,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn is_durable(&self) -> bool {
-        self.storage != Storage::Transient
+        matches!(self.storage, Storage::Young | Storage::Submitted(_))
     }
 }
 

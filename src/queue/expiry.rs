@@ -3,7 +3,8 @@
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
 use super::entry::Slot;
-use super::state::{Expired, QueueState};
+use super::level::Asked;
+use super::state::{Expired, QueueState, REMOVE_WAIT};
 use crate::model::{Lane, Message, Now, WallMillis};
 
 impl QueueState {
@@ -42,15 +43,40 @@ impl QueueState {
         let (queue, bytes_max) = (self.settings.id, self.window.head_bytes);
         let lane = self.level_mut(level);
         let generation = lane.generation;
-        if let Some((load, range)) = lane.begin_peek() {
+        if let Some(Asked { load, durable, scratch, rows_max }) = lane.begin_peek() {
             let lane = Lane { queue, level, generation };
-            out.effects.push(QueueEffect::Load { lane, load, range, rows_max: 1, bytes_max });
+            out.effects.push(QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max });
         }
+    }
+
+    /// Ends at once, unread, what the store keeps of the highest level, if all of it has expired and need not be dead-lettered.
+    fn expire_middle(&mut self, now: Now, which: Expired, out: &mut Effects) -> bool {
+        if self.settings.dead_letter_exchange.is_some() {
+            return false;
+        }
+        let Some(level) = self.top_level() else { return false };
+        let lane = self.level_mut(level);
+        let Some(taken) = lane.take_expired_middle(|by| which.covers(by, now.wall)) else { return false };
+        if let Some(middle) = taken.durable {
+            self.middle_removed(level, &middle);
+            self.due_by(now.monotonic.plus(REMOVE_WAIT));
+        }
+        for middle in [taken.durable, taken.scratch].into_iter().flatten() {
+            self.ready_count = self.ready_count.saturating_sub(middle.count);
+            self.ready_bytes = self.ready_bytes.saturating_sub(middle.body_bytes);
+            out.counts.expired += middle.count;
+        }
+        self.note_ready(level);
+        true
     }
 
     /// Ends expired messages at the head.
     pub(super) fn expire_head(&mut self, now: Now, which: Expired, out: &mut Effects) {
-        while let Some(slot) = self.head_to_expire(out) {
+        loop {
+            if self.expire_middle(now, which, out) {
+                continue;
+            }
+            let Some(slot) = self.head_to_expire(out) else { return };
             if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, now.wall)) {
                 return;
             }

@@ -1,6 +1,6 @@
 //! What a queue is told.
 
-use crate::model::stored::Row;
+use crate::model::stored::{Group, Row};
 use crate::model::{ChannelKey, ConnectionId, ConsumerKey, Holder, LendId, Message, Name, Promise, QueueId, RequestNo};
 
 /// Numbers what a queue submitted to the store; rises per queue.
@@ -32,6 +32,15 @@ pub struct Enqueue {
     pub message: Message,
     /// What is owed to its publisher.
     pub promise: Option<Promise>,
+}
+
+/// Rows of a level that were read back, by rising position.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedRows {
+    /// Of the store, if it was asked.
+    pub durable: Option<Vec<Row>>,
+    /// Of the scratch store, if it was asked.
+    pub scratch: Option<Vec<Row>>,
 }
 
 /// Where a dead-lettered copy comes from.
@@ -174,11 +183,40 @@ pub enum QueueInput {
         /// At most about so many bytes.
         bytes_max: usize,
     },
+    /// All that the queue has for the store goes there now, as one part of a group; who is told of it, if anybody.
+    Seal {
+        /// The group.
+        group: Group,
+        /// Kept once the group is flushed.
+        promise: Option<Promise>,
+    },
+    /// The only copies of dead letters that are not safe yet, or the last of several, are on their way to the store: the
+    /// originals go with them, in the same group.
+    Replaced {
+        /// Which originals.
+        leaving: Vec<u64>,
+        /// The group.
+        group: Group,
+    },
     /// What was submitted under a ticket is flushed, or never will be.
     Stored {
         /// The ticket.
         ticket: Ticket,
         /// Flushed, or refused for good.
+        durable: bool,
+    },
+    /// The scratch store is free for rows.
+    Spill {
+        /// At most about so many rows.
+        rows_max: usize,
+        /// At most about so many bytes.
+        bytes_max: usize,
+    },
+    /// What was handed to the scratch store under a ticket is there, or never will be.
+    Spilled {
+        /// The ticket.
+        ticket: Ticket,
+        /// There, or refused for good.
         durable: bool,
     },
     /// Rows of the stored middle were read.
@@ -187,8 +225,8 @@ pub enum QueueInput {
         level: u8,
         /// Which of its loads.
         load: u64,
-        /// The rows, by rising position; none when the read failed.
-        rows: Option<Vec<Row>>,
+        /// The rows; none when the read failed.
+        rows: Option<LoadedRows>,
     },
     /// A deadline passed.
     Tick,

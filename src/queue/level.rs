@@ -4,10 +4,11 @@
 //! from the head only, so whatever was ever lent or removed lies before the middle: rows that a load brings are alive
 //! by construction, and a load that a purge has overtaken is recognised by its number.
 
-use super::entry::{Entries, Order, Slot, Storage};
+use super::entry::{Entries, Entry, Order, Slot, Storage};
 use super::input::Ticket;
+use super::scratch::{Scratch, Took};
 use crate::model::stored::{LaneState, PositionRange};
-use crate::model::{Position, Promise};
+use crate::model::{Position, Promise, WallMillis};
 use std::collections::VecDeque;
 
 /// How much of a level is kept in memory.
@@ -15,6 +16,8 @@ use std::collections::VecDeque;
 pub struct WindowLimits {
     /// Entries in the head.
     pub head_entries: usize,
+    /// Entries in the head however short memory runs.
+    pub head_entries_min: usize,
     /// Entries of the tail before stored ones are left to the store.
     pub tail_entries: usize,
     /// Bytes of the tail before stored ones are left to the store.
@@ -25,8 +28,31 @@ pub struct WindowLimits {
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        Self { head_entries: 1024, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
+        Self { head_entries: 1024, head_entries_min: 64, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
     }
+}
+
+impl WindowLimits {
+    /// The same, halved so many times because memory for windows runs short; at the last step nothing that is stored
+    /// stays in the tail, and the head shrinks to what one load should bring.
+    #[must_use]
+    pub fn squeezed(self, halvings: u32) -> Self {
+        let halvings = halvings.min(Self::SQUEEZE_MAX);
+        if halvings == 0 {
+            return self;
+        }
+        let is_last = halvings == Self::SQUEEZE_MAX;
+        Self {
+            head_entries: (self.head_entries >> halvings).max(self.head_entries_min.min(self.head_entries)),
+            head_bytes: self.head_bytes >> halvings,
+            tail_entries: if is_last { 0 } else { self.tail_entries >> halvings },
+            tail_bytes: if is_last { 0 } else { self.tail_bytes >> halvings },
+            ..self
+        }
+    }
+
+    /// The most that windows are squeezed.
+    pub const SQUEEZE_MAX: u32 = 4;
 }
 
 /// Stored entries of which memory knows only where they lie.
@@ -35,6 +61,51 @@ pub(super) struct Middle {
     pub(super) range: PositionRange,
     pub(super) count: u64,
     pub(super) body_bytes: u64,
+    /// By then all of them have expired; none when some may never.
+    pub(super) expires_by: Option<WallMillis>,
+}
+
+impl Middle {
+    fn of(entry: &Entry, position: Position) -> Self {
+        Self {
+            range: PositionRange { from: position, to: position },
+            count: 1,
+            body_bytes: entry.message.body_len() as u64,
+            expires_by: entry.expires_at,
+        }
+    }
+
+    /// Takes a neighbour in.
+    fn add(&mut self, other: Self) {
+        self.range.from = self.range.from.min(other.range.from);
+        self.range.to = self.range.to.max(other.range.to);
+        self.count += other.count;
+        self.body_bytes += other.body_bytes;
+        self.expires_by = self.expires_by.zip(other.expires_by).map(|(one, other)| one.max(other));
+    }
+}
+
+/// What only the stores had, and was taken away as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenMiddle {
+    pub(super) durable: Option<Middle>,
+    pub(super) scratch: Option<Middle>,
+}
+
+/// A load: its number, what to read of either store, and how many rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) load: u64,
+    pub(super) durable: Option<PositionRange>,
+    pub(super) scratch: Option<(u32, PositionRange)>,
+    pub(super) rows_max: usize,
+}
+
+fn join(middle: &mut Option<Middle>, other: Middle) {
+    match middle {
+        Some(middle) => middle.add(other),
+        None => *middle = Some(other),
+    }
 }
 
 /// Positions of durable entries that are lent or leaving, so that the lowest living row is known.
@@ -89,7 +160,7 @@ impl OutPositions {
 }
 
 /// How many rows more (or fewer) a lane held than its numbers said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Miscount {
     pub(super) rows: i64,
     pub(super) body_bytes: i64,
@@ -128,17 +199,21 @@ pub(super) struct Level {
     pub(super) recovered_ceiling: Position,
     /// Whether the five numbers changed without a row.
     pub(super) state_changed: bool,
+    /// The highest position that ever left the head's front: what lies behind it was never lent and never removed.
+    taken_high: Position,
     loading: Loading,
     loads: u64,
+    pub(super) scratch: Scratch,
 }
 
 impl Level {
     /// A level as the store remembers it: all of it in the middle.
-    pub(super) fn recovered(generation: u32, state: LaneState) -> Self {
+    pub(super) fn recovered(generation: u32, state: LaneState, expires_by: Option<WallMillis>) -> Self {
         let middle = (state.count > 0).then_some(Middle {
             range: PositionRange { from: state.head, to: state.tail },
             count: state.count,
             body_bytes: state.body_bytes,
+            expires_by,
         });
         // It was written ahead; what is published from here on was lent to nobody.
         let ceiling = state.lent_ceiling.min(state.tail.next());
@@ -155,7 +230,8 @@ impl Level {
     }
 
     pub(super) fn ready_count(&self) -> u64 {
-        (self.head.len() + self.tail.len()) as u64 + self.middle.map_or(0, |middle| middle.count)
+        let stored = [self.middle, self.scratch.middle].into_iter().flatten().map(|middle| middle.count);
+        (self.head.len() + self.tail.len()) as u64 + stored.sum::<u64>()
     }
 
     /// The order of the next entry to be appended.
@@ -169,29 +245,47 @@ impl Level {
     }
 
     /// Appends a new entry behind all others.
-    pub(super) fn push_back(&mut self, slot: Slot, bytes: usize, limits: &WindowLimits) {
+    pub(super) fn push_back(&mut self, slot: Slot, durable: bool, bytes: usize, limits: &WindowLimits) {
         let fits = self.head.len() < limits.head_entries && self.head_bytes + bytes <= limits.head_bytes;
-        if self.middle.is_none() && self.tail.is_empty() && (fits || self.head.is_empty()) {
+        if !self.has_middle() && self.tail.is_empty() && (fits || self.head.is_empty()) {
             self.head.push_back(slot);
             self.head_bytes += bytes;
         } else {
             self.tail.push_back(slot);
             self.tail_bytes += bytes;
+            self.scratch.waiting += usize::from(!durable);
         }
+    }
+
+    fn has_middle(&self) -> bool {
+        self.middle.is_some() || self.scratch.middle.is_some()
+    }
+
+    /// An entry of the tail.
+    pub(super) fn in_tail(&self, at: usize) -> Option<Slot> {
+        self.tail.get(at).copied()
     }
 
     /// The first entry, if it is in memory. Takes over the tail when nothing lies between.
     pub(super) fn front(&mut self) -> Option<Slot> {
-        if self.head.is_empty() && self.middle.is_none() {
+        if self.head.is_empty() && !self.has_middle() {
             std::mem::swap(&mut self.head, &mut self.tail);
             self.head_bytes = std::mem::take(&mut self.tail_bytes);
+            self.scratch.forget_tail();
         }
         self.head.front().copied()
     }
 
-    pub(super) fn pop_front(&mut self, bytes: usize) {
+    /// The first entry leaves the head; it takes `bytes` of memory.
+    pub(super) fn pop_front(&mut self, position: Position, bytes: usize) {
         self.head.pop_front();
         self.head_bytes = self.head_bytes.saturating_sub(bytes);
+        self.taken_high = self.taken_high.max(position);
+    }
+
+    /// What ready entries take of memory.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.head_bytes + self.tail_bytes
     }
 
     /// Puts a requeued entry back into its place, which is in the head: lendings are taken from there.
@@ -203,23 +297,30 @@ impl Level {
     }
 
     /// What to load now, if anything: the head is half empty and the store has more.
-    pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<(u64, PositionRange, usize)> {
-        let middle = self.middle.as_ref()?;
+    pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<Asked> {
         let half_empty = self.head.len() <= limits.head_entries / 2 && self.head_bytes <= limits.head_bytes / 2;
         if self.loading != Loading::No || !half_empty {
             return None;
         }
+        self.ask(limits.head_entries - self.head.len())
+    }
+
+    fn ask(&mut self, rows_max: usize) -> Option<Asked> {
+        if !self.has_middle() {
+            return None;
+        }
         self.loads += 1;
         self.loading = Loading::Asked(self.loads);
-        Some((self.loads, middle.range, limits.head_entries - self.head.len()))
+        let (durable, scratch) = (self.middle.map(|middle| middle.range), self.scratch.range());
+        Some(Asked { load: self.loads, durable, scratch, rows_max })
     }
 
     /// Loads the very first row, for queues that nobody takes from: it may have to expire.
-    pub(super) fn begin_peek(&mut self) -> Option<(u64, PositionRange)> {
-        let middle = self.middle.as_ref().filter(|_| self.head.is_empty() && self.loading == Loading::No)?;
-        self.loads += 1;
-        self.loading = Loading::Asked(self.loads);
-        Some((self.loads, middle.range))
+    pub(super) fn begin_peek(&mut self) -> Option<Asked> {
+        if !self.head.is_empty() || self.loading != Loading::No {
+            return None;
+        }
+        self.ask(1)
     }
 
     /// Whether a load's answer is still wanted.
@@ -243,70 +344,108 @@ impl Level {
         }
     }
 
-    /// Rows of the middle arrived; `slots` are their entries, `bodies` their body bytes, `bytes` what they take in memory. Once the middle is used up, what it
-    /// held must be what it was said to hold: a damaged store may end a read early.
-    pub(super) fn loaded(
-        &mut self,
-        slots: &[Slot],
-        last: Option<Position>,
-        bodies: u64,
-        bytes: usize,
-    ) -> Option<Miscount> {
+    /// What was loaded goes to the end of the head; `bytes` is what it takes of memory.
+    pub(super) fn extend_head(&mut self, slots: &[Slot], bytes: usize) {
         self.head.extend(slots);
         self.head_bytes += bytes;
-        let middle = self.middle.as_mut()?;
-        let rows = slots.len() as u64;
-        if let Some(last) = last.filter(|last| middle.count > rows && *last < middle.range.to) {
-            middle.range.from = last.next();
-            middle.count -= rows;
-            middle.body_bytes = middle.body_bytes.saturating_sub(bodies);
-            return None;
-        }
-        let miscount =
-            Miscount { rows: rows as i64 - middle.count as i64, body_bytes: bodies as i64 - middle.body_bytes as i64 };
-        self.middle = None;
-        if miscount == (Miscount { rows: 0, body_bytes: 0 }) {
-            return None;
-        }
-        self.stored_count = self.stored_count.saturating_add_signed(miscount.rows);
-        self.stored_bytes = self.stored_bytes.saturating_add_signed(miscount.body_bytes);
-        self.state_changed = true;
-        Some(miscount)
     }
 
-    /// Leaves stored entries at the front of a long tail to the store.
-    pub(super) fn absorb(&mut self, entries: &mut Entries, flushed: Ticket, limits: &WindowLimits) {
-        while self.tail.len() > limits.tail_entries || self.tail_bytes > limits.tail_bytes {
-            let Some(slot) = self.tail.front().copied() else { return };
-            if !matches!(entries.at(slot).storage, Storage::Submitted(ticket) if ticket <= flushed) {
+    /// Rows of the middle were taken into memory; how many more (or fewer) there were than it was said to hold.
+    pub(super) fn took_durable(&mut self, took: Took) -> Miscount {
+        let miscount = took.take_from(&mut self.middle);
+        if miscount != Miscount::default() {
+            self.stored_count = self.stored_count.saturating_add_signed(miscount.rows);
+            self.stored_bytes = self.stored_bytes.saturating_add_signed(miscount.body_bytes);
+            self.state_changed = true;
+        }
+        miscount
+    }
+
+    /// Leaves entries at the front of a long tail to the stores that have them; returns what the transient ones among them
+    /// took of memory. Whatever lies before a spilled entry goes with it.
+    pub(super) fn absorb(
+        &mut self,
+        entries: &mut Entries,
+        flushed: Ticket,
+        spilled: Ticket,
+        limits: &WindowLimits,
+    ) -> u64 {
+        let mut transient_bytes = 0;
+        while self.tail.len() > limits.tail_entries || self.tail_bytes > limits.tail_bytes || self.scratch.passed > 0 {
+            let Some(slot) = self.tail.front().copied() else { break };
+            let entry = entries.at(slot);
+            let bytes = entry.message.allocated_bytes();
+            match entry.storage {
+                Storage::Submitted(ticket) if ticket <= flushed => {
+                    debug_assert!(entry.promise.is_none(), "a stored entry has kept its promise");
+                    join(&mut self.middle, Middle::of(entry, entry.order.position));
+                }
+                Storage::Spilling { ticket, position } if ticket <= spilled => {
+                    join(&mut self.scratch.middle, Middle::of(entry, position));
+                    transient_bytes += bytes as u64;
+                }
+                _ => break,
+            }
+            entries.remove(slot);
+            self.tail.pop_front();
+            self.tail_bytes = self.tail_bytes.saturating_sub(bytes);
+            self.scratch.passed = self.scratch.passed.saturating_sub(1);
+        }
+        transient_bytes
+    }
+
+    /// Leaves the back of a head that is longer than it may be to the store, which has it: what was never lent and never
+    /// removed. A load under way is overtaken by it, and asked for again when it is needed.
+    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, limits: &WindowLimits) {
+        if self.head.len() <= limits.head_entries * 2 && self.head_bytes <= limits.head_bytes * 2 {
+            return;
+        }
+        while self.head.len() > limits.head_entries || self.head_bytes > limits.head_bytes && self.head.len() > 1 {
+            let Some(slot) = self.head.back().copied() else { return };
+            let entry = entries.at(slot);
+            let position = entry.order.position;
+            let is_stored = matches!(entry.storage, Storage::Submitted(ticket) if ticket <= flushed);
+            if !is_stored || position <= self.taken_high {
                 return;
             }
             let entry = entries.remove(slot);
-            debug_assert!(entry.promise.is_none(), "a stored entry has kept its promise");
-            self.tail.pop_front();
-            self.tail_bytes = self.tail_bytes.saturating_sub(entry.message.allocated_bytes());
-            let position = entry.order.position;
-            let bytes = entry.message.body_len() as u64;
-            match &mut self.middle {
-                Some(middle) => {
-                    middle.range.to = position;
-                    middle.count += 1;
-                    middle.body_bytes += bytes;
-                }
-                None => {
-                    let range = PositionRange { from: position, to: position };
-                    self.middle = Some(Middle { range, count: 1, body_bytes: bytes });
-                }
-            }
+            self.head.pop_back();
+            self.head_bytes = self.head_bytes.saturating_sub(entry.message.allocated_bytes());
+            self.loading = Loading::No;
+            join(&mut self.middle, Middle::of(&entry, position));
         }
     }
 
+    /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
+    /// is overtaken.
+    pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<TakenMiddle> {
+        let mut middles = [self.middle, self.scratch.middle].into_iter().flatten();
+        let all = middles.all(|middle| middle.expires_by.is_some_and(&has_expired));
+        (self.has_middle() && self.head.is_empty() && all).then(|| self.take_middle())
+    }
+
+    fn take_middle(&mut self) -> TakenMiddle {
+        self.loading = Loading::No;
+        let taken = TakenMiddle { durable: self.middle.take(), scratch: self.scratch.middle.take() };
+        if let Some(middle) = taken.durable {
+            self.taken_high = self.taken_high.max(middle.range.to);
+        }
+        taken
+    }
+
+    /// Rows that were in the middle live no more.
+    pub(super) fn remove_middle(&mut self, middle: &Middle) {
+        self.stored_count = self.stored_count.saturating_sub(middle.count);
+        self.stored_bytes = self.stored_bytes.saturating_sub(middle.body_bytes);
+        self.removed_ranges.push(middle.range);
+    }
+
     /// All ready entries in memory are taken out; the middle is forgotten and returned.
-    pub(super) fn clear(&mut self) -> (Vec<Slot>, Option<Middle>) {
+    pub(super) fn clear(&mut self) -> (Vec<Slot>, TakenMiddle) {
         let slots = self.head.drain(..).chain(self.tail.drain(..)).collect();
         (self.head_bytes, self.tail_bytes) = (0, 0);
-        self.loading = Loading::No;
-        (slots, self.middle.take())
+        self.scratch.forget_tail();
+        (slots, self.take_middle())
     }
 
     /// Below this position no row lives.
@@ -349,4 +488,6 @@ pub(super) struct YoungRef {
 pub(super) struct Awaiting {
     pub(super) ticket: Ticket,
     pub(super) promises: Vec<Promise>,
+    /// What the rows take of memory.
+    pub(super) bytes: u64,
 }

@@ -5,7 +5,7 @@
 //! - `level`: one priority level: head window, stored middle, tail.
 //! - `consumers`: who is ready to take, in whose turn.
 //! - `expiry`, `overflow`, `dead_letter`: what ends a message without a consumer.
-//! - `pull`: what the store is given, and what it gave back.
+//! - `pull`: what the store is given, and what it gave back; `scratch`: the same for transient messages beyond their budget.
 //! - `input`, `effect`, `settings`: plain data at the seams.
 //!
 //! Frames, channels and the store's shape are not known here; neither are exchanges: a dead letter is only handed out.
@@ -19,6 +19,7 @@ mod input;
 mod level;
 mod overflow;
 mod pull;
+mod scratch;
 mod settings;
 mod state;
 #[cfg(test)]
@@ -26,7 +27,7 @@ mod tests;
 
 pub use dead_letter::{DeadLetterReason, dead_letter_copy, would_cycle};
 pub use effect::{Counts, Effects, Pulled, QueueEffect};
-pub use input::{Consume, Enqueue, Origin, Outcome, QueueInput, Requester, Ticket};
+pub use input::{Consume, Enqueue, LoadedRows, Origin, Outcome, QueueInput, Requester, Ticket};
 pub use level::WindowLimits;
 pub use settings::{ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings};
 pub use state::{Permits, QueueMemory, QueueState};

@@ -5,28 +5,102 @@
 
 use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entry, EntryState, Order, Storage};
-use super::input::Ticket;
+use super::input::{LoadedRows, Origin, Ticket};
 use super::level::{Awaiting, Level, Miscount, YoungRef};
+use super::scratch::{Merged, order_of};
 use super::state::QueueState;
-use crate::model::stored::{LaneChange, LaneState, Row};
-use crate::model::{Lane, Now, Position};
+use crate::model::stored::{Group, LaneChange, LaneState, Row};
+use crate::model::{Lane, Now, Position, Promise, PromiseOwner};
 use std::time::Duration;
 
 /// How long a store that could not read is left alone.
 const LOAD_RETRY_WAIT: Duration = Duration::from_secs(1);
 
+/// What to hand over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// What is due, at most about so much.
+    Due { rows_max: usize, bytes_max: usize },
+    /// Everything, what consumers have in their hands too.
+    All,
+    /// Removals.
+    Removals,
+}
+
+impl Share {
+    fn is_used_up(self, rows: usize, bytes: usize) -> bool {
+        matches!(self, Self::Due { rows_max, bytes_max } if rows >= rows_max || bytes >= bytes_max)
+    }
+}
+
+/// What the rows of one contribution come to.
+#[derive(Debug, Default)]
+struct Written {
+    inserts: Vec<Vec<Row>>,
+    rows: usize,
+    bytes: usize,
+    promises: Vec<Promise>,
+    replaces: Vec<Origin>,
+    more: bool,
+}
+
 impl QueueState {
     /// Hands the writer what is due: rows, removals, lanes left behind.
     pub(super) fn pull(&mut self, rows_max: usize, bytes_max: usize, now: Now, out: &mut Effects) {
+        let written = self.take_young(Share::Due { rows_max, bytes_max }, now);
+        self.hand_out(written, None, out);
+    }
+
+    /// Hands the writer everything, as one part of a group.
+    pub(super) fn seal(&mut self, group: Group, promise: Option<Promise>, now: Now, out: &mut Effects) {
+        let mut written = self.take_young(Share::All, now);
+        written.promises.extend(promise);
+        self.hand_out(written, Some(group), out);
+    }
+
+    /// The copies of dead letters are on their way to the store: the originals go in the same transaction.
+    pub(super) fn replaced(&mut self, leaving: &[u64], group: Group, now: Now, out: &mut Effects) {
+        let mut promises = Vec::new();
+        for number in leaving {
+            if let Some(slot) = self.one_copy_settled(*number) {
+                promises.extend(self.let_go(slot, out).promise);
+            }
+        }
+        let mut written = self.take_young(Share::Removals, now);
+        written.promises = promises;
+        self.hand_out(written, Some(group), out);
+    }
+
+    /// A queue that has ended has nothing for the writer, which may wait for its part all the same.
+    pub(super) fn pull_nothing(&mut self, group: Option<Group>, out: &mut Effects) {
+        self.hand_out(Written::default(), group, out);
+    }
+
+    fn hand_out(&mut self, written: Written, group: Option<Group>, out: &mut Effects) {
+        let Written { inserts, rows, bytes, promises, replaces, more } = written;
+        let ticket = Ticket(self.ticket.0 + 1);
+        let removed = std::mem::take(&mut self.rows_to_remove);
+        let lanes = self.lane_changes(inserts);
+        let drop_lanes = std::mem::take(&mut self.dropped_lanes);
+        if !lanes.is_empty() || !drop_lanes.is_empty() || group.is_some() {
+            self.ticket = ticket;
+            self.awaiting.push_back(Awaiting { ticket, promises, bytes: bytes as u64 });
+        }
+        out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows, removed, bytes, more, group, replaces });
+    }
+
+    /// Takes what goes to the store now out of the young ones.
+    fn take_young(&mut self, share: Share, now: Now) -> Written {
+        let mut written = Written::default();
+        written.inserts.resize_with(self.levels.len(), Vec::new);
+        if share == Share::Removals {
+            return written;
+        }
         self.due_now = false;
         self.due_at = None;
         let ticket = Ticket(self.ticket.0 + 1);
-        let mut inserts: Vec<Vec<Row>> = Vec::new();
-        inserts.resize_with(self.levels.len(), Vec::new);
-        let mut promises = Vec::new();
         let mut held = Vec::new();
-        let (mut rows, mut bytes, mut more) = (0, 0, false);
-        let hold = self.hold_time();
+        let hold = self.hold_time().filter(|_| share != Share::All);
         while let Some(young) = self.young.pop_front() {
             match self.due_state(young, hold, now) {
                 Due::Gone => continue,
@@ -37,47 +111,43 @@ impl QueueState {
                 }
                 Due::Now => {}
             }
-            if rows >= rows_max || bytes >= bytes_max {
+            if share.is_used_up(written.rows, written.bytes) {
                 self.young.push_front(young);
-                more = true;
+                written.more = true;
                 break;
             }
-            let entry = self.entries.at_mut(young.slot);
-            entry.storage = Storage::Submitted(ticket);
-            promises.extend(entry.promise.take());
-            rows += 1;
-            bytes += entry.message.allocated_bytes();
-            let row = Row {
-                position: young.position,
-                redelivered: entry.redelivered || matches!(entry.state, EntryState::Lent(_)),
-                expires_at: entry.expires_at,
-                message: entry.message.clone(),
-            };
-            let body = entry.message.body_len() as u64;
-            let lane = self.level_mut(young.level);
-            lane.stored_count += 1;
-            lane.stored_bytes += body;
-            inserts[usize::from(young.level)].push(row);
+            self.submit(young, ticket, &mut written);
         }
         for young in held.into_iter().rev() {
             self.young.push_front(young);
         }
-        self.due_now |= more;
-        let removed = std::mem::take(&mut self.rows_to_remove);
-        let lanes = self.lane_changes(inserts);
-        let dropped = std::mem::take(&mut self.dropped_lanes);
-        if !lanes.is_empty() || !dropped.is_empty() {
-            self.ticket = ticket;
-            self.awaiting.push_back(Awaiting { ticket, promises });
-        }
-        out.pulled.push(Pulled { ticket, lanes, drop_lanes: dropped, rows, removed, bytes, more });
+        self.due_now |= written.more;
+        written
     }
 
-    /// A queue that has ended has nothing for the writer.
-    pub(super) fn pull_nothing(&self, out: &mut Effects) {
-        let ticket = self.ticket;
-        let (lanes, drop_lanes) = (Vec::new(), Vec::new());
-        out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows: 0, removed: 0, bytes: 0, more: false });
+    fn submit(&mut self, young: YoungRef, ticket: Ticket, written: &mut Written) {
+        let entry = self.entries.at_mut(young.slot);
+        entry.storage = Storage::Submitted(ticket);
+        match entry.promise.take() {
+            Some(Promise { owner: PromiseOwner::Queue(queue), sequence }) => {
+                written.replaces.push(Origin { queue, leaving: sequence });
+            }
+            promise => written.promises.extend(promise),
+        }
+        written.rows += 1;
+        written.bytes += entry.message.allocated_bytes();
+        let row = Row {
+            position: young.position,
+            redelivered: entry.redelivered || matches!(entry.state, EntryState::Lent(_)),
+            expires_at: entry.expires_at,
+            place: None,
+            message: entry.message.clone(),
+        };
+        let body = entry.message.body_len() as u64;
+        let lane = self.level_mut(young.level);
+        lane.stored_count += 1;
+        lane.stored_bytes += body;
+        written.inserts[usize::from(young.level)].push(row);
     }
 
     fn due_state(&self, young: YoungRef, hold: Option<Duration>, now: Now) -> Due {
@@ -102,7 +172,7 @@ impl QueueState {
         let queue = self.settings.id;
         let mut changes = Vec::new();
         for (at, rows) in inserts.into_iter().enumerate() {
-            let Some(lane) = self.levels[at].as_mut() else { continue };
+            let Some(lane) = self.levels.get_mut(at).and_then(Option::as_mut) else { continue };
             if rows.is_empty() && lane.removed.is_empty() && lane.removed_ranges.is_empty() && !lane.state_changed {
                 continue;
             }
@@ -131,6 +201,7 @@ impl QueueState {
     pub(super) fn stored(&mut self, ticket: Ticket, durable: bool, out: &mut Effects) {
         while self.awaiting.front().is_some_and(|awaiting| awaiting.ticket <= ticket) {
             let awaiting = self.awaiting.pop_front().expect("looked at above");
+            self.unwritten_bytes = self.unwritten_bytes.saturating_sub(awaiting.bytes);
             for promise in awaiting.promises {
                 out.promise(promise, durable);
             }
@@ -141,14 +212,24 @@ impl QueueState {
             return;
         }
         self.flushed = self.flushed.max(ticket);
+        self.absorb_tails();
         let (flushed, window) = (self.flushed, self.window);
         for lane in self.levels.iter_mut().flatten() {
-            lane.absorb(&mut self.entries, flushed, &window);
+            lane.shrink(&mut self.entries, flushed, &window);
+        }
+    }
+
+    /// Long tails are left to the stores, as far as these have them.
+    pub(super) fn absorb_tails(&mut self) {
+        let (flushed, spilled, window) = (self.flushed, self.scratch_flushed, self.window);
+        for lane in self.levels.iter_mut().flatten() {
+            let freed = lane.absorb(&mut self.entries, flushed, spilled, &window);
+            self.transient_bytes = self.transient_bytes.saturating_sub(freed);
         }
     }
 
     /// Rows of the middle arrived for the head.
-    pub(super) fn loaded(&mut self, level: u8, load: u64, rows: Option<Vec<Row>>, now: Now, out: &mut Effects) {
+    pub(super) fn loaded(&mut self, level: u8, load: u64, rows: Option<LoadedRows>, now: Now, out: &mut Effects) {
         let Some(lane) = self.levels.get_mut(usize::from(level)).and_then(Option::as_mut) else { return };
         if !lane.end_load(load) {
             return;
@@ -159,15 +240,22 @@ impl QueueState {
             self.load_retry_at = Some(now.monotonic.plus(LOAD_RETRY_WAIT));
             return;
         };
+        let ceiling = lane.lent_ceiling_at_start();
         let before = lane.ready_count();
-        let last = rows.last().map(|row| row.position);
-        let mut slots = Vec::with_capacity(rows.len());
-        let (mut bodies, mut bytes) = (0, 0);
-        for row in rows {
-            bodies += row.message.body_len() as u64;
+        let Merged { durable, scratch } = self.merge_loaded(level, rows);
+        let (durable, took_durable) = durable.unzip();
+        let (scratch, took_scratch) = scratch.unzip();
+        let mut slots = Vec::new();
+        let mut bytes = 0;
+        let mut from_scratch = scratch.unwrap_or_default().into_iter().peekable();
+        for row in durable.unwrap_or_default() {
+            while let Some(earlier) = from_scratch.next_if(|other| order_of(other) < order_of(&row)) {
+                bytes += earlier.message.allocated_bytes();
+                slots.push(self.entry_of_scratch(level, earlier));
+            }
             bytes += row.message.allocated_bytes();
             slots.push(self.entries.insert(Entry {
-                redelivered: row.redelivered || row.position < lane.lent_ceiling_at_start(),
+                redelivered: row.redelivered || row.position < ceiling,
                 order: Order { position: row.position, sub: 0 },
                 expires_at: row.expires_at,
                 promise: None,
@@ -177,15 +265,27 @@ impl QueueState {
                 message: row.message,
             }));
         }
-        let miscount = lane.loaded(&slots, last, bodies, bytes);
-        self.ready_count = self.ready_count + lane.ready_count() - before;
-        if let Some(Miscount { rows, body_bytes }) = miscount {
-            let lane = Lane { queue: self.settings.id, level, generation: lane.generation };
-            self.ready_bytes = self.ready_bytes.saturating_add_signed(body_bytes);
-            self.durable_count = self.durable_count.saturating_add_signed(rows);
-            self.durable_bytes = self.durable_bytes.saturating_add_signed(body_bytes);
+        for row in from_scratch {
+            bytes += row.message.allocated_bytes();
+            slots.push(self.entry_of_scratch(level, row));
+        }
+        let lane = self.level_mut(level);
+        lane.extend_head(&slots, bytes);
+        let off = took_durable.map_or_else(Miscount::default, |took| lane.took_durable(took));
+        let off_scratch = took_scratch.map_or_else(Miscount::default, |took| took.take_from(&mut lane.scratch.middle));
+        let (generation, after) = (lane.generation, lane.ready_count());
+        self.ready_count = self.ready_count + after - before;
+        let bodies_off = off.body_bytes + off_scratch.body_bytes;
+        self.ready_bytes = self.ready_bytes.saturating_add_signed(bodies_off);
+        if off != Miscount::default() {
+            self.durable_count = self.durable_count.saturating_add_signed(off.rows);
+            self.durable_bytes = self.durable_bytes.saturating_add_signed(off.body_bytes);
             self.due_now = true;
-            out.effects.push(QueueEffect::Miscounted { lane, rows, body_bytes });
+        }
+        if off != Miscount::default() || off_scratch != Miscount::default() {
+            let lane = Lane { queue: self.settings.id, level, generation };
+            let rows = off.rows + off_scratch.rows;
+            out.effects.push(QueueEffect::Miscounted { lane, rows, body_bytes: bodies_off });
         }
         self.note_ready(level);
     }

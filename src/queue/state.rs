@@ -5,10 +5,10 @@
 
 use super::consumers::Consumers;
 use super::dead_letter::DeadLetterReason;
-use super::effect::{Effects, QueueEffect};
+use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entries, Entry, EntryState, Lent, Slot, Storage};
 use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
-use super::level::{Awaiting, Level, WindowLimits, YoungRef};
+use super::level::{Asked, Awaiting, Level, Middle, WindowLimits, YoungRef};
 use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
 use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
@@ -29,7 +29,7 @@ pub trait Permits {
 /// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
 /// How long an acknowledgement of a stored entry may wait for a commit to ride along.
-const REMOVE_WAIT: Duration = Duration::from_millis(20);
+pub(super) const REMOVE_WAIT: Duration = Duration::from_millis(20);
 /// The smoothed ack time before any was seen.
 const ACK_TIME_FIRST_MICROS: u64 = 1000;
 
@@ -47,6 +47,12 @@ pub struct QueueMemory {
     pub ready: u64,
     /// Body bytes of all messages, ready or not.
     pub body_bytes: u64,
+    /// Bytes of the ready messages that the store has or is to have.
+    pub window_bytes: u64,
+    /// Bytes of transient messages.
+    pub transient_bytes: u64,
+    /// Bytes of messages that the store is to have and has not flushed.
+    pub unwritten_bytes: u64,
     /// All bytes: the queue itself, its table of entries, its messages.
     pub bytes: u64,
 }
@@ -56,6 +62,8 @@ pub struct QueueMemory {
 pub struct QueueState {
     pub(super) settings: QueueSettings,
     pub(super) window: WindowLimits,
+    /// How much of the window is left while memory runs short.
+    window_whole: WindowLimits,
     hold: HoldLimits,
     pub(super) entries: Entries,
     pub(super) levels: Vec<Option<Box<Level>>>,
@@ -69,6 +77,10 @@ pub struct QueueState {
     out_bytes: u64,
     pub(super) durable_count: u64,
     pub(super) durable_bytes: u64,
+    /// What transient messages take of memory.
+    pub(super) transient_bytes: u64,
+    /// What durable messages take of memory until they are flushed, or leave before.
+    pub(super) unwritten_bytes: u64,
     pub(super) young: VecDeque<YoungRef>,
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) ticket: Ticket,
@@ -85,6 +97,14 @@ pub struct QueueState {
     pub(super) load_retry_at: Option<Monotonic>,
     /// The store refused rows for good.
     pub(super) store_failed: bool,
+    /// Transient messages take more memory than they may.
+    pub(super) pressed: bool,
+    /// Some were ever handed to the scratch store.
+    pub(super) uses_scratch: bool,
+    /// It refused rows for good.
+    pub(super) scratch_failed: bool,
+    pub(super) scratch_ticket: Ticket,
+    pub(super) scratch_flushed: Ticket,
     last_used: Monotonic,
     ended: bool,
     failed: bool,
@@ -102,6 +122,7 @@ impl QueueState {
         Self {
             settings,
             window: limits.window,
+            window_whole: limits.window,
             hold: limits.hold,
             entries: Entries::new(),
             levels: Vec::new(),
@@ -114,6 +135,8 @@ impl QueueState {
             out_bytes: 0,
             durable_count: 0,
             durable_bytes: 0,
+            transient_bytes: 0,
+            unwritten_bytes: 0,
             young: VecDeque::new(),
             awaiting: VecDeque::new(),
             ticket: Ticket(0),
@@ -125,6 +148,11 @@ impl QueueState {
             due_at: None,
             load_retry_at: None,
             store_failed: false,
+            pressed: false,
+            uses_scratch: false,
+            scratch_failed: false,
+            scratch_ticket: Ticket(0),
+            scratch_flushed: Ticket(0),
             last_used: now.monotonic,
             ended: false,
             failed: false,
@@ -132,9 +160,11 @@ impl QueueState {
         }
     }
 
-    /// Gives a queue that was just made a lane that the store remembers.
-    pub fn recover_lane(&mut self, lane: Lane, state: LaneState) {
-        let level = Level::recovered(lane.generation, state);
+    /// Gives a queue that was just made a lane that the store remembers. What is in it was published before, and so has
+    /// expired once the queue's time to live has passed from now on.
+    pub fn recover_lane(&mut self, lane: Lane, state: LaneState, now: Now) {
+        let expires_by = self.settings.message_ttl_ms.map(|ttl| now.wall.plus_millis(ttl));
+        let level = Level::recovered(lane.generation, state, expires_by);
         self.ready_count += level.ready_count();
         self.ready_bytes += state.body_bytes;
         self.durable_count += state.count;
@@ -178,13 +208,19 @@ impl QueueState {
             return QueueMemory::default();
         }
         let (mut ready, mut body_bytes) = (self.ready_count, self.ready_bytes + self.out_bytes);
-        for middle in self.levels.iter().flatten().filter_map(|lane| lane.middle) {
-            ready -= middle.count;
-            body_bytes = body_bytes.saturating_sub(middle.body_bytes);
+        let mut window_bytes = 0;
+        for lane in self.levels.iter().flatten() {
+            window_bytes += lane.window_bytes() as u64;
+            for middle in [lane.middle, lane.scratch.middle].into_iter().flatten() {
+                ready -= middle.count;
+                body_bytes = body_bytes.saturating_sub(middle.body_bytes);
+            }
         }
+        let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
+        let window_bytes = window_bytes.saturating_sub(transient_bytes);
         let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
         let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
-        QueueMemory { ready, body_bytes, bytes }
+        QueueMemory { ready, body_bytes, window_bytes, transient_bytes, unwritten_bytes, bytes }
     }
 
     /// Messages that the store has, or is to have.
@@ -222,6 +258,11 @@ impl QueueState {
     fn queue_expiry(&self) -> Option<Monotonic> {
         let expires = self.settings.expires?;
         (self.consumers.count() == 0 && !self.ended).then(|| self.last_used.plus(expires))
+    }
+
+    /// Halves the windows so many times, while memory for them runs short.
+    pub fn squeeze(&mut self, halvings: u32) {
+        self.window = self.window_whole.squeezed(halvings);
     }
 
     /// Takes one input. See `QueueInput` for what each means.
@@ -270,7 +311,11 @@ impl QueueState {
             QueueInput::Copies { leaving, copies } => self.copies_made(leaving, copies, now, out),
             QueueInput::CopySettled { leaving } => self.copy_settled(leaving, now, out),
             QueueInput::Pull { rows_max, bytes_max } => self.pull(rows_max, bytes_max, now, out),
+            QueueInput::Seal { group, promise } => self.seal(group, promise, now, out),
+            QueueInput::Replaced { leaving, group } => self.replaced(&leaving, group, now, out),
             QueueInput::Stored { ticket, durable } => self.stored(ticket, durable, out),
+            QueueInput::Spill { rows_max, bytes_max } => self.spill(rows_max, bytes_max, out),
+            QueueInput::Spilled { ticket, durable } => self.spilled(ticket, durable),
             QueueInput::Loaded { level, load, rows } => self.loaded(level, load, rows, now, out),
             QueueInput::Tick => self.tick(now, out),
             QueueInput::Quiesce => self.quiesce(),
@@ -300,6 +345,8 @@ impl QueueState {
         let level = message.priority().min(self.settings.priority_max);
         let expires_at = self.expiry_of(&message, now.wall);
         let (bytes, size) = (message.body_len() as u64, message.allocated_bytes());
+        let kind = if durable { &mut self.unwritten_bytes } else { &mut self.transient_bytes };
+        *kind += size as u64;
         self.ready_count += 1;
         self.ready_bytes += bytes;
         let window = self.window;
@@ -316,7 +363,7 @@ impl QueueState {
             redelivered: false,
             state: EntryState::Ready,
         });
-        self.level_mut(level).push_back(slot, size, &window);
+        self.level_mut(level).push_back(slot, durable, size, &window);
         self.note_ready(level);
         if durable {
             self.young.push_back(YoungRef { slot, level, position: order.position });
@@ -441,7 +488,7 @@ impl QueueState {
             return;
         }
         let (position, young, level) = (entry.order.position, entry.storage == Storage::Young, entry.level);
-        let ahead = self.window.head_entries as u64;
+        let ahead = self.window_whole.head_entries as u64;
         let lane = self.level_mut(level);
         lane.out.insert(position);
         lane.lent_high = lane.lent_high.max(position);
@@ -590,14 +637,9 @@ impl QueueState {
         let purged = self.ready_count;
         for level in 0..self.levels.len() {
             let Some(lane) = self.levels[level].as_mut() else { continue };
-            let (slots, middle) = lane.clear();
-            if let Some(middle) = middle {
-                lane.stored_count = lane.stored_count.saturating_sub(middle.count);
-                lane.stored_bytes = lane.stored_bytes.saturating_sub(middle.body_bytes);
-                lane.removed_ranges.push(middle.range);
-                self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
-                self.durable_count = self.durable_count.saturating_sub(middle.count);
-                self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
+            let (slots, taken) = lane.clear();
+            if let Some(middle) = taken.durable {
+                self.middle_removed(level as u8, &middle);
                 self.due_now = true;
             }
             for slot in slots {
@@ -609,6 +651,14 @@ impl QueueState {
         self.ready_bytes = 0;
         self.ready_levels = [0; 4];
         purged
+    }
+
+    /// Stored entries that were not in memory live no more.
+    pub(super) fn middle_removed(&mut self, level: u8, middle: &Middle) {
+        self.level_mut(level).remove_middle(middle);
+        self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
+        self.durable_count = self.durable_count.saturating_sub(middle.count);
+        self.durable_bytes = self.durable_bytes.saturating_sub(middle.body_bytes);
     }
 
     /// A lane in which nothing lives is left behind and erased later: cheaper than removing its rows.
@@ -673,6 +723,7 @@ impl QueueState {
         self.ready_levels = [0; 4];
         (self.ready_count, self.ready_bytes, self.out_count, self.out_bytes) = (0, 0, 0, 0);
         (self.durable_count, self.durable_bytes) = (0, 0);
+        (self.transient_bytes, self.unwritten_bytes) = (0, 0);
         (self.due_now, self.due_at, self.load_retry_at) = (false, None, None);
     }
 
@@ -698,7 +749,15 @@ impl QueueState {
             | QueueInput::Purge { requester } => answer_to(requester, Answer::Refused(self.not_found()), out),
             QueueInput::Cancel { requester, .. } => answer_to(requester, Answer::Cancelled, out),
             QueueInput::Delete { requester, .. } => answer_to(requester, Answer::Removed { message_count: 0 }, out),
-            QueueInput::Pull { .. } => self.pull_nothing(out),
+            QueueInput::Pull { .. } => self.pull_nothing(None, out),
+            QueueInput::Spill { .. } => out.spilled.push(Pulled::default()),
+            QueueInput::Seal { group, promise } => {
+                if let Some(promise) = promise {
+                    out.promise(promise, !self.failed);
+                }
+                self.pull_nothing(Some(group), out);
+            }
+            QueueInput::Replaced { group, .. } => self.pull_nothing(Some(group), out),
             QueueInput::Settle { .. }
             | QueueInput::Bounce { .. }
             | QueueInput::Written { .. }
@@ -709,6 +768,7 @@ impl QueueState {
             | QueueInput::Copies { .. }
             | QueueInput::CopySettled { .. }
             | QueueInput::Stored { .. }
+            | QueueInput::Spilled { .. }
             | QueueInput::Loaded { .. }
             | QueueInput::Tick
             | QueueInput::Quiesce => {}
@@ -760,10 +820,10 @@ impl QueueState {
         let queue = self.settings.id;
         let lane = self.level_mut(level);
         let generation = lane.generation;
-        if let Some((load, range, rows_max)) = lane.begin_load(&window) {
+        if let Some(Asked { load, durable, scratch, rows_max }) = lane.begin_load(&window) {
             let lane = Lane { queue, level, generation };
             let bytes_max = window.head_bytes;
-            out.effects.push(QueueEffect::Load { lane, load, range, rows_max, bytes_max });
+            out.effects.push(QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max });
         }
         self.level_mut(level).front()
     }
@@ -772,8 +832,8 @@ impl QueueState {
     pub(super) fn take_front(&mut self, slot: Slot) {
         let entry = self.entries.at(slot);
         let (level, bytes) = (entry.level, entry.message.body_len() as u64);
-        let size = entry.message.allocated_bytes();
-        self.level_mut(level).pop_front(size);
+        let (position, size) = (entry.order.position, entry.message.allocated_bytes());
+        self.level_mut(level).pop_front(position, size);
         self.ready_count -= 1;
         self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
         self.note_ready(level);
@@ -788,6 +848,15 @@ impl QueueState {
 
     /// As `remove`; tells whether the store has a row of it.
     fn forget(&mut self, slot: Slot, out: &mut Effects) -> bool {
+        let LetGo { promise, has_row } = self.let_go(slot, out);
+        if let Some(promise) = promise {
+            out.promise(promise, true);
+        }
+        has_row
+    }
+
+    /// An entry leaves the queue for good; its promise is still to be kept.
+    pub(super) fn let_go(&mut self, slot: Slot, out: &mut Effects) -> LetGo {
         let entry = self.entries.remove(slot);
         let mut has_row = false;
         if entry.is_durable() {
@@ -805,12 +874,13 @@ impl QueueState {
                 lane.stored_bytes = lane.stored_bytes.saturating_sub(entry.message.body_len() as u64);
             } else {
                 out.counts.never_written += 1;
+                let bytes = entry.message.allocated_bytes() as u64;
+                self.unwritten_bytes = self.unwritten_bytes.saturating_sub(bytes);
             }
+        } else {
+            self.transient_bytes = self.transient_bytes.saturating_sub(entry.message.allocated_bytes() as u64);
         }
-        if let Some(promise) = entry.promise {
-            out.promise(promise, true);
-        }
-        has_row
+        LetGo { promise: entry.promise, has_row }
     }
 
     /// Ends an entry that was taken from the ready ones or from a holder: dead-lettered, or gone.
@@ -830,6 +900,14 @@ impl QueueState {
         }
         self.remove(slot, now.monotonic, out);
     }
+}
+
+/// An entry that has left.
+pub(super) struct LetGo {
+    /// What is owed for it.
+    pub(super) promise: Option<Promise>,
+    /// Whether the store has a row of it.
+    has_row: bool,
 }
 
 /// Which messages count as expired: those that could not be lent in time, or those whose time is up now.

@@ -26,8 +26,7 @@ pub(super) struct Alarms {
 impl Alarms {
     /// With this limit of memory; 0 is a share of what the process may use.
     pub(super) fn new(memory_bytes: u64) -> Self {
-        let limit = if memory_bytes > 0 { memory_bytes } else { (memory_limit() as f64 * MEMORY_SHARE) as u64 };
-        Self { memory_limit: limit, ..Self::default() }
+        Self { memory_limit: limit_of_memory(memory_bytes), ..Self::default() }
     }
 
     pub(super) fn memory(&self) -> bool {
@@ -58,6 +57,11 @@ impl Alarms {
             (true, true) => Some("low on memory & disk"),
         }
     }
+}
+
+/// The limit of memory that a setting means: 0 is a share of what the process may use.
+pub(super) fn limit_of_memory(setting: u64) -> u64 {
+    if setting > 0 { setting } else { (memory_limit() as f64 * MEMORY_SHARE) as u64 }
 }
 
 /// Looks at the resources from time to time, and tells all connections what has changed. Ends with the runtime.

@@ -135,7 +135,7 @@ impl Connection {
         stopping: Option<Pin<&mut impl Future<Output = ()>>>,
     ) -> Poll<Woken> {
         let backed_up = self.driver.is_backed_up();
-        let reads = !self.driver.is_saturated() && !backed_up;
+        let reads = !self.driver.is_saturated() && !backed_up && !self.driver.waits_for_store(cx.waker());
         let woken = Woken {
             readable: reads && self.stream.poll_read_ready(cx).is_ready(),
             writable: self.written < self.driver.output().len() && self.stream.poll_write_ready(cx).is_ready(),

@@ -41,6 +41,8 @@ pub(super) struct Driver {
     channels_opened_told: u64,
     tally_told: Tally,
     closing: bool,
+    /// It has published.
+    publishes: bool,
 }
 
 impl Driver {
@@ -65,6 +67,7 @@ impl Driver {
             channels_opened_told: 0,
             tally_told: Tally::default(),
             closing: false,
+            publishes: false,
             shared,
         }
     }
@@ -93,6 +96,11 @@ impl Driver {
         self.out.bytes.len() > self.outbox_bytes_max()
     }
 
+    /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
+    pub(super) fn waits_for_store(&self, waker: &Waker) -> bool {
+        self.publishes && self.shared.broker.flow().must_wait(self.id, waker)
+    }
+
     /// Whether notices have come; otherwise the waker is called when one does.
     pub(super) fn has_notices(&self, waker: &Waker) -> bool {
         self.link.as_ref().is_some_and(|link| link.peer().is_ready(waker))
@@ -111,6 +119,10 @@ impl Driver {
 
     /// A deadline passed.
     pub(super) fn tick(&mut self, now: Now) {
+        if self.publishes && self.shared.broker.flow().is_over() {
+            // Nobody listens, so nothing can be missed.
+            self.session.heard(now);
+        }
         self.session.tick(now, &mut self.out);
         self.carry_out(now);
         self.release_buffers();
@@ -183,6 +195,13 @@ impl Driver {
             Effect::Publish(publish) => self.publish(publish, now),
             Effect::CheckPublish(publish) => self.check_publish(publish, now),
             Effect::Settle(settle) => self.settle(settle, now),
+            Effect::TransactionBegins => self.with_link(|link| link.begin_transaction(now)),
+            Effect::TransactionEnds { channel } => {
+                if let Some(link) = &mut self.link {
+                    let parts = link.seal(channel, now);
+                    self.session.sealed(channel, parts, now, &mut self.out);
+                }
+            }
             Effect::Written { channel, consumer, queue, count, bytes } => {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
@@ -225,6 +244,7 @@ impl Driver {
 
     fn publish(&mut self, publish: Publish, now: Now) {
         let Publish { channel, message, mandatory, sequence, fault } = publish;
+        self.publishes = true;
         let Some(link) = &mut self.link else { return };
         if self.failed.contains(&channel) {
             return;

@@ -90,7 +90,7 @@ impl Simulation {
         let queued = Arc::new(Queued::default());
         let (writer, recovered) = open_store(&settings).map_err(StartError::Store)?;
         let runner: Arc<dyn Runner> = Arc::clone(&queued) as _;
-        let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, now);
+        let broker = Broker::recover(broker_settings(&settings), runner, writer, None, &recovered, now);
         let users = known_users(&settings, &recovered, &broker)?;
         let shared = Shared::new(settings, broker, users, Clock::start());
         let random = Random::new(seed);

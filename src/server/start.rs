@@ -1,6 +1,6 @@
 //! From settings to a running broker, and its stop.
 
-use super::alarms::watch;
+use super::alarms::{limit_of_memory, watch};
 use super::clock::Clock;
 use super::listener::accept;
 use super::local_socket::LocalSocket;
@@ -8,13 +8,13 @@ use super::metrics_page;
 use super::shared::Shared;
 use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
 use crate::auth::{Users, mechanism, users};
-use crate::broker::{Broker, BrokerSettings};
+use crate::broker::{Broker, BrokerSettings, OpenScratch};
 use crate::config::{Durability, Settings, StoreKind, StoreSettings, UserEntry};
 use crate::model::Name;
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::session::SessionSettings;
 use crate::store::memory::{MemoryDisk, MemoryStore};
-use crate::store::sqlite::{SqliteSettings, SqliteStore};
+use crate::store::sqlite::{ScratchSettings, SqliteSettings, SqliteStore};
 use crate::store::writer::{WriterHandle, WriterSettings};
 use crate::store::{Recovered, Store, StoreError, TopologyChange, UserRecord};
 use std::fmt;
@@ -93,7 +93,8 @@ impl Server {
             run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
         };
         let runner = Arc::new(TokioRunner { handle: handle.clone(), clock });
-        let broker = Broker::recover(broker_settings(&settings), runner, writer, &recovered, clock.now());
+        let scratch = scratch_store(&settings);
+        let broker = Broker::recover(broker_settings(&settings), runner, writer, scratch, &recovered, clock.now());
         let users = known_users(&settings, &recovered, &broker)?;
         let listeners = listen(&settings).await?;
         let shared = Shared::new(settings, broker, users, clock);
@@ -184,12 +185,7 @@ pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered
         StoreKind::Memory => Box::new(MemoryStore::open(MemoryDisk::default())),
     };
     let recovered = store.recover()?;
-    let writer = WriterSettings {
-        rows_max: settings.store.batch_rows_max as usize,
-        bytes_max: bytes(settings.store.batch_bytes_max),
-        ..WriterSettings::default()
-    };
-    let writer = WriterHandle::start(store, recovered.batch_no, writer)?;
+    let writer = WriterHandle::start(store, recovered.batch_no, writer_settings(settings))?;
     Ok((writer, recovered))
 }
 
@@ -210,6 +206,32 @@ fn tell_durability(store: &StoreSettings) {
     }
 }
 
+fn writer_settings(settings: &Settings) -> WriterSettings {
+    WriterSettings {
+        rows_max: settings.store.batch_rows_max as usize,
+        bytes_max: usize::try_from(settings.store.batch_bytes_max).unwrap_or(usize::MAX),
+        ..WriterSettings::default()
+    }
+}
+
+/// How to open the scratch store; none where no file is kept. What an earlier process left there goes first.
+fn scratch_store(settings: &Settings) -> Option<OpenScratch> {
+    if !settings.keeps_files() {
+        return None;
+    }
+    let scratch = ScratchSettings::below(&settings.data_dir);
+    if let Err(error) = scratch.clear() {
+        tracing::warn!(%error, "what an earlier process left in the scratch store cannot be deleted");
+    }
+    let writer = writer_settings(settings);
+    Some(Box::new(move || {
+        scratch.clear()?;
+        let mut store = SqliteStore::open(&scratch.store())?;
+        let recovered = store.recover()?;
+        WriterHandle::start(Box::new(store), recovered.batch_no, writer)
+    }))
+}
+
 pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
     let limits = &settings.limits;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -218,6 +240,7 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
             hold: HoldLimits { hold_max: settings.store.hold_max, ack_time_max: settings.store.hold_ack_time_max },
             window: WindowLimits {
                 head_entries: limits.window_entries as usize,
+                head_entries_min: limits.window_entries_min as usize,
                 tail_entries: limits.window_tail_entries as usize,
                 tail_bytes: bytes(limits.window_tail_bytes),
                 head_bytes: bytes(limits.window_bytes),
@@ -228,10 +251,21 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
                 bytes_max: limits.consumer_window_bytes_max,
             },
         },
+        windows_bytes: limits.windows_bytes,
+        unwritten_bytes_max: settings.store.unwritten_bytes_max,
+        transient_bytes: match limits.transient_bytes {
+            0 => (limit_of_memory(limits.memory_bytes) / TRANSIENT_SHARE).min(TRANSIENT_BYTES_MAX),
+            bytes => bytes,
+        },
         batch_rows_max: settings.store.batch_rows_max as usize,
         batch_bytes_max: bytes(settings.store.batch_bytes_max),
     }
 }
+
+/// Of the memory limit, what transient messages may take unless a setting says otherwise: one part in so many.
+const TRANSIENT_SHARE: u64 = 8;
+/// And at most so much.
+const TRANSIENT_BYTES_MAX: u64 = 1 << 30;
 
 pub(super) fn session_settings(settings: &Settings) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");

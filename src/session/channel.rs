@@ -216,8 +216,8 @@ fn is_topology(payload: &[u8]) -> bool {
 }
 
 impl Session {
-    fn handle_parked(&mut self, frame: Frame<'_>, now: Now, out: &mut Output) -> Result<(), Fault> {
-        self.handle(frame, &[], now, out).map(|_| ())
+    fn handle_parked(&mut self, frame: Frame<'_>, out: &mut Output) -> Result<(), Fault> {
+        self.handle(frame, &[], out).map(|_| ())
     }
 
     /// The answer to a command has come.
@@ -256,7 +256,7 @@ impl Session {
             let Some(parked) = channel.unpark() else { return };
             self.parked_bytes = self.parked_bytes.saturating_sub(parked_bytes(&parked.payload));
             let frame = Frame { kind: parked.kind, channel: number, payload: &parked.payload };
-            if let Err(Fault { error, method }) = self.handle_parked(frame, now, out) {
+            if let Err(Fault { error, method }) = self.handle_parked(frame, out) {
                 return self.fail(number, &error, method, now, out);
             }
         }

@@ -30,6 +30,13 @@ pub enum Effect {
         /// What to do.
         command: Command,
     },
+    /// A transaction's publishes and settlements follow, and then `TransactionEnds`.
+    TransactionBegins,
+    /// They take effect together: make them durable in one go and call `Session::sealed`.
+    TransactionEnds {
+        /// The channel that commits.
+        channel: ChannelKey,
+    },
     /// Settle deliveries of one queue.
     Settle(Settle),
     /// Give back a delivery that came too late.

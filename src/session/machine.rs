@@ -270,7 +270,7 @@ impl Session {
             return 0;
         }
         self.touch(number);
-        match self.handle(frame, behind, now, out) {
+        match self.handle(frame, behind, out) {
             Ok(used) => used,
             Err(fault) => {
                 self.fail(number, &fault.error, fault.method, now, out);
@@ -279,13 +279,7 @@ impl Session {
         }
     }
 
-    pub(super) fn handle(
-        &mut self,
-        frame: Frame<'_>,
-        behind: &[u8],
-        now: Now,
-        out: &mut Output,
-    ) -> Result<usize, Fault> {
+    pub(super) fn handle(&mut self, frame: Frame<'_>, behind: &[u8], out: &mut Output) -> Result<usize, Fault> {
         let number = frame.channel;
         let channel = self.channels.get_mut(&number).expect("callers found the channel");
         if !channel.content.is_idle() {
@@ -304,7 +298,7 @@ impl Session {
             return self.basic_publish(number, &publish, behind, out);
         }
         let id = MethodId::of(frame.payload).expect("a parsed method has an identity");
-        self.method(number, id, method, now, out).map(|()| 0).map_err(|error| Fault { error, method: Some(id) })
+        self.method(number, id, method, out).map(|()| 0).map_err(|error| Fault { error, method: Some(id) })
     }
 
     fn method(
@@ -312,7 +306,6 @@ impl Session {
         number: u16,
         id: MethodId,
         method: ClientMethod<'_>,
-        now: Now,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         match method {
@@ -346,7 +339,7 @@ impl Session {
             ClientMethod::QueueDelete(delete) => self.queue_delete(number, id, &delete, out),
             ClientMethod::ConfirmSelect(select) => self.confirm_select(number, select.nowait, out),
             ClientMethod::TxSelect => self.tx_select(number, out),
-            ClientMethod::TxCommit => self.tx_commit(number, id, now, out),
+            ClientMethod::TxCommit => self.tx_commit(number, id, out),
             ClientMethod::TxRollback => self.tx_rollback(number, out),
             ClientMethod::BasicPublish(_) => unreachable!("taken before, with its content"),
             ClientMethod::ConnectionStartOk(_)

@@ -21,13 +21,15 @@ struct Commit {
     missing: i64,
     /// Publishes whose number of queues is not told yet.
     unrouted: usize,
+    /// The number of queues that owe word of the whole was told.
+    sealed: bool,
     refused: bool,
 }
 
 impl Transaction {
     /// A commit of so many publishes begins.
     pub(super) fn begin_commit(&mut self, publishes: usize) {
-        self.commit = Some(Commit { missing: 0, unrouted: publishes, refused: false });
+        self.commit = Some(Commit { missing: 0, unrouted: publishes, sealed: false, refused: false });
     }
 
     /// A publish went to so many queues. Returns whether all is settled.
@@ -46,9 +48,12 @@ impl Transaction {
         commit.is_settled()
     }
 
-    /// Whether a commit of nothing but settlements, or of nothing, is settled at once.
-    pub(super) fn is_settled(&self) -> bool {
-        self.commit.as_ref().is_some_and(Commit::is_settled)
+    /// So many queues owe word of the whole. Returns whether all is settled.
+    pub(super) fn sealed(&mut self, parts: u32) -> bool {
+        let Some(commit) = &mut self.commit else { return false };
+        commit.sealed = true;
+        commit.missing += i64::from(parts);
+        commit.is_settled()
     }
 
     /// Ends the commit; whether every queue took everything.
@@ -59,6 +64,6 @@ impl Transaction {
 
 impl Commit {
     fn is_settled(&self) -> bool {
-        self.unrouted == 0 && self.missing == 0
+        self.sealed && self.unrouted == 0 && self.missing == 0
     }
 }

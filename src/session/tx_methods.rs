@@ -4,7 +4,7 @@ use super::channel::Awaited;
 use super::effect::{Effect, Output, Publish};
 use super::machine::Session;
 use super::transaction::Transaction;
-use crate::model::{AmqpError, Now};
+use crate::model::{AmqpError, ChannelKey, Now};
 use crate::wire::method::MethodId;
 use crate::wire::writer::write_method;
 use amq_protocol::protocol::{AMQPClass, tx};
@@ -21,15 +21,15 @@ impl Session {
     }
 
     /// tx.commit: publishes in order, then settlements; commit-ok once every queue has taken what it was given.
-    pub(super) fn tx_commit(&mut self, number: u16, id: MethodId, now: Now, out: &mut Output) -> Result<(), AmqpError> {
+    pub(super) fn tx_commit(&mut self, number: u16, id: MethodId, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let key = channel.key;
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;
         let publishes = std::mem::take(&mut transaction.publishes);
         let settlements = std::mem::take(&mut transaction.settlements);
         transaction.begin_commit(publishes.len());
-        let settled = transaction.is_settled();
         channel.note_request(id, Awaited::Commit);
+        out.effects.push(Effect::TransactionBegins);
         for (sequence, (message, mandatory)) in (1..).zip(publishes) {
             let publish = Publish { channel: key, message, mandatory, sequence: Some(sequence), fault: None };
             out.effects.push(Effect::Publish(publish));
@@ -37,12 +37,18 @@ impl Session {
         for (_, delivered, outcome) in settlements {
             out.settle(key, delivered.queue, outcome, delivered.lend, delivered.counted);
         }
+        out.effects.push(Effect::TransactionEnds { channel: key });
         out.pause = true;
-        if settled {
-            self.channel(number).commit_settled();
-            self.proceed(number, now, out);
-        }
         Ok(())
+    }
+
+    /// What a transaction changed goes to the store in one go; so many queues owe word of it, each a promise numbered 0.
+    pub fn sealed(&mut self, channel: ChannelKey, parts: u32, now: Now, out: &mut Output) {
+        let Some(live) = self.live(channel) else { return };
+        if live.transaction.as_mut().is_some_and(|transaction| transaction.sealed(parts)) {
+            live.commit_settled();
+            self.proceed(channel.number, now, out);
+        }
     }
 
     pub(super) fn commit_answered(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {

@@ -34,6 +34,7 @@ macro_rules! contract_tests {
             bodies_go_with_dropped_lanes,
             bodies_are_told_apart_by_message,
             the_largest_bodies_survive,
+            long_ranges_are_gone_at_once,
             extreme_numbers_survive,
             topology_comes_back_as_it_was_put,
             bindings_are_told_apart_by_their_arguments,
@@ -66,7 +67,7 @@ fn message_of(body: Vec<u8>) -> Message {
 
 pub(super) fn row(position: u64) -> Row {
     let message = message(&format!("row {position}"));
-    Row { position: Position(position), redelivered: false, expires_at: None, message }
+    Row { position: Position(position), redelivered: false, expires_at: None, place: None, message }
 }
 
 pub(super) fn change(lane: Lane) -> LaneChange {
@@ -460,6 +461,37 @@ pub(super) fn the_largest_bodies_survive(place: &dyn Place) {
     assert_eq!(positions(store.as_ref(), lane(2)), [0; 0]);
 }
 
+/// What a batch removes is gone at once for readers and for the next start, however long it takes to erase it.
+pub(super) fn long_ranges_are_gone_at_once(place: &dyn Place) {
+    let (mut store, _) = open(place);
+    commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=30_000), inserts(lane(2), 1..=10_000)]);
+    let range = PositionRange { from: Position(11), to: Position(20_000) };
+    let middle = LaneChange { remove_ranges: vec![range], removes: vec![Position(3)], ..change(lane(1)) };
+    let front = LaneChange { remove_below: Some(Position(9_991)), ..change(lane(2)) };
+    commit_lanes(store.as_mut(), 2, vec![middle, front]);
+    let check = |store: &dyn Store| {
+        let one = positions(store, lane(1));
+        assert_eq!(one.len(), 9 + 10_000);
+        assert_eq!(one[..11], [1, 2, 4, 5, 6, 7, 8, 9, 10, 20_001, 20_002]);
+        assert_eq!(positions(store, lane(2)), (9_991..=10_000).collect::<Vec<_>>());
+        let part = PositionRange { from: Position(5_000), to: Position(20_001) };
+        let loaded = store.reader().unwrap().load(lane(1), part, 10, 1 << 20).unwrap();
+        assert_eq!(loaded.rows.iter().map(|row| row.position.0).collect::<Vec<_>>(), [20_001]);
+    };
+    check(store.as_ref());
+    store.erase(1_000).unwrap();
+    let (mut store, _) = reopened(store, place);
+    check(store.as_ref());
+    let front = LaneChange { remove_below: Some(Position(9_992)), ..change(lane(2)) };
+    commit_lanes(store.as_mut(), 3, vec![front]);
+    while store.erase(1_000).unwrap() {}
+    assert_eq!(positions(store.as_ref(), lane(2)).len(), 9);
+    commit(store.as_mut(), &Batch { drop_lanes: vec![lane(1), lane(2)], ..batch(4) });
+    while store.erase(1_000).unwrap() {}
+    commit_lanes(store.as_mut(), 5, vec![inserts(lane(3), [1]), inserts(lane(4), [1])]);
+    assert_eq!(positions(store.as_ref(), lane(1)).len() + positions(store.as_ref(), lane(4)).len(), 1);
+}
+
 pub(super) fn extreme_numbers_survive(place: &dyn Place) {
     let (mut store, _) = open(place);
     let extreme = Lane { queue: QueueId(u64::MAX), level: u8::MAX, generation: u32::MAX };
@@ -471,7 +503,7 @@ pub(super) fn extreme_numbers_survive(place: &dyn Place) {
         body_bytes: u64::MAX,
         lent_ceiling: POSITION_MAX,
     };
-    let change = LaneChange { inserts: vec![row(0), last], state: most, ..change(extreme) };
+    let change = LaneChange { inserts: vec![row(1), last], state: most, ..change(extreme) };
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(0), [0, POSITION_MAX.0]), change, inserts(lane(2), [0])]);
     let removes = LaneChange { remove_below: Some(POSITION_MAX), state: most, ..self::change(extreme) };
     commit_lanes(store.as_mut(), 2, vec![removes]);

@@ -9,7 +9,7 @@ pub mod memory;
 pub mod sqlite;
 pub mod writer;
 
-pub use crate::model::stored::{LaneChange, LaneState, PositionRange, Row, UserRecord};
+pub use crate::model::stored::{Group, LaneChange, LaneState, PositionRange, Row, UserRecord};
 use crate::model::{Lane, Name, Position, QueueId};
 use std::path::Path;
 use std::time::Duration;

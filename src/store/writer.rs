@@ -6,6 +6,7 @@
 
 mod copying;
 mod gather;
+mod groups;
 mod reading;
 mod settle;
 mod stats;
@@ -16,7 +17,7 @@ pub use copying::{CopyEvent, CopyHeard};
 pub use reading::LoadRequest;
 pub use stats::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
 
-use super::{BatchNo, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange, Vitals};
+use super::{BatchNo, Group, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange, Vitals};
 use copying::CopySlot;
 use gather::Gathered;
 use settle::Settler;
@@ -97,12 +98,14 @@ pub struct Contribution {
     pub bytes: usize,
     /// There is more that could be written now: the queue stays dirty, and need not say so again.
     pub more: bool,
+    /// Groups it is part of: it is committed in one transaction with all their other parts.
+    pub groups: Vec<Group>,
 }
 
 impl Contribution {
-    /// Nothing to write: it only answers a pull.
+    /// Nothing to write, and nothing to be told: it only answers a pull.
     fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.drop_lanes.is_empty()
+        self.lanes.is_empty() && self.drop_lanes.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -125,6 +128,10 @@ struct TopologyItem {
 struct Inbox {
     topology: VecDeque<TopologyItem>,
     contributions: VecDeque<(Arc<dyn Source>, Contribution)>,
+    /// How many of them are part of a group.
+    grouped: usize,
+    /// Since when the first of them waits for the rest of its group.
+    incomplete_since: Option<Instant>,
     dirty: VecDeque<Arc<dyn Source>>,
     /// Sources asked and not yet heard, by address.
     asked: HashSet<usize>,
@@ -291,6 +298,7 @@ impl WriterHandle {
         }
         if !contribution.is_empty() {
             inbox.accepted += 1;
+            inbox.grouped += usize::from(!contribution.groups.is_empty());
             inbox.contributions.push_back((source, contribution));
         }
         shared.wake_writer(&mut inbox);
@@ -437,7 +445,8 @@ impl Writer {
         let Gathered { batch, tickets, thens, rows, bytes } = gathered;
         let durable = batch.is_none_or(|batch| {
             self.last = batch.batch_no;
-            self.may_erase |= !batch.drop_lanes.is_empty() || deletes_queue(&batch.topology);
+            self.may_erase |=
+                !batch.drop_lanes.is_empty() || rows > self.settings.rows_max || deletes_queue(&batch.topology);
             self.settler.settle(&batch, rows, bytes)
         });
         for then in thens {

@@ -73,7 +73,7 @@ impl Model {
                     _ => message(number * 31 + position.0, 20 + dice(900) as usize),
                 };
                 contents.rows.insert(position, message.clone());
-                change.inserts.push(Row { position, redelivered: false, expires_at: None, message });
+                change.inserts.push(Row { position, redelivered: false, expires_at: None, place: None, message });
             }
             let tail = contents.state.tail.0;
             match dice(5) {

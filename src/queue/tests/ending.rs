@@ -92,7 +92,7 @@ fn waiting_gets_are_refused_when_the_queue_ends() {
     let mut bench = Bench::with(settings(), QueueLimits { window: SMALL, ..limits() });
     let lane = crate::model::Lane { queue: QueueId(1), level: 0, generation: 0 };
     let state = crate::model::stored::LaneState { count: 1, ..Default::default() };
-    bench.queue.recover_lane(lane, state);
+    bench.queue.recover_lane(lane, state, bench.now);
     bench.get(1, true);
     bench.apply(QueueInput::End);
     assert!(matches!(bench.answers()[..], [Answer::Refused(_)]));

@@ -109,3 +109,24 @@ fn an_unused_queue_expires_and_says_so_once() {
     bench.tick_after(100);
     assert!(matches!(bench.effects()[..], [QueueEffect::Unused]));
 }
+
+#[test]
+fn what_the_store_keeps_expires_unread_once_all_of_it_has() {
+    let window = WindowLimits { head_entries: 4, tail_entries: 0, ..WindowLimits::default() };
+    let settings = QueueSettings { message_ttl_ms: Some(10), ..settings() };
+    let mut bench = Bench::with(settings, QueueLimits { window, ..limits() });
+    for at in 0..1000 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    bench.write();
+    assert_eq!((bench.queue.ready_count(), bench.queue.memory().ready), (1000, 4));
+    bench.get(1, false);
+    bench.tick_after(5);
+    bench.publish(&draft("young").persistent());
+    bench.tick_after(5);
+    let loads = bench.effects().iter().filter(|effect| matches!(effect, QueueEffect::Load { .. })).count();
+    assert_eq!((bench.queue.ready_count(), bench.out.counts.expired, loads), (1, 999, 1));
+    let pulled = bench.pull();
+    let removed = &pulled.lanes[0];
+    assert_eq!((removed.remove_ranges.len(), removed.state.count), (1, 2), "the one in a hand and the young one");
+}

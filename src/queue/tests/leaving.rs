@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::AmqpError;
+use crate::model::stored::Group;
 use crate::queue::{DeadLetterReason, Origin};
 
 fn with_dead_letters() -> Bench {
@@ -91,14 +92,15 @@ fn without_an_exchange_for_them_rejected_messages_are_gone() {
 }
 
 #[test]
-fn a_copy_tells_the_queue_it_came_from_once_it_is_safe() {
+fn a_copy_that_leaves_before_it_is_written_tells_the_queue_it_came_from() {
     let mut bench = Bench::new();
     let promise = Promise { owner: PromiseOwner::Queue(QueueId(9)), sequence: 77 };
     let copy = Enqueue { promise: Some(promise), ..draft("a").persistent().enqueue() };
     bench.apply(QueueInput::Publish(vec![copy]));
     assert!(bench.effects().is_empty());
-    bench.write();
+    bench.get(1, true);
     assert!(matches!(bench.effects()[..], [QueueEffect::CopySettled { queue: QueueId(9), leaving: 77 }]));
+    assert_eq!(bench.pull().rows, 0);
 }
 
 #[test]
@@ -111,4 +113,76 @@ fn a_failed_queue_refuses_promises_and_answers_for_a_missing_one() {
     bench.get(1, true);
     let [Answer::Refused(AmqpError { text, .. })] = &bench.answers()[..] else { panic!() };
     assert_eq!(text, "no queue 'q' in vhost '/'");
+}
+
+#[test]
+fn an_original_goes_with_the_commit_of_its_copy_and_its_promise_is_kept_then() {
+    let mut bench = with_dead_letters();
+    bench.publish(&draft("a").persistent().confirmed(1));
+    let first = bench.pull();
+    bench.consume(1, 1);
+    let given = bench.given();
+    bench.stored(first.ticket);
+    bench.promised();
+    bench.settle(&given, Outcome::Rejected);
+    let effects = bench.effects();
+    let [QueueEffect::DeadLetter { leaving: Some(origin), .. }] = &effects[..] else { panic!() };
+    let leaving = origin.leaving;
+    bench.apply(QueueInput::Copies { leaving, copies: 1 });
+    let group = Group { number: 3, parts: 2 };
+    bench.apply(QueueInput::Replaced { leaving: vec![leaving], group });
+    let part = bench.out.pulled.pop().expect("a part of the group");
+    assert_eq!((part.group, part.removed, part.lanes[0].state.count), (Some(group), 1, 0));
+    assert_eq!(bench.queue.durable_count(), 0);
+}
+
+#[test]
+fn the_promise_of_an_original_that_was_never_written_waits_for_the_commit_of_its_copy() {
+    let mut bench = with_dead_letters();
+    let leaving = rejected(&mut bench).leaving;
+    bench.apply(QueueInput::Copies { leaving, copies: 2 });
+    for number in 1..=2 {
+        assert!(bench.promised().is_empty(), "a copy is not safe");
+        bench.apply(QueueInput::Replaced { leaving: vec![leaving], group: Group { number, parts: 2 } });
+    }
+    let [first, second] = &bench.out.pulled[..] else { panic!("each copy has its group") };
+    let (first, second) = (first.ticket, second.ticket);
+    assert!(bench.promised().is_empty());
+    bench.stored(first);
+    assert!(bench.promised().is_empty());
+    bench.stored(second);
+    assert_eq!(bench.promised(), [(1, 1, true)]);
+}
+
+#[test]
+fn a_copy_on_its_way_to_the_store_names_its_original() {
+    let mut bench = Bench::new();
+    let owner = PromiseOwner::Queue(QueueId(9));
+    let Enqueue { message, .. } = draft("copy").persistent().enqueue();
+    bench.apply(QueueInput::Publish(vec![Enqueue { message, promise: Some(Promise { owner, sequence: 5 }) }]));
+    let pulled = bench.pull();
+    assert_eq!(pulled.replaces, [Origin { queue: QueueId(9), leaving: 5 }]);
+    bench.stored(pulled.ticket);
+    assert!(bench.effects().is_empty(), "the original is gone already");
+}
+
+#[test]
+fn a_queue_that_has_ended_gives_its_part_of_a_group() {
+    let mut bench = with_dead_letters();
+    bench.apply(QueueInput::End);
+    let group = Group { number: 1, parts: 2 };
+    bench.apply(QueueInput::Replaced { leaving: vec![1], group });
+    bench.apply(QueueInput::Seal { group, promise: Some(draft("").confirmed(4).enqueue().promise.unwrap()) });
+    assert!(bench.out.pulled.iter().all(|part| part.group == Some(group) && part.lanes.is_empty()));
+    assert_eq!((bench.out.pulled.len(), bench.promised()), (2, vec![(4, 4, true)]));
+}
+
+#[test]
+fn a_seal_takes_what_consumers_hold_too() {
+    let mut bench = Bench::new();
+    bench.consume(1, 0);
+    bench.publish(&draft("a").persistent());
+    assert_eq!(bench.pull().rows, 0, "it may be acknowledged in a moment");
+    bench.apply(QueueInput::Seal { group: Group { number: 1, parts: 1 }, promise: None });
+    assert_eq!(bench.out.pulled.pop().map(|part| part.rows), Some(1));
 }

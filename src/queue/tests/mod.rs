@@ -9,8 +9,8 @@ mod storing;
 mod windows;
 
 use super::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, Pulled, QueueEffect, QueueInput,
-    QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Permits, Pulled, QueueEffect,
+    QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use crate::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Monotonic, Name, Notice, Now,
@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Windows small enough to page at once.
-const SMALL: WindowLimits = WindowLimits { head_entries: 4, tail_entries: 6, tail_bytes: 1 << 20, head_bytes: 1 << 20 };
+const SMALL: WindowLimits =
+    WindowLimits { head_entries: 4, head_entries_min: 2, tail_entries: 6, tail_bytes: 1 << 20, head_bytes: 1 << 20 };
 
 /// What a consumer or a get was given.
 #[derive(Clone, Debug, PartialEq, Eq)]

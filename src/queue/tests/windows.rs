@@ -15,6 +15,7 @@ fn rows(positions: impl IntoIterator<Item = u64>) -> Vec<Row> {
         position: Position(position),
         redelivered: false,
         expires_at: None,
+        place: None,
         message: draft(&format!("{position}")).persistent().enqueue().message,
     };
     positions.into_iter().map(row).collect()
@@ -25,17 +26,21 @@ fn recovered(count: u64, lent_ceiling: u64) -> Bench {
     let mut bench = small();
     let (head, tail) = (Position(1), Position(count));
     let state = LaneState { head, tail, count, body_bytes: count, lent_ceiling: Position(lent_ceiling) };
-    bench.queue.recover_lane(LANE, state);
+    bench.queue.recover_lane(LANE, state, bench.now);
     bench
 }
 
 fn load_of(bench: &mut Bench) -> (u64, PositionRange, usize) {
     let effects = bench.effects();
-    let [QueueEffect::Load { lane: LANE, load, range, rows_max, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let [QueueEffect::Load { lane: LANE, load, durable: Some(range), scratch: None, rows_max, .. }] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
     (*load, *range, *rows_max)
 }
 
 fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
+    let rows = rows.map(|durable| LoadedRows { durable: Some(durable), scratch: None });
     bench.apply(QueueInput::Loaded { level: 0, load, rows });
 }
 
@@ -216,4 +221,38 @@ fn what_came_back_behind_one_that_stays_out_is_swept_out() {
     assert!(!out.is_empty());
     out.remove(Position(500));
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_squeezed_head_leaves_its_back_to_the_store() {
+    let window = WindowLimits { head_entries_min: 2, ..WindowLimits::default() };
+    let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
+    for at in 1..=200 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    bench.write();
+    assert_eq!(bench.queue.memory().ready, 200);
+    bench.queue.squeeze(WindowLimits::SQUEEZE_MAX);
+    bench.publish(&draft("last").persistent());
+    bench.write();
+    assert_eq!((bench.queue.ready_count(), bench.queue.memory().ready), (201, 64));
+    bench.consume(1, 3);
+    assert_eq!(bench.bodies(), ["1", "2", "3"]);
+}
+
+#[test]
+fn what_was_taken_from_the_head_is_never_left_to_the_store_again() {
+    let window = WindowLimits { head_entries: 8, head_entries_min: 1, ..WindowLimits::default() };
+    let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
+    for at in 1..=8 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    bench.write();
+    bench.consume(1, 0);
+    let given = bench.given();
+    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.queue.squeeze(WindowLimits::SQUEEZE_MAX);
+    bench.publish(&draft("last").persistent());
+    bench.write();
+    assert_eq!((given.len(), bench.queue.memory().ready), (8, 8), "their rows may be on their way out");
 }

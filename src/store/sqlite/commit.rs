@@ -1,6 +1,7 @@
 //! One batch as one transaction, on prepared statements.
 
 use super::bodies::{self, BatchBodies, Place};
+use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
 use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
 use super::topology;
@@ -13,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The statements that are given bytes, for [`Inserts`].
 pub(super) const INSERTS: [&CStr; 3] =
-    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
+    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
 
 /// Deletes the rows with keys from one to another.
 pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
@@ -64,6 +65,11 @@ pub(super) fn commit(
     };
     if outcome == CommitOutcome::Committed {
         lanes.committed();
+        for change in &batch.lanes {
+            if let Some(number) = lanes.get(change.lane) {
+                lanes.set_head(number, change.state.head);
+            }
+        }
     } else {
         lanes.rolled_back();
     }
@@ -145,10 +151,12 @@ impl Rows<'_> {
             bodies += u64::from(self.insert(lanes, number, row)?);
         }
         if let Some(below) = change.remove_below {
-            self.remove(&mut bodies, &number.keys_below(below))?;
+            let from = lanes.head(number).min(below);
+            let last = number.keys_below(below).into_inner().1;
+            self.remove(lanes, &mut bodies, &(number.key(from)..=last))?;
         }
         for range in &change.remove_ranges {
-            self.remove(&mut bodies, &(number.key(range.from)..=number.key(range.to)))?;
+            self.remove(lanes, &mut bodies, &(number.key(range.from)..=number.key(range.to)))?;
         }
         for position in &change.removes {
             let key = number.key(*position);
@@ -187,13 +195,21 @@ impl Rows<'_> {
             Value::Blob(row.message.head_bytes()),
             body,
             Value::Integer(self.stored_at),
+            row.place.map_or(Value::Null, |place| Value::Integer(place.behind.0.cast_signed())),
+            row.place.map_or(Value::Null, |place| Value::Integer(place.nth.cast_signed())),
         ])?;
         Ok(is_elsewhere)
     }
 
-    /// Removes a range of a lane's rows; `bodies` is how many of them have their body elsewhere.
-    fn remove(&mut self, bodies: &mut u64, keys: &RangeInclusive<i64>) -> Result<()> {
+    /// Removes a range of a lane's rows; `bodies` is how many of the lane's have their body elsewhere. A long range is only
+    /// noted as dead: deleting millions of rows here would keep every other queue waiting.
+    fn remove(&mut self, lanes: &mut Lanes, bodies: &mut u64, keys: &RangeInclusive<i64>) -> Result<()> {
         let (first, last) = (*keys.start(), *keys.end());
+        if last.abs_diff(first) > ROWS_AT_ONCE {
+            lanes.erase_later(first, last);
+            self.connection.prepare_cached(INSERT_RANGE)?.execute(params![first, last])?;
+            return Ok(());
+        }
         if *bodies > 0 {
             *bodies = bodies.saturating_sub(bodies::release(self.connection, first, last)?);
         }

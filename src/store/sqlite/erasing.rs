@@ -3,7 +3,7 @@
 
 use super::bodies;
 use super::commit::{DELETE_RANGE, run};
-use super::lanes::{LaneNumber, Lanes};
+use super::lanes::{Erasing, Lanes};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;
 
@@ -33,14 +33,21 @@ pub(super) const SLICE_TIME: Duration = Duration::from_millis(10);
 /// A file that holds no more than this, and four times as much of nothing, is written anew: some 20 ms.
 const REWRITTEN_BYTES: i64 = 4 << 20;
 
-/// Erases up to `rows` rows of dropped lanes in one transaction; whether more is left.
+/// A batch that removes more rows at once than this leaves them to be erased here.
+pub(super) const ROWS_AT_ONCE: u64 = 4096;
+
+/// Notes a range of rows as dead; readers leave them out.
+pub(super) const INSERT_RANGE: &str = "INSERT OR REPLACE INTO erasing VALUES (?1, ?2)";
+const DELETE_ERASED_RANGE: &str = "DELETE FROM erasing WHERE first = ?1";
+
+/// Erases up to `rows` rows of dropped lanes and dead ranges; whether more is left.
 pub(super) fn erase(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Result<bool> {
     if lanes.next_to_erase().is_none() {
         return vacuum(connection);
     }
     let mut budget = rows.max(1);
-    while let Some(number) = lanes.next_to_erase() {
-        let erased = erase_of(connection, lanes, number, budget)?;
+    while let Some(erasing) = lanes.next_to_erase() {
+        let erased = erase_of(connection, lanes, erasing, budget)?;
         if !erased.all {
             break;
         }
@@ -59,9 +66,9 @@ struct Erased {
     all: bool,
 }
 
-/// Each lane in a transaction of its own, so that what is noted in memory is what is committed.
-fn erase_of(connection: &Connection, lanes: &mut Lanes, number: LaneNumber, rows: usize) -> Result<Erased> {
-    let (first, last) = number.keys().into_inner();
+/// Each lane and range in a transaction of its own, so that what is noted in memory is what is committed.
+fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: usize) -> Result<Erased> {
+    let Erasing { number, first, last, range } = erasing;
     let bodies = lanes.bodies(number);
     let mut erase = || -> Result<Erased> {
         run(connection, "BEGIN IMMEDIATE")?;
@@ -80,10 +87,15 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, number: LaneNumber, rows
             lanes.set_bodies(number, left);
         }
         let rows = connection.prepare_cached(DELETE_RANGE)?.execute(params![first, slice_last])?;
-        if end.is_none() {
-            connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?;
+        match (end, range) {
+            (Some(_), _) => {}
+            (None, None) => _ = connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?,
+            (None, Some(range)) => _ = connection.prepare_cached(DELETE_ERASED_RANGE)?.execute(params![range])?,
         }
         run(connection, "COMMIT")?;
+        if let Some(end) = end {
+            lanes.erased_before(end);
+        }
         Ok(Erased { rows, all: end.is_none() })
     };
     match erase() {

@@ -38,12 +38,40 @@ pub(super) fn position_of(key: i64) -> Position {
     Position(key.cast_unsigned() & POSITION_MAX.0)
 }
 
+/// Rows to be erased in slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Erasing {
+    /// Of this lane.
+    pub(super) number: LaneNumber,
+    /// The first key that may be left.
+    pub(super) first: i64,
+    /// The last one.
+    pub(super) last: i64,
+    /// As which range it stands in the table of those; none when all of a dropped lane goes.
+    pub(super) range: Option<i64>,
+}
+
+impl Erasing {
+    fn whole(number: LaneNumber) -> Self {
+        let (first, last) = number.keys().into_inner();
+        Self { number, first, last, range: None }
+    }
+
+    fn range(first: i64, last: i64) -> Self {
+        Self { number: LaneNumber((first >> POSITION_BITS) as u32), first, last, range: Some(first) }
+    }
+}
+
 /// The lanes of the file, as the writer knows them. What a transaction changes here is undone with it.
 #[derive(Default)]
 pub(super) struct Lanes {
     numbers: BTreeMap<Lane, LaneNumber>,
-    /// Dropped, with rows left to erase.
-    erasing: VecDeque<LaneNumber>,
+    /// Rows left to erase.
+    erasing: VecDeque<Erasing>,
+    /// By number, below which position nothing of a lane is left, but for what is being erased.
+    heads: HashMap<u32, Position>,
+    /// What the transaction leaves to be erased.
+    left: Vec<Erasing>,
     /// Numbers below `next` that nobody has.
     free: Vec<RangeInclusive<u32>>,
     next: u32,
@@ -74,8 +102,28 @@ impl Lanes {
             Some(lane) => {
                 self.numbers.insert(lane, number);
             }
-            None => self.erasing.push_back(number),
+            None => self.erasing.push_back(Erasing::whole(number)),
         }
+    }
+
+    /// Takes a range found in the file that is left to be erased.
+    pub(super) fn found_range(&mut self, first: i64, last: i64) {
+        self.erasing.push_back(Erasing::range(first, last));
+    }
+
+    /// Below it nothing of a lane is left, but for what is being erased.
+    pub(super) fn head(&self, number: LaneNumber) -> Position {
+        self.heads.get(&number.0).copied().unwrap_or_default()
+    }
+
+    /// What a lane's head is once its batch is committed.
+    pub(super) fn set_head(&mut self, number: LaneNumber, head: Position) {
+        self.heads.insert(number.0, head);
+    }
+
+    /// Leaves rows of a lane to be erased later.
+    pub(super) fn erase_later(&mut self, first: i64, last: i64) {
+        self.left.push(Erasing::range(first, last));
     }
 
     pub(super) fn get(&self, lane: Lane) -> Option<LaneNumber> {
@@ -140,11 +188,13 @@ impl Lanes {
     pub(super) fn committed(&mut self) {
         self.added.clear();
         self.bodies_before.clear();
-        self.erasing.extend(self.dropped.drain(..).map(|(_, number)| number));
+        self.erasing.append(&mut self.left.drain(..).collect());
+        self.erasing.extend(self.dropped.drain(..).map(|(_, number)| Erasing::whole(number)));
     }
 
     /// The transaction is rolled back.
     pub(super) fn rolled_back(&mut self) {
+        self.left.clear();
         while let Some((number, bodies)) = self.bodies_before.pop() {
             self.note_bodies(number, bodies);
         }
@@ -157,14 +207,22 @@ impl Lanes {
         }
     }
 
-    pub(super) fn next_to_erase(&self) -> Option<LaneNumber> {
+    pub(super) fn next_to_erase(&self) -> Option<Erasing> {
         self.erasing.front().copied()
     }
 
-    /// Nothing of the lane that was next is left: its number is free.
+    /// Of what is erased next, all before this key is gone.
+    pub(super) fn erased_before(&mut self, first: i64) {
+        if let Some(erasing) = self.erasing.front_mut() {
+            erasing.first = first;
+        }
+    }
+
+    /// Nothing of what was next is left; a dropped lane's number is free.
     pub(super) fn erased(&mut self) {
-        if let Some(number) = self.erasing.pop_front() {
+        if let Some(Erasing { number, range: None, .. }) = self.erasing.pop_front() {
             self.bodies.remove(&number.0);
+            self.heads.remove(&number.0);
             self.free.push(number.0..=number.0);
         }
     }
@@ -196,7 +254,7 @@ mod tests {
         lanes.drop_lane(lane(1));
         lanes.committed();
         assert_ne!(lanes.add(lane(1)).unwrap(), first);
-        assert_eq!(lanes.next_to_erase(), Some(first));
+        assert_eq!(lanes.next_to_erase(), Some(Erasing::whole(first)));
         lanes.erased();
         assert_eq!(lanes.add(lane(2)).unwrap(), first);
     }

@@ -4,6 +4,7 @@ use super::bodies;
 use super::lanes::{LaneNumber, position_of};
 use super::opening::{Opening, block_on};
 use super::raw::RawConnection;
+use crate::model::stored::Place;
 use crate::model::{Lane, Message, Position, WallMillis};
 use crate::store::{BatchNo, Loaded, PositionRange, Row, StoreError, StoreReader};
 use rusqlite::types::ValueRef;
@@ -79,21 +80,44 @@ fn read_rows(
     bytes_max: usize,
     found: &mut Vec<Row>,
 ) -> Result<(), StoreError> {
-    let statement =
-        "SELECT id, redelivered, expires_at, head, body FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
-    let mut statement = connection.prepare_cached(statement).map_err(|error| failed(&error))?;
-    let keys = params![number.key(range.from), number.key(range.to)];
-    let mut rows = statement.query(keys).map_err(|error| failed(&error))?;
+    let mut statement = connection.prepare_cached(ROWS).map_err(|error| failed(&error))?;
     let mut bytes = 0;
-    while found.len() < rows_max.max(1)
-        && bytes < bytes_max.max(1)
-        && let Some(row) = rows.next().map_err(|error| failed(&error))?
-    {
-        let row = row_from(connection, row)?;
-        bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
-        found.push(row);
+    for (first, last) in living(connection, number, range).map_err(|error| failed(&error))? {
+        let mut rows = statement.query(params![first, last]).map_err(|error| failed(&error))?;
+        while found.len() < rows_max.max(1)
+            && bytes < bytes_max.max(1)
+            && let Some(row) = rows.next().map_err(|error| failed(&error))?
+        {
+            let row = row_from(connection, row)?;
+            bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
+            found.push(row);
+        }
     }
     Ok(())
+}
+
+const ROWS: &str = "SELECT id, redelivered, expires_at, head, body, behind, nth FROM message \
+    WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
+/// Dead ranges that a range meets.
+const DEAD: &str = "SELECT first, last FROM erasing WHERE first <= ?2 AND last >= ?1 ORDER BY first";
+
+/// The keys of a range, without those whose rows are dead and yet to be erased.
+fn living(connection: &Connection, number: LaneNumber, range: PositionRange) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let (mut first, last) = (number.key(range.from), number.key(range.to));
+    let mut living = Vec::with_capacity(1);
+    let mut statement = connection.prepare_cached(DEAD)?;
+    let mut dead = statement.query(params![first, last])?;
+    while let Some(row) = dead.next()? {
+        let (dead_first, dead_last): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if dead_first > first {
+            living.push((first, dead_first - 1));
+        }
+        first = first.max(dead_last.saturating_add(1));
+    }
+    if first <= last {
+        living.push((first, last));
+    }
+    Ok(living)
 }
 
 fn row_from(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
@@ -113,7 +137,14 @@ fn row_from(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Row, Sto
         }
         ValueRef::Real(_) | ValueRef::Text(_) => return Err(damaged("its body is no body".into())),
     };
+    let place = || -> rusqlite::Result<Option<Place>> {
+        let (behind, nth): (Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?);
+        let place =
+            |(behind, nth): (i64, i64)| Place { behind: Position(behind.cast_unsigned()), nth: nth.cast_unsigned() };
+        Ok(behind.zip(nth).map(place))
+    };
+    let place = place().map_err(|error| failed(&error))?;
     let message = Message::from_stored(head, body).ok_or_else(|| damaged("it is no message".into()))?;
     let expires_at = expires_at.map(|at| WallMillis(at.cast_unsigned()));
-    Ok(Row { position, redelivered, expires_at, message })
+    Ok(Row { position, redelivered, expires_at, place, message })
 }

@@ -1,6 +1,16 @@
 -- When the row was written, in milliseconds since the Unix epoch; NULL in rows that version 1 wrote.
 ALTER TABLE message ADD COLUMN stored_at INTEGER;
 
+-- Where a transient message lies among durable ones; only in the scratch store, NULL elsewhere.
+ALTER TABLE message ADD COLUMN behind INTEGER;
+ALTER TABLE message ADD COLUMN nth INTEGER;
+
+-- Rows with keys from first to last live no more; they are erased in slices. A range is within one lane.
+CREATE TABLE erasing (
+    first INTEGER PRIMARY KEY,
+    last INTEGER NOT NULL
+);
+
 -- Rows of the lane whose body lies in the table body.
 ALTER TABLE lane ADD COLUMN bodies INTEGER NOT NULL DEFAULT 0;
 

@@ -310,7 +310,8 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
     let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
     assert!(matches!(read, Err(StoreError::Read(_))), "{} rows", read.map_or(0, |loaded| loaded.rows.len()));
-    let removes = LaneChange { remove_below: Some(Position(20_001)), ..change(lane(1)) };
+    let range = PositionRange { from: Position(17_000), to: Position(19_000) };
+    let removes = LaneChange { remove_ranges: vec![range], ..change(lane(1)) };
     let outcome = store.commit(&Batch { lanes: vec![removes], ..batch(2) });
     assert!(matches!(outcome, CommitOutcome::Fatal(_)), "{outcome:?}");
 }

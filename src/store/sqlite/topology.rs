@@ -146,6 +146,10 @@ pub(super) async fn read_lanes(connection: &mut SqliteConnection) -> Result<(Vec
                      bodies FROM lane ORDER BY number";
     let last_body = sqlx::query("SELECT coalesce(max(id), 0) FROM body").fetch_one(&mut *connection).await?;
     let mut lanes = Lanes::with_last_body(last_body.try_get(0)?);
+    // Before the lanes: the number of a dropped one is given again only after its ranges are erased.
+    for row in sqlx::query("SELECT first, last FROM erasing ORDER BY first").fetch_all(&mut *connection).await? {
+        lanes.found_range(row.try_get(0)?, row.try_get(1)?);
+    }
     let mut records = Vec::new();
     for row in sqlx::query(statement).fetch_all(connection).await? {
         let number = LaneNumber(row.try_get(0)?);
@@ -155,6 +159,7 @@ pub(super) async fn read_lanes(connection: &mut SqliteConnection) -> Result<(Vec
         }
         let record = lane_from(&row)?;
         lanes.found(number, Some(record.lane), unsigned(&row, 10)?);
+        lanes.set_head(number, record.state.head);
         records.push(record);
     }
     Ok((records, lanes))

@@ -107,8 +107,13 @@ mod tests {
             body_bytes: bytes as u64,
             lent_ceiling: Position(0),
         };
-        let row =
-            |(position, message)| Row { position: Position(position), redelivered: false, expires_at: None, message };
+        let row = |(position, message)| Row {
+            position: Position(position),
+            redelivered: false,
+            expires_at: None,
+            place: None,
+            message,
+        };
         LaneChange { inserts: (1..).zip(messages).map(row).collect(), state, ..change(lane) }
     }
 

@@ -61,7 +61,9 @@ SELECT
     (SELECT round((julianday('now') - 2440587.5) * 86400 - min(first.stored_at) / 1000.0, 3)
         FROM lane AS its CROSS JOIN message AS first
         WHERE its.queue = queue.id AND its.dropped = 0 AND first.id =
-            (SELECT min(id) FROM message WHERE id BETWEEN its.number << 40 AND its.number << 40 | 0xFFFFFFFFFF)
+            (SELECT min(id) FROM message
+                WHERE id BETWEEN its.number << 40 | its.head AND its.number << 40 | 0xFFFFFFFFFF
+                AND NOT EXISTS (SELECT 1 FROM erasing WHERE message.id BETWEEN erasing.first AND erasing.last))
     ) AS oldest_age,
     queue.auto_delete AS auto_delete,
     queue.arguments AS arguments,
@@ -125,6 +127,7 @@ FROM (
         FROM lane
         JOIN queue ON queue.id = lane.queue
         CROSS JOIN message AS row
-        WHERE lane.dropped = 0 AND row.id BETWEEN lane.number << 40 AND lane.number << 40 | 0xFFFFFFFFFF
+        WHERE lane.dropped = 0 AND row.id BETWEEN lane.number << 40 | lane.head AND lane.number << 40 | 0xFFFFFFFFFF
+            AND NOT EXISTS (SELECT 1 FROM erasing WHERE row.id BETWEEN erasing.first AND erasing.last)
     )
 ) AS message;

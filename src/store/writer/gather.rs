@@ -54,7 +54,7 @@ impl Writer {
         // When the store wants to be tended, once it has been in this idle moment.
         let mut tended: Option<Option<Duration>> = None;
         loop {
-            let has_work = !inbox.topology.is_empty() || !inbox.contributions.is_empty();
+            let has_work = !inbox.topology.is_empty() || inbox.has_whole_groups();
             let is_waiting = !inbox.asked.is_empty() && !inbox.asked_too_long(PULL_PATIENCE);
             if !inbox.dirty.is_empty() && rounds < PULL_ROUNDS_MAX && !is_waiting {
                 let room = Room::left(&inbox, &self.settings);
@@ -101,7 +101,7 @@ impl Writer {
                 inbox = shared.inbox();
                 continue;
             }
-            if !inbox.asked.is_empty() {
+            if !inbox.asked.is_empty() || !inbox.contributions.is_empty() {
                 inbox = shared.sleep(inbox, Some(LAST_PULL_PATIENCE));
                 continue;
             }
@@ -148,14 +148,15 @@ impl Shared {
 }
 
 impl Writer {
-    /// Takes contributions up to the limits (one at least), and the topology that need not wait for those left.
+    /// Takes contributions up to the limits (one at least, and groups as a whole), and the topology that need not wait for those left.
     fn take(&self, inbox: &mut Inbox) -> Gathered {
         let batch_no = BatchNo(self.last.0 + 1);
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
         let mut gathered = Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), rows: 0, bytes: 0 };
-        while gathered.rows < self.settings.rows_max && gathered.bytes < self.settings.bytes_max {
-            let Some((source, contribution)) = inbox.contributions.pop_front() else { break };
+        let count = inbox.whole_groups(self.settings.rows_max, self.settings.bytes_max);
+        for (source, contribution) in inbox.contributions.drain(..count) {
             inbox.taken += 1;
+            inbox.grouped -= usize::from(!contribution.groups.is_empty());
             gathered.rows += contribution.rows;
             gathered.bytes += contribution.bytes;
             batch.lanes.extend(contribution.lanes);

@@ -148,6 +148,19 @@ impl TestSource {
         self.hand_over(&mut pending, (next + 1..=next + count).collect());
     }
 
+    /// As `add_at_once`, as a part of groups; with nothing, only the part.
+    fn add_part(self: &Arc<Self>, count: u64, groups: &[Group]) {
+        let mut pending = self.pending.lock().unwrap();
+        let next = pending.next;
+        pending.next += count;
+        pending.tickets += 1;
+        let rows: Vec<_> = (next + 1..=next + count).collect();
+        let lanes = if rows.is_empty() { Vec::new() } else { vec![inserts(lane(self.id), rows)] };
+        let (rows, groups) = (count as usize, groups.to_vec());
+        let contribution = Contribution { ticket: pending.tickets, lanes, rows, groups, ..Contribution::default() };
+        self.writer.contribute(Arc::clone(self) as Arc<dyn Source>, contribution);
+    }
+
     fn hand_over(self: &Arc<Self>, pending: &mut Pending, rows: Vec<u64>) {
         pending.tickets += 1;
         let count = rows.len();
@@ -688,4 +701,62 @@ fn every_contribution_is_told_once_in_order_and_every_row_is_stored() {
         assert_eq!(positions(&store, lane(id)), (1..=ROWS).collect::<Vec<_>>());
     }
     assert_eq!(writer.stop(), Ok(()));
+}
+
+fn group(number: u64, parts: u32) -> Group {
+    Group { number, parts }
+}
+
+#[test]
+fn parts_of_a_group_are_committed_together_beyond_all_limits_and_nothing_overtakes_them() {
+    let bench = Bench::start(WriterSettings { rows_max: 2, ..WriterSettings::default() });
+    bench.wait_until(WriterHandle::wants_rows);
+    let (one, two, other) = (bench.source(1), bench.source(2), bench.source(3));
+    one.add_part(3, &[group(7, 2)]);
+    other.add_at_once(1);
+    thread::sleep(Duration::from_millis(20));
+    assert!(bench.events.try_recv().is_err(), "the group is not whole");
+    two.add_part(3, &[group(7, 2)]);
+    let batch = bench.begun();
+    assert_eq!(rows_of(&batch), [(1, 1), (1, 2), (1, 3), (3, 1), (2, 1), (2, 2), (2, 3)]);
+    bench.reply(CommitOutcome::Committed);
+    let told: Vec<_> = (0..3).map(|_| bench.stored()).collect();
+    assert!(told.iter().all(|(_, stored)| stored.durable && stored.batch_no == BatchNo(1)));
+}
+
+#[test]
+fn groups_that_cross_each_other_are_one_batch() {
+    let bench = Bench::idle();
+    let (one, two) = (bench.source(1), bench.source(2));
+    one.add_part(1, &[group(1, 2)]);
+    two.add_part(1, &[group(2, 2)]);
+    two.add_part(1, &[group(1, 2)]);
+    assert!(bench.events.try_recv().is_err());
+    one.add_part(1, &[group(2, 2), group(3, 1)]);
+    assert_eq!(rows_of(&bench.begun()).len(), 4);
+}
+
+#[test]
+fn a_part_with_nothing_to_write_is_told_all_the_same() {
+    let bench = Bench::idle();
+    let (one, two) = (bench.source(1), bench.source(2));
+    two.add_part(0, &[group(1, 2)]);
+    one.add_part(1, &[group(1, 2)]);
+    assert_eq!(rows_of(&bench.begun()), [(1, 1)]);
+    bench.reply(CommitOutcome::Committed);
+    let mut told = [bench.stored().0, bench.stored().0];
+    told.sort_unstable();
+    assert_eq!(told, [1, 2]);
+    two.add_part(0, &[group(2, 1)]);
+    assert!(bench.stored().1.durable, "alone it needs no commit");
+}
+
+#[test]
+fn a_part_that_never_comes_is_waited_for_only_so_long() {
+    let bench = Bench::idle();
+    let one = bench.source(1);
+    let began = Instant::now();
+    one.add_part(1, &[group(1, 2)]);
+    assert_eq!(rows_of(&bench.begun()), [(1, 1)]);
+    assert!(began.elapsed() >= LAST_PULL_PATIENCE);
 }

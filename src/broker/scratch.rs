@@ -1,0 +1,169 @@
+//! The scratch store: where transient messages wait that are beyond their budget. Opened when first needed.
+
+use super::cell::Cell;
+use super::counters::Counters;
+use super::node::Broker;
+use crate::model::Lane;
+use crate::queue::{Effects, LoadedRows, QueueInput, QueueState, Ticket};
+use crate::store::writer::{Contribution, LoadRequest, Source, Stored, WriterHandle};
+use crate::store::{Loaded, Row, StoreError, TopologyChange};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+/// Opens the scratch store, empty. It may block.
+pub type OpenScratch = Box<dyn Fn() -> Result<WriterHandle, StoreError> + Send + Sync>;
+
+/// The scratch store, once it was opened.
+pub(super) struct Scratch {
+    open: Option<OpenScratch>,
+    /// Somebody is opening it, or has tried.
+    begun: AtomicBool,
+    writer: OnceLock<WriterHandle>,
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch").field("is_open", &self.writer.get().is_some()).finish()
+    }
+}
+
+/// A cell as the scratch store's writer knows it.
+#[derive(Debug)]
+pub(super) struct ForScratch(Weak<Cell>);
+
+impl Source for ForScratch {
+    fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
+        if let Some(cell) = self.0.upgrade() {
+            cell.submit(QueueInput::Spill { rows_max, bytes_max });
+        }
+    }
+
+    fn stored(self: Arc<Self>, outcome: Stored) {
+        if let Some(cell) = self.0.upgrade() {
+            cell.submit(QueueInput::Spilled { ticket: Ticket(outcome.ticket), durable: outcome.durable });
+        }
+    }
+}
+
+fn for_scratch(cell: &Arc<Cell>) -> Arc<ForScratch> {
+    Arc::clone(cell.for_scratch.get_or_init(|| Arc::new(ForScratch(Arc::downgrade(cell)))))
+}
+
+impl Scratch {
+    pub(super) fn new(open: Option<OpenScratch>) -> Self {
+        Self { open, begun: AtomicBool::new(false), writer: OnceLock::new() }
+    }
+
+    pub(super) fn writer(&self) -> Option<&WriterHandle> {
+        self.writer.get()
+    }
+
+    /// Whether it can be used; when it is needed for the first time it is opened beside whoever asks.
+    pub(super) fn is_open_or_opens(&self, broker: &Arc<Broker>) -> bool {
+        if self.writer.get().is_some() {
+            return true;
+        }
+        if self.open.is_some() && !self.begun.swap(true, Ordering::Relaxed) {
+            let opening = Arc::clone(broker);
+            broker.runner().run(Box::new(move |_| opening.scratch().open()));
+        }
+        false
+    }
+
+    fn open(&self) {
+        let Some(open) = &self.open else { return };
+        match open() {
+            Ok(writer) => {
+                tracing::info!("transient messages beyond limits.transient_bytes wait in the scratch store");
+                // Nobody else opens it.
+                let _ = self.writer.set(writer);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the scratch store cannot be opened: transient messages stay in memory");
+            }
+        }
+    }
+
+    /// At the end of a turn: what it has for the scratch store goes there.
+    pub(super) fn serve(&self, cell: &Arc<Cell>, queue: &QueueState, effects: &mut Effects) {
+        let Some(writer) = self.writer() else { return };
+        for pulled in effects.spilled.drain(..) {
+            if pulled.more {
+                cell.listed_for_scratch.store(true, Ordering::Relaxed);
+            }
+            let contribution = Contribution {
+                ticket: pulled.ticket.0,
+                rows: pulled.rows + pulled.removed,
+                bytes: pulled.bytes,
+                more: pulled.more,
+                lanes: pulled.lanes,
+                drop_lanes: pulled.drop_lanes,
+                groups: Vec::new(),
+            };
+            writer.contribute(for_scratch(cell), contribution);
+        }
+        if queue.wants_scratch() && !cell.listed_for_scratch.swap(true, Ordering::Relaxed) {
+            writer.dirty(for_scratch(cell));
+        }
+    }
+
+    /// A queue is gone, and with it what it has here.
+    pub(super) fn forget(&self, cell: &Cell) {
+        if let (Some(writer), Some(_)) = (self.writer(), cell.for_scratch.get()) {
+            writer.topology(vec![TopologyChange::DeleteQueue(cell.id())], Box::new(|_| {}));
+        }
+    }
+}
+
+/// Which load of which queue.
+pub(super) struct Load {
+    pub(super) cell: Arc<Cell>,
+    pub(super) level: u8,
+    pub(super) load: u64,
+}
+
+impl Broker {
+    /// Reads from the store, then from the scratch store, and gives the queue what came of both.
+    pub(super) fn load(self: &Arc<Self>, asked: Load, durable: Option<LoadRequest>, scratch: Option<LoadRequest>) {
+        let broker = Arc::clone(self);
+        let then = move |rows: Result<Option<Vec<Row>>, StoreError>| match rows {
+            Ok(durable) => broker.load_scratch(asked, durable, scratch),
+            Err(_) => broker.loaded(asked, None),
+        };
+        self.read(Some(self.writer()), durable, then);
+    }
+
+    fn load_scratch(self: &Arc<Self>, asked: Load, durable: Option<Vec<Row>>, request: Option<LoadRequest>) {
+        let broker = Arc::clone(self);
+        let then = move |rows: Result<Option<Vec<Row>>, StoreError>| {
+            broker.loaded(asked, rows.ok().map(|scratch| LoadedRows { durable, scratch }));
+        };
+        self.read(self.scratch().writer(), request, then);
+    }
+
+    /// Nothing, when nothing is asked.
+    fn read(
+        self: &Arc<Self>,
+        writer: Option<&WriterHandle>,
+        request: Option<LoadRequest>,
+        then: impl FnOnce(Result<Option<Vec<Row>>, StoreError>) + Send + 'static,
+    ) {
+        let (Some(writer), Some(request)) = (writer, request) else { return then(Ok(None)) };
+        let (broker, Lane { queue, .. }) = (Arc::clone(self), request.lane);
+        let then = move |loaded: Result<Loaded, StoreError>| {
+            let failed = |error: &StoreError| tracing::error!(?error, queue = queue.0, "reading messages failed");
+            let rows = loaded.map(|loaded| loaded.rows).inspect_err(failed);
+            Counters::add(&broker.counters().rows_read, rows.as_ref().map_or(0, |rows| rows.len() as u64));
+            then(rows.map(Some));
+        };
+        writer.load(request, Box::new(then));
+    }
+
+    fn loaded(self: &Arc<Self>, asked: Load, rows: Option<LoadedRows>) {
+        let (broker, Load { cell, level, load }) = (Arc::clone(self), asked);
+        self.runner().run(Box::new(move |now| {
+            broker.take_turns(&cell, QueueInput::Loaded { level, load, rows }, now);
+        }));
+    }
+}
