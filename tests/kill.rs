@@ -23,7 +23,7 @@ const PREFETCH: u16 = 100;
 /// What a consumer keeps in its hands, so that a kill always finds something there.
 const HELD: usize = 30;
 /// The broker lives so long under load, in milliseconds, from one round to the next.
-const LIFE_MILLIS: std::ops::Range<u64> = 150..1650;
+const LIFE_MILLIS: std::ops::Range<u64> = 150..1150;
 /// An acknowledgement that was sent so long before the kill is never forgotten.
 const ACK_SAFE_AFTER: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,8 @@ impl Id {
 
     fn to_body(self) -> Vec<u8> {
         let mut body = [self.publisher.to_be_bytes(), self.number.to_be_bytes()].concat();
-        body.resize(200, b'.');
+        // Some are stored in chunks.
+        body.resize(if self.number.is_multiple_of(16) { 70_000 } else { 200 }, b'.');
         body
     }
 
@@ -108,6 +109,7 @@ fn consume_until_the_end(address: SocketAddr, queues: &[usize], mut random: Rand
     while let Ok(incoming) = client.next() {
         let Incoming::Delivery(delivery) = incoming else { panic!("{incoming:?} instead of a delivery") };
         let id = Id::of(&delivery);
+        assert!(delivery.body == id.to_body(), "the body of {id:?}");
         assert_eq!(delivery.routing_key, QUEUES[id.queue()]);
         all.push(Seen { id, redelivered: delivery.redelivered, acknowledged: None });
         assert_eq!(delivery.delivery_tag, all.len() as u64);
@@ -132,6 +134,65 @@ fn consume_until_the_end(address: SocketAddr, queues: &[usize], mut random: Rand
         }
     }
     all
+}
+
+/// A queue that is filled, and purged or deleted, again and again; what it may hold when the broker dies.
+#[derive(Clone, Copy, Debug, Default)]
+struct LongQueue {
+    sent: u32,
+    confirmed: u32,
+    /// The purge or deletion was sent and not answered.
+    is_emptying: bool,
+    /// What was purged before. A purge is answered before it is flushed; the next confirm says that it is.
+    purged: u32,
+}
+
+impl LongQueue {
+    const NAME: &str = "kill-long";
+    const MESSAGES: u32 = 1_500;
+
+    fn may_hold(&self, count: u32) -> bool {
+        let holds = |count: u32| (self.confirmed..=self.sent).contains(&count);
+        let is_back = self.confirmed == 0 && self.purged > 0 && count.checked_sub(self.purged).is_some_and(holds);
+        holds(count) || is_back || self.is_emptying && count == 0
+    }
+}
+
+fn fill_and_empty_until_the_end(address: SocketAddr, mut long: LongQueue) -> LongQueue {
+    let mut client = Client::connect(address);
+    client.confirm_select();
+    let mut first = 1;
+    loop {
+        if client.try_queue(LongQueue::NAME, &[Flag::Durable], &[]).is_err() {
+            return long;
+        }
+        let before = long.confirmed;
+        for _ in 0..LongQueue::MESSAGES {
+            client.publish("", LongQueue::NAME, &persistent(), &[b'l'; 500]);
+        }
+        long.sent += LongQueue::MESSAGES;
+        while long.confirmed < before + LongQueue::MESSAGES {
+            match client.next() {
+                // In the order of publishing, all to one queue.
+                Ok(Incoming::Confirm { delivery_tag, kept: true, .. }) => {
+                    long.confirmed = long.confirmed.max(before + u32::try_from(delivery_tag + 1 - first).unwrap_or(0));
+                }
+                Ok(other) => panic!("{other:?} instead of a confirm"),
+                Err(_) => return long,
+            }
+        }
+        first += u64::from(LongQueue::MESSAGES);
+        if long.confirmed < 3 * LongQueue::MESSAGES {
+            continue;
+        }
+        long.is_emptying = true;
+        let deletes = (first / u64::from(LongQueue::MESSAGES)).is_multiple_of(2);
+        let emptied =
+            if deletes { client.try_delete_queue(LongQueue::NAME) } else { client.try_purge_queue(LongQueue::NAME) };
+        let Ok(count) = emptied else { return long };
+        assert!(long.may_hold(count), "{count} of {long:?}");
+        long = LongQueue { purged: if deletes { 0 } else { count }, ..LongQueue::default() };
+    }
 }
 
 /// Everything that was seen, over all rounds.
@@ -228,6 +289,7 @@ fn confirmed_messages_survive_kills_in_order_and_acknowledged_ones_stay_away() {
     let data = tempfile::tempdir().unwrap();
     let path = data.path().join("data");
     let mut history = History::default();
+    let mut long = LongQueue::default();
     let mut next_numbers = [0; PUBLISHERS as usize];
     for round in 0..rounds {
         let broker = Broker::start(&path);
@@ -237,7 +299,11 @@ fn confirmed_messages_survive_kills_in_order_and_acknowledged_ones_stay_away() {
         for queue in QUEUES {
             client.queue(queue, &[Flag::Durable], &[]);
         }
+        let count = client.queue(LongQueue::NAME, &[Flag::Durable], &[]).message_count;
+        assert!(long.may_hold(count), "{count} messages after the kill, {long:?}");
         client.close();
+        let long_before = LongQueue { sent: count, confirmed: count, ..LongQueue::default() };
+        let emptier = thread::spawn(move || fill_and_empty_until_the_end(address, long_before));
 
         let consumers = CONSUMERS.map(|queues| {
             let random = Random::new(random.next_u64());
@@ -254,6 +320,7 @@ fn confirmed_messages_survive_kills_in_order_and_acknowledged_ones_stay_away() {
         broker.kill();
 
         let sessions: Vec<_> = consumers.map(|consumer| consumer.join().unwrap()).into();
+        long = emptier.join().unwrap();
         history.take(&sessions, killed);
         let confirmed_before = history.confirmed.len();
         for (publisher, published) in (0..).zip(publishers.map(|publisher| publisher.join().unwrap())) {

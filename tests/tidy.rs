@@ -60,7 +60,7 @@ const SPAWNS: [(&str, &str); 5] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 10] = [
+const CLOCKS: [(&str, &str); 11] = [
     ("server/clock.rs", "the clock of a running broker"),
     ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
     ("store/sqlite/care.rs", "flushes that are due, and how long the writer has been idle"),
@@ -68,6 +68,7 @@ const CLOCKS: [(&str, &str); 10] = [
     ("store/writer/stats.rs", "how long ago that was"),
     ("store/writer.rs", "keeps the moments that gather.rs reads"),
     ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
+    ("store/writer/groups.rs", "how long a part of a group has waited for the others"),
     ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),
     ("cli/bench/run.rs", "a client of its own, which measures"),
     ("cli/sql/mod.rs", "a statement that takes too long is given up"),

@@ -165,12 +165,6 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Bytes of one transaction; a single larger message exceeds it.",
     },
     Setting {
-        name: "store.unwritten_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
-        meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
-                  the store has caught up.",
-    },
-    Setting {
         name: "store.durability",
         kind: Kind::Choice(Choice {
             words: &["commit", "interval", "off"],
@@ -194,6 +188,12 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "How long the write-ahead log should get. One large message or transaction exceeds it for a moment. When \
                   another program that reads the file keeps it from being emptied, a warning says so, and connections \
                   that publish are blocked until it is short again.",
+    },
+    Setting {
+        name: "store.unwritten_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
+        meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
+                  the store has caught up.",
     },
     Setting {
         name: "store.hold_max",

@@ -67,14 +67,14 @@ pub struct StoreSettings {
     pub batch_rows_max: u32,
     /// Bytes of one transaction.
     pub batch_bytes_max: u64,
-    /// Bytes that wait to be written, beyond which publishers are not read.
-    pub unwritten_bytes_max: u64,
     /// When what is committed is flushed, and so what a confirm means.
     pub durability: Durability,
     /// At the level `interval`, how long after its commit at most.
     pub durability_interval: Duration,
     /// Bytes of the write-ahead log that it should not exceed.
     pub wal_bytes_max: u64,
+    /// Bytes that wait to be written, beyond which publishers are not read.
+    pub unwritten_bytes_max: u64,
     /// How long a row in a consumer's hands may wait.
     pub hold_max: Duration,
     /// The average ack time above which none waits.
@@ -217,10 +217,10 @@ impl Default for StoreSettings {
             cache_bytes: 16 * MIB,
             batch_rows_max: 1000,
             batch_bytes_max: MIB,
-            unwritten_bytes_max: 32 * MIB,
             durability: Durability::Commit,
             durability_interval: Duration::from_secs(1),
             wal_bytes_max: 64 * MIB,
+            unwritten_bytes_max: 32 * MIB,
             hold_max: Duration::from_millis(4),
             hold_ack_time_max: Duration::from_millis(2),
         }

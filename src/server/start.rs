@@ -196,6 +196,23 @@ pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered
     Ok((writer, recovered))
 }
 
+/// A weaker promise than the usual one is told.
+fn tell_durability(store: &StoreSettings) {
+    match store.durability {
+        Durability::Commit => {
+            tracing::info!(durability = "commit", "confirmed persistent messages are flushed to the disk");
+        }
+        Durability::Interval => tracing::warn!(
+            durability = "interval",
+            interval = ?store.durability_interval,
+            "a power failure may lose confirmed messages of the last interval"
+        ),
+        Durability::Off => {
+            tracing::warn!(durability = "off", "a power failure may lose all confirmed messages and damage the store");
+        }
+    }
+}
+
 fn writer_settings(settings: &Settings) -> WriterSettings {
     WriterSettings {
         rows_max: settings.store.batch_rows_max as usize,
@@ -220,23 +237,6 @@ fn scratch_store(settings: &Settings) -> Option<OpenScratch> {
         let recovered = store.recover()?;
         WriterHandle::start(Box::new(store), recovered.batch_no, writer)
     }))
-}
-
-/// A weaker promise than the usual one is told.
-fn tell_durability(store: &StoreSettings) {
-    match store.durability {
-        Durability::Commit => {
-            tracing::info!(durability = "commit", "confirmed persistent messages are flushed to the disk");
-        }
-        Durability::Interval => tracing::warn!(
-            durability = "interval",
-            interval = ?store.durability_interval,
-            "a power failure may lose confirmed messages of the last interval"
-        ),
-        Durability::Off => {
-            tracing::warn!(durability = "off", "a power failure may lose all confirmed messages and damage the store");
-        }
-    }
 }
 
 pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {

@@ -263,13 +263,27 @@ impl Client {
     }
 
     pub(crate) fn delete_queue(&mut self, name: &str) -> u32 {
+        self.try_delete_queue(name).expect("the queue can be deleted")
+    }
+
+    /// How many messages it held.
+    pub(crate) fn try_delete_queue(&mut self, name: &str) -> Result<u32, Failure> {
         let answer = self.call(1, (50, 40), |fields| {
             fields.extend_from_slice(&[0; 2]);
             shortstr(fields, name);
             fields.push(0);
-        });
-        let answer = answer.expect("the queue can be deleted");
-        Reader::new(&answer).long().expect("delete-ok has a message count")
+        })?;
+        Ok(Reader::new(&answer).long().expect("delete-ok has a message count"))
+    }
+
+    /// How many ready messages it held.
+    pub(crate) fn try_purge_queue(&mut self, name: &str) -> Result<u32, Failure> {
+        let answer = self.call(1, (50, 30), |fields| {
+            fields.extend_from_slice(&[0; 2]);
+            shortstr(fields, name);
+            fields.push(0);
+        })?;
+        Ok(Reader::new(&answer).long().expect("purge-ok has a message count"))
     }
 
     pub(crate) fn confirm_select(&mut self) {

@@ -3,8 +3,8 @@
 
 use super::inserts::Inserts;
 use super::opening::block_on;
-use rusqlite::Connection;
 use rusqlite::backup::{Backup, Progress, StepResult};
+use rusqlite::{Connection, Result};
 use self_cell::{MutBorrow, self_cell};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::LockedSqliteHandle;
@@ -30,7 +30,7 @@ self_cell!(
 pub(super) struct RawConnection(Owned);
 
 impl RawConnection {
-    pub(super) fn lock(connection: SqliteConnection) -> Result<Self, String> {
+    pub(super) fn lock(connection: SqliteConnection) -> std::result::Result<Self, String> {
         Owned::try_new(MutBorrow::new(connection), |owner| {
             let mut lock = block_on(owner.borrow_mut().lock_handle()).map_err(|error| error.to_string())?;
             let connection = on_handle(&mut lock).map_err(|error| error.to_string())?;
@@ -125,7 +125,7 @@ impl Copying {
 }
 
 #[expect(unsafe_code, reason = "sqlx hands out its handle only as a pointer")]
-fn on_handle(lock: &mut LockedSqliteHandle<'_>) -> rusqlite::Result<Connection> {
+fn on_handle(lock: &mut LockedSqliteHandle<'_>) -> Result<Connection> {
     // SAFETY: the handle is open and ours alone while `lock` lives, and `Locked` drops the connections, which do not
     // close the handle, before the lock. Both crates are built on the same libsqlite3-sys.
     unsafe { Connection::from_handle(lock.as_raw_handle().as_ptr()) }
