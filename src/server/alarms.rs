@@ -10,6 +10,10 @@ use tokio::sync::Notify;
 
 /// How often resources are looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// And how often while so little of the disk is left that fast publishers could fill it within the usual interval.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
+/// Bytes beyond the limit of the disk alarm within which that is so.
+const CLOSE_BYTES: u64 = 1 << 30;
 /// Of the memory that the process may use, what messages may take unless a setting says otherwise.
 const MEMORY_SHARE: f64 = 0.6;
 
@@ -68,17 +72,22 @@ pub(super) fn limit_of_memory(setting: u64) -> u64 {
 pub(super) async fn watch(shared: Arc<Shared>) {
     let keeps_files = shared.settings.keeps_files();
     let disk_min = shared.settings.limits.disk_free_bytes;
+    let mut interval = Duration::ZERO;
     loop {
         // Which of the two it was makes no difference.
-        let _ = tokio::time::timeout(INTERVAL, shared.alarms.look.notified()).await;
+        let _ = tokio::time::timeout(interval, shared.alarms.look.notified()).await;
         let before = shared.alarms.reason();
         let used = shared.broker.memory_bytes();
         let limit = shared.alarms.memory_limit();
         set(&shared.alarms.memory, used > limit, "memory", used, limit);
+        interval = INTERVAL;
         if keeps_files && let Some(free) = available_disk(&shared.settings.data_dir) {
             // A log that somebody keeps from being emptied grows with every message until the disk is full.
             let is_pinned = shared.broker.writer().vitals().log_is_pinned;
             set(&shared.alarms.disk, free < disk_min || is_pinned, "disk", free, disk_min);
+            if free < disk_min.saturating_add(CLOSE_BYTES) {
+                interval = CLOSE_INTERVAL;
+            }
         }
         let now = shared.alarms.reason();
         if now != before {

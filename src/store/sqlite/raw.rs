@@ -50,7 +50,7 @@ impl RawConnection {
 
     /// Begins to copy the file into `target`. What this connection commits from now on gets into the copy, and does not
     /// make it begin anew.
-    pub(super) fn begin_copy(&mut self, target: Connection) -> rusqlite::Result<()> {
+    pub(super) fn begin_copy(&mut self, target: Connection) -> Result<()> {
         self.0.with_dependent_mut(|_, locked| {
             locked.copy = None;
             let source = on_handle(&mut locked.lock)?;
@@ -60,7 +60,7 @@ impl RawConnection {
     }
 
     /// Copies up to so many pages; whether that were the last ones. None when no copy is under way.
-    pub(super) fn step_copy(&mut self, pages: i32) -> Option<rusqlite::Result<(Progress, StepResult)>> {
+    pub(super) fn step_copy(&mut self, pages: i32) -> Option<Result<(Progress, StepResult)>> {
         self.0.with_dependent_mut(|_, locked| {
             let copy = locked.copy.as_ref()?;
             Some(copy.step(pages))
@@ -108,7 +108,7 @@ struct Copying(EndsAndBackup);
 unsafe impl Send for Copying {}
 
 impl Copying {
-    fn begin(source: Connection, target: Connection) -> rusqlite::Result<Self> {
+    fn begin(source: Connection, target: Connection) -> Result<Self> {
         EndsAndBackup::try_new(MutBorrow::new(Ends { source, target }), |ends| {
             let Ends { source, target } = ends.borrow_mut();
             Backup::new(source, target)
@@ -116,7 +116,7 @@ impl Copying {
         .map(Self)
     }
 
-    fn step(&self, pages: i32) -> rusqlite::Result<(Progress, StepResult)> {
+    fn step(&self, pages: i32) -> Result<(Progress, StepResult)> {
         self.0.with_dependent(|_, backup| {
             let result = backup.step(pages)?;
             Ok((backup.progress(), result))
