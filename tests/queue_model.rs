@@ -415,6 +415,8 @@ struct History {
     gets: VecDeque<(u8, bool, u32)>,
     dead_since_pull: Vec<u64>,
     open_promises: BTreeMap<u64, u64>,
+    /// Purges that were not answered yet, by request, and how many messages went.
+    purges: BTreeMap<u32, u64>,
     kept: BTreeSet<u64>,
     requests: u32,
     sequences: u64,
@@ -492,6 +494,7 @@ impl History {
             gets: VecDeque::new(),
             dead_since_pull: Vec::new(),
             open_promises: BTreeMap::new(),
+            purges: BTreeMap::new(),
             kept: BTreeSet::new(),
             requests: 0,
             sequences: 0,
@@ -639,11 +642,13 @@ impl History {
                         assert_eq!(consumer_count as usize, self.consumers.iter().filter(|c| c.alive).count());
                     }
                     Answer::Removed { message_count } => {
-                        assert_eq!(message_count, self.ready.len() as u64, "a purge counts what was ready");
-                        while let Some(id) = self.front() {
-                            self.gone(id);
-                        }
+                        assert_eq!(
+                            Some(message_count),
+                            self.purges.remove(&request.0),
+                            "a purge counts what was ready"
+                        );
                     }
+                    Answer::Refused(_) if self.store.failed => _ = self.purges.remove(&request.0).unwrap(),
                     Answer::Consuming { .. } | Answer::Cancelled => {}
                     other => panic!("not expected here: {other:?}"),
                 },
@@ -1012,6 +1017,7 @@ impl History {
         self.left_alone_until = None;
         self.permits = FakePermits::default();
         self.open_promises.clear();
+        self.purges.clear();
         self.dead_since_pull.clear();
         self.unflushed_most = 0;
         let mut stored = BTreeMap::new();
@@ -1175,6 +1181,10 @@ impl History {
             Step::Detach(holder) => self.detach(holder),
             Step::Purge => {
                 let requester = self.requester(1);
+                self.purges.insert(requester.request.0, self.ready.len() as u64);
+                while let Some(id) = self.front() {
+                    self.gone(id);
+                }
                 self.apply(QueueInput::Purge { requester });
             }
             Step::PurgeAndRefill => {
@@ -1294,6 +1304,9 @@ impl History {
                 Notice::Answer { answer: Answer::Refused(_), .. } => {
                     self.gets.pop_front().unwrap();
                 }
+                Notice::Answer { request, answer: Answer::Removed { message_count }, .. } => {
+                    assert_eq!(Some(message_count), self.purges.remove(&request.0));
+                }
                 other => panic!("not expected here: {other:?}"),
             }
         }
@@ -1350,6 +1363,7 @@ impl History {
         let left: usize = self.store.lanes.values().map(|lane| lane.rows.len()).sum();
         assert_eq!(left, 0, "nothing is left in the store");
         assert!(self.open_promises.is_empty(), "every promise is kept or refused: {:?}", self.open_promises);
+        assert!(self.purges.is_empty(), "every purge is answered");
         for (id, known) in &self.known {
             assert_eq!(known.place, Place::Gone, "{id} was delivered");
             assert!(known.promise.is_none() || known.promise.is_some_and(|sequence| sequence <= self.sequences));

@@ -5,7 +5,7 @@
 //! by construction, and a load that a purge has overtaken is recognised by its number.
 
 use super::entry::{Entries, Entry, Order, Slot, Storage};
-use super::input::Ticket;
+use super::input::{Requester, Ticket};
 use super::scratch::{Scratch, Took};
 use crate::model::stored::{LaneState, PositionRange};
 use crate::model::{Position, Promise, WallMillis};
@@ -488,6 +488,8 @@ pub(super) struct YoungRef {
 pub(super) struct Awaiting {
     pub(super) ticket: Ticket,
     pub(super) promises: Vec<Promise>,
+    /// Who asked for a purge that is part of it, and how many messages went.
+    pub(super) purges: Vec<(Requester, u64)>,
     /// What the rows take of memory.
     pub(super) bytes: u64,
 }

@@ -8,9 +8,9 @@ use super::entry::{Entry, EntryState, Order, Storage};
 use super::input::{LoadedRows, Origin, Ticket};
 use super::level::{Awaiting, Level, Miscount, YoungRef};
 use super::scratch::{Merged, order_of};
-use super::state::QueueState;
+use super::state::{QueueState, answer_to};
 use crate::model::stored::{Group, LaneChange, LaneState, Row};
-use crate::model::{Lane, Now, Position, Promise, PromiseOwner};
+use crate::model::{AmqpError, Answer, Lane, Now, Position, Promise, PromiseOwner};
 use std::time::Duration;
 
 /// How long a store that could not read is left alone.
@@ -84,7 +84,8 @@ impl QueueState {
         let drop_lanes = std::mem::take(&mut self.dropped_lanes);
         if !lanes.is_empty() || !drop_lanes.is_empty() || group.is_some() {
             self.ticket = ticket;
-            self.awaiting.push_back(Awaiting { ticket, promises, bytes: bytes as u64 });
+            let purges = std::mem::take(&mut self.purges);
+            self.awaiting.push_back(Awaiting { ticket, promises, purges, bytes: bytes as u64 });
         }
         out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows, removed, bytes, more, group, replaces });
     }
@@ -204,6 +205,11 @@ impl QueueState {
             self.unwritten_bytes = self.unwritten_bytes.saturating_sub(awaiting.bytes);
             for promise in awaiting.promises {
                 out.promise(promise, durable);
+            }
+            for (requester, message_count) in awaiting.purges {
+                let removed = Answer::Removed { message_count };
+                let answer = if durable { removed } else { Answer::Refused(AmqpError::internal_error()) };
+                answer_to(requester, answer, out);
             }
         }
         // After a refusal nobody knows what the store has: all that is in memory stays there.

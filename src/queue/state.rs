@@ -83,6 +83,8 @@ pub struct QueueState {
     pub(super) unwritten_bytes: u64,
     pub(super) young: VecDeque<YoungRef>,
     pub(super) awaiting: VecDeque<Awaiting>,
+    /// Purges that are not handed to the store yet: who asked, and how many messages went.
+    pub(super) purges: Vec<(Requester, u64)>,
     pub(super) ticket: Ticket,
     pub(super) flushed: Ticket,
     pub(super) dropped_lanes: Vec<Lane>,
@@ -139,6 +141,7 @@ impl QueueState {
             unwritten_bytes: 0,
             young: VecDeque::new(),
             awaiting: VecDeque::new(),
+            purges: Vec::new(),
             ticket: Ticket(0),
             flushed: Ticket(0),
             dropped_lanes: Vec::new(),
@@ -294,8 +297,15 @@ impl QueueState {
                 answer_to(requester, answer, out);
             }
             QueueInput::Purge { requester } => {
+                let was_due = std::mem::take(&mut self.due_now);
                 let message_count = self.purge(out);
-                answer_to(requester, Answer::Removed { message_count }, out);
+                if self.due_now {
+                    // Answered once it is flushed: nothing of it comes back.
+                    self.purges.push((requester, message_count));
+                } else {
+                    answer_to(requester, Answer::Removed { message_count }, out);
+                }
+                self.due_now |= was_due;
             }
             QueueInput::Delete { requester, if_unused, if_empty } => {
                 self.delete(requester, if_unused, if_empty, out);
@@ -698,8 +708,14 @@ impl QueueState {
     /// The queue is no more: promises are kept, consumers told, waiting gets answered.
     fn end(&mut self, out: &mut Effects) {
         self.ended = true;
-        let mut owed: Vec<Promise> =
-            self.awaiting.drain(..).flat_map(|awaiting| awaiting.promises.into_iter()).collect();
+        let (mut owed, mut purges): (Vec<Promise>, _) = (Vec::new(), std::mem::take(&mut self.purges));
+        for awaiting in self.awaiting.drain(..) {
+            owed.extend(awaiting.promises);
+            purges.extend(awaiting.purges);
+        }
+        for (requester, message_count) in purges {
+            answer_to(requester, Answer::Removed { message_count }, out);
+        }
         let mut orders: Vec<_> = self
             .entries
             .iter()
