@@ -25,6 +25,12 @@ pub(super) struct Bench {
     /// Spread the load over so many queues.
     #[arg(long, default_value_t = 1)]
     queues: u32,
+    /// Body bytes, instead of the scenario's.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(8..))]
+    size: Option<u32>,
+    /// Messages published before D or D2 drains them, instead of a million.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    standing: Option<u64>,
     /// Seconds to measure; a fifth of it goes before as warm-up. D and D2 run to their end.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -41,7 +47,7 @@ impl Bench {
     pub(super) fn run(&self) -> ExitCode {
         let duration = Duration::from_secs(self.seconds);
         let outcome = Target::parse(&self.url).and_then(|target| {
-            let load = Load { queues: self.queues.max(1), ..self.scenario.load() };
+            let load = self.load()?;
             run::run(&target, &load, duration, self.broker_pid).map_err(|error| error.to_string())
         });
         match outcome {
@@ -56,6 +62,16 @@ impl Bench {
                 ExitCode::FAILURE
             }
         }
+    }
+
+    fn load(&self) -> Result<Load, String> {
+        let load = self.scenario.load();
+        let standing = match self.standing {
+            Some(_) if load.standing == 0 => return Err("--standing is for scenarios that drain: D and D2".into()),
+            standing => standing.unwrap_or(load.standing),
+        };
+        let size = self.size.map_or(load.size, |size| size as usize);
+        Ok(Load { queues: self.queues.max(1), size, standing, ..load })
     }
 
     fn as_text(&self, outcome: &Outcome) -> String {
