@@ -3,9 +3,10 @@
 use super::cell::Cell;
 use super::counters::Counters;
 use super::node::Broker;
+use super::turns::contribution;
 use crate::model::Lane;
 use crate::queue::{Effects, LoadedRows, QueueInput, QueueState, Ticket};
-use crate::store::writer::{Contribution, LoadRequest, Source, Stored, WriterHandle};
+use crate::store::writer::{LoadRequest, Source, Stored, WriterHandle};
 use crate::store::{Loaded, Row, StoreError, TopologyChange};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,16 +93,7 @@ impl Scratch {
             if pulled.more {
                 cell.listed_for_scratch.store(true, Ordering::Relaxed);
             }
-            let contribution = Contribution {
-                ticket: pulled.ticket.0,
-                rows: pulled.rows + pulled.removed,
-                bytes: pulled.bytes,
-                more: pulled.more,
-                lanes: pulled.lanes,
-                drop_lanes: pulled.drop_lanes,
-                groups: Vec::new(),
-            };
-            writer.contribute(for_scratch(cell), contribution);
+            writer.contribute(for_scratch(cell), contribution(pulled, Vec::new()));
         }
         if queue.wants_scratch() && !cell.listed_for_scratch.swap(true, Ordering::Relaxed) {
             writer.dirty(for_scratch(cell));

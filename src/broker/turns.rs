@@ -142,18 +142,9 @@ impl Broker {
             cell.listed.store(true, Ordering::Relaxed);
         }
         let mut groups: Vec<Group> = pulled.group.into_iter().collect();
-        let replaced = self.group_with_originals(pulled.replaces);
+        let replaced = self.group_with_originals(&pulled.replaces);
         groups.extend(replaced.first().map(|(_, _, group)| *group));
-        let contribution = Contribution {
-            ticket: pulled.ticket.0,
-            rows: pulled.rows + pulled.removed,
-            bytes: pulled.bytes,
-            more: pulled.more,
-            lanes: pulled.lanes,
-            drop_lanes: pulled.drop_lanes,
-            groups,
-        };
-        self.writer().contribute(Arc::clone(cell) as _, contribution);
+        self.writer().contribute(Arc::clone(cell) as _, contribution(pulled, groups));
         for (source, leaving, group) in replaced {
             source.push(QueueInput::Replaced { leaving, group });
             list.push_back(source);
@@ -162,9 +153,9 @@ impl Broker {
 
     /// Copies of dead letters go to the store in one transaction with the removal of their originals: the queues that
     /// keep these, and the group that all of them are part of.
-    fn group_with_originals(&self, replaces: Vec<Origin>) -> Vec<(Arc<Cell>, Vec<u64>, Group)> {
+    fn group_with_originals(&self, replaces: &[Origin]) -> Vec<(Arc<Cell>, Vec<u64>, Group)> {
         let mut sources: Vec<(Arc<Cell>, Vec<u64>)> = Vec::new();
-        for Origin { queue, leaving } in replaces {
+        for &Origin { queue, leaving } in replaces {
             match sources.iter_mut().find(|(source, _)| source.id() == queue) {
                 Some((_, originals)) => originals.push(leaving),
                 None => sources.extend(self.cell(queue).map(|source| (source, vec![leaving]))),
@@ -245,6 +236,19 @@ impl Broker {
                 follow_up.push(QueueInput::End);
             }
         }
+    }
+}
+
+/// What a queue hands over, as a store's writer takes it.
+pub(super) fn contribution(pulled: Pulled, groups: Vec<Group>) -> Contribution {
+    Contribution {
+        ticket: pulled.ticket.0,
+        rows: pulled.rows + pulled.removed,
+        bytes: pulled.bytes,
+        more: pulled.more,
+        lanes: pulled.lanes,
+        drop_lanes: pulled.drop_lanes,
+        groups,
     }
 }
 
