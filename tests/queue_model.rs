@@ -401,6 +401,7 @@ impl Permits for FakePermits {
 
 struct History {
     setup: Setup,
+    was_squeezed: bool,
     queue: QueueState,
     store: FakeStore,
     permits: FakePermits,
@@ -483,6 +484,7 @@ impl History {
         Self {
             queue: QueueState::new(settings(&setup), limits(&setup), now),
             setup,
+            was_squeezed: false,
             store: FakeStore::default(),
             permits: FakePermits::default(),
             now,
@@ -559,6 +561,12 @@ impl History {
             && (consumer.no_ack || consumer.prefetch == 0 || lent < consumer.prefetch)
             && consumer.unwritten < consumer.window
             && (consumer.holder != LIMITED || outstanding < CHANNEL_LIMIT)
+    }
+
+    /// Whether it must be given what is ready.
+    fn must_take(&self, consumer: &KnownConsumer) -> bool {
+        let fits = !self.was_squeezed || consumer.unwritten < self.setup.consumer_window.div_ceil(4);
+        fits && self.may_take(consumer, self.permits.outstanding)
     }
 
     fn lent_to(&self, of: u8, slot: Option<u32>) -> u32 {
@@ -703,10 +711,7 @@ impl History {
             .unwrap();
         let consumer = self.consumers[at].clone();
         assert!(self.may_take(&consumer, *outstanding), "{consumer:?} may take no more");
-        let better = self
-            .consumers
-            .iter()
-            .find(|other| other.priority > consumer.priority && self.may_take(other, *outstanding));
+        let better = self.consumers.iter().find(|other| other.priority > consumer.priority && self.must_take(other));
         assert!(better.is_none(), "{better:?} goes before {consumer:?}");
         assert_eq!(delivery.counted, holder == LIMITED && !consumer.no_ack);
         *outstanding += u32::from(delivery.counted);
@@ -806,7 +811,7 @@ impl History {
         }
         if idle_store && !self.ready.is_empty() {
             assert!(self.gets.is_empty(), "nobody waits for what is there");
-            let idle = self.consumers.iter().find(|consumer| self.may_take(consumer, self.permits.outstanding));
+            let idle = self.consumers.iter().find(|consumer| self.must_take(consumer));
             assert!(idle.is_none(), "{idle:?} waits for what is ready");
         }
 
@@ -1209,7 +1214,11 @@ impl History {
                 }
             }
             Step::Tell => self.tell(),
-            Step::Squeeze(halvings) => self.queue.squeeze(u32::from(halvings)),
+            Step::Squeeze(halvings) => {
+                self.queue.squeeze(u32::from(halvings));
+                // From then on a consumer may wait until what it was given is written, which widens its window again.
+                self.was_squeezed |= halvings > 0;
+            }
             Step::Press(pressed) => self.queue.press(pressed),
             Step::Spill { rows, bytes } => {
                 if self.queue.wants_scratch() {

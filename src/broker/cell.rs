@@ -6,9 +6,9 @@
 use super::node::Broker;
 use super::scratch::ForScratch;
 use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
-use crate::queue::{Effects, QueueInput, QueueState, Ticket};
+use crate::queue::{QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// One queue of the node.
@@ -39,7 +39,6 @@ struct Inbox {
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) queue: QueueState,
-    pub(super) effects: Effects,
     /// The earliest deadline that the timers know of.
     pub(super) armed: Option<Monotonic>,
 }
@@ -63,6 +62,8 @@ struct SharedCounts {
     window_bytes: AtomicU64,
     transient_bytes: AtomicU64,
     unwritten_bytes: AtomicU64,
+    unwritten_rows: AtomicUsize,
+    unspilled_rows: AtomicUsize,
     durable: AtomicU64,
     durable_bytes: AtomicU64,
     consumers: AtomicU32,
@@ -110,7 +111,7 @@ impl Cell {
     pub(super) fn new(queue: QueueState, owner: Option<ConnectionId>, broker: Weak<Broker>) -> Arc<Self> {
         let settings = queue.settings();
         let (id, name, vhost) = (settings.id, settings.name.clone(), settings.vhost.clone());
-        let machine = Box::new(Machine { queue, effects: Effects::default(), armed: None });
+        let machine = Box::new(Machine { queue, armed: None });
         let cell = Self {
             id,
             name,
@@ -186,7 +187,14 @@ impl Cell {
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
+        self.counts.unwritten_rows.store(queue.unwritten_rows(), Ordering::Relaxed);
+        self.counts.unspilled_rows.store(queue.unspilled_rows(), Ordering::Relaxed);
         growth
+    }
+
+    /// Transient messages that may go to the scratch store, as of its last turn.
+    pub(super) fn unspilled_rows(&self) -> usize {
+        self.counts.unspilled_rows.load(Ordering::Relaxed)
     }
 
     /// Adds an input for the next turn, whoever takes it.
@@ -253,6 +261,10 @@ impl Inbox {
 impl Source for Cell {
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
         self.submit(QueueInput::Pull { rows_max, bytes_max });
+    }
+
+    fn rows_waiting(&self) -> usize {
+        self.counts.unwritten_rows.load(Ordering::Relaxed)
     }
 
     fn stored(self: Arc<Self>, outcome: Stored) {

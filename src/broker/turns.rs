@@ -11,6 +11,7 @@ use crate::model::{ConnectionId, Holder, Lane, Notice, Now, QueueId};
 use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
 use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,6 +25,11 @@ const BATCHES_MAX: u32 = 16;
 
 /// Queues whose turn is to be tried.
 pub(super) type TurnList = VecDeque<Arc<Cell>>;
+
+thread_local! {
+    /// Emptied by each turn: were it each queue's own, a thousand would keep room for as much as they ever did at once.
+    static EFFECTS: RefCell<Effects> = RefCell::default();
+}
 
 impl Broker {
     /// Gives an input to a queue, and takes the turns that follow from it.
@@ -76,7 +82,6 @@ impl Broker {
                 turn.inputs.clear();
                 let settings = turn.machine.queue.settings().clone();
                 turn.machine.queue = QueueState::failed(settings, self.settings().queue_limits, now);
-                turn.machine.effects = Effects::default();
             }
             match cell.end_turn(turn) {
                 Some(more) => turn = more,
@@ -86,7 +91,9 @@ impl Broker {
     }
 
     fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
-        let Machine { queue, effects, armed } = &mut *turn.machine;
+        let Machine { queue, armed } = &mut *turn.machine;
+        let mut effects = EFFECTS.take();
+        let effects = &mut effects;
         let mut permits = PeerPermits { broker: self, queue: cell.id() };
         queue.squeeze(self.squeeze());
         queue.press(self.presses_transient());
@@ -135,6 +142,7 @@ impl Broker {
             *armed = Some(deadline);
             self.timers().arm(deadline, cell);
         }
+        EFFECTS.set(std::mem::take(effects));
     }
 
     fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {

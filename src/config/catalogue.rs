@@ -262,7 +262,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.window_entries_min",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries_min), range(1, MIB)),
-        meaning: "The same while memory for windows runs short.",
+        meaning: "The same while memory for windows runs short; a queue without consumers then keeps an eighth of it.",
     },
     Setting {
         name: "limits.window_bytes",

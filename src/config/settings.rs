@@ -237,7 +237,7 @@ impl Default for Limits {
             consumer_window_messages: 64,
             consumer_window_messages_max: 4096,
             consumer_window_bytes_max: 256 * KIB,
-            windows_bytes: 32 * MIB,
+            windows_bytes: 16 * MIB,
             transient_bytes: 0,
             window_entries: 1024,
             window_entries_min: 64,

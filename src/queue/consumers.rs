@@ -45,6 +45,8 @@ struct Ring {
 #[derive(Debug)]
 pub(super) struct Consumers {
     limits: ConsumerLimits,
+    /// However far a consumer's own window has grown.
+    window_max: u32,
     holdings: Vec<Option<Holding>>,
     vacant: Vec<u32>,
     by_key: AHashMap<ConsumerKey, u32>,
@@ -57,6 +59,7 @@ impl Consumers {
     pub(super) fn new(limits: ConsumerLimits) -> Self {
         Self {
             limits,
+            window_max: limits.messages_max,
             holdings: Vec::new(),
             vacant: Vec::new(),
             by_key: AHashMap::new(),
@@ -85,6 +88,12 @@ impl Consumers {
 
     fn holding_mut(&mut self, at: u32) -> &mut Holding {
         self.holdings[at as usize].as_mut().expect("a lent entry's holding exists")
+    }
+
+    /// Quarters the windows so many times, yet not below a quarter of what they begin with, while memory runs short.
+    /// One that is fuller comes back to its ring as what it was given is written.
+    pub(super) fn squeeze(&mut self, quarterings: u32) {
+        self.window_max = (self.limits.messages_max >> (2 * quarterings)).max(self.limits.messages.div_ceil(4));
     }
 
     pub(super) fn register(&mut self, consume: &Consume) {
@@ -156,7 +165,7 @@ impl Consumers {
         let holding = self.holding(at);
         holding.consumer.as_ref().is_some_and(|consumer| {
             (consumer.prefetch == 0 || holding.lent < consumer.prefetch)
-                && consumer.unwritten < consumer.window
+                && consumer.unwritten < consumer.window.min(self.window_max)
                 && consumer.unwritten_bytes < self.limits.bytes_max
         })
     }

@@ -91,62 +91,128 @@ enum Cell {
     Taken(Entry),
 }
 
+/// Cells of the table that are made and given back together.
+#[derive(Debug)]
+struct Chunk {
+    cells: Vec<Cell>,
+    /// The first of its vacant cells.
+    vacant: Slot,
+    taken: usize,
+    /// Where it stands in the list of chunks with room.
+    listed: usize,
+}
+
 /// The table. Slots are reused; generations are not (within 2^32 lendings).
 #[derive(Debug)]
 pub(super) struct Entries {
-    cells: Vec<Cell>,
-    vacant: Slot,
-    taken: usize,
+    chunks: Vec<Option<Chunk>>,
+    /// Chunks with room; the last is filled next.
+    roomy: Vec<u32>,
+    /// Numbers of chunks that were given back.
+    free: Vec<u32>,
     generation: u32,
 }
 
-/// Above this many cells an empty table gives its memory back.
-const CELLS_KEPT: usize = 64;
+const CHUNK_BITS: u32 = 6;
+const CHUNK_CELLS: usize = 1 << CHUNK_BITS;
+
+impl Slot {
+    fn chunk(self) -> usize {
+        (self.0 >> CHUNK_BITS) as usize
+    }
+
+    fn cell(self) -> usize {
+        self.0 as usize % CHUNK_CELLS
+    }
+}
 
 impl Entries {
     pub(super) fn new() -> Self {
-        Self { cells: Vec::new(), vacant: NONE, taken: 0, generation: 0 }
+        Self { chunks: Vec::new(), roomy: Vec::new(), free: Vec::new(), generation: 0 }
     }
 
     pub(super) fn insert(&mut self, entry: Entry) -> Slot {
-        self.taken += 1;
-        if self.vacant == NONE {
-            let slot = Slot(u32::try_from(self.cells.len()).expect("a queue holds fewer than 2^32 entries in memory"));
-            self.cells.push(Cell::Taken(entry));
+        let number = match self.roomy.last() {
+            Some(number) => *number,
+            None => self.add_chunk(),
+        };
+        let chunk = self.chunks[number as usize].as_mut().expect("chunks with room are there");
+        chunk.taken += 1;
+        if chunk.taken == CHUNK_CELLS {
+            self.roomy.pop();
+        }
+        let slot = chunk.vacant;
+        if slot == NONE {
+            let slot = Slot(number << CHUNK_BITS | chunk.cells.len() as u32);
+            chunk.cells.push(Cell::Taken(entry));
             return slot;
         }
-        let slot = self.vacant;
-        let Cell::Vacant { next } = self.cells[slot.0 as usize] else { unreachable!("the chain links vacant cells") };
-        self.vacant = next;
-        self.cells[slot.0 as usize] = Cell::Taken(entry);
+        let cell = std::mem::replace(&mut chunk.cells[slot.cell()], Cell::Taken(entry));
+        let Cell::Vacant { next } = cell else { unreachable!("the chain links vacant cells") };
+        chunk.vacant = next;
         slot
     }
 
+    fn add_chunk(&mut self) -> u32 {
+        // The first grows as it is needed: most queues hold little.
+        let cells = Vec::with_capacity(if self.chunks.is_empty() { 0 } else { CHUNK_CELLS });
+        let chunk = Some(Chunk { cells, vacant: NONE, taken: 0, listed: self.roomy.len() });
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.chunks[number as usize] = chunk;
+                number
+            }
+            None => {
+                self.chunks.push(chunk);
+                u32::try_from(self.chunks.len() - 1).expect("memory ends before the numbers")
+            }
+        };
+        assert!(number < NONE.0 >> CHUNK_BITS, "a queue holds fewer than 2^32 entries in memory");
+        self.roomy.push(number);
+        number
+    }
+
     pub(super) fn remove(&mut self, slot: Slot) -> Entry {
-        let cell = std::mem::replace(&mut self.cells[slot.0 as usize], Cell::Vacant { next: self.vacant });
+        let chunk = self.chunks[slot.chunk()].as_mut().expect("taken cells are in chunks");
+        let cell = std::mem::replace(&mut chunk.cells[slot.cell()], Cell::Vacant { next: chunk.vacant });
         let Cell::Taken(entry) = cell else { unreachable!("only taken cells are removed") };
-        self.vacant = slot;
-        self.taken -= 1;
-        if self.taken == 0 && self.cells.len() > CELLS_KEPT {
-            self.cells = Vec::new();
-            self.vacant = NONE;
+        chunk.vacant = slot;
+        if chunk.taken == CHUNK_CELLS {
+            chunk.listed = self.roomy.len();
+            self.roomy.push(slot.0 >> CHUNK_BITS);
+        }
+        chunk.taken -= 1;
+        if chunk.taken == 0 && self.roomy.len() > 1 {
+            self.give_back(slot.0 >> CHUNK_BITS);
         }
         entry
     }
 
+    /// A chunk that nothing is left of goes; one with room is always kept.
+    fn give_back(&mut self, number: u32) {
+        let Some(chunk) = self.chunks[number as usize].take() else { return };
+        self.roomy.swap_remove(chunk.listed);
+        if let Some(moved) = self.roomy.get(chunk.listed)
+            && let Some(moved) = &mut self.chunks[*moved as usize]
+        {
+            moved.listed = chunk.listed;
+        }
+        self.free.push(number);
+    }
+
     pub(super) fn at(&self, slot: Slot) -> &Entry {
-        let Cell::Taken(entry) = &self.cells[slot.0 as usize] else { unreachable!("levels hold taken cells") };
-        entry
+        self.find(slot).expect("levels hold taken cells")
     }
 
     pub(super) fn at_mut(&mut self, slot: Slot) -> &mut Entry {
-        let Cell::Taken(entry) = &mut self.cells[slot.0 as usize] else { unreachable!("levels hold taken cells") };
+        let chunk = self.chunks[slot.chunk()].as_mut().expect("levels hold taken cells");
+        let Cell::Taken(entry) = &mut chunk.cells[slot.cell()] else { unreachable!("levels hold taken cells") };
         entry
     }
 
     /// The entry in a slot that may have been given to another, or to none.
     pub(super) fn find(&self, slot: Slot) -> Option<&Entry> {
-        match self.cells.get(slot.0 as usize) {
+        match self.chunks.get(slot.chunk())?.as_ref()?.cells.get(slot.cell()) {
             Some(Cell::Taken(entry)) => Some(entry),
             _ => None,
         }
@@ -175,14 +241,23 @@ impl Entries {
         self.generation
     }
 
+    /// What an entry takes of the table.
+    pub(super) const ENTRY_BYTES: usize = size_of::<Cell>();
+
+    /// What the table takes of memory, about.
     pub(super) fn table_bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell>()
+        let first = self.chunks.first().and_then(Option::as_ref).map_or(0, |chunk| chunk.cells.capacity());
+        let others = self.chunks.len().saturating_sub(self.free.len() + 1) * CHUNK_CELLS;
+        (first + others) * Self::ENTRY_BYTES + self.chunks.capacity() * size_of::<Option<Chunk>>()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
-        self.cells.iter().enumerate().filter_map(|(at, cell)| match cell {
-            Cell::Taken(entry) => Some((Slot(at as u32), entry)),
-            Cell::Vacant { .. } => None,
+        let chunks = self.chunks.iter().zip(0u32..).filter_map(|(chunk, number)| Some((chunk.as_ref()?, number)));
+        chunks.flat_map(|(chunk, number)| {
+            chunk.cells.iter().zip(0u32..).filter_map(move |(cell, at)| match cell {
+                Cell::Taken(entry) => Some((Slot(number << CHUNK_BITS | at), entry)),
+                Cell::Vacant { .. } => None,
+            })
         })
     }
 }
@@ -190,4 +265,49 @@ impl Entries {
 /// A leaving entry's number, as copies name it.
 pub(super) fn leaving_number(slot: Slot, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(slot.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::properties::Properties;
+
+    fn entry(position: u64) -> Entry {
+        Entry {
+            message: Message::new(b"", b"q", &Properties::check(&[0, 0]).unwrap(), b"body"),
+            order: Order { position: Position(position), sub: 0 },
+            expires_at: None,
+            promise: None,
+            storage: Storage::Young,
+            level: 0,
+            redelivered: false,
+            state: EntryState::Ready,
+        }
+    }
+
+    #[test]
+    fn chunks_that_nothing_is_left_of_are_given_back_and_numbers_used_again() {
+        let mut entries = Entries::new();
+        let cells = CHUNK_CELLS as u64 * 20;
+        let slots: Vec<_> = (0..cells).map(|at| entries.insert(entry(at))).collect();
+        let full = entries.table_bytes();
+        // Out of order, and all but every hundredth.
+        let (kept, gone): (Vec<_>, Vec<_>) = slots.iter().zip(0..cells).partition(|(_, at)| at % 100 == 7);
+        for (slot, at) in gone.iter().rev() {
+            assert_eq!(entries.remove(**slot).order.position, Position(*at));
+            assert!(entries.find(**slot).is_none());
+        }
+        for (slot, at) in &kept {
+            assert_eq!(entries.at(**slot).order.position, Position(*at));
+        }
+        assert_eq!(entries.iter().count(), kept.len());
+        assert!(entries.table_bytes() < full * 3 / 4, "{} of {full} left", entries.table_bytes());
+        let again: Vec<_> = (0..cells).map(|at| entries.insert(entry(cells + at))).collect();
+        assert!(entries.table_bytes() <= full + (kept.len() + CHUNK_CELLS) * Entries::ENTRY_BYTES);
+        for (slot, at) in again.iter().zip(cells..).chain(kept.iter().map(|(slot, at)| (*slot, *at))) {
+            assert_eq!(entries.remove(*slot).order.position, Position(at));
+        }
+        assert_eq!(entries.iter().count(), 0);
+        assert!(entries.table_bytes() < full / 10, "{} of {full} left", entries.table_bytes());
+    }
 }

@@ -32,18 +32,23 @@ impl Default for WindowLimits {
     }
 }
 
+/// Of the least entries of a head, a queue without consumers keeps this share when memory is at its shortest.
+const UNCONSUMED_DIVISOR: usize = 8;
+
 impl WindowLimits {
     /// The same, halved so many times because memory for windows runs short; at the last step nothing that is stored
-    /// stays in the tail, and the head shrinks to what one load should bring.
+    /// stays in the tail, and the head shrinks to what one load should bring: that serves consumers, and without any a
+    /// few entries are enough.
     #[must_use]
-    pub fn squeezed(self, halvings: u32) -> Self {
-        let halvings = halvings.min(Self::SQUEEZE_MAX);
+    pub fn squeezed(self, halvings: u32, is_consumed: bool) -> Self {
         if halvings == 0 {
             return self;
         }
         let is_last = halvings == Self::SQUEEZE_MAX;
+        let least = self.head_entries_min.min(self.head_entries);
+        let head_entries = (self.head_entries >> halvings).max(least);
         Self {
-            head_entries: (self.head_entries >> halvings).max(self.head_entries_min.min(self.head_entries)),
+            head_entries: if is_last && !is_consumed { least.div_ceil(UNCONSUMED_DIVISOR) } else { head_entries },
             head_bytes: self.head_bytes >> halvings,
             tail_entries: if is_last { 0 } else { self.tail_entries >> halvings },
             tail_bytes: if is_last { 0 } else { self.tail_bytes >> halvings },
@@ -202,9 +207,14 @@ pub(super) struct Level {
     /// The highest position that ever left the head's front: what lies behind it was never lent and never removed.
     taken_high: Position,
     loading: Loading,
+    /// What the load under way may bring, in bytes.
+    asked_bytes: usize,
     loads: u64,
     pub(super) scratch: Scratch,
 }
+
+/// What a message takes of memory beside its body, about: keys, properties, and its place in the table.
+const ROW_BYTES: usize = 128 + Entries::ENTRY_BYTES;
 
 impl Level {
     /// A level as the store remembers it: all of it in the middle.
@@ -285,7 +295,8 @@ impl Level {
 
     /// What ready entries take of memory.
     pub(super) fn window_bytes(&self) -> usize {
-        self.head_bytes + self.tail_bytes
+        let asked = if matches!(self.loading, Loading::Asked(_)) { self.asked_bytes } else { 0 };
+        self.head_bytes + self.tail_bytes + asked
     }
 
     /// Puts a requeued entry back into its place, which is in the head: lendings are taken from there.
@@ -302,14 +313,20 @@ impl Level {
         if self.loading != Loading::No || !half_empty {
             return None;
         }
-        self.ask(limits.head_entries - self.head.len())
+        self.ask(limits.head_entries - self.head.len(), limits.head_bytes)
     }
 
-    fn ask(&mut self, rows_max: usize) -> Option<Asked> {
+    fn ask(&mut self, rows_max: usize, bytes_max: usize) -> Option<Asked> {
+        let middles = [self.middle, self.scratch.middle].into_iter().flatten();
+        let (count, bytes) = middles.fold((0, 0), |(count, bytes), middle| {
+            (count + middle.count, bytes + middle.body_bytes + middle.count * ROW_BYTES as u64)
+        });
         if !self.has_middle() {
             return None;
         }
         self.loads += 1;
+        let share = bytes / count.max(1) * (rows_max as u64).min(count);
+        self.asked_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(bytes_max);
         self.loading = Loading::Asked(self.loads);
         let (durable, scratch) = (self.middle.map(|middle| middle.range), self.scratch.range());
         Some(Asked { load: self.loads, durable, scratch, rows_max })
@@ -320,7 +337,7 @@ impl Level {
         if !self.head.is_empty() || self.loading != Loading::No {
             return None;
         }
-        self.ask(1)
+        self.ask(1, 0)
     }
 
     /// Whether a load's answer is still wanted.

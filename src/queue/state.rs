@@ -211,16 +211,17 @@ impl QueueState {
             return QueueMemory::default();
         }
         let (mut ready, mut body_bytes) = (self.ready_count, self.ready_bytes + self.out_bytes);
-        let mut window_bytes = 0;
+        let (mut window_bytes, mut durable) = (0, self.durable_count);
         for lane in self.levels.iter().flatten() {
             window_bytes += lane.window_bytes() as u64;
+            durable = durable.saturating_sub(lane.middle.map_or(0, |middle| middle.count));
             for middle in [lane.middle, lane.scratch.middle].into_iter().flatten() {
                 ready -= middle.count;
                 body_bytes = body_bytes.saturating_sub(middle.body_bytes);
             }
         }
         let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
-        let window_bytes = window_bytes.saturating_sub(transient_bytes);
+        let window_bytes = window_bytes.saturating_sub(transient_bytes) + durable * Entries::ENTRY_BYTES as u64;
         let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
         let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
         QueueMemory { ready, body_bytes, window_bytes, transient_bytes, unwritten_bytes, bytes }
@@ -265,7 +266,14 @@ impl QueueState {
 
     /// Halves the windows so many times, while memory for them runs short.
     pub fn squeeze(&mut self, halvings: u32) {
-        self.window = self.window_whole.squeezed(halvings);
+        let halvings = halvings.min(WindowLimits::SQUEEZE_MAX);
+        self.window = self.window_whole.squeezed(halvings, self.consumers.count() > 0);
+        self.consumers.squeeze(halvings);
+    }
+
+    /// How many rows it may have for the writer: those that consumers hold may not be due yet.
+    pub fn unwritten_rows(&self) -> usize {
+        self.young.len() + self.rows_to_remove
     }
 
     /// Takes one input. See `QueueInput` for what each means.
