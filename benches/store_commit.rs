@@ -254,6 +254,10 @@ struct Waiting(Mutex<Sender<Stored>>);
 impl Source for Waiting {
     fn pull(self: Arc<Self>, _rows_max: usize, _bytes_max: usize) {}
 
+    fn rows_waiting(&self) -> usize {
+        0
+    }
+
     fn stored(self: Arc<Self>, outcome: Stored) {
         self.0.lock().expect("nobody panics").send(outcome).expect("the bench waits");
     }

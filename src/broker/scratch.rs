@@ -40,6 +40,10 @@ impl Source for ForScratch {
         }
     }
 
+    fn rows_waiting(&self) -> usize {
+        self.0.upgrade().map_or(0, |cell| cell.unspilled_rows())
+    }
+
     fn stored(self: Arc<Self>, outcome: Stored) {
         if let Some(cell) = self.0.upgrade() {
             cell.submit(QueueInput::Spilled { ticket: Ticket(outcome.ticket), durable: outcome.durable });

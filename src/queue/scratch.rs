@@ -80,6 +80,11 @@ impl QueueState {
                 .any(|lane| self.pressed && lane.scratch.waiting > 0 || lane.scratch.has_waste(self.scratch_flushed))
     }
 
+    /// How many of its messages may go to the scratch store.
+    pub fn unspilled_rows(&self) -> usize {
+        self.levels.iter().flatten().map(|lane| lane.scratch.waiting).sum()
+    }
+
     /// Hands the scratch store what waits at the tails, and what of it is waste.
     pub(super) fn spill(&mut self, rows_max: usize, bytes_max: usize, out: &mut Effects) {
         let ticket = Ticket(self.scratch_ticket.0 + 1);

@@ -79,6 +79,9 @@ pub trait Source: Send + Sync + 'static {
     /// empty contribution when there is nothing.
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize);
 
+    /// How many rows a pull may bring, about. Called on the writer's thread under its lock: it only looks.
+    fn rows_waiting(&self) -> usize;
+
     /// The outcome of one contribution: once for each that is not empty, in their order.
     fn stored(self: Arc<Self>, outcome: Stored);
 }

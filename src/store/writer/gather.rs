@@ -9,6 +9,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// A source has to be asked for so many rows at least, as long as the batch has room for them.
+const ROWS_WORTH_A_PAGE: usize = 32;
+
 /// One batch, and whom to tell of it.
 pub(super) struct Gathered {
     /// Nothing to write when only barriers were due.
@@ -132,14 +135,23 @@ impl Shared {
         inbox
     }
 
-    /// Asks dirty sources in rotation, each for its share of what is left. The lock is released for it.
+    /// Asks dirty sources in rotation, as many as may fill what is left. Each is asked for an equal share of it, yet for
+    /// enough to be worth the page and the lane that its rows touch: a few rows of each of a thousand queues cost many
+    /// times what the same number costs in a hundred queues now and in the next hundred after. The lock is released for it.
     fn pull<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, room: &Room) -> MutexGuard<'a, Inbox> {
-        let count = inbox.dirty.len().min(room.rows);
+        let rows = (room.rows / inbox.dirty.len()).max(ROWS_WORTH_A_PAGE).min(room.rows);
+        let mut expected = 0;
+        let has_room = |source: &&Arc<dyn Source>| {
+            let fits = expected < room.rows;
+            expected += source.rows_waiting().clamp(1, rows);
+            fits
+        };
+        let count = inbox.dirty.iter().take_while(has_room).count();
         let sources: Vec<_> = inbox.dirty.drain(..count).collect();
         inbox.asked.extend(sources.iter().map(address));
         inbox.asked_at = Some(Instant::now());
         drop(inbox);
-        let (rows, bytes) = ((room.rows / count).max(1), (room.bytes / count).max(1));
+        let bytes = (room.bytes / count).max(1);
         for source in sources {
             guarded("pull", || source.pull(rows, bytes));
         }

@@ -7,6 +7,7 @@ use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{
     Batch, CommitOutcome, POSITION_MAX, PositionRange, Recovered, StoreReader, TopologyChange, VhostRecord,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -108,6 +109,7 @@ struct TestSource {
     events: Sender<Event>,
     turns: Turns,
     pending: Mutex<Pending>,
+    waiting: AtomicUsize,
     answers: bool,
 }
 
@@ -126,6 +128,7 @@ impl TestSource {
         let next = pending.next;
         pending.rows.extend(next + 1..=next + count);
         pending.next += count;
+        self.waiting.store(pending.rows.len(), Ordering::Relaxed);
         if !pending.is_dirty {
             pending.is_dirty = true;
             self.writer.dirty(Arc::clone(self) as Arc<dyn Source>);
@@ -137,6 +140,7 @@ impl TestSource {
         let count = rows_max.min(pending.rows.len());
         let rows: Vec<_> = pending.rows.drain(..count).collect();
         pending.is_dirty = !pending.rows.is_empty();
+        self.waiting.store(pending.rows.len(), Ordering::Relaxed);
         self.hand_over(&mut pending, rows);
     }
 
@@ -185,6 +189,10 @@ impl Source for TestSource {
         }
     }
 
+    fn rows_waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn stored(self: Arc<Self>, outcome: Stored) {
         let _ = self.events.send(Event::Stored(self.id, outcome));
     }
@@ -222,6 +230,7 @@ impl Bench {
             events: self.tell.clone(),
             turns: self.turns.clone(),
             pending: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             answers,
         })
     }
@@ -511,6 +520,31 @@ fn batches_keep_to_their_size_and_everyone_has_a_turn() {
 }
 
 #[test]
+fn many_sources_with_a_few_rows_each_are_asked_for_all_of_them_in_turn() {
+    let bench = Bench::idle();
+    let sources: Vec<_> = (1..=100).map(|id| bench.source(id)).collect();
+    let first = bench.source(1_000);
+    first.add_at_once(1);
+    bench.begun();
+    sources.iter().for_each(|source| source.add(20));
+    bench.reply(CommitOutcome::Committed);
+    bench.stored();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let rows = rows_of(&bench.begun());
+        assert_eq!(rows.len(), 1_000);
+        let mut ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 50, "all that fifty have, rather than half of what a hundred have");
+        seen.extend(ids);
+        bench.reply(CommitOutcome::Committed);
+        (0..50).for_each(|_| _ = bench.stored());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_source_that_never_answers_holds_nobody_up() {
     let mut bench = Bench::idle();
     let (dead, live) = (bench.source_that(1, false), bench.source(2));
@@ -666,7 +700,15 @@ fn every_contribution_is_told_once_in_order_and_every_row_is_stored() {
     let sources: Vec<_> = (0..SOURCES)
         .map(|id| {
             let (writer, events, turns) = (writer.clone(), tell.clone(), turns.clone());
-            Arc::new(TestSource { id, writer, events, turns, pending: Mutex::default(), answers: true })
+            Arc::new(TestSource {
+                id,
+                writer,
+                events,
+                turns,
+                pending: Mutex::default(),
+                waiting: AtomicUsize::new(0),
+                answers: true,
+            })
         })
         .collect();
     thread::scope(|scope| {
