@@ -4,9 +4,11 @@
 #![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
 
 use super::disk::{Disk, Fault, Inode, Op, State};
-use rusqlite::ffi;
+use rusqlite::{Connection, OpenFlags, ffi};
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +41,25 @@ impl Drop for Mount {
         DISKS.lock().unwrap().remove(self.0.to_str().unwrap());
         // The store's lock file is a real one.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A digest of all that a database holds, as SQLite recovers it from the file and its log; none when there is nothing that
+/// it could open.
+pub(crate) fn content_digest(database: &Path) -> Option<u64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(database, flags, NAME).ok()?;
+    let mut len = 0;
+    // SAFETY: the connection is open; what comes back is ours, of so many bytes.
+    unsafe {
+        let bytes = ffi::sqlite3_serialize(connection.handle(), c"main".as_ptr(), &raw mut len, 0);
+        if bytes.is_null() {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(std::slice::from_raw_parts(bytes, len as usize));
+        ffi::sqlite3_free(bytes.cast());
+        Some(hasher.finish())
     }
 }
 
@@ -246,9 +267,7 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, to: *mut c_void, len: c_
     if state.fails(Fault::Read) {
         return ffi::SQLITE_IOERR_READ;
     }
-    let bytes = state.files[open.inode].bytes.get(at as usize..).unwrap_or_default();
-    let there = bytes.len().min(to.len());
-    to[..there].copy_from_slice(&bytes[..there]);
+    let there = state.files[open.inode].bytes.read(at as usize, to);
     to[there..].fill(0);
     if there < to.len() { ffi::SQLITE_IOERR_SHORT_READ } else { ffi::SQLITE_OK }
 }
@@ -266,11 +285,7 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, le
         state.fired = true;
         return ffi::SQLITE_FULL;
     }
-    let bytes = &mut state.files[inode].bytes;
-    if grows > 0 {
-        bytes.resize(at + from.len(), 0);
-    }
-    bytes[at..at + from.len()].copy_from_slice(from);
+    state.files[inode].bytes.write(at, from);
     state.ops.push(Op::Write { inode, at, bytes: from.into() });
     ffi::SQLITE_OK
 }
@@ -280,7 +295,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
     let open = unsafe { opened(file) };
     let (inode, len) = (open.inode, len as usize);
     let mut state = open.disk.state();
-    state.files[inode].bytes.resize(len, 0);
+    state.files[inode].bytes.resize(len);
     state.ops.push(Op::Truncate { inode, len });
     ffi::SQLITE_OK
 }
