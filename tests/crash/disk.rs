@@ -109,6 +109,10 @@ pub(crate) struct State {
     pub(crate) fired: bool,
     /// Bytes that all files may have together.
     pub(crate) budget: usize,
+    /// Which process has it.
+    pub(crate) life: u64,
+    /// Shared memory of those before, for as long as they may look at it.
+    left: Vec<Box<[u64; 4096]>>,
 }
 
 /// A disk.
@@ -122,8 +126,16 @@ impl Disk {
             names.insert(name.clone(), states.len());
             states.push(FileState { bytes: bytes.clone(), ..FileState::default() });
         }
-        let (ops, fault) = (Vec::new(), Fault::None);
-        Arc::new(Self(Mutex::new(State { names, files: states, ops, fault, fired: false, budget: usize::MAX })))
+        Arc::new(Self(Mutex::new(State {
+            names,
+            files: states,
+            ops: Vec::new(),
+            fault: Fault::None,
+            fired: false,
+            budget: usize::MAX,
+            life: 0,
+            left: Vec::new(),
+        })))
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -142,6 +154,15 @@ impl State {
         self.names.insert(name.to_owned(), inode);
         self.ops.push(Op::Create { name: name.to_owned(), inode });
         inode
+    }
+
+    /// The process that has it ends: its locks and its shared memory are no more.
+    pub(crate) fn kill(&mut self) {
+        self.life += 1;
+        for file in &mut self.files {
+            self.left.append(&mut file.regions);
+            (file.lock, file.region_locks, file.region_users) = (Lock::default(), [0; 8], 0);
+        }
     }
 
     pub(crate) fn used(&self) -> usize {

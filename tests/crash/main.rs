@@ -310,11 +310,13 @@ fn run_with_faults(
     random: &mut Random,
     fault: impl Fn(&mut Random, &mut disk::State),
 ) -> Vec<Model> {
-    let mount = Mount::new(place, disk);
-    let mut store = open(mount.path(), 1 + (random.next_u64() % 20) as u32).unwrap();
+    let mut mount = Mount::new(place, disk);
+    let checkpoint_pages = 1 + (random.next_u64() % 20) as u32;
+    let mut store = open(mount.path(), checkpoint_pages).unwrap();
     store.recover().unwrap();
     let mut models = vec![Model::default()];
-    let mut reader = store.reader().unwrap();
+    // Without one, reopening reads the log anew.
+    let mut reader = random.next_u64().is_multiple_of(2).then(|| store.reader().unwrap());
     for number in 1..=BATCHES {
         let (batch, next) = models.last().unwrap().batch(number, random);
         models.push(next);
@@ -329,7 +331,14 @@ fn run_with_faults(
                 CommitOutcome::NotCommitted(_) => disk.state().budget = usize::MAX,
                 CommitOutcome::Unknown(_) => {
                     disk.state().budget = usize::MAX;
-                    if store.reopen().is_ok_and(|last| last.0 == number) {
+                    if random.next_u64().is_multiple_of(3) {
+                        mount = mount.kill(place, disk);
+                        disk.state().fault = Fault::None;
+                        (store, reader) = (open(mount.path(), checkpoint_pages).unwrap(), None);
+                        if store.recover().unwrap().batch_no.0 == number {
+                            break;
+                        }
+                    } else if store.reopen().is_ok_and(|last| last.0 == number) {
                         break;
                     }
                 }
@@ -346,7 +355,9 @@ fn run_with_faults(
         let _ = store.erase(3);
         let range = PositionRange { from: Position(0), to: POSITION_MAX };
         let lane = Lane { queue: QueueId(1), level: 0, generation: 0 };
-        let _ = reader.load(lane, range, 10, 1_000_000);
+        if let Some(reader) = &mut reader {
+            let _ = reader.load(lane, range, 10, 1_000_000);
+        }
         let mut state = disk.state();
         (state.fault, state.budget) = (Fault::None, usize::MAX);
     }

@@ -4,7 +4,7 @@ use super::bodies::{self, BatchBodies, Place};
 use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
 use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
-use super::topology;
+use super::{log, topology};
 use crate::model::Lane;
 use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
@@ -90,6 +90,9 @@ fn end(connection: &Connection, error: &Error, while_flushing: bool) -> CommitOu
         && !connection.is_autocommit()
     {
         return CommitOutcome::Unknown(format!("{text}; rolling back: {rollback}"));
+    }
+    if while_flushing && log::is_of_moving(error) {
+        return CommitOutcome::Unknown("the log could not be moved into the file".into());
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

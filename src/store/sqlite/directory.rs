@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 const DATABASE_FILE: &str = "prontomq.sqlite3";
 const LOCK_FILE: &str = "prontomq.lock";
 
+/// There while what is in the log may not be on the disk. It need not be flushed: after a loss of power there is no page
+/// that the system could take for clean.
+const UNFLUSHED_FILE: &str = "prontomq.unflushed";
+
 /// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
 /// the file only tells people who holds it.
 pub(super) struct Directory {
@@ -41,6 +45,23 @@ impl Directory {
 
     pub(super) fn database(&self) -> PathBuf {
         database_file(&self.path)
+    }
+
+    /// Notes that a flush has failed, for this process or one that follows it.
+    pub(super) fn note_unflushed(&self) {
+        if let Err(error) = File::create(self.path.join(UNFLUSHED_FILE)) {
+            tracing::error!(%error, "it could not be noted that a flush has failed: do not restart before one succeeds");
+        }
+    }
+
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.path.join(UNFLUSHED_FILE).exists()
+    }
+
+    /// Everything is flushed again.
+    pub(super) fn note_flushed(&self) {
+        // Should it stay, the next start flushes once more.
+        let _ = std::fs::remove_file(self.path.join(UNFLUSHED_FILE));
     }
 }
 

@@ -38,7 +38,7 @@ where
 pub(super) struct Opening {
     file: PathBuf,
     durability: Durability,
-    checkpoint_pages: u32,
+    pub(super) checkpoint_pages: u32,
     log_bytes_kept: u64,
     vfs: Option<String>,
 }
@@ -73,7 +73,7 @@ impl Opening {
             .synchronous(synchronous)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("cache_size", format!("-{}", cache_bytes / 1024))
-            .pragma("wal_autocheckpoint", self.checkpoint_pages.to_string())
+            .pragma("wal_autocheckpoint", "0")
             .pragma("journal_size_limit", self.log_bytes_kept.to_string())
             .pragma("temp_store", "MEMORY")
             .pragma("mmap_size", "0")
