@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// The highest position that every store can keep: 40 bits. A queue whose lane comes near it goes on in the next
 /// generation.
-pub const POSITION_MAX: Position = Position((1 << 40) - 1);
+pub const POSITION_MAX: Position = Position::MAX;
 
 /// Numbers batches; rises by one per batch, also across restarts. Stored in the batch's own transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
