@@ -179,6 +179,8 @@ impl QueueState {
         if self.levels.len() <= at {
             self.levels.resize_with(at + 1, || None);
         }
+        // Whatever begins the next generation drops the last one in the same batch, or before (`dropped_lanes`).
+        assert!(self.levels[at].is_none(), "a level of {} lives in two lanes", self.settings.name);
         self.levels[at] = Some(Box::new(level));
         self.note_ready(lane.level);
     }
