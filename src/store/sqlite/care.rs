@@ -110,12 +110,9 @@ impl Care {
         Ok(next)
     }
 
-    /// Flushes what was committed without: a commit that is flushed takes all before it along.
+    /// Flushes what was committed without.
     fn flush(&mut self, connection: &Connection) -> Result<()> {
-        connection.execute_batch(
-            "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; UPDATE state SET batch_no = batch_no; COMMIT; \
-             PRAGMA synchronous = NORMAL",
-        )?;
+        super::log::flush(connection)?;
         self.unflushed_since = None;
         Ok(())
     }

@@ -58,35 +58,75 @@ pub(super) fn is_of_moving(error: &Error) -> bool {
 pub(super) fn rewrite(connection: &Connection) -> Result<()> {
     // Reading opens the log.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    let mut file: *mut ffi::sqlite3_file = null_mut();
-    // SAFETY: the connection is open and ours alone; SQLite puts a pointer to the file, which lives as long, into `file`.
-    unsafe {
-        let to = (&raw mut file).cast();
-        check(ffi::sqlite3_file_control(connection.handle(), MAIN.as_ptr(), ffi::SQLITE_FCNTL_JOURNAL_POINTER, to))?;
-        if file.is_null() || (*file).pMethods.is_null() {
-            return Ok(());
+    let Some(file) = LogFile::of(connection)? else { return Ok(()) };
+    let len = file.len()?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    while at < len {
+        // No more than a piece.
+        let count = (len - at).min(PIECE_BYTES as i64);
+        file.copy_onto_itself(&mut piece[..count as usize], at)?;
+        at += count;
+    }
+    file.flush()
+}
+
+/// Flushes what was committed without.
+pub(super) fn flush(connection: &Connection) -> Result<()> {
+    LogFile::of(connection)?.map_or(Ok(()), |file| file.flush())
+}
+
+/// The log as SQLite has it open.
+struct LogFile<'a> {
+    file: *mut ffi::sqlite3_file,
+    methods: &'a ffi::sqlite3_io_methods,
+}
+
+impl<'a> LogFile<'a> {
+    /// None when it is not open.
+    fn of(connection: &'a Connection) -> Result<Option<Self>> {
+        let mut file: *mut ffi::sqlite3_file = null_mut();
+        // SAFETY: the connection is open and ours alone; SQLite puts a pointer into `file`, to a file that stays open, and
+        // whose methods stay where they are, for as long as the connection is not used otherwise.
+        unsafe {
+            let to = (&raw mut file).cast();
+            check(ffi::sqlite3_file_control(
+                connection.handle(),
+                MAIN.as_ptr(),
+                ffi::SQLITE_FCNTL_JOURNAL_POINTER,
+                to,
+            ))?;
+            if file.is_null() {
+                return Ok(None);
+            }
+            Ok((*file).pMethods.as_ref().map(|methods| Self { file, methods }))
         }
-        let methods = &*(*file).pMethods;
-        let (Some(size), Some(read), Some(write), Some(sync)) =
-            (methods.xFileSize, methods.xRead, methods.xWrite, methods.xSync)
-        else {
-            return Ok(());
-        };
+    }
+
+    fn len(&self) -> Result<i64> {
         let mut len = 0;
-        check(size(file, &raw mut len))?;
-        let mut piece = vec![0_u8; PIECE_BYTES.min(usize::try_from(len).unwrap_or(PIECE_BYTES))];
-        let mut at = 0;
-        while at < len {
-            let count = (len - at).min(PIECE_BYTES as i64);
-            // No more than a piece.
-            let bytes = count as c_int;
-            check(read(file, piece.as_mut_ptr().cast(), bytes, at))?;
-            check(write(file, piece.as_ptr().cast(), bytes, at))?;
-            at += count;
+        // SAFETY: the file is open.
+        check(unsafe { self.methods.xFileSize.expect(ALL_HAVE_IT)(self.file, &raw mut len) })?;
+        Ok(len)
+    }
+
+    fn copy_onto_itself(&self, piece: &mut [u8], at: i64) -> Result<()> {
+        let count = piece.len() as c_int;
+        // SAFETY: the file is open, and there are so many bytes in the piece.
+        unsafe {
+            check(self.methods.xRead.expect(ALL_HAVE_IT)(self.file, piece.as_mut_ptr().cast(), count, at))?;
+            check(self.methods.xWrite.expect(ALL_HAVE_IT)(self.file, piece.as_ptr().cast(), count, at))
         }
-        check(sync(file, ffi::SQLITE_SYNC_NORMAL))
+    }
+
+    fn flush(&self) -> Result<()> {
+        // SAFETY: the file is open.
+        check(unsafe { self.methods.xSync.expect(ALL_HAVE_IT)(self.file, ffi::SQLITE_SYNC_NORMAL) })
     }
 }
+
+/// SQLite calls these methods without asking whether they are there.
+const ALL_HAVE_IT: &str = "every file can be read, written and flushed";
 
 fn check(code: c_int) -> Result<()> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Error::SqliteFailure(ffi::Error::new(code), None)) }
