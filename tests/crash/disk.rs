@@ -68,6 +68,8 @@ pub(crate) enum Mark {
     Begun(u64),
     /// It is committed.
     Committed(u64),
+    /// It is flushed, where a commit is not.
+    Flushed(u64),
 }
 
 /// What fails next, once.

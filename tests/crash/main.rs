@@ -13,12 +13,14 @@
 )]
 
 mod content;
+mod damage;
 mod disk;
 mod model;
 mod vfs;
 
 use disk::{Disk, Fault, Files, Mark, Op, Replay};
 use model::Model;
+use prontomq::config::Durability;
 use prontomq::model::random::Random;
 use prontomq::model::{Lane, Position, QueueId};
 use prontomq::store::sqlite::{SqliteSettings, SqliteStore};
@@ -31,6 +33,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vfs::Mount;
 
@@ -51,7 +54,11 @@ fn settings(place: &Path, checkpoint_pages: u32) -> SqliteSettings {
 }
 
 fn open(place: &Path, checkpoint_pages: u32) -> Result<SqliteStore, String> {
-    SqliteStore::open(&settings(place, checkpoint_pages)).map_err(|error| error.to_string())
+    open_with(&settings(place, checkpoint_pages))
+}
+
+fn open_with(settings: &SqliteSettings) -> Result<SqliteStore, String> {
+    SqliteStore::open(settings).map_err(|error| error.to_string())
 }
 
 /// The files of a store that was made and closed.
@@ -79,6 +86,19 @@ struct Figures {
 }
 
 impl Figures {
+    fn begin(&self) {
+        self.histories.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a case, and a violation if it was one.
+    fn check(&self, seed: u64, what: &str, result: Result<(), String>) {
+        self.crashes.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = result {
+            self.violations.fetch_add(1, Ordering::Relaxed);
+            println!("seed {seed}, {what}: {error}");
+        }
+    }
+
     /// Says them; fails when there was a violation.
     fn tell(&self, what: &str) {
         let [histories, crashes, distinct, opened, faults, violations] =
@@ -105,12 +125,22 @@ struct Checker<'a> {
     /// The last batch, by the digest of the content that SQLite recovers from the files.
     contents: HashMap<u64, u64>,
     repeated: usize,
+    /// What is committed may be lost with the power until it is marked as flushed.
+    flushes_later: bool,
 }
 
 impl<'a> Checker<'a> {
     fn new(place: &'a Path, models: &'a [Model], figures: &'a Figures) -> Self {
-        figures.histories.fetch_add(1, Ordering::Relaxed);
-        Self { place, models, figures, images: HashMap::new(), contents: HashMap::new(), repeated: 0 }
+        figures.begin();
+        Self {
+            place,
+            models,
+            figures,
+            images: HashMap::new(),
+            contents: HashMap::new(),
+            repeated: 0,
+            flushes_later: false,
+        }
     }
 
     fn check(&mut self, files: &Files, allowed: RangeInclusive<u64>) -> Result<(), String> {
@@ -229,12 +259,15 @@ fn run(place: &Path, disk: &Arc<Disk>, random: &mut Random) -> Vec<Model> {
 /// Crashes at every point of a history.
 fn crash(mut checker: Checker<'_>, base: &Files, ops: &[Op], seed: u64) {
     let mut replay = Replay::new(base, ops, seed);
-    let (mut begun, mut committed) = (0, 0);
+    let (mut begun, mut committed, mut flushed) = (0, 0, 0);
     for at in 0_usize.. {
-        for (what, files) in
-            [("only synced", replay.only_synced()), ("all written", replay.all_written()), ("torn", replay.torn())]
-        {
-            if let Err(error) = checker.check(&files, committed..=begun) {
+        let after_power_loss = if checker.flushes_later { flushed } else { committed };
+        for (what, files, first) in [
+            ("only synced", replay.only_synced(), after_power_loss),
+            ("all written", replay.all_written(), committed),
+            ("torn", replay.torn(), after_power_loss),
+        ] {
+            if let Err(error) = checker.check(&files, first..=begun) {
                 checker.figures.violations.fetch_add(1, Ordering::Relaxed);
                 println!(
                     "seed {seed}, {what} at op {at} of {}: {error}; {:?}",
@@ -247,6 +280,7 @@ fn crash(mut checker: Checker<'_>, base: &Files, ops: &[Op], seed: u64) {
         match replay.step() {
             Some(Op::Mark(Mark::Begun(number))) => begun = *number,
             Some(Op::Mark(Mark::Committed(number))) => committed = *number,
+            Some(Op::Mark(Mark::Flushed(number))) => flushed = *number,
             Some(_) => {}
             None => return,
         }
@@ -286,6 +320,69 @@ fn after_a_crash_at_any_point_there_is_what_was_committed_and_nothing_else() {
         crash(Checker::new(place, &models, &figures), &base, &ops, seed);
     });
     figures.tell("crashes");
+}
+
+/// What a loss of power may take at the level `interval`: the newest batches, none of them older than the interval. What is
+/// left is whole, and the end of a process takes nothing.
+#[test]
+fn at_the_level_interval_a_loss_of_power_takes_no_more_than_the_interval() {
+    const INTERVAL: Duration = Duration::from_millis(1);
+    let figures = Figures::default();
+    let lost = AtomicUsize::new(0);
+    in_parallel(histories(6), |place, seed| {
+        let mut random = Random::new(seed);
+        let base = base(place);
+        let disk = Disk::new(&base);
+        let mount = Mount::new(place, &disk);
+        let mut settings = settings(mount.path(), 1 + (random.next_u64() % 40) as u32);
+        settings.durability = Durability::Interval;
+        // Longer than any test, or so short that it is over soon.
+        let is_short = random.next_u64().is_multiple_of(2);
+        settings.durability_interval = if is_short { INTERVAL } else { Duration::from_secs(3_600) };
+        let mut store = open_with(&settings).unwrap();
+        store.recover().unwrap();
+        let mut models = vec![Model::default()];
+        for number in 1..=BATCHES {
+            let (batch, next) = models.last().unwrap().batch(number, &mut random);
+            models.push(next);
+            disk.mark(Mark::Begun(number));
+            assert_eq!(store.commit(&batch), CommitOutcome::Committed);
+            let committed = Instant::now();
+            disk.mark(Mark::Committed(number));
+            match random.next_u64() % 4 {
+                0 if is_short => {
+                    while committed.elapsed() <= INTERVAL {
+                        std::thread::yield_now();
+                    }
+                    store.tend().unwrap();
+                    disk.mark(Mark::Flushed(number));
+                }
+                1 => {
+                    Box::new(store).close().unwrap();
+                    disk.mark(Mark::Flushed(number));
+                    store = open_with(&settings).unwrap();
+                    store.recover().unwrap();
+                }
+                2 => {
+                    store.reopen().unwrap();
+                    disk.mark(Mark::Flushed(number));
+                }
+                _ => {}
+            }
+        }
+        drop(store);
+        let ops = std::mem::take(&mut disk.state().ops);
+        let mut replay = Replay::new(&base, &ops, seed);
+        while replay.step().is_some() {}
+        let mut checker = Checker::new(place, &models, &figures);
+        lost.fetch_add((BATCHES - checker.last_batch(&replay.only_synced()).unwrap()) as usize, Ordering::Relaxed);
+        checker.flushes_later = true;
+        crash(checker, &base, &ops, seed);
+    });
+    let lost = lost.into_inner();
+    println!("{lost} batches were lost with the power at the end of histories");
+    assert!(lost > 0, "the level makes no difference");
+    figures.tell("level interval");
 }
 
 #[test]
