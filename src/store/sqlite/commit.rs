@@ -49,19 +49,21 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Commits a batch; `lanes` follows only when that succeeds.
+/// Commits a batch; `lanes` follows only when that succeeds. The other answer is whether it was refused because the disk is
+/// full.
 pub(super) fn commit(
     connection: &Connection,
     inserts: &mut Inserts,
     lanes: &mut Lanes,
     batch: &Batch,
-) -> CommitOutcome {
-    let outcome = match write(connection, inserts, lanes, batch) {
+) -> (CommitOutcome, bool) {
+    let is_full = |error: &Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+    let (outcome, is_full) = match write(connection, inserts, lanes, batch) {
         Ok(()) => match run(connection, "COMMIT") {
-            Ok(()) => CommitOutcome::Committed,
-            Err(error) => end(connection, &error, true),
+            Ok(()) => (CommitOutcome::Committed, false),
+            Err(error) => (end(connection, &error, true), is_full(&error)),
         },
-        Err(error) => end(connection, &error, false),
+        Err(error) => (end(connection, &error, false), is_full(&error)),
     };
     if outcome == CommitOutcome::Committed {
         lanes.committed();
@@ -73,7 +75,7 @@ pub(super) fn commit(
     } else {
         lanes.rolled_back();
     }
-    outcome
+    (outcome, is_full)
 }
 
 /// Runs a statement without parameters.

@@ -12,6 +12,11 @@ const LOCK_FILE: &str = "prontomq.lock";
 /// that the system could take for clean.
 const UNFLUSHED_FILE: &str = "prontomq.unflushed";
 
+/// Space that only removals get when the disk is full: their pages in the log, and what the file grows by when the log is
+/// moved into it.
+const RESERVE_FILE: &str = "prontomq.reserve";
+const RESERVE_BYTES: u64 = 8 << 20;
+
 /// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
 /// the file only tells people who holds it.
 pub(super) struct Directory {
@@ -47,6 +52,22 @@ impl Directory {
         database_file(&self.path)
     }
 
+    /// Takes the reserve, if it is not there and the disk has it to give.
+    pub(super) fn keep_reserve(&self) {
+        let place = self.path.join(RESERVE_FILE);
+        if place.exists() {
+            return;
+        }
+        if File::create(&place).and_then(|file| allocate(&file, RESERVE_BYTES)).is_err() {
+            self.give_reserve();
+        }
+    }
+
+    /// Gives it away; whether it was there.
+    pub(super) fn give_reserve(&self) -> bool {
+        std::fs::remove_file(self.path.join(RESERVE_FILE)).is_ok()
+    }
+
     /// Notes that a flush has failed, for this process or one that follows it.
     pub(super) fn note_unflushed(&self) {
         if let Err(error) = File::create(self.path.join(UNFLUSHED_FILE)) {
@@ -78,6 +99,17 @@ pub(super) fn make(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
+}
+
+/// Elsewhere only bytes that are written are sure to have their place.
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    std::io::copy(&mut std::io::repeat(0).take(bytes), &mut &*file).map(drop)
 }
 
 fn sign(lock: &mut File) -> std::io::Result<()> {

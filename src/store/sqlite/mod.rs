@@ -116,6 +116,8 @@ pub struct SqliteStore {
     cache_bytes: usize,
     opening: Opening,
     care: Care,
+    /// The scratch store, which is off the disk soon, keeps none.
+    keeps_reserve: bool,
     directory: Directory,
 }
 
@@ -143,6 +145,7 @@ impl SqliteStore {
             cache_bytes,
             care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
             opening,
+            keeps_reserve: settings.durability != Durability::Off,
             directory,
         };
         store.adopt(connection)?;
@@ -185,8 +188,22 @@ impl Store for SqliteStore {
         if batch.batch_no <= self.last {
             return CommitOutcome::Committed;
         }
-        let outcome =
-            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, &mut self.lanes, batch));
+        let commit = |lanes: &mut Lanes| {
+            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
+        };
+        let (mut outcome, is_full) = commit(&mut self.lanes);
+        if is_full && batch.removes_anything() && self.directory.give_reserve() {
+            // The log would be moved into the file until that has used up all there is.
+            connection.with(|connection| log::move_after_commits(connection, u32::MAX));
+            outcome = commit(&mut self.lanes).0;
+            if outcome == CommitOutcome::Committed {
+                tracing::warn!("the disk is full: removals have used the space that is kept for them");
+                if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
+                    tracing::warn!(%error, "the file and its log could not be made smaller");
+                }
+            }
+            connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
+        }
         let outcome = match outcome {
             CommitOutcome::Committed => match self.care.committed(connection) {
                 Ok(()) => {
@@ -231,6 +248,9 @@ impl Store for SqliteStore {
 
     fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        if self.keeps_reserve {
+            self.directory.keep_reserve();
+        }
         self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))
     }
 
