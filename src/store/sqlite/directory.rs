@@ -52,15 +52,17 @@ impl Directory {
         database_file(&self.path)
     }
 
-    /// Takes the reserve, if it is not there and the disk has it to give.
-    pub(super) fn keep_reserve(&self) {
+    /// Takes the reserve, if it is not there and the disk has it to give; whether it is there.
+    pub(super) fn keep_reserve(&self) -> bool {
         let place = self.path.join(RESERVE_FILE);
         if place.exists() {
-            return;
+            return true;
         }
-        if File::create(&place).and_then(|file| allocate(&file, RESERVE_BYTES)).is_err() {
+        let taken = File::create(&place).and_then(|file| allocate(&file, RESERVE_BYTES)).is_ok();
+        if !taken {
             self.give_reserve();
         }
+        taken
     }
 
     /// Gives it away; whether it was there.

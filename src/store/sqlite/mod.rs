@@ -116,8 +116,10 @@ pub struct SqliteStore {
     cache_bytes: usize,
     opening: Opening,
     care: Care,
-    /// The scratch store, which is off the disk soon, keeps none.
-    keeps_reserve: bool,
+    /// The reserve is to be taken; never by a scratch store, whose messages nobody was promised.
+    lacks_reserve: bool,
+    /// The last batch was refused for want of space.
+    is_full: bool,
     directory: Directory,
 }
 
@@ -128,12 +130,12 @@ impl SqliteStore {
         let directory = Directory::hold(&settings.directory)?;
         let opening = Opening::new(directory.database(), settings);
         let cache_bytes = settings.cache_bytes;
-        let mut connection = block_on(opening.connect(cache_bytes))?;
         if directory.is_unflushed() {
-            connection = flush_log(connection)?;
+            flush_log(&opening)?;
             directory.note_flushed();
         }
         let connection = block_on(async {
+            let mut connection = opening.connect(cache_bytes).await?;
             migrate(&mut connection, opening.file()).await?;
             views::put(&mut connection).await.map_err(|error| unusable(&error))?;
             Ok(connection)
@@ -145,7 +147,8 @@ impl SqliteStore {
             cache_bytes,
             care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
             opening,
-            keeps_reserve: settings.durability != Durability::Off,
+            is_full: false,
+            lacks_reserve: settings.durability != Durability::Off,
             directory,
         };
         store.adopt(connection)?;
@@ -161,6 +164,7 @@ impl SqliteStore {
         });
         (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
         let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
+        self.is_full = false;
         connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
         self.connection = Some(connection);
         Ok(())
@@ -192,15 +196,19 @@ impl Store for SqliteStore {
             connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
         };
         let (mut outcome, is_full) = commit(&mut self.lanes);
-        if is_full && batch.removes_anything() && self.directory.give_reserve() {
+        if is_full && !self.is_full {
+            self.is_full = true;
             // The log would be moved into the file until that has used up all there is.
             connection.with(|connection| log::move_after_commits(connection, u32::MAX));
+        }
+        if is_full && batch.removes_anything() && self.directory.give_reserve() {
+            self.lacks_reserve = true;
+            tracing::warn!("the disk is full: removals use the space that is kept for them");
             outcome = commit(&mut self.lanes).0;
-            if outcome == CommitOutcome::Committed {
-                tracing::warn!("the disk is full: removals have used the space that is kept for them");
-                if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
-                    tracing::warn!(%error, "the file and its log could not be made smaller");
-                }
+        }
+        if outcome == CommitOutcome::Committed && std::mem::take(&mut self.is_full) {
+            if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
+                tracing::warn!(%error, "the file and its log could not be made smaller");
             }
             connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
         }
@@ -223,8 +231,9 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
         self.directory.note_unflushed();
         self.connection = None;
-        let connection = flush_log(block_on(self.opening.connect(self.cache_bytes))?)?;
+        flush_log(&self.opening)?;
         self.directory.note_flushed();
+        let connection = block_on(self.opening.connect(self.cache_bytes))?;
         self.adopt(connection)?;
         Ok(self.last)
     }
@@ -248,8 +257,8 @@ impl Store for SqliteStore {
 
     fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        if self.keeps_reserve {
-            self.directory.keep_reserve();
+        if self.lacks_reserve {
+            self.lacks_reserve = !self.directory.keep_reserve();
         }
         self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))
     }
@@ -303,10 +312,13 @@ fn not_open() -> StoreError {
     StoreError::Unusable("the file is not open".into())
 }
 
-/// Makes sure that the log is on the disk.
-fn flush_log(connection: SqliteConnection) -> Result<SqliteConnection, StoreError> {
-    let raw = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
-    raw.with(log::rewrite)
-        .map_err(|error| StoreError::Unusable(format!("the log could not be flushed anew: {error}")))?;
-    Ok(raw.unlock())
+/// Makes sure that the log is on the disk, on a connection that does nothing else: one of sqlx's begins with a small write,
+/// and moves the log when that fails and it is the last to close.
+fn flush_log(opening: &Opening) -> Result<(), StoreError> {
+    let connection = opening.connect_plainly();
+    let flushed = connection.and_then(|connection| {
+        log::leave_at_close(&connection, true)?;
+        log::rewrite(&connection)
+    });
+    flushed.map_err(|error| StoreError::Unusable(format!("the log could not be flushed anew: {error}")))
 }

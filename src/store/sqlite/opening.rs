@@ -5,7 +5,7 @@ use super::backup::{copy_file, with_suffix};
 use super::care::BUSY_TIMEOUT;
 use crate::config::Durability;
 use crate::store::StoreError;
-use rusqlite::ffi;
+use rusqlite::{OpenFlags, ffi};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
@@ -56,6 +56,15 @@ impl Opening {
 
     pub(super) fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// A connection to a file that is there, which has not touched it yet.
+    pub(super) fn connect_plainly(&self) -> rusqlite::Result<rusqlite::Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match &self.vfs {
+            Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(&self.file, flags, vfs.as_str()),
+            None => rusqlite::Connection::open_with_flags(&self.file, flags),
+        }
     }
 
     pub(super) async fn connect(&self, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
