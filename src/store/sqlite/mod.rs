@@ -130,16 +130,23 @@ impl SqliteStore {
         let directory = Directory::hold(&settings.directory)?;
         let opening = Opening::new(directory.database(), settings);
         let cache_bytes = settings.cache_bytes;
-        if directory.is_unflushed() {
+        let was_unflushed = directory.is_unflushed();
+        if was_unflushed {
             flush_log(&opening)?;
-            directory.note_flushed();
         }
         let connection = block_on(async {
             let mut connection = opening.connect(cache_bytes).await?;
             migrate(&mut connection, opening.file()).await?;
             views::put(&mut connection).await.map_err(|error| unusable(&error))?;
             Ok(connection)
-        })?;
+        });
+        match &connection {
+            Ok(_) if was_unflushed => directory.note_flushed(),
+            // It may be what it wrote first that could not be flushed.
+            Err(StoreError::Unusable(_)) => directory.note_unflushed(),
+            _ => {}
+        }
+        let connection = connection?;
         let mut store = Self {
             connection: None,
             lanes: Lanes::default(),
@@ -232,8 +239,8 @@ impl Store for SqliteStore {
         self.directory.note_unflushed();
         self.connection = None;
         flush_log(&self.opening)?;
-        self.directory.note_flushed();
         let connection = block_on(self.opening.connect(self.cache_bytes))?;
+        self.directory.note_flushed();
         self.adopt(connection)?;
         Ok(self.last)
     }
@@ -320,5 +327,8 @@ fn flush_log(opening: &Opening) -> Result<(), StoreError> {
         log::leave_at_close(&connection, true)?;
         log::rewrite(&connection)
     });
-    flushed.map_err(|error| StoreError::Unusable(format!("the log could not be flushed anew: {error}")))
+    flushed.map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Unusable(format!("the log could not be flushed anew: {error}")),
+    })
 }
