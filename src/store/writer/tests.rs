@@ -373,7 +373,7 @@ fn rows_that_are_acknowledged_while_the_store_refuses_them_are_not_written() {
     change.removes = vec![Position(1), Position(3)];
     change.state = LaneState { count: 1, ..LaneState::default() };
     let removal = Contribution { ticket: 2, lanes: vec![change], rows: 2, ..Contribution::default() };
-    bench.writer.contribute(source.clone(), removal);
+    bench.writer.contribute(source, removal);
     bench.reply(CommitOutcome::NotCommitted("disk full".into()));
     let mut batch = bench.begun();
     while batch.lanes[0].removes.is_empty() {
