@@ -203,3 +203,25 @@ fn what_was_confirmed_survives_a_kill_while_the_disk_is_full() {
     drain(&broker, confirmed);
     assert!(broker.terminate().0.success());
 }
+
+#[test]
+fn a_full_disk_that_consumers_drain_has_room_again() {
+    let Some(disk) = Disk::mount() else { return };
+    fs::write(disk.0.path().join("ballast"), vec![b'x'; 20 << 20]).unwrap();
+    let broker = disk.broker("0 B");
+    let mut publisher = Publisher::connect(&broker);
+    publisher.fill();
+    let confirmed = publisher.confirmed();
+    assert!(!publisher.waiting.is_empty() && confirmed > 1_000, "{confirmed}");
+    // Nobody frees space but those who consume; what waits for its confirm is delivered as well.
+    let drained = publisher.sent;
+    drain(&broker, drained);
+    publisher.wait_for_all();
+    wait_until("it is healthy", || broker.http_get("/healthz").0.contains("200"));
+    for _ in 0..drained / 4 {
+        publisher.publish();
+    }
+    publisher.wait_for_all();
+    tell(&format!("{confirmed} confirmed when it was full, {drained} drained, {} confirmed in all", publisher.sent));
+    assert!(broker.terminate().0.success());
+}

@@ -323,6 +323,13 @@ impl FakeStore {
         for lane in &pulled.drop_lanes {
             self.lanes.remove(lane);
         }
+        let levels: BTreeSet<_> = self.lanes.keys().map(|lane| lane.level).collect();
+        assert_eq!(
+            levels.len(),
+            self.lanes.len(),
+            "after any batch a level lives in one lane: {:?}",
+            self.lanes.keys()
+        );
         self.flushed = pulled.ticket;
         self.untold += pulled.rows;
         self.dead.extend(dead);

@@ -236,6 +236,10 @@ impl Broker {
                 let (queue, vhost, level) = (cell.name(), cell.vhost(), lane.level);
                 tracing::error!(%queue, %vhost, level, rows, body_bytes, "the store is damaged: it held another number of messages than it said");
             }
+            QueueEffect::NoPositions { lane } => {
+                let (queue, vhost, level) = (cell.name(), cell.vhost(), lane.level);
+                tracing::error!(%queue, %vhost, level, "persistent messages are refused: all positions of this level are given out; it begins anew once it is empty");
+            }
             QueueEffect::Deleted { requester, message_count } => {
                 self.queue_deleted(cell, Some((requester, message_count)), list);
             }

@@ -64,6 +64,9 @@ pub struct Lane {
 pub struct Position(pub u64);
 
 impl Position {
+    /// The highest that every store can keep: 40 bits, six days of two million a second.
+    pub const MAX: Self = Self((1 << 40) - 1);
+
     /// The place right behind this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)

@@ -72,6 +72,11 @@ pub enum QueueEffect {
         /// Body bytes found beyond those expected.
         body_bytes: i64,
     },
+    /// A lane has given out all its positions, and something in it lives: persistent messages are refused until nothing does.
+    NoPositions {
+        /// The lane.
+        lane: Lane,
+    },
     /// The queue agreed to be deleted at a client's wish: take it out of the topology and answer.
     Deleted {
         /// Whom to answer.

@@ -211,6 +211,8 @@ pub(super) struct Level {
     asked_bytes: usize,
     loads: u64,
     pub(super) scratch: Scratch,
+    /// It was told that there are no positions left.
+    pub(super) is_full_said: bool,
 }
 
 /// What a message takes of memory beside its body, about: keys, properties, and its place in the table.
@@ -252,6 +254,15 @@ impl Level {
             Order { position: self.last.position, sub: self.last.sub + 1 }
         };
         self.last
+    }
+
+    /// Leaves the lane behind, in which nothing lives and of which nothing is out, and gives positions from the first one on.
+    /// Returns the generation left behind.
+    pub(super) fn begin_anew(&mut self) -> u32 {
+        let generation = self.generation;
+        let (loads, scratch) = (self.loads, std::mem::take(&mut self.scratch));
+        *self = Self { generation: generation + 1, loads, scratch, ..Self::default() };
+        generation
     }
 
     /// Appends a new entry behind all others.

@@ -14,7 +14,7 @@ use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
 use crate::model::{
     AmqpError, Answer, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic, Name, Notice,
-    Now, Promise, WallMillis,
+    Now, Position, Promise, WallMillis,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,6 +32,9 @@ const MESSAGE_OVERHEAD_BYTES: u64 = 96;
 pub(super) const REMOVE_WAIT: Duration = Duration::from_millis(20);
 /// The smoothed ack time before any was seen.
 const ACK_TIME_FIRST_MICROS: u64 = 1000;
+
+/// From here on a lane waits for a moment at which it may begin anew: a quarter of its positions is left.
+const RENEWED_FROM: Position = Position(Position::MAX.0 / 4 * 3);
 
 /// A `basic.get` that waits for the head to be loaded.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +179,8 @@ impl QueueState {
         if self.levels.len() <= at {
             self.levels.resize_with(at + 1, || None);
         }
+        // Whatever begins the next generation drops the last one in the same batch, or before (`dropped_lanes`).
+        assert!(self.levels[at].is_none(), "a level of {} lives in two lanes", self.settings.name);
         self.levels[at] = Some(Box::new(level));
         self.note_ready(lane.level);
     }
@@ -349,6 +354,13 @@ impl QueueState {
             return;
         }
         let durable = self.settings.durable && message.is_persistent();
+        let level = message.priority().min(self.settings.priority_max);
+        if durable && !self.has_position(level, out) {
+            if let Some(promise) = promise {
+                out.promise(promise, false);
+            }
+            return;
+        }
         let promise = if durable {
             out.counts.durable_in += 1;
             self.durable_count += 1;
@@ -360,7 +372,6 @@ impl QueueState {
             }
             None
         };
-        let level = message.priority().min(self.settings.priority_max);
         let expires_at = self.expiry_of(&message, now.wall);
         let (bytes, size) = (message.body_len() as u64, message.allocated_bytes());
         let kind = if durable { &mut self.unwritten_bytes } else { &mut self.transient_bytes };
@@ -693,6 +704,30 @@ impl QueueState {
         lane.stored_count = 0;
         lane.stored_bytes = 0;
         self.due_now = true;
+    }
+
+    /// Whether a lane has a position for one more entry. Long before there is none, it begins anew at the first moment at
+    /// which nothing of it lives.
+    fn has_position(&mut self, level: u8, out: &mut Effects) -> bool {
+        let (queue, nothing_is_out) = (self.settings.id, self.out_count == 0);
+        let lane = self.level_mut(level);
+        if lane.tail_position() < RENEWED_FROM {
+            return true;
+        }
+        if nothing_is_out && lane.out.is_empty() && lane.ready_count() == 0 {
+            let generation = lane.begin_anew();
+            self.dropped_lanes.push(Lane { queue, level, generation });
+            self.due_now = true;
+            return true;
+        }
+        if lane.tail_position() < Position::MAX {
+            return true;
+        }
+        if !std::mem::replace(&mut lane.is_full_said, true) {
+            let lane = Lane { queue, level, generation: lane.generation };
+            out.effects.push(QueueEffect::NoPositions { lane });
+        }
+        false
     }
 
     fn delete(&mut self, requester: Requester, if_unused: bool, if_empty: bool, out: &mut Effects) {

@@ -11,12 +11,14 @@ pub mod writer;
 
 pub use crate::model::stored::{Group, LaneChange, LaneState, PositionRange, Row, UserRecord};
 use crate::model::{Lane, Name, Position, QueueId};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 /// The highest position that every store can keep: 40 bits. A queue whose lane comes near it goes on in the next
 /// generation.
-pub const POSITION_MAX: Position = Position((1 << 40) - 1);
+pub const POSITION_MAX: Position = Position::MAX;
 
 /// Numbers batches; rises by one per batch, also across restarts. Stored in the batch's own transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,7 +119,7 @@ pub enum TopologyChange {
     DeleteBinding(BindingRecord),
 }
 
-/// What becomes durable together. Immutable, and kept by the writer until its outcome is known.
+/// What becomes durable together. Kept by the writer until its outcome is known, and as it is while the store may have it.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Its number.
@@ -131,6 +133,30 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether it gives space back.
+    fn removes_anything(&self) -> bool {
+        let removes = |change: &LaneChange| {
+            change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty()
+        };
+        self.lanes.iter().any(removes) || !self.drop_lanes.is_empty() || self.deleted_queues().next().is_some()
+    }
+
+    /// Makes one change of all those of a lane, and leaves out the rows that a later one of them removes again.
+    fn join_lanes(&mut self) {
+        let mut at: HashMap<Lane, usize> = HashMap::new();
+        let mut joined: Vec<LaneChange> = Vec::with_capacity(self.lanes.len());
+        for change in self.lanes.drain(..) {
+            match at.entry(change.lane) {
+                Entry::Vacant(entry) => {
+                    entry.insert(joined.len());
+                    joined.push(change);
+                }
+                Entry::Occupied(entry) => join(&mut joined[*entry.get()], change),
+            }
+        }
+        self.lanes = joined;
+    }
+
     /// The queues that it deletes.
     fn deleted_queues(&self) -> impl Iterator<Item = QueueId> {
         self.topology.iter().filter_map(|change| match change {
@@ -138,6 +164,22 @@ impl Batch {
             _ => None,
         })
     }
+}
+
+/// Adds a later change of the same lane.
+fn join(change: &mut LaneChange, later: LaneChange) {
+    let LaneChange { lane: _, inserts, remove_below, remove_ranges, removes, state } = later;
+    let removed: HashSet<Position> = removes.iter().copied().collect();
+    change.inserts.retain(|row| {
+        let is_below = remove_below.is_some_and(|below| row.position < below);
+        let is_within = remove_ranges.iter().any(|range| (range.from..=range.to).contains(&row.position));
+        !is_below && !is_within && !removed.contains(&row.position)
+    });
+    change.inserts.extend(inserts);
+    change.remove_below = change.remove_below.max(remove_below);
+    change.remove_ranges.extend(remove_ranges);
+    change.removes.extend(removes);
+    change.state = state;
 }
 
 /// What became of a batch.

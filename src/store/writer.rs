@@ -444,13 +444,14 @@ impl Writer {
         closed
     }
 
-    fn commit(&mut self, gathered: Gathered) {
-        let Gathered { batch, tickets, thens, rows, bytes } = gathered;
-        let durable = batch.is_none_or(|batch| {
+    fn commit(&mut self, mut gathered: Gathered) {
+        if let Some(batch) = &gathered.batch {
             self.last = batch.batch_no;
-            self.may_erase |=
-                !batch.drop_lanes.is_empty() || rows > self.settings.rows_max || deletes_queue(&batch.topology);
-            self.settler.settle(&batch, rows, bytes)
+        }
+        let durable = self.settler.settle(&mut gathered);
+        let Gathered { batch, tickets, thens, rows, .. } = gathered;
+        self.may_erase |= batch.is_some_and(|batch| {
+            !batch.drop_lanes.is_empty() || rows > self.settings.rows_max || deletes_queue(&batch.topology)
         });
         for then in thens {
             guarded("then", || then(durable));

@@ -3,8 +3,10 @@
 //! Every change is recorded, so that the disk can be rebuilt as a crash at any moment would leave it. A file's content is
 //! durable once the file is synced, its name once its folder is.
 
+use crate::content::Content;
 use prontomq::model::random::Random;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The pieces that a torn write is torn into.
@@ -14,7 +16,7 @@ const SECTOR_BYTES: usize = 512;
 pub(crate) type Inode = usize;
 
 /// What happened to the disk.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Op {
     Create {
         name: String,
@@ -44,6 +46,21 @@ pub(crate) enum Op {
     Mark(Mark),
 }
 
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { name, inode } => write!(f, "create {inode} {name}"),
+            Self::Delete { name } => write!(f, "delete {name}"),
+            Self::SyncFolder => write!(f, "sync folder"),
+            Self::Write { inode, at, bytes } => write!(f, "write {inode} at {at}, {} bytes", bytes.len()),
+            Self::Truncate { inode, len } => write!(f, "truncate {inode} to {len}"),
+            Self::Sync { inode } => write!(f, "sync {inode}"),
+            Self::SyncFailed { inode } => write!(f, "sync {inode} failed"),
+            Self::Mark(mark) => write!(f, "{mark:?}"),
+        }
+    }
+}
+
 /// Where a history stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -51,6 +68,8 @@ pub(crate) enum Mark {
     Begun(u64),
     /// It is committed.
     Committed(u64),
+    /// It is flushed, where a commit is not.
+    Flushed(u64),
 }
 
 /// What fails next, once.
@@ -75,7 +94,7 @@ pub(crate) struct Lock {
 
 #[derive(Default)]
 pub(crate) struct FileState {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Content,
     pub(crate) lock: Lock,
     /// The shared memory of a log's index: regions, and its locks (-1 exclusive, else how many share it).
     pub(crate) regions: Vec<Box<[u64; 4096]>>,
@@ -92,6 +111,10 @@ pub(crate) struct State {
     pub(crate) fired: bool,
     /// Bytes that all files may have together.
     pub(crate) budget: usize,
+    /// Which process has it.
+    pub(crate) life: u64,
+    /// Shared memory of those before, for as long as they may look at it.
+    left: Vec<Box<[u64; 4096]>>,
 }
 
 /// A disk.
@@ -105,8 +128,16 @@ impl Disk {
             names.insert(name.clone(), states.len());
             states.push(FileState { bytes: bytes.clone(), ..FileState::default() });
         }
-        let (ops, fault) = (Vec::new(), Fault::None);
-        Arc::new(Self(Mutex::new(State { names, files: states, ops, fault, fired: false, budget: usize::MAX })))
+        Arc::new(Self(Mutex::new(State {
+            names,
+            files: states,
+            ops: Vec::new(),
+            fault: Fault::None,
+            fired: false,
+            budget: usize::MAX,
+            life: 0,
+            left: Vec::new(),
+        })))
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -125,6 +156,15 @@ impl State {
         self.names.insert(name.to_owned(), inode);
         self.ops.push(Op::Create { name: name.to_owned(), inode });
         inode
+    }
+
+    /// The process that has it ends: its locks and its shared memory are no more.
+    pub(crate) fn kill(&mut self) {
+        self.life += 1;
+        for file in &mut self.files {
+            self.left.append(&mut file.regions);
+            (file.lock, file.region_locks, file.region_users) = (Lock::default(), [0; 8], 0);
+        }
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -146,29 +186,25 @@ impl State {
 }
 
 /// A disk's files by name.
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
-
-fn write(to: &mut Vec<u8>, at: usize, bytes: &[u8]) {
-    if to.len() < at + bytes.len() {
-        to.resize(at + bytes.len(), 0);
-    }
-    to[at..at + bytes.len()].copy_from_slice(bytes);
-}
+pub(crate) type Files = BTreeMap<String, Content>;
 
 /// A change that is not durable yet.
+#[derive(Clone, Copy)]
 struct Pending {
     op: usize,
     inode: Inode,
-    /// Its sync failed: later ones do not flush it.
-    lost: bool,
 }
 
 /// The disk as it develops, op by op.
 pub(crate) struct Replay<'a> {
     ops: &'a [Op],
     next: usize,
-    written: BTreeMap<Inode, Vec<u8>>,
-    synced: BTreeMap<Inode, Vec<u8>>,
+    written: BTreeMap<Inode, Content>,
+    /// What is durable, if of writes whose sync failed nothing is.
+    synced: BTreeMap<Inode, Content>,
+    /// And if of those some sectors are.
+    partly: BTreeMap<Inode, Content>,
+    random: Random,
     names_written: BTreeMap<String, Inode>,
     names_synced: BTreeMap<String, Inode>,
     pending: Vec<Pending>,
@@ -176,14 +212,16 @@ pub(crate) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(base: &Files, ops: &'a [Op]) -> Self {
+    pub(crate) fn new(base: &Files, ops: &'a [Op], seed: u64) -> Self {
         let names: BTreeMap<String, Inode> = base.keys().cloned().zip(0..).collect();
-        let files: BTreeMap<Inode, Vec<u8>> = (0..).zip(base.values().cloned()).collect();
+        let files: BTreeMap<Inode, Content> = (0..).zip(base.values().cloned()).collect();
         Self {
             ops,
             next: 0,
             written: files.clone(),
-            synced: files,
+            synced: files.clone(),
+            partly: files,
+            random: Random::new(seed),
             names_written: names.clone(),
             names_synced: names,
             pending: Vec::new(),
@@ -208,27 +246,29 @@ impl<'a> Replay<'a> {
             }
             Op::Write { inode, .. } | Op::Truncate { inode, .. } => {
                 change(self.written.entry(*inode).or_default(), op);
-                self.pending.push(Pending { op: at, inode: *inode, lost: false });
+                self.pending.push(Pending { op: at, inode: *inode });
             }
             Op::Sync { inode } => {
-                let to = self.synced.entry(*inode).or_default();
-                self.pending.retain(|pending| {
-                    let flushed = pending.inode == *inode && !pending.lost;
-                    if flushed {
-                        change(to, &self.ops[pending.op]);
+                for pending in self.pending.extract_if(.., |pending| pending.inode == *inode) {
+                    for to in [&mut self.synced, &mut self.partly] {
+                        change(to.entry(*inode).or_default(), &self.ops[pending.op]);
                     }
-                    !flushed
-                });
+                }
             }
             Op::SyncFailed { inode } => {
-                self.pending.iter_mut().filter(|pending| pending.inode == *inode).for_each(|each| each.lost = true);
+                // The system takes the pages for clean, and so does not write them any more. Lengths are safe in its journal.
+                let lost =
+                    |pending: &mut Pending| pending.inode == *inode && matches!(self.ops[pending.op], Op::Write { .. });
+                for pending in self.pending.extract_if(.., lost) {
+                    tear(self.partly.entry(*inode).or_default(), &self.ops[pending.op], &mut self.random);
+                }
             }
             Op::Mark(_) => {}
         }
         Some(op)
     }
 
-    fn files(names: &BTreeMap<String, Inode>, contents: &BTreeMap<Inode, Vec<u8>>) -> Files {
+    fn files(names: &BTreeMap<String, Inode>, contents: &BTreeMap<Inode, Content>) -> Files {
         names.iter().map(|(name, inode)| (name.clone(), contents.get(inode).cloned().unwrap_or_default())).collect()
     }
 
@@ -243,31 +283,35 @@ impl<'a> Replay<'a> {
     }
 
     /// After a loss of power, the disk having written some sectors of its own accord, and some names.
-    pub(crate) fn torn(&self, random: &mut Random) -> Files {
+    pub(crate) fn torn(&mut self) -> Files {
         let mut names = self.names_synced.clone();
-        let kept = random.next_u64() as usize % (self.pending_names.len() + 1);
+        let kept = self.random.next_u64() as usize % (self.pending_names.len() + 1);
         for at in &self.pending_names[..kept] {
             rename(&mut names, &self.ops[*at]);
         }
-        let mut contents = self.synced.clone();
+        let mut contents = self.partly.clone();
         for pending in &self.pending {
-            let to = contents.entry(pending.inode).or_default();
-            match &self.ops[pending.op] {
-                Op::Write { at, bytes, .. } => {
-                    let (mut at, mut bytes) = (*at, &bytes[..]);
-                    while !bytes.is_empty() {
-                        let (piece, rest) = bytes.split_at(bytes.len().min(SECTOR_BYTES - at % SECTOR_BYTES));
-                        if random.next_u64().is_multiple_of(2) {
-                            write(to, at, piece);
-                        }
-                        (at, bytes) = (at + piece.len(), rest);
-                    }
-                }
-                op if random.next_u64().is_multiple_of(2) => change(to, op),
-                _ => {}
-            }
+            tear(contents.entry(pending.inode).or_default(), &self.ops[pending.op], &mut self.random);
         }
         Self::files(&names, &contents)
+    }
+}
+
+/// Does some of a change.
+fn tear(to: &mut Content, op: &Op, random: &mut Random) {
+    match op {
+        Op::Write { at, bytes, .. } => {
+            let (mut at, mut bytes) = (*at, &bytes[..]);
+            while !bytes.is_empty() {
+                let (piece, rest) = bytes.split_at(bytes.len().min(SECTOR_BYTES - at % SECTOR_BYTES));
+                if random.next_u64().is_multiple_of(2) {
+                    to.write(at, piece);
+                }
+                (at, bytes) = (at + piece.len(), rest);
+            }
+        }
+        op if random.next_u64().is_multiple_of(2) => change(to, op),
+        _ => {}
     }
 }
 
@@ -279,10 +323,10 @@ fn rename(names: &mut BTreeMap<String, Inode>, op: &Op) {
     }
 }
 
-fn change(to: &mut Vec<u8>, op: &Op) {
+fn change(to: &mut Content, op: &Op) {
     match op {
-        Op::Write { at, bytes, .. } => write(to, *at, bytes),
-        Op::Truncate { len, .. } => to.resize(*len, 0),
+        Op::Write { at, bytes, .. } => to.write(*at, bytes),
+        Op::Truncate { len, .. } => to.resize(*len),
         _ => {}
     }
 }

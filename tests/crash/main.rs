@@ -12,25 +12,33 @@
     reason = "figures are for people who run it by hand; and sizes in it are small"
 )]
 
+mod content;
+mod damage;
 mod disk;
 mod model;
 mod vfs;
 
 use disk::{Disk, Fault, Files, Mark, Op, Replay};
 use model::Model;
+use prontomq::config::Durability;
 use prontomq::model::random::Random;
+use prontomq::model::{Lane, Position, QueueId};
 use prontomq::store::sqlite::{SqliteSettings, SqliteStore};
-use prontomq::store::{CommitOutcome, Store};
+use prontomq::store::{CommitOutcome, POSITION_MAX, PositionRange, Store};
 use rusqlite::{Connection, OpenFlags};
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vfs::Mount;
 
 const BATCHES: u64 = 8;
+const DATABASE: &str = "prontomq.sqlite3";
 
 fn histories(default: usize) -> usize {
     std::env::var("PRONTOMQ_CRASH_HISTORIES").map_or(default, |count| count.parse().unwrap())
@@ -46,7 +54,11 @@ fn settings(place: &Path, checkpoint_pages: u32) -> SqliteSettings {
 }
 
 fn open(place: &Path, checkpoint_pages: u32) -> Result<SqliteStore, String> {
-    SqliteStore::open(&settings(place, checkpoint_pages)).map_err(|error| error.to_string())
+    open_with(&settings(place, checkpoint_pages))
+}
+
+fn open_with(settings: &SqliteSettings) -> Result<SqliteStore, String> {
+    SqliteStore::open(settings).map_err(|error| error.to_string())
 }
 
 /// The files of a store that was made and closed.
@@ -60,29 +72,130 @@ fn base(place: &Path) -> Files {
     state.names.iter().map(|(name, inode)| (name.clone(), state.files[*inode].bytes.clone())).collect()
 }
 
-/// Opens what a crash has left; it must be the store after one of these batches.
-fn check(place: &Path, files: &Files, models: &[Model], allowed: std::ops::RangeInclusive<u64>) -> Result<(), String> {
+/// What was looked at.
+#[derive(Default)]
+struct Figures {
+    histories: AtomicUsize,
+    crashes: AtomicUsize,
+    /// Those that left files which no earlier one of their history had left.
+    distinct: AtomicUsize,
+    /// Those that were opened by the store and compared with the model, row by row.
+    opened: AtomicUsize,
+    faults: AtomicUsize,
+    violations: AtomicUsize,
+}
+
+impl Figures {
+    fn begin(&self) {
+        self.histories.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a case, and a violation if it was one.
+    fn check(&self, seed: u64, what: &str, result: Result<(), String>) {
+        self.crashes.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = result {
+            self.violations.fetch_add(1, Ordering::Relaxed);
+            println!("seed {seed}, {what}: {error}");
+        }
+    }
+
+    /// Says them; fails when there was a violation.
+    fn tell(&self, what: &str) {
+        let [histories, crashes, distinct, opened, faults, violations] =
+            [&self.histories, &self.crashes, &self.distinct, &self.opened, &self.faults, &self.violations]
+                .map(|count| count.load(Ordering::Relaxed));
+        println!(
+            "{what}: {histories} histories, {faults} faults, {crashes} crash points, {distinct} of them distinct, \
+             {opened} compared row by row, {violations} violations"
+        );
+        assert_eq!(violations, 0, "violations");
+    }
+}
+
+/// Of files whose content, as SQLite recovers it, was compared before, every so-manieth is compared all the same.
+const COMPARED_AGAIN: usize = 16;
+
+/// Opens what crashes of one history have left: it must be the store after some batch.
+struct Checker<'a> {
+    place: &'a Path,
+    models: &'a [Model],
+    figures: &'a Figures,
+    /// The last batch, by the digest of the files.
+    images: HashMap<u64, u64>,
+    /// The last batch, by the digest of the content that SQLite recovers from the files.
+    contents: HashMap<u64, u64>,
+    repeated: usize,
+    /// What is committed may be lost with the power until it is marked as flushed.
+    flushes_later: bool,
+}
+
+impl<'a> Checker<'a> {
+    fn new(place: &'a Path, models: &'a [Model], figures: &'a Figures) -> Self {
+        figures.begin();
+        Self {
+            place,
+            models,
+            figures,
+            images: HashMap::new(),
+            contents: HashMap::new(),
+            repeated: 0,
+            flushes_later: false,
+        }
+    }
+
+    fn check(&mut self, files: &Files, allowed: RangeInclusive<u64>) -> Result<(), String> {
+        self.figures.crashes.fetch_add(1, Ordering::Relaxed);
+        let mut hasher = DefaultHasher::new();
+        files.hash(&mut hasher);
+        let image = hasher.finish();
+        let last = match self.images.get(&image) {
+            Some(last) => *last,
+            None => {
+                let last = self.last_batch(files)?;
+                self.images.insert(image, last);
+                last
+            }
+        };
+        if allowed.contains(&last) { Ok(()) } else { Err(format!("batch {last} is the last, not one of {allowed:?}")) }
+    }
+
+    fn last_batch(&mut self, files: &Files) -> Result<u64, String> {
+        self.figures.distinct.fetch_add(1, Ordering::Relaxed);
+        let disk = Disk::new(files);
+        let mount = Mount::new(self.place, &disk);
+        let content = vfs::content_digest(&mount.path().join(DATABASE));
+        if let Some(last) = content.and_then(|content| self.contents.get(&content)) {
+            self.repeated += 1;
+            if !self.repeated.is_multiple_of(COMPARED_AGAIN) {
+                return Ok(*last);
+            }
+        }
+        let last = open_and_compare(self.place, files, self.models)?;
+        self.figures.opened.fetch_add(1, Ordering::Relaxed);
+        self.contents.extend(content.map(|content| (content, last)));
+        Ok(last)
+    }
+}
+
+/// The last batch that is there; everything must be as it was after it.
+fn open_and_compare(place: &Path, files: &Files, models: &[Model]) -> Result<u64, String> {
     let disk = Disk::new(files);
     let mount = Mount::new(place, &disk);
     let mut store = open(mount.path(), 1_000)?;
     let recovered = store.recover().map_err(|error| error.to_string())?;
     let last = recovered.batch_no.0;
-    if !allowed.contains(&last) {
-        return Err(format!("batch {last} is the last, not one of {allowed:?}"));
-    }
     let found = Model::of(&store, &recovered)?;
-    if found != models[last as usize] {
-        return Err(format!("after batch {last}: {found:?} instead of {:?}", models[last as usize]));
+    match models.get(last as usize) {
+        Some(model) if *model == found => consistent(mount.path()).map(|()| last),
+        model => Err(format!("after batch {last}: {found:?} instead of {model:?}")),
     }
-    consistent(mount.path())
 }
 
 /// What SQLite and the file's own numbers say.
 fn consistent(place: &Path) -> Result<(), String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let failed = |error: rusqlite::Error| error.to_string();
-    let connection =
-        Connection::open_with_flags_and_vfs(place.join("prontomq.sqlite3"), flags, vfs::NAME).map_err(failed)?;
+    let connection = Connection::open_with_flags_and_vfs(place.join(DATABASE), flags, vfs::NAME).map_err(failed)?;
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(failed)?;
     if verdict != "ok" {
         return Err(verdict);
@@ -143,43 +256,45 @@ fn run(place: &Path, disk: &Arc<Disk>, random: &mut Random) -> Vec<Model> {
     models
 }
 
-/// Crashes at every point of a history; how many different disks that made.
-fn crash(place: &Path, base: &Files, ops: &[Op], models: &[Model], random: &mut Random) -> usize {
-    let mut replay = Replay::new(base, ops);
-    let (mut begun, mut committed, mut crashes, mut seen) = (0, 0, 0, 0);
-    let mut at = 0;
-    loop {
-        let mut images = vec![("only synced", replay.only_synced()), ("all written", replay.all_written())];
-        images.push(("torn", replay.torn(random)));
-        for (what, files) in images {
-            let mut hasher = DefaultHasher::new();
-            (&files, begun, committed).hash(&mut hasher);
-            if what == "only synced" && std::mem::replace(&mut seen, hasher.finish()) == hasher.finish() {
-                continue;
+/// Crashes at every point of a history.
+fn crash(mut checker: Checker<'_>, base: &Files, ops: &[Op], seed: u64) {
+    let mut replay = Replay::new(base, ops, seed);
+    let (mut begun, mut committed, mut flushed) = (0, 0, 0);
+    for at in 0_usize.. {
+        let after_power_loss = if checker.flushes_later { flushed } else { committed };
+        for (what, files, first) in [
+            ("only synced", replay.only_synced(), after_power_loss),
+            ("all written", replay.all_written(), committed),
+            ("torn", replay.torn(), after_power_loss),
+        ] {
+            if let Err(error) = checker.check(&files, first..=begun) {
+                checker.figures.violations.fetch_add(1, Ordering::Relaxed);
+                println!(
+                    "seed {seed}, {what} at op {at} of {}: {error}; {:?}",
+                    ops.len(),
+                    &ops[at.saturating_sub(9)..at]
+                );
+                return;
             }
-            if let Err(error) = check(place, &files, models, committed..=begun) {
-                panic!("{what} at op {at} of {}, {:?}: {error}", ops.len(), ops.get(at.max(1) - 1));
-            }
-            crashes += 1;
         }
         match replay.step() {
             Some(Op::Mark(Mark::Begun(number))) => begun = *number,
             Some(Op::Mark(Mark::Committed(number))) => committed = *number,
+            Some(Op::Mark(Mark::Flushed(number))) => flushed = *number,
             Some(_) => {}
-            None => return crashes,
+            None => return,
         }
-        at += 1;
     }
 }
 
-/// Runs histories on two threads; each has a seed, which a failure tells.
+/// Runs histories on some threads; each has a seed, which a failure tells.
 fn in_parallel(count: usize, each: impl Fn(&Path, u64) + Sync) {
-    let seed =
-        std::env::var("PRONTOMQ_CRASH_SEED").map_or_else(|_| getrandom::u64().unwrap(), |seed| seed.parse().unwrap());
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    let seed = number("PRONTOMQ_CRASH_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
     println!("PRONTOMQ_CRASH_SEED={seed}");
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..number("PRONTOMQ_CRASH_THREADS").unwrap_or(2) {
             scope.spawn(|| {
                 let place = TempDir::new().unwrap();
                 loop {
@@ -196,17 +311,78 @@ fn in_parallel(count: usize, each: impl Fn(&Path, u64) + Sync) {
 
 #[test]
 fn after_a_crash_at_any_point_there_is_what_was_committed_and_nothing_else() {
-    let crashes = AtomicUsize::new(0);
-    let count = histories(6);
-    in_parallel(count, |place, seed| {
+    let figures = Figures::default();
+    in_parallel(histories(6), |place, seed| {
         let base = base(place);
-        let mut random = Random::new(seed);
         let disk = Disk::new(&base);
-        let models = run(place, &disk, &mut random);
-        let ops = disk.state().ops.clone();
-        crashes.fetch_add(crash(place, &base, &ops, &models, &mut random), Ordering::Relaxed);
+        let models = run(place, &disk, &mut Random::new(seed));
+        let ops = std::mem::take(&mut disk.state().ops);
+        crash(Checker::new(place, &models, &figures), &base, &ops, seed);
     });
-    println!("{count} histories, {} crashes", crashes.into_inner());
+    figures.tell("crashes");
+}
+
+/// What a loss of power may take at the level `interval`: the newest batches, none of them older than the interval. What is
+/// left is whole, and the end of a process takes nothing.
+#[test]
+fn at_the_level_interval_a_loss_of_power_takes_no_more_than_the_interval() {
+    const INTERVAL: Duration = Duration::from_millis(1);
+    let figures = Figures::default();
+    let lost = AtomicUsize::new(0);
+    in_parallel(histories(6), |place, seed| {
+        let mut random = Random::new(seed);
+        let base = base(place);
+        let disk = Disk::new(&base);
+        let mount = Mount::new(place, &disk);
+        let mut settings = settings(mount.path(), 1 + (random.next_u64() % 40) as u32);
+        settings.durability = Durability::Interval;
+        // Longer than any test, or so short that it is over soon.
+        let is_short = random.next_u64().is_multiple_of(2);
+        settings.durability_interval = if is_short { INTERVAL } else { Duration::from_secs(3_600) };
+        let mut store = open_with(&settings).unwrap();
+        store.recover().unwrap();
+        let mut models = vec![Model::default()];
+        for number in 1..=BATCHES {
+            let (batch, next) = models.last().unwrap().batch(number, &mut random);
+            models.push(next);
+            disk.mark(Mark::Begun(number));
+            assert_eq!(store.commit(&batch), CommitOutcome::Committed);
+            let committed = Instant::now();
+            disk.mark(Mark::Committed(number));
+            match random.next_u64() % 4 {
+                0 if is_short => {
+                    while committed.elapsed() <= INTERVAL {
+                        std::thread::yield_now();
+                    }
+                    store.tend().unwrap();
+                    disk.mark(Mark::Flushed(number));
+                }
+                1 => {
+                    Box::new(store).close().unwrap();
+                    disk.mark(Mark::Flushed(number));
+                    store = open_with(&settings).unwrap();
+                    store.recover().unwrap();
+                }
+                2 => {
+                    store.reopen().unwrap();
+                    disk.mark(Mark::Flushed(number));
+                }
+                _ => {}
+            }
+        }
+        drop(store);
+        let ops = std::mem::take(&mut disk.state().ops);
+        let mut replay = Replay::new(&base, &ops, seed);
+        while replay.step().is_some() {}
+        let mut checker = Checker::new(place, &models, &figures);
+        lost.fetch_add((BATCHES - checker.last_batch(&replay.only_synced()).unwrap()) as usize, Ordering::Relaxed);
+        checker.flushes_later = true;
+        crash(checker, &base, &ops, seed);
+    });
+    let lost = lost.into_inner();
+    println!("{lost} batches were lost with the power at the end of histories");
+    assert!(lost > 0, "the level makes no difference");
+    figures.tell("level interval");
 }
 
 #[test]
@@ -218,26 +394,30 @@ fn a_crash_while_the_file_is_made_leaves_one_that_opens() {
     store.recover().unwrap();
     Box::new(store).close().unwrap();
     let ops = disk.state().ops.clone();
-    let crashes = crash(place.path(), &Files::new(), &ops, &[Model::default()], &mut Random::new(1));
-    println!("{crashes} crashes");
+    let figures = Figures::default();
+    crash(Checker::new(place.path(), &[Model::default()], &figures), &Files::new(), &ops, 1);
+    figures.tell("crashes while the file is made");
 }
 
-/// Runs a history in which something fails now and then; every outcome is taken at its word.
+/// Runs a history in which something fails now and then; every outcome is taken at its word. Returns the store after each of
+/// its batches.
 fn run_with_faults(
     place: &Path,
-    base: &Files,
     disk: &Arc<Disk>,
     random: &mut Random,
     fault: impl Fn(&mut Random, &mut disk::State),
-) {
-    let mount = Mount::new(place, disk);
-    let mut store = open(mount.path(), 1 + (random.next_u64() % 20) as u32).unwrap();
+) -> Vec<Model> {
+    let mut mount = Mount::new(place, disk);
+    let checkpoint_pages = 1 + (random.next_u64() % 20) as u32;
+    let mut store = open(mount.path(), checkpoint_pages).unwrap();
     store.recover().unwrap();
-    let mut model = Model::default();
-    let mut reader = store.reader().unwrap();
+    let mut models = vec![Model::default()];
+    // Without one, reopening reads the log anew.
+    let mut reader = random.next_u64().is_multiple_of(2).then(|| store.reader().unwrap());
     for number in 1..=BATCHES {
-        let (batch, next) = model.batch(number, random);
-        model = next;
+        let (batch, next) = models.last().unwrap().batch(number, random);
+        models.push(next);
+        disk.mark(Mark::Begun(number));
         fault(random, &mut disk.state());
         let mut tries = 0;
         loop {
@@ -248,13 +428,21 @@ fn run_with_faults(
                 CommitOutcome::NotCommitted(_) => disk.state().budget = usize::MAX,
                 CommitOutcome::Unknown(_) => {
                     disk.state().budget = usize::MAX;
-                    if store.reopen().is_ok_and(|last| last.0 == number) {
+                    if random.next_u64().is_multiple_of(3) {
+                        mount = mount.kill(place, disk);
+                        disk.state().fault = Fault::None;
+                        (store, reader) = (open(mount.path(), checkpoint_pages).unwrap(), None);
+                        if store.recover().unwrap().batch_no.0 == number {
+                            break;
+                        }
+                    } else if store.reopen().is_ok_and(|last| last.0 == number) {
                         break;
                     }
                 }
                 other => panic!("batch {number}: {other:?}"),
             }
         }
+        disk.mark(Mark::Committed(number));
         {
             let mut state = disk.state();
             (state.fault, state.budget) = (Fault::None, usize::MAX);
@@ -262,62 +450,52 @@ fn run_with_faults(
         // Housekeeping may fail, and then goes on.
         fault(random, &mut disk.state());
         let _ = store.erase(3);
-        let range =
-            prontomq::store::PositionRange { from: prontomq::model::Position(0), to: prontomq::store::POSITION_MAX };
-        let lane = prontomq::model::Lane { queue: prontomq::model::QueueId(1), level: 0, generation: 0 };
-        let _ = reader.load(lane, range, 10, 1_000_000);
+        let range = PositionRange { from: Position(0), to: POSITION_MAX };
+        let lane = Lane { queue: QueueId(1), level: 0, generation: 0 };
+        if let Some(reader) = &mut reader {
+            let _ = reader.load(lane, range, 10, 1_000_000);
+        }
         let mut state = disk.state();
         (state.fault, state.budget) = (Fault::None, usize::MAX);
     }
-    // As it is, and after a loss of power now.
-    let mut expected = vec![Model::default(); BATCHES as usize];
-    expected.push(model);
-    let ops = disk.state().ops.clone();
-    let mut replay = Replay::new(base, &ops);
-    while replay.step().is_some() {}
-    for (what, files) in [("all written", replay.all_written()), ("only synced", replay.only_synced())] {
-        if let Err(error) = check(place, &files, &expected, BATCHES..=BATCHES) {
-            panic!("{what} at the end: {error}");
-        }
-    }
+    models
 }
 
 #[test]
 fn a_full_disk_confirms_nothing_falsely_and_goes_on_when_there_is_space() {
-    faults(|random, state| {
+    faults("a full disk", |random, state| {
         state.budget = state.used() + (random.next_u64() % 200_000) as usize;
     });
 }
 
 #[test]
 fn failing_writes_confirm_nothing_falsely() {
-    faults(|random, state| state.fault = Fault::Write((random.next_u64() % 30) as u32));
+    faults("failing writes", |random, state| state.fault = Fault::Write((random.next_u64() % 30) as u32));
 }
 
 #[test]
 fn failing_flushes_confirm_nothing_falsely() {
-    faults(|random, state| state.fault = Fault::Sync((random.next_u64() % 4) as u32));
+    faults("failing flushes", |random, state| state.fault = Fault::Sync((random.next_u64() % 4) as u32));
 }
 
 #[test]
 fn failing_reads_confirm_nothing_falsely() {
-    faults(|random, state| state.fault = Fault::Read((random.next_u64() % 10) as u32));
+    faults("failing reads", |random, state| state.fault = Fault::Read((random.next_u64() % 10) as u32));
 }
 
-fn faults(fault: impl Fn(&mut Random, &mut disk::State) + Sync) {
-    let fired = AtomicUsize::new(0);
-    let count = histories(40);
-    in_parallel(count, |place, seed| {
+/// Faults, and beside them a crash at every point.
+fn faults(what: &str, fault: impl Fn(&mut Random, &mut disk::State) + Sync) {
+    let figures = Figures::default();
+    in_parallel(histories(6), |place, seed| {
         let base = base(place);
         let disk = Disk::new(&base);
-        run_with_faults(place, &base, &disk, &mut Random::new(seed), |random, state| {
-            if std::mem::take(&mut state.fired) {
-                fired.fetch_add(1, Ordering::Relaxed);
-            }
+        let models = run_with_faults(place, &disk, &mut Random::new(seed), |random, state| {
+            figures.faults.fetch_add(usize::from(std::mem::take(&mut state.fired)), Ordering::Relaxed);
             fault(random, state);
         });
+        let ops = std::mem::take(&mut disk.state().ops);
+        crash(Checker::new(place, &models, &figures), &base, &ops, seed);
     });
-    let fired = fired.into_inner();
-    println!("{count} histories, {fired} faults");
-    assert!(fired > 0, "nothing failed");
+    assert!(figures.faults.load(Ordering::Relaxed) > 0, "nothing failed");
+    figures.tell(what);
 }

@@ -4,9 +4,11 @@
 #![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
 
 use super::disk::{Disk, Fault, Inode, Op, State};
-use rusqlite::ffi;
+use rusqlite::{Connection, OpenFlags, ffi};
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,11 +36,45 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// Kills the process that has the disk: what it has open is dead. The disk, as that process has written it, and what it
+    /// left in the directory itself are there for the next one.
+    pub(crate) fn kill(self, parent: &Path, disk: &Arc<Disk>) -> Self {
+        disk.state().kill();
+        let next = Self::new(parent, disk);
+        std::fs::create_dir_all(next.path()).unwrap();
+        for entry in std::fs::read_dir(&self.0).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), next.path().join(entry.file_name())).unwrap();
+        }
+        next
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         DISKS.lock().unwrap().remove(self.0.to_str().unwrap());
         // The store's lock file is a real one.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A digest of all that a database holds, as SQLite recovers it from the file and its log; none when there is nothing that
+/// it could open.
+pub(crate) fn content_digest(database: &Path) -> Option<u64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(database, flags, NAME).ok()?;
+    let mut len = 0;
+    // SAFETY: the connection is open; what comes back is ours, of so many bytes.
+    unsafe {
+        let bytes = ffi::sqlite3_serialize(connection.handle(), c"main".as_ptr(), &raw mut len, 0);
+        if bytes.is_null() {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(std::slice::from_raw_parts(bytes, len as usize));
+        ffi::sqlite3_free(bytes.cast());
+        Some(hasher.finish())
     }
 }
 
@@ -106,6 +142,8 @@ struct Handle {
 struct Open {
     disk: Arc<Disk>,
     inode: Inode,
+    /// Of the process that opened it.
+    life: u64,
     /// Its first sync flushes its name as well.
     syncs_folder: bool,
     level: c_int,
@@ -141,6 +179,7 @@ unsafe extern "C" fn open(
         let mut state = disk.state();
         let known = state.names.get(&name).copied();
         let may_create = flags & ffi::SQLITE_OPEN_CREATE != 0;
+        let life = state.life;
         let inode = match known {
             Some(inode) => inode,
             None if may_create => state.create(&name),
@@ -148,7 +187,7 @@ unsafe extern "C" fn open(
         };
         drop(state);
         let syncs_folder = may_create && flags & (ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL) != 0;
-        let open = Open { disk, inode, syncs_folder, level: 0, is_mapped: false, shares: 0, owns: 0 };
+        let open = Open { disk, inode, life, syncs_folder, level: 0, is_mapped: false, shares: 0, owns: 0 };
         (*handle).open = Box::into_raw(Box::new(open));
         (*handle).base.pMethods = &raw const METHODS;
         if !out_flags.is_null() {
@@ -243,12 +282,13 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, to: *mut c_void, len: c_
     // SAFETY: the file is open, and there are `len` bytes at `to`.
     let (open, to) = unsafe { (opened(file), std::slice::from_raw_parts_mut(to.cast::<u8>(), len as usize)) };
     let mut state = open.disk.state();
+    if open.life != state.life {
+        return ffi::SQLITE_IOERR_READ;
+    }
     if state.fails(Fault::Read) {
         return ffi::SQLITE_IOERR_READ;
     }
-    let bytes = state.files[open.inode].bytes.get(at as usize..).unwrap_or_default();
-    let there = bytes.len().min(to.len());
-    to[..there].copy_from_slice(&bytes[..there]);
+    let there = state.files[open.inode].bytes.read(at as usize, to);
     to[there..].fill(0);
     if there < to.len() { ffi::SQLITE_IOERR_SHORT_READ } else { ffi::SQLITE_OK }
 }
@@ -258,6 +298,9 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, le
     let (open, from) = unsafe { (opened(file), std::slice::from_raw_parts(from.cast::<u8>(), len as usize)) };
     let (inode, at) = (open.inode, at as usize);
     let mut state = open.disk.state();
+    if open.life != state.life {
+        return ffi::SQLITE_IOERR_WRITE;
+    }
     if state.fails(Fault::Write) {
         return ffi::SQLITE_IOERR_WRITE;
     }
@@ -266,11 +309,7 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, le
         state.fired = true;
         return ffi::SQLITE_FULL;
     }
-    let bytes = &mut state.files[inode].bytes;
-    if grows > 0 {
-        bytes.resize(at + from.len(), 0);
-    }
-    bytes[at..at + from.len()].copy_from_slice(from);
+    state.files[inode].bytes.write(at, from);
     state.ops.push(Op::Write { inode, at, bytes: from.into() });
     ffi::SQLITE_OK
 }
@@ -280,7 +319,10 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
     let open = unsafe { opened(file) };
     let (inode, len) = (open.inode, len as usize);
     let mut state = open.disk.state();
-    state.files[inode].bytes.resize(len, 0);
+    if open.life != state.life {
+        return ffi::SQLITE_IOERR_TRUNCATE;
+    }
+    state.files[inode].bytes.resize(len);
     state.ops.push(Op::Truncate { inode, len });
     ffi::SQLITE_OK
 }
@@ -290,6 +332,9 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
     let open = unsafe { opened(file) };
     let inode = open.inode;
     let mut state = open.disk.state();
+    if open.life != state.life {
+        return ffi::SQLITE_IOERR_FSYNC;
+    }
     if state.fails(Fault::Sync) {
         state.ops.push(Op::SyncFailed { inode });
         return ffi::SQLITE_IOERR_FSYNC;
@@ -314,6 +359,9 @@ unsafe extern "C" fn lock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int {
     // SAFETY: the file is open.
     let open = unsafe { opened(file) };
     let mut state = open.disk.state();
+    if open.life != state.life {
+        return ffi::SQLITE_IOERR_LOCK;
+    }
     let lock = &mut state.files[open.inode].lock;
     if level <= open.level {
         return ffi::SQLITE_OK;
@@ -350,6 +398,9 @@ unsafe extern "C" fn unlock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int
     // SAFETY: the file is open.
     let open = unsafe { opened(file) };
     let mut state = open.disk.state();
+    if open.life != state.life {
+        return ffi::SQLITE_OK;
+    }
     let lock = &mut state.files[open.inode].lock;
     if open.level >= ffi::SQLITE_LOCK_RESERVED {
         (lock.reserved, lock.pending, lock.exclusive) = (false, false, false);
@@ -396,6 +447,9 @@ unsafe extern "C" fn shm_map(
     unsafe {
         let open = opened(file);
         let mut state = open.disk.state();
+        if open.life != state.life {
+            return ffi::SQLITE_IOERR_SHMMAP;
+        }
         let file = &mut state.files[open.inode];
         if !std::mem::replace(&mut open.is_mapped, true) {
             file.region_users += 1;
@@ -415,6 +469,9 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, first: c_int, count:
     // SAFETY: the file is open.
     let open = unsafe { opened(file) };
     let mut state = open.disk.state();
+    if open.life != state.life {
+        return ffi::SQLITE_OK;
+    }
     let locks = &mut state.files[open.inode].region_locks[first as usize..(first + count) as usize];
     let mask = |at: usize| 1_u8 << (first as usize + at);
     if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
@@ -457,6 +514,9 @@ unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, _: c_int) -> c_int 
         shm_lock(file, 0, 8, ffi::SQLITE_SHM_UNLOCK);
         let open = opened(file);
         let mut state = open.disk.state();
+        if open.life != state.life {
+            return ffi::SQLITE_OK;
+        }
         let file = &mut state.files[open.inode];
         if std::mem::replace(&mut open.is_mapped, false) {
             file.region_users -= 1;

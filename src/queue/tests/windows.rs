@@ -259,3 +259,63 @@ fn what_was_taken_from_the_head_is_never_left_to_the_store_again() {
     bench.write();
     assert_eq!((given.len(), bench.queue.memory().ready), (8, 8), "their rows may be on their way out");
 }
+
+/// A queue that the store remembers with one row, so many positions before the last one.
+fn near_the_end(left: u64) -> Bench {
+    let mut bench = small();
+    let at = Position(Position::MAX.0 - left);
+    let body_bytes = at.0.to_string().len() as u64;
+    let state = LaneState { head: at, tail: at, count: 1, body_bytes, lent_ceiling: at.next() };
+    bench.queue.recover_lane(LANE, state, bench.now);
+    bench.apply(QueueInput::Tick);
+    let (load, _, _) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows([at.0])));
+    bench
+}
+
+#[test]
+fn a_lane_without_positions_refuses_and_begins_anew_once_it_is_empty() {
+    let mut bench = near_the_end(2);
+    for sequence in 1..=4 {
+        bench.publish(&draft("x").persistent().confirmed(sequence));
+    }
+    let effects = bench.effects();
+    assert!(matches!(effects[..], [QueueEffect::NoPositions { lane: LANE }]), "said once: {effects:?}");
+    assert_eq!(bench.promised(), [(3, 4, false)]);
+    let pulled = bench.write();
+    assert_eq!(bench.promised(), [(1, 2, true)]);
+    assert_eq!(pulled.lanes[0].inserts.last().unwrap().position, Position::MAX);
+    bench.publish(&draft("transient"));
+    assert_eq!(bench.queue.ready_count(), 4, "what is not stored needs no position");
+
+    bench.consume(1, 10);
+    let given = bench.given();
+    assert_eq!(given.len(), 4);
+    bench.publish(&draft("x").persistent().confirmed(5));
+    assert_eq!(bench.promised(), [(5, 5, false)], "something of it is still out");
+
+    bench.settle(&given, Outcome::Acknowledged);
+    bench.publish(&draft("anew").persistent().confirmed(6));
+    bench.apply(QueueInput::Detach { holder: holder(1) });
+    let pulled = bench.write();
+    assert_eq!(pulled.drop_lanes, [LANE]);
+    let change = &pulled.lanes[0];
+    assert_eq!((change.lane.generation, change.inserts[0].position), (1, Position(1)));
+    assert_eq!((change.state.count, change.state.tail, change.remove_below), (1, Position(1), None));
+    assert_eq!(bench.promised(), [(6, 6, true)]);
+}
+
+#[test]
+fn a_lane_whose_positions_run_low_begins_anew_when_it_happens_to_be_empty() {
+    let mut bench = near_the_end(1 << 37);
+    bench.consume(1, 10);
+    let given = bench.given();
+    bench.settle(&given, Outcome::Acknowledged);
+    bench.publish(&draft("x").persistent());
+    let given = bench.given();
+    assert!(!given[0].redelivered);
+    bench.apply(QueueInput::Detach { holder: holder(1) });
+    let pulled = bench.write();
+    assert_eq!((pulled.drop_lanes.len(), pulled.lanes[0].lane.generation), (1, 1));
+    assert_eq!(pulled.lanes[0].inserts[0].position, Position(1));
+}

@@ -1,7 +1,8 @@
 //! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
 //! and its size following what is in it.
 
-use super::erasing::{Shrunk, shrink};
+use super::erasing::{Shrunk, erase, shrink};
+use super::lanes::Lanes;
 use super::raw::RawConnection;
 use crate::config::Durability;
 use crate::store::Vitals;
@@ -20,6 +21,11 @@ const READS_LAST: Duration = Duration::from_secs(1);
 
 /// A log of this length is emptied when the writer is idle.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
+
+/// Making room on a full disk takes no longer than about this, in steps of so many rows and pages.
+const ROOM_TIME: Duration = Duration::from_secs(2);
+const ROOM_ROWS: usize = 1_000;
+const ROOM_PAGES: u32 = 256;
 
 /// Elsewhere than here, only opening waits for locks.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,12 +116,9 @@ impl Care {
         Ok(next)
     }
 
-    /// Flushes what was committed without: a commit that is flushed takes all before it along.
+    /// Flushes what was committed without.
     fn flush(&mut self, connection: &Connection) -> Result<()> {
-        connection.execute_batch(
-            "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; UPDATE state SET batch_no = batch_no; COMMIT; \
-             PRAGMA synchronous = NORMAL",
-        )?;
+        super::log::flush(connection)?;
         self.unflushed_since = None;
         Ok(())
     }
@@ -159,6 +162,23 @@ impl Care {
         // The log was flushed before it was moved.
         self.unflushed_since = None;
         Ok(true)
+    }
+
+    /// On a full disk: erases what is dead and gives its pages back, so that the file need not grow for what the log holds,
+    /// and empties the log, whose space is then free.
+    pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes) -> Result<()> {
+        let began = Instant::now();
+        connection.with(|connection| {
+            let made = (|| {
+                while lanes.next_to_erase().is_some() && began.elapsed() < ROOM_TIME {
+                    erase(connection, lanes, ROOM_ROWS)?;
+                }
+                while began.elapsed() < ROOM_TIME && shrink(connection, ROOM_PAGES)? == Shrunk::More {}
+                Ok(())
+            })();
+            self.empty_log(connection)?;
+            made
+        })
     }
 
     /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it.

@@ -4,7 +4,7 @@ use super::bodies::{self, BatchBodies, Place};
 use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
 use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
-use super::topology;
+use super::{log, topology};
 use crate::model::Lane;
 use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
@@ -49,19 +49,21 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Commits a batch; `lanes` follows only when that succeeds.
+/// Commits a batch; `lanes` follows only when that succeeds. The other answer is whether it was refused because the disk is
+/// full.
 pub(super) fn commit(
     connection: &Connection,
     inserts: &mut Inserts,
     lanes: &mut Lanes,
     batch: &Batch,
-) -> CommitOutcome {
-    let outcome = match write(connection, inserts, lanes, batch) {
+) -> (CommitOutcome, bool) {
+    let is_full = |error: &Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+    let (outcome, is_full) = match write(connection, inserts, lanes, batch) {
         Ok(()) => match run(connection, "COMMIT") {
-            Ok(()) => CommitOutcome::Committed,
-            Err(error) => end(connection, &error, true),
+            Ok(()) => (CommitOutcome::Committed, false),
+            Err(error) => (end(connection, &error, true), is_full(&error)),
         },
-        Err(error) => end(connection, &error, false),
+        Err(error) => (end(connection, &error, false), is_full(&error)),
     };
     if outcome == CommitOutcome::Committed {
         lanes.committed();
@@ -73,7 +75,7 @@ pub(super) fn commit(
     } else {
         lanes.rolled_back();
     }
-    outcome
+    (outcome, is_full)
 }
 
 /// Runs a statement without parameters.
@@ -90,6 +92,9 @@ fn end(connection: &Connection, error: &Error, while_flushing: bool) -> CommitOu
         && !connection.is_autocommit()
     {
         return CommitOutcome::Unknown(format!("{text}; rolling back: {rollback}"));
+    }
+    if while_flushing && log::is_of_moving(error) {
+        return CommitOutcome::Unknown("the log could not be moved into the file".into());
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

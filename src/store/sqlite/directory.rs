@@ -8,6 +8,15 @@ use std::path::{Path, PathBuf};
 const DATABASE_FILE: &str = "prontomq.sqlite3";
 const LOCK_FILE: &str = "prontomq.lock";
 
+/// There while what is in the log may not be on the disk. It need not be flushed: after a loss of power there is no page
+/// that the system could take for clean.
+const UNFLUSHED_FILE: &str = "prontomq.unflushed";
+
+/// Space that only removals get when the disk is full: their pages in the log, and what the file grows by when the log is
+/// moved into it.
+const RESERVE_FILE: &str = "prontomq.reserve";
+const RESERVE_BYTES: u64 = 8 << 20;
+
 /// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
 /// the file only tells people who holds it.
 pub(super) struct Directory {
@@ -42,6 +51,41 @@ impl Directory {
     pub(super) fn database(&self) -> PathBuf {
         database_file(&self.path)
     }
+
+    /// Takes the reserve, if it is not there and the disk has it to give; whether it is there.
+    pub(super) fn keep_reserve(&self) -> bool {
+        let place = self.path.join(RESERVE_FILE);
+        if place.exists() {
+            return true;
+        }
+        let taken = File::create(&place).and_then(|file| allocate(&file, RESERVE_BYTES)).is_ok();
+        if !taken {
+            self.give_reserve();
+        }
+        taken
+    }
+
+    /// Gives it away; whether it was there.
+    pub(super) fn give_reserve(&self) -> bool {
+        std::fs::remove_file(self.path.join(RESERVE_FILE)).is_ok()
+    }
+
+    /// Notes that a flush has failed, for this process or one that follows it.
+    pub(super) fn note_unflushed(&self) {
+        if let Err(error) = File::create(self.path.join(UNFLUSHED_FILE)) {
+            tracing::error!(%error, "it could not be noted that a flush has failed: do not restart before one succeeds");
+        }
+    }
+
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.path.join(UNFLUSHED_FILE).exists()
+    }
+
+    /// Everything is flushed again.
+    pub(super) fn note_flushed(&self) {
+        // Should it stay, the next start flushes once more.
+        let _ = std::fs::remove_file(self.path.join(UNFLUSHED_FILE));
+    }
 }
 
 /// The file in a data directory.
@@ -57,6 +101,17 @@ pub(super) fn make(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
+}
+
+/// Elsewhere only bytes that are written are sure to have their place.
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    std::io::copy(&mut std::io::repeat(0).take(bytes), &mut &*file).map(drop)
 }
 
 fn sign(lock: &mut File) -> std::io::Result<()> {

@@ -12,6 +12,7 @@ mod doctor;
 mod erasing;
 mod inserts;
 mod lanes;
+mod log;
 mod opening;
 mod raw;
 mod reader;
@@ -31,8 +32,9 @@ use lanes::Lanes;
 use opening::{Opening, block_on, migrate, unusable};
 use raw::RawConnection;
 use reader::SqliteReader;
+use rusqlite::ErrorCode;
 use rusqlite::backup::StepResult;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,7 +116,11 @@ pub struct SqliteStore {
     cache_bytes: usize,
     opening: Opening,
     care: Care,
-    _directory: Directory,
+    /// The reserve is to be taken; never by a scratch store, whose messages nobody was promised.
+    lacks_reserve: bool,
+    /// The last batch was refused for want of space.
+    is_full: bool,
+    directory: Directory,
 }
 
 impl SqliteStore {
@@ -124,12 +130,23 @@ impl SqliteStore {
         let directory = Directory::hold(&settings.directory)?;
         let opening = Opening::new(directory.database(), settings);
         let cache_bytes = settings.cache_bytes;
+        let was_unflushed = directory.is_unflushed();
+        if was_unflushed {
+            flush_log(&opening)?;
+        }
         let connection = block_on(async {
             let mut connection = opening.connect(cache_bytes).await?;
             migrate(&mut connection, opening.file()).await?;
             views::put(&mut connection).await.map_err(|error| unusable(&error))?;
             Ok(connection)
-        })?;
+        });
+        match &connection {
+            Ok(_) if was_unflushed => directory.note_flushed(),
+            // It may be what it wrote first that could not be flushed.
+            Err(StoreError::Unusable(_)) => directory.note_unflushed(),
+            _ => {}
+        }
+        let connection = connection?;
         let mut store = Self {
             connection: None,
             lanes: Lanes::default(),
@@ -137,7 +154,9 @@ impl SqliteStore {
             cache_bytes,
             care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
             opening,
-            _directory: directory,
+            is_full: false,
+            lacks_reserve: settings.durability != Durability::Off,
+            directory,
         };
         store.adopt(connection)?;
         Ok(store)
@@ -151,7 +170,10 @@ impl SqliteStore {
             Ok::<_, sqlx::Error>((last, lanes))
         });
         (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
-        self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
+        let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
+        self.is_full = false;
+        connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
+        self.connection = Some(connection);
         Ok(())
     }
 }
@@ -177,24 +199,48 @@ impl Store for SqliteStore {
         if batch.batch_no <= self.last {
             return CommitOutcome::Committed;
         }
-        let outcome =
-            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, &mut self.lanes, batch));
-        if outcome == CommitOutcome::Committed {
-            if let Err(error) = self.care.committed(connection) {
-                return CommitOutcome::Unknown(error.to_string());
+        let commit = |lanes: &mut Lanes| {
+            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
+        };
+        let (mut outcome, is_full) = commit(&mut self.lanes);
+        if is_full && !self.is_full {
+            self.is_full = true;
+            // The log would be moved into the file until that has used up all there is.
+            connection.with(|connection| log::move_after_commits(connection, u32::MAX));
+        }
+        if is_full && batch.removes_anything() && self.directory.give_reserve() {
+            self.lacks_reserve = true;
+            tracing::warn!("the disk is full: removals use the space that is kept for them");
+            outcome = commit(&mut self.lanes).0;
+        }
+        if outcome == CommitOutcome::Committed && std::mem::take(&mut self.is_full) {
+            if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
+                tracing::warn!(%error, "the file and its log could not be made smaller");
             }
-            self.last = batch.batch_no;
+            connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
+        }
+        let outcome = match outcome {
+            CommitOutcome::Committed => match self.care.committed(connection) {
+                Ok(()) => {
+                    self.last = batch.batch_no;
+                    CommitOutcome::Committed
+                }
+                Err(error) => CommitOutcome::Unknown(error.to_string()),
+            },
+            other => other,
+        };
+        if let CommitOutcome::Unknown(_) = outcome {
+            self.directory.note_unflushed();
         }
         outcome
     }
 
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
+        self.directory.note_unflushed();
         self.connection = None;
-        let connection = block_on(async {
-            let mut connection = self.opening.connect(self.cache_bytes).await?;
-            checkpoint(&mut connection).await?;
-            Ok(connection)
-        })?;
+        flush_log(&self.opening)?;
+        let connection = block_on(self.opening.connect(self.cache_bytes))?;
+        self.directory.note_flushed();
         self.adopt(connection)?;
         Ok(self.last)
     }
@@ -205,13 +251,22 @@ impl Store for SqliteStore {
 
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        connection
-            .with(|connection| erasing::erase(connection, &mut self.lanes, rows))
-            .map_err(|error| StoreError::Unusable(error.to_string()))
+        let erased = connection.with(|connection| erasing::erase(connection, &mut self.lanes, rows));
+        if erased.as_ref().is_err_and(|error| {
+            error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) || log::is_of_moving(error)
+        }) {
+            // Nobody knows whether it is flushed: the next commit has it opened again.
+            self.directory.note_unflushed();
+            self.connection = None;
+        }
+        erased.map_err(|error| StoreError::Unusable(error.to_string()))
     }
 
     fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        if self.lacks_reserve {
+            self.lacks_reserve = !self.directory.keep_reserve();
+        }
         self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))
     }
 
@@ -244,13 +299,19 @@ impl Store for SqliteStore {
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
-        let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
-        block_on(async {
-            sqlx::query("UPDATE state SET clean = 1").execute(&mut connection).await?;
-            // The last connection to close moves the log into the file.
-            connection.close().await
-        })
-        .map_err(|error| unusable(&error))
+        let connection = self.connection.take().ok_or_else(not_open)?;
+        let stopped = connection.with(|connection| {
+            connection.execute("UPDATE state SET clean = 1", [])?;
+            let mut moved = connection.prepare("PRAGMA wal_checkpoint(TRUNCATE)")?;
+            moved.query_row([], |_| Ok(()))?;
+            // There is nothing left to be moved: the last connection to close deletes the log.
+            log::leave_at_close(connection, false)
+        });
+        if let Err(error) = stopped {
+            self.directory.note_unflushed();
+            return Err(StoreError::Unusable(error.to_string()));
+        }
+        block_on(connection.unlock().close()).map_err(|error| unusable(&error))
     }
 }
 
@@ -258,10 +319,16 @@ fn not_open() -> StoreError {
     StoreError::Unusable("the file is not open".into())
 }
 
-/// Moves the whole log into the file. After a flush that failed this is what makes the log's pages safe: the system
-/// may hold them for clean although they never reached the disk, and only writing them anew flushes them truly.
-async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await;
-    let is_busy = row.and_then(|row| row.try_get::<bool, _>(0)).map_err(|error| unusable(&error))?;
-    if is_busy { Err(StoreError::Unusable("the log is in use".into())) } else { Ok(()) }
+/// Makes sure that the log is on the disk, on a connection that does nothing else: one of sqlx's begins with a small write,
+/// and moves the log when that fails and it is the last to close.
+fn flush_log(opening: &Opening) -> Result<(), StoreError> {
+    let connection = opening.connect_plainly();
+    let flushed = connection.and_then(|connection| {
+        log::leave_at_close(&connection, true)?;
+        log::rewrite(&connection)
+    });
+    flushed.map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Unusable(format!("the log could not be flushed anew: {error}")),
+    })
 }

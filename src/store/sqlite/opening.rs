@@ -5,7 +5,7 @@ use super::backup::{copy_file, with_suffix};
 use super::care::BUSY_TIMEOUT;
 use crate::config::Durability;
 use crate::store::StoreError;
-use rusqlite::ffi;
+use rusqlite::{OpenFlags, ffi};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
@@ -38,7 +38,7 @@ where
 pub(super) struct Opening {
     file: PathBuf,
     durability: Durability,
-    checkpoint_pages: u32,
+    pub(super) checkpoint_pages: u32,
     log_bytes_kept: u64,
     vfs: Option<String>,
 }
@@ -58,6 +58,15 @@ impl Opening {
         &self.file
     }
 
+    /// A connection to a file that is there, which has not touched it yet.
+    pub(super) fn connect_plainly(&self) -> rusqlite::Result<rusqlite::Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match &self.vfs {
+            Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(&self.file, flags, vfs.as_str()),
+            None => rusqlite::Connection::open_with_flags(&self.file, flags),
+        }
+    }
+
     pub(super) async fn connect(&self, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
         let synchronous = match self.durability {
             Durability::Commit => SqliteSynchronous::Full,
@@ -73,7 +82,7 @@ impl Opening {
             .synchronous(synchronous)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("cache_size", format!("-{}", cache_bytes / 1024))
-            .pragma("wal_autocheckpoint", self.checkpoint_pages.to_string())
+            .pragma("wal_autocheckpoint", "0")
             .pragma("journal_size_limit", self.log_bytes_kept.to_string())
             .pragma("temp_store", "MEMORY")
             .pragma("mmap_size", "0")

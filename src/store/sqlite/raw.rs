@@ -34,6 +34,7 @@ impl RawConnection {
         Owned::try_new(MutBorrow::new(connection), |owner| {
             let mut lock = block_on(owner.borrow_mut().lock_handle()).map_err(|error| error.to_string())?;
             let connection = on_handle(&mut lock).map_err(|error| error.to_string())?;
+            super::log::leave_at_close(&connection, true).map_err(|error| error.to_string())?;
             Ok(Locked { copy: None, inserts: RefCell::default(), connection, lock })
         })
         .map(Self)

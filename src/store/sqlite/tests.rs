@@ -161,8 +161,38 @@ fn the_file_is_laid_out_as_intended() {
     };
     assert_eq!(own("synchronous"), "Integer(2)");
     assert_eq!(own("journal_mode"), "Text(\"wal\")");
-    assert_eq!(own("wal_autocheckpoint"), "Integer(1000)");
     assert_eq!(own("cache_size"), "Integer(-16384)");
+}
+
+#[test]
+fn the_log_is_moved_into_the_file_once_it_has_so_many_pages() {
+    let place = TempDir::new().unwrap();
+    let mut store =
+        SqliteStore::open(&SqliteSettings { checkpoint_pages: 40, ..SqliteSettings::new(place.path()) }).unwrap();
+    store.recover().unwrap();
+    for number in 1..=400 {
+        assert_eq!(
+            store.commit(&Batch { lanes: vec![inserts(lane(1), [number])], ..batch(number) }),
+            CommitOutcome::Committed
+        );
+    }
+    let log = fs::metadata(place.path().join("prontomq.sqlite3-wal")).unwrap().len();
+    assert!((16_384..60 * 16_408).contains(&log), "{log} bytes");
+}
+
+#[test]
+fn a_failed_flush_is_made_up_for_by_the_next_start() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    store.commit(&Batch { lanes: vec![inserts(lane(1), [1])], ..batch(1) });
+    store.directory.note_unflushed();
+    drop(store);
+    assert!(place.path().join("prontomq.unflushed").exists());
+    let mut store = open_in(place.path()).unwrap();
+    assert!(!place.path().join("prontomq.unflushed").exists());
+    assert_eq!(store.recover().unwrap().batch_no, BatchNo(1));
+    assert_eq!(positions(&store, lane(1)), [1]);
 }
 
 #[test]

@@ -166,22 +166,47 @@ impl Writer {
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
         let mut gathered = Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), rows: 0, bytes: 0 };
         let count = inbox.whole_groups(self.settings.rows_max, self.settings.bytes_max);
+        gathered.take(&mut batch, inbox, count);
+        let empty = batch.topology.is_empty() && batch.lanes.is_empty() && batch.drop_lanes.is_empty();
+        gathered.batch = (!empty).then_some(batch);
+        gathered
+    }
+}
+
+impl Gathered {
+    /// Takes so many contributions, and the topology that need not wait for those left.
+    fn take(&mut self, batch: &mut Batch, inbox: &mut Inbox, count: usize) {
         for (source, contribution) in inbox.contributions.drain(..count) {
             inbox.taken += 1;
             inbox.grouped -= usize::from(!contribution.groups.is_empty());
-            gathered.rows += contribution.rows;
-            gathered.bytes += contribution.bytes;
+            self.rows += contribution.rows;
+            self.bytes += contribution.bytes;
             batch.lanes.extend(contribution.lanes);
             batch.drop_lanes.extend(contribution.drop_lanes);
-            gathered.tickets.push((source, contribution.ticket));
+            self.tickets.push((source, contribution.ticket));
         }
         let taken = inbox.taken;
         while let Some(item) = inbox.topology.pop_front_if(|item| item.after <= taken) {
             batch.topology.extend(item.changes);
-            gathered.thens.push(item.then);
+            self.thens.push(item.then);
         }
-        let empty = batch.topology.is_empty() && batch.lanes.is_empty() && batch.drop_lanes.is_empty();
-        gathered.batch = (!empty).then_some(batch);
-        gathered
+    }
+
+    /// Lets a batch that the store has refused, and of which it has nothing, take in what has come meanwhile: the rows that
+    /// were acknowledged need no space any more, and others give theirs back.
+    pub(super) fn amend(&mut self, shared: &Shared) {
+        let mut inbox = shared.inbox();
+        if inbox.has_whole_groups() || !inbox.topology.is_empty() {
+            let count = inbox.whole_groups(usize::MAX, usize::MAX);
+            let mut batch = self.batch.take().expect("a refused batch is not empty");
+            self.take(&mut batch, &mut inbox, count);
+            batch.join_lanes();
+            self.batch = Some(batch);
+        }
+        // Asked for nothing new, or little of it; the answers come until the next try.
+        let count = inbox.dirty.len();
+        if count > 0 {
+            drop(shared.pull(inbox, &Room { rows: count, bytes: count }));
+        }
     }
 }

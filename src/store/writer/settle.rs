@@ -1,5 +1,6 @@
 //! What happens to one batch until its outcome is known: tried again, looked up, or given up for good.
 
+use super::gather::Gathered;
 use super::stats::BatchSize;
 use super::{Shared, WriterState};
 use crate::store::{Batch, BatchNo, CommitOutcome, CopyProgress, Store, StoreError};
@@ -20,6 +21,8 @@ const UNKNOWN_MAX: u32 = 8;
 /// What to do after one try.
 enum Verdict {
     Durable,
+    /// The store has nothing of it.
+    Refused(String),
     Again(String),
     LookUp(String),
     Failed(String),
@@ -36,16 +39,14 @@ impl Settler {
         Self { store: Some(store), shared }
     }
 
-    /// Commits a batch, however often it takes; whether it is durable. `rows` are inserted and removed ones together.
-    pub(super) fn settle(&mut self, batch: &Batch, rows: usize, bytes: usize) -> bool {
-        let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
-        let size =
-            BatchSize { inserted: inserted as u64, removed: rows.saturating_sub(inserted) as u64, bytes: bytes as u64 };
+    /// Commits what was gathered, however often it takes; whether it is durable.
+    pub(super) fn settle(&mut self, gathered: &mut Gathered) -> bool {
         let mut pause = RETRY_PAUSE_FIRST;
         let mut unknown = 0;
         let mut said = false;
         loop {
             let began = Instant::now();
+            let Some(batch) = &gathered.batch else { return true };
             let mut verdict = self.commit_once(batch);
             if let Verdict::LookUp(error) = verdict {
                 unknown += 1;
@@ -53,14 +54,17 @@ impl Settler {
             }
             match verdict {
                 Verdict::Durable => {
-                    self.shared.stats().committed(&size, began.elapsed());
+                    let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
+                    let removed = gathered.rows.saturating_sub(inserted);
+                    let (inserted, removed, bytes) = (inserted as u64, removed as u64, gathered.bytes as u64);
+                    self.shared.stats().committed(&BatchSize { inserted, removed, bytes }, began.elapsed());
                     self.note_vitals();
                     if said {
                         tracing::info!(batch_no = batch.batch_no.0, "the store commits again");
                     }
                     return true;
                 }
-                Verdict::Again(error) | Verdict::LookUp(error) => {
+                Verdict::Refused(ref error) | Verdict::Again(ref error) | Verdict::LookUp(ref error) => {
                     if !said {
                         tracing::error!(
                             batch_no = batch.batch_no.0,
@@ -77,6 +81,9 @@ impl Settler {
                         return self.fail(format!("stopped while a commit kept failing: {error}"));
                     }
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                    if let Verdict::Refused(_) = verdict {
+                        gathered.amend(&self.shared);
+                    }
                 }
                 Verdict::Failed(error) => return self.fail(error),
             }
@@ -87,7 +94,7 @@ impl Settler {
         let Some(store) = self.store.as_mut() else { return Verdict::Failed("the store has failed".into()) };
         match catch_unwind(AssertUnwindSafe(|| store.commit(batch))) {
             Ok(CommitOutcome::Committed) => Verdict::Durable,
-            Ok(CommitOutcome::NotCommitted(error)) => Verdict::Again(error),
+            Ok(CommitOutcome::NotCommitted(error)) => Verdict::Refused(error),
             Ok(CommitOutcome::Unknown(error)) => Verdict::LookUp(error),
             Ok(CommitOutcome::Fenced) => Verdict::Failed("another home owns the store".into()),
             Ok(CommitOutcome::Fatal(error)) => Verdict::Failed(error),
