@@ -39,7 +39,10 @@ const LAST_PULL_PATIENCE: Duration = Duration::from_secs(5);
 const PULL_ROUNDS_MAX: u32 = 2;
 
 /// While rows of dropped lanes remain, one slice of them is erased at least every so many batches.
-const BATCHES_PER_ERASE: u64 = 8;
+const BATCHES_PER_ERASE: u64 = 2;
+
+/// Between batches a slice is by so much smaller than in idle moments: the next batch waits for it.
+const BUSY_SLICE_DIVISOR: usize = 4;
 
 /// After so many batches the store is given an idle moment for housekeeping, though nothing was dropped.
 const BATCHES_PER_CARE: u64 = 256;
@@ -51,7 +54,7 @@ pub struct WriterSettings {
     pub rows_max: usize,
     /// Bytes of one batch; soft likewise.
     pub bytes_max: usize,
-    /// Rows of dropped lanes erased in one slice.
+    /// Rows of dropped lanes erased in one slice of an idle moment.
     pub erase_rows: usize,
 }
 
@@ -462,8 +465,9 @@ impl Writer {
     }
 
     fn erase(&mut self) {
-        self.since_erase = 0;
-        self.may_erase = self.settler.erase(self.settings.erase_rows);
+        let is_busy = std::mem::take(&mut self.since_erase) > 0;
+        let rows = if is_busy { self.settings.erase_rows / BUSY_SLICE_DIVISOR } else { self.settings.erase_rows };
+        self.may_erase = self.settler.erase(rows);
     }
 }
 

@@ -40,8 +40,27 @@ pub(super) const ROWS_AT_ONCE: u64 = 4096;
 pub(super) const INSERT_RANGE: &str = "INSERT OR REPLACE INTO erasing VALUES (?1, ?2)";
 const DELETE_ERASED_RANGE: &str = "DELETE FROM erasing WHERE first = ?1";
 
-/// Erases up to `rows` rows of dropped lanes and dead ranges; whether more is left.
+/// Erases up to `rows` rows of dropped lanes and dead ranges; whether more is left. It is not flushed, which would keep the
+/// next commit waiting: that one's flush takes it along, and what a loss of power brings back is still noted as dead.
 pub(super) fn erase(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Result<bool> {
+    let level = connection.prepare_cached("PRAGMA synchronous")?.query_row([], |row| row.get::<_, i64>(0))?;
+    if level <= NORMAL {
+        return erase_slice(connection, lanes, rows);
+    }
+    set_level(connection, NORMAL)?;
+    let erased = erase_slice(connection, lanes, rows);
+    set_level(connection, level)?;
+    erased
+}
+
+/// The level at which commits are not flushed, yet nothing is moved out of the log before it is.
+const NORMAL: i64 = 1;
+
+fn set_level(connection: &Connection, level: i64) -> Result<()> {
+    connection.execute_batch(&format!("PRAGMA synchronous = {level}"))
+}
+
+fn erase_slice(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Result<bool> {
     if lanes.next_to_erase().is_none() {
         return vacuum(connection);
     }
