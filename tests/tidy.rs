@@ -51,12 +51,14 @@ const IMPURE: [&str; 24] = [
 const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
 /// Where tasks and threads are begun: the shell's one place, and whoever has a reason.
-const SPAWNS: [(&str, &str); 5] = [
+const SPAWNS: [(&str, &str); 7] = [
     ("server/tasks.rs", "the tasks of a running broker"),
     ("store/writer.rs", "the writer is a thread: commits block, and it outlives no store"),
     ("store/writer/reading.rs", "loads block, and must not wait behind commits"),
     ("store/sqlite/opening.rs", "a runtime's thread may not run the runtime that sqlx needs"),
     ("cli/bench/run.rs", "a client of its own, without a broker's runtime"),
+    ("cli/bench/publisher.rs", "a thread that writes, and one that reads confirms"),
+    ("cli/bench/consumer.rs", "a thread per connection"),
 ];
 
 /// Where clocks are read.
@@ -70,7 +72,7 @@ const CLOCKS: [(&str, &str); 11] = [
     ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
     ("store/writer/groups.rs", "how long a part of a group has waited for the others"),
     ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),
-    ("cli/bench/run.rs", "a client of its own, which measures"),
+    ("cli/bench/clock.rs", "a client of its own, which measures"),
     ("cli/sql/mod.rs", "a statement that takes too long is given up"),
 ];
 

@@ -3,13 +3,13 @@
 use crate::wire::frame::{Frame, FrameKind, payload_max, read_frame};
 use crate::wire::method::MethodId;
 use crate::wire::writer::{write_fields, write_method};
-use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, queue};
+use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue};
 use amq_protocol::types::FieldTable;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 
 /// The channel that everything runs on.
-const CHANNEL: u16 = 1;
+pub(super) const CHANNEL: u16 = 1;
 const READ_BYTES: usize = 256 * 1024;
 const CHANNEL_MAX: u16 = 2047;
 
@@ -155,41 +155,78 @@ impl Client {
         self.expect(50, 41)
     }
 
+    pub(super) fn declare_exchange(&mut self, name: &str, kind: &str) -> io::Result<()> {
+        let declare = exchange::Declare {
+            exchange: name.into(),
+            kind: kind.into(),
+            passive: false,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        self.send(CHANNEL, AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)))?;
+        self.expect(40, 11)
+    }
+
+    pub(super) fn delete_exchange(&mut self, name: &str) -> io::Result<()> {
+        let delete = exchange::Delete { exchange: name.into(), if_unused: false, nowait: false };
+        self.send(CHANNEL, AMQPClass::Exchange(exchange::AMQPMethod::Delete(delete)))?;
+        self.expect(40, 21)
+    }
+
+    pub(super) fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str) -> io::Result<()> {
+        let bind = queue::Bind {
+            queue: queue.into(),
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        self.send(CHANNEL, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)))?;
+        self.expect(50, 21)
+    }
+
     pub(super) fn confirm_select(&mut self) -> io::Result<()> {
         self.send(CHANNEL, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })))?;
         self.expect(85, 11)
     }
 
-    pub(super) fn consume(&mut self, queue: &str, no_ack: bool, prefetch: u16) -> io::Result<()> {
-        if prefetch > 0 {
-            let mut out = Vec::new();
-            write_fields(&mut out, CHANNEL, MethodId { class_id: 60, method_id: 10 }, |fields| {
-                fields.extend_from_slice(&[0; 4]);
-                fields.extend_from_slice(&prefetch.to_be_bytes());
-                fields.push(0);
-            });
-            self.stream.write_all(&out)?;
-            self.expect(60, 11)?;
-        }
+    /// For each consumer of the channel that is to come.
+    pub(super) fn prefetch(&mut self, count: u16) -> io::Result<()> {
+        let mut out = Vec::new();
+        write_fields(&mut out, CHANNEL, MethodId { class_id: 60, method_id: 10 }, |fields| {
+            fields.extend_from_slice(&[0; 4]);
+            fields.extend_from_slice(&count.to_be_bytes());
+            fields.push(0);
+        });
+        self.stream.write_all(&out)?;
+        self.expect(60, 11)
+    }
+
+    /// Without an answer, which would come between the deliveries to earlier consumers.
+    pub(super) fn consume(&mut self, queue: &str, consumer_tag: &str, no_ack: bool) -> io::Result<()> {
         let consume = basic::Consume {
             queue: queue.into(),
-            consumer_tag: queue.into(),
+            consumer_tag: consumer_tag.into(),
             no_local: false,
             no_ack,
             exclusive: false,
-            nowait: false,
+            nowait: true,
             arguments: FieldTable::default(),
         };
-        self.send(CHANNEL, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))?;
-        self.expect(60, 21)
+        self.send(CHANNEL, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
     }
 }
 
 /// What a frame tells a load client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen<'a> {
-    /// basic.deliver with this tag.
-    Deliver(u64),
+    /// basic.deliver.
+    Deliver { tag: u64, consumer: &'a [u8] },
+    /// basic.nack from the broker.
+    Nack,
     /// basic.ack from the broker: tag, multiple.
     Ack(u64, bool),
     /// A body, or a part of one.
@@ -212,7 +249,12 @@ impl<'a> Seen<'a> {
         let tag =
             |at: usize| payload.get(at..at + 8).map(|tag| u64::from_be_bytes(tag.try_into().expect("eight octets")));
         match payload {
-            [0, 60, 0, 60, tag_len, ..] => tag(5 + usize::from(*tag_len)).map_or(Self::Other, Self::Deliver),
+            [0, 60, 0, 60, len, rest @ ..] if rest.len() > usize::from(*len) + 8 => {
+                let (consumer, rest) = rest.split_at(usize::from(*len));
+                let tag = rest.first_chunk().map_or(0, |tag| u64::from_be_bytes(*tag));
+                Self::Deliver { tag, consumer }
+            }
+            [0, 60, 0, 120, ..] => Self::Nack,
             [0, 60, 0, 80, ..] => tag(4).map_or(Self::Other, |tag| Self::Ack(tag, payload[12] & 1 == 1)),
             [0, 20, 0, 40, ..] | [0, 10, 0, 50, ..] => Self::Close(&payload[4..]),
             _ => Self::Other,

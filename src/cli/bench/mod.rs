@@ -1,42 +1,95 @@
 //! `prontomq bench`: load for any AMQP 0-9-1 broker, and what it made of it.
 
 mod client;
+mod clock;
+mod consumer;
+mod ledger;
+mod meter;
+mod pace;
+mod plot;
+mod probe;
+mod process;
+mod publisher;
+mod report;
 mod run;
 mod scenario;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use client::Target;
-use run::Outcome;
-use scenario::{Load, Scenario};
+use indicatif::{ProgressBar, ProgressStyle};
+use run::{End, Outcome, Plan, Second};
+use scenario::{Consume, Course, Load, Scenario};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Put load on an AMQP 0-9-1 broker and measure it.
+///
+/// What a scenario says is changed by the options below it. Each publisher and consumer has a connection of its own.
+/// Everything that is taken is checked: exit code 1 when a message is lost or comes twice.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     /// The broker.
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     url: String,
-    /// Which load: A (1 publisher, 1 consumer, 16 B transient, no-ack), B (1 KiB persistent, confirms and acks), C (publish
-    /// only), D (drain a million), D2 (the same, persistent), E and F (confirm one by one, transient and persistent).
-    #[arg(long, value_parser = |text: &str| text.parse::<Scenario>())]
+    /// Which load.
+    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
     scenario: Scenario,
-    /// Spread the load over so many queues.
-    #[arg(long, default_value_t = 1)]
-    queues: u32,
-    /// Body bytes, instead of the scenario's.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(8..))]
-    size: Option<u32>,
-    /// Messages published before D or D2 drains them, instead of a million.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    standing: Option<u64>,
-    /// Seconds to measure; a fifth of it goes before as warm-up. D and D2 run to their end.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// The broker's process, for its processor time and memory.
+    /// Queues; publishers give to each in turn.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    queues: Option<u16>,
+    /// Connections that publish.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    publishers: Option<u16>,
+    /// Connections that consume, 0 for none.
     #[arg(long)]
+    consumers: Option<u16>,
+    /// Body bytes, at least 16.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(16..))]
+    size: Option<u32>,
+    /// Messages per second of all publishers; latencies then count from when a message was due.
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    confirms: Option<u64>,
+    /// Unacknowledged deliveries of each consumer, 0 for no-ack.
+    #[arg(long)]
+    prefetch: Option<u16>,
+    /// Acknowledge so many deliveries at a time.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    ack_every: Option<u32>,
+    /// Persistent messages in durable queues, or not.
+    #[arg(long)]
+    persistent: Option<bool>,
+    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
+    #[arg(long)]
+    standing: Option<u64>,
+    /// A write for each message instead of batches.
+    #[arg(long)]
+    one_write_each: bool,
+    /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run to their end.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    duration: Duration,
+    /// Publish so many messages instead, and measure until all have come.
+    #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// How long to run before measuring; by default a fifth of the duration.
+    #[arg(long, conflicts_with = "count", value_parser = duration)]
+    warm_up: Option<Duration>,
+    /// The broker's process, for its processor time and memory.
+    #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
+    /// Every 5 ms append the bytes published since to this file and flush it: what the disk itself takes.
+    #[arg(long, value_name = "FILE")]
+    probe: Option<PathBuf>,
+    /// Write a line for each second to this file, comma-separated.
+    #[arg(long, value_name = "FILE")]
+    series: Option<PathBuf>,
+    /// Draw rate and latencies over time into this file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -45,17 +98,17 @@ pub(super) struct Bench {
 impl Bench {
     #[expect(clippy::print_stderr, reason = "the command line's own words")]
     pub(super) fn run(&self) -> ExitCode {
-        let duration = Duration::from_secs(self.seconds);
-        let outcome = Target::parse(&self.url).and_then(|target| {
-            let load = self.load()?;
-            run::run(&target, &load, duration, self.broker_pid).map_err(|error| error.to_string())
-        });
-        match outcome {
+        match self.measure() {
             Ok(outcome) => {
-                let text = if self.json { self.as_json(&outcome) } else { self.as_text(&outcome) };
+                let name = self.scenario.to_possible_value().expect("none is skipped");
+                let text = if self.json {
+                    format!("{}\n", report::as_json(name.get_name(), &outcome))
+                } else {
+                    report::as_text(name.get_name(), &outcome)
+                };
                 // A closed stdout has nobody to be told.
                 let _ = std::io::stdout().lock().write_all(text.as_bytes());
-                if outcome.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+                if outcome.faults.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {
                 eprintln!("prontomq bench: {error}");
@@ -64,60 +117,128 @@ impl Bench {
         }
     }
 
+    fn measure(&self) -> Result<Outcome, String> {
+        let target = Target::parse(&self.url)?;
+        let plan = self.plan()?;
+        let bar = ProgressBar::new_spinner()
+            .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
+        let outcome = run::run(&target, &plan, |second| show(&bar, second)).map_err(|error| error.to_string());
+        bar.finish_and_clear();
+        let outcome = outcome?;
+        let write = |path: &PathBuf, text: String| {
+            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        if let Some(path) = &self.series {
+            write(path, report::as_csv(&outcome.seconds))?;
+        }
+        if let Some(path) = &self.plot {
+            write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds))?;
+        }
+        Ok(outcome)
+    }
+
+    fn title(&self, load: &Load) -> String {
+        let name = self.scenario.to_possible_value().expect("none is skipped");
+        let mut title = format!("{}: {} B", name.get_name(), load.size);
+        if let Course::Flow { standing: 1.. } | Course::Drain { .. } = load.course {
+            let (Course::Flow { standing } | Course::Drain { standing }) = load.course;
+            title += &format!(", {standing} standing");
+        }
+        if let Some(rate) = load.rate {
+            title += &format!(", {rate}/s");
+        }
+        title
+    }
+
+    fn plan(&self) -> Result<Plan, String> {
+        let end = self.count.map_or(End::After(self.duration), End::Count);
+        let warm_up = self.warm_up.unwrap_or(self.duration / 5);
+        let (broker_pid, probe) = (self.broker_pid, self.probe.clone());
+        Ok(Plan { load: self.load()?, warm_up, end, broker_pid, probe })
+    }
+
     fn load(&self) -> Result<Load, String> {
         let load = self.scenario.load();
-        let standing = match self.standing {
-            Some(_) if load.standing == 0 => return Err("--standing is for scenarios that drain: D and D2".into()),
-            standing => standing.unwrap_or(load.standing),
+        let course = match (load.course, self.standing) {
+            (course, None) => course,
+            (Course::Flow { .. }, Some(standing)) => Course::Flow { standing },
+            (Course::Drain { .. }, Some(0)) => return Err("there must be something to drain".into()),
+            (Course::Drain { .. }, Some(standing)) => Course::Drain { standing },
         };
-        let size = self.size.map_or(load.size, |size| size as usize);
-        Ok(Load { queues: self.queues.max(1), size, standing, ..load })
+        let confirms_in_flight = match self.confirms {
+            None => load.confirms_in_flight,
+            Some(confirms) => (confirms > 0).then_some(confirms),
+        };
+        Ok(Load {
+            queues: self.queues.unwrap_or(load.queues),
+            publishers: self.publishers.unwrap_or(load.publishers),
+            size: self.size.map_or(load.size, |size| size as usize),
+            persistent: self.persistent.unwrap_or(load.persistent),
+            confirms_in_flight,
+            consume: self.consume(load.consume)?,
+            route: load.route,
+            course,
+            rate: self.rate,
+            one_write_each: self.one_write_each,
+        })
     }
 
-    fn as_text(&self, outcome: &Outcome) -> String {
-        let rate = outcome.messages as f64 / outcome.seconds;
-        let mut text = format!("{:?}: {rate:.0} messages/s", self.scenario);
-        if let Some(cpu) = outcome.broker_cpu_seconds {
-            text += &format!(", {:.0} per broker CPU second", outcome.messages as f64 / cpu.max(0.01));
+    fn consume(&self, scenario: Option<Consume>) -> Result<Option<Consume>, String> {
+        let consumers = self.consumers.unwrap_or(scenario.map_or(0, |consume| consume.consumers));
+        if consumers == 0 {
+            let drains = matches!(self.scenario.load().course, Course::Drain { .. });
+            return if drains { Err("a drain needs a consumer".into()) } else { Ok(None) };
         }
-        if let Some(bytes) = outcome.broker_resident_bytes {
-            text += &format!(", {} MiB resident", bytes >> 20);
+        let prefetch = match self.prefetch {
+            None => scenario.and_then(|consume| consume.prefetch),
+            Some(prefetch) => (prefetch > 0).then_some(prefetch),
+        };
+        let ack_every = self.ack_every.unwrap_or(1);
+        match prefetch {
+            None if self.ack_every.is_some() => Err("--ack-every needs --prefetch".into()),
+            Some(prefetch) if ack_every > prefetch.into() => Err("--ack-every is more than --prefetch".into()),
+            prefetch => Ok(Some(Consume { consumers, prefetch, ack_every })),
         }
-        if let Some((half, most)) = percentiles(&outcome.latencies_micros) {
-            text += &format!(", confirm latency p50 {half} us, p99 {most} us");
-        }
-        if outcome.faults > 0 {
-            text += &format!(", {} FAULTS in sequence", outcome.faults);
-        }
-        text + "\n"
-    }
-
-    fn as_json(&self, outcome: &Outcome) -> String {
-        let mut fields = vec![
-            format!("\"scenario\":\"{:?}\"", self.scenario),
-            format!("\"messages\":{}", outcome.messages),
-            format!("\"seconds\":{:.3}", outcome.seconds),
-            format!("\"rate\":{:.1}", outcome.messages as f64 / outcome.seconds),
-            format!("\"faults\":{}", outcome.faults),
-        ];
-        if let Some(cpu) = outcome.broker_cpu_seconds {
-            fields.push(format!("\"broker_cpu_seconds\":{cpu:.2}"));
-            let per_second = outcome.messages as f64 / cpu.max(0.01);
-            fields.push(format!("\"messages_per_broker_cpu_second\":{per_second:.1}"));
-        }
-        if let Some(bytes) = outcome.broker_resident_bytes {
-            fields.push(format!("\"broker_resident_bytes\":{bytes}"));
-        }
-        if let Some((half, most)) = percentiles(&outcome.latencies_micros) {
-            fields.push(format!("\"latency_p50_us\":{half},\"latency_p99_us\":{most}"));
-        }
-        format!("{{{}}}\n", fields.join(","))
     }
 }
 
-fn percentiles(latencies_micros: &[u32]) -> Option<(u32, u32)> {
-    let mut sorted = latencies_micros.to_vec();
-    sorted.sort_unstable();
-    let at = |share: f64| sorted.get((sorted.len() as f64 * share) as usize).copied();
-    Some((at(0.50)?, at(0.99)?))
+/// Live, on stderr, and only where that is a terminal.
+fn show(bar: &ProgressBar, second: &Second) {
+    let latencies = if second.confirm.is_empty() { &second.delivery } else { &second.confirm };
+    let (p99, max) = (latencies.value_at_quantile(0.99), latencies.max());
+    let at = second.at.as_secs_f64();
+    bar.set_message(format!("{at:.0} s: {:.0}/s, latency p99 {p99} us, max {max} us", second.rate));
+    bar.tick();
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected more than 0".to_owned()) }
+}
+
+/// Reads a number with its unit: ms, s, m, h; seconds without one.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+    let scale = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a duration such as 500ms, 5s, 10m or 1h".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a number and a unit, such as 5s".to_owned())?;
+    Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        assert!(duration("5 parsecs").is_err() && duration("s").is_err() && duration("-1s").is_err());
+    }
 }

@@ -1,377 +1,403 @@
 //! One run of a load against one broker.
 
-use super::client::{Client, Seen, Target};
-use super::scenario::{Consume, Load};
-use crate::wire::writer::{Content, write_ack, write_address, write_publish};
-use std::fs;
-use std::io::{self, Write};
-use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use super::client::{Client, Target};
+use super::consumer;
+use super::ledger::Faults;
+use super::meter::{Meter, Micros, lock, no_latencies};
+use super::pace::Pace;
+use super::probe::probe;
+use super::process::{cpu_seconds, resident_bytes};
+use super::publisher::{self, BODY_BYTES_MIN};
+use super::scenario::{Course, Load, Route};
+use std::fs::File;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const CHANNEL: u16 = 1;
-/// What a publisher gathers before it writes.
-const WRITE_BYTES: usize = 32 * 1024;
-/// The kernel's clock ticks per second, as `/proc/PID/stat` counts.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// How long a drain may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(20);
+const SECOND: Duration = Duration::from_secs(1);
+/// Keys that the messages of a topic load bear, in turn.
+const TOPICS: u32 = 1000;
+
+/// How a load is run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) load: Load,
+    pub(super) warm_up: Duration,
+    pub(super) end: End,
+    pub(super) broker_pid: Option<u32>,
+    /// Where to append what is published.
+    pub(super) probe: Option<PathBuf>,
+}
+
+/// When measuring ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    After(Duration),
+    /// So many messages of all publishers.
+    Count(u64),
+}
 
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) messages: u64,
-    pub(super) seconds: f64,
-    pub(super) latencies_micros: Vec<u32>,
+    pub(super) elapsed: Duration,
+    pub(super) confirm: Micros,
+    pub(super) delivery: Micros,
+    pub(super) probe: Micros,
+    pub(super) client_cpu_seconds: f64,
     pub(super) broker_cpu_seconds: Option<f64>,
     pub(super) broker_resident_bytes: Option<u64>,
-    /// Sequence numbers that were missing, repeated or out of order.
-    pub(super) faults: u64,
+    pub(super) faults: Faults,
+    pub(super) seconds: Vec<Second>,
 }
 
-/// Counts shared by the threads of a run.
-#[derive(Debug, Default)]
-struct Progress {
-    published: AtomicU64,
-    confirmed: AtomicU64,
-    consumed: AtomicU64,
-    faults: AtomicU64,
-    stop: AtomicBool,
-    confirms: Mutex<Confirms>,
-    more_confirmed: Condvar,
+/// What one second of a run brought.
+#[derive(Clone, Debug)]
+pub(super) struct Second {
+    pub(super) at: Duration,
+    pub(super) rate: f64,
+    pub(super) confirm: Micros,
+    pub(super) delivery: Micros,
+    pub(super) probe: Micros,
+    pub(super) broker_resident_bytes: Option<u64>,
 }
 
-#[derive(Debug, Default)]
-struct Confirms {
-    confirmed: u64,
-    /// When publishes were written, by number, while only one is in flight.
-    latencies_micros: Vec<u32>,
-    sent_at: Option<Instant>,
-}
-
-/// Runs a load for a time, or to the end of its standing messages.
-pub(super) fn run(target: &Target, load: &Load, duration: Duration, broker_pid: Option<u32>) -> io::Result<Outcome> {
-    let name = format!("bench-{}-{:08x}", std::process::id(), Instant::now().elapsed().subsec_nanos());
-    let mut control = Client::connect(target)?;
-    let queues: Vec<String> = (0..load.queues).map(|number| format!("{name}-{number}")).collect();
-    for queue in &queues {
-        control.declare(queue, load.persistent)?;
-    }
-    let progress = Arc::new(Progress::default());
-    let outcome = if load.standing > 0 {
-        drain(target, load, &queues, &progress, broker_pid)
-    } else {
-        flow(target, load, &queues, &progress, duration, broker_pid)
-    };
-    for queue in &queues {
-        control.delete(queue)?;
-    }
-    outcome
-}
-
-fn flow(
-    target: &Target,
-    load: &Load,
-    queues: &[String],
-    progress: &Arc<Progress>,
-    duration: Duration,
-    broker_pid: Option<u32>,
-) -> io::Result<Outcome> {
-    let consumer = match load.consumer {
-        Some(consume) => Some(start_consumer(target, consume, queues, progress)?),
-        None => None,
-    };
-    let publisher = start_publisher(target, *load, queues, progress, u64::MAX)?;
-    let counted = || match (&consumer, load.confirms_in_flight) {
-        (Some(_), _) => progress.consumed.load(Ordering::Relaxed),
-        (None, Some(_)) => progress.confirmed.load(Ordering::Relaxed),
-        (None, None) => progress.published.load(Ordering::Relaxed),
-    };
-    // The first moments are warm-up.
-    thread::sleep(duration / 5);
-    let (cpu_before, before, began) = (broker_pid.and_then(cpu_seconds), counted(), Instant::now());
-    thread::sleep(duration);
-    let (messages, seconds) = (counted() - before, began.elapsed().as_secs_f64());
-    let cpu_after = broker_pid.and_then(cpu_seconds);
-    let broker_resident_bytes = broker_pid.and_then(resident_bytes);
-    progress.stop.store(true, Ordering::Relaxed);
-    progress.more_confirmed.notify_all();
-    publisher.join();
-    if let Some(consumer) = consumer {
-        consumer.join();
-    }
-    let confirms = progress.confirms.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Outcome {
-        messages,
-        seconds,
-        latencies_micros: confirms.latencies_micros.clone(),
-        broker_cpu_seconds: cpu_after.zip(cpu_before).map(|(after, before)| after - before),
-        broker_resident_bytes,
-        faults: progress.faults.load(Ordering::Relaxed),
-    })
-}
-
-fn drain(
-    target: &Target,
-    load: &Load,
-    queues: &[String],
-    progress: &Arc<Progress>,
-    broker_pid: Option<u32>,
-) -> io::Result<Outcome> {
-    let publisher = start_publisher(target, *load, queues, progress, load.standing)?;
-    while progress.published.load(Ordering::Relaxed) < load.standing
-        || load.confirms_in_flight.is_some() && progress.confirmed.load(Ordering::Relaxed) < load.standing
-    {
-        thread::sleep(Duration::from_millis(20));
-    }
-    publisher.join();
-    // What was written last is still on its way into the queue.
-    let mut control = Client::connect(target)?;
-    control.declare(&queues[0], load.persistent)?;
-    thread::sleep(Duration::from_millis(500));
-    let resident = broker_pid.and_then(resident_bytes);
-    let (cpu_before, began) = (broker_pid.and_then(cpu_seconds), Instant::now());
-    let consumer = start_consumer(target, load.consumer.unwrap_or(Consume { prefetch: None }), queues, progress)?;
-    let (mut last, mut moved) = (0, Instant::now());
-    loop {
-        let consumed = progress.consumed.load(Ordering::Relaxed);
-        if consumed >= load.standing {
-            break;
-        }
-        if consumed != last {
-            (last, moved) = (consumed, Instant::now());
-        } else if moved.elapsed() > STALL {
-            return Err(io::Error::other(format!("the drain stands still at {consumed} of {}", load.standing)));
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let cpu_after = broker_pid.and_then(cpu_seconds);
-    progress.stop.store(true, Ordering::Relaxed);
-    consumer.join();
-    Ok(Outcome {
-        messages: load.standing,
-        seconds,
-        latencies_micros: Vec::new(),
-        broker_cpu_seconds: cpu_after.zip(cpu_before).map(|(after, before)| after - before),
-        broker_resident_bytes: resident,
-        faults: progress.faults.load(Ordering::Relaxed),
-    })
-}
-
-/// Threads of one connection, ended by shutting its socket.
-struct Running {
-    stream: std::net::TcpStream,
-    threads: Vec<thread::JoinHandle<()>>,
+/// Threads that end when the run is over; those of a connection, once its socket is shut.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) stream: Option<TcpStream>,
+    pub(super) threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Running {
     fn join(self) {
         // An error means that the socket is closed already.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.stream.map(|stream| stream.shutdown(Shutdown::Both));
         for thread in self.threads {
             let _ = thread.join();
         }
     }
 }
 
-fn start_publisher(
-    target: &Target,
-    load: Load,
-    queues: &[String],
-    progress: &Arc<Progress>,
-    limit: u64,
-) -> io::Result<Running> {
-    let mut client = Client::connect(target)?;
-    let confirming = load.confirms_in_flight.is_some();
-    if confirming {
-        client.confirm_select()?;
-    }
-    let (stream, payload_max) = (client.stream.try_clone()?, client.payload_max);
-    let writing = client.stream.try_clone()?;
-    let (queues, counts) = (queues.to_vec(), Arc::clone(progress));
-    let writer = thread::spawn(move || {
-        let ended = publish(writing, &load, &queues, payload_max, &counts, limit);
-        report(ended, &counts);
-    });
-    let counts = Arc::clone(progress);
-    let reader = thread::spawn(move || {
-        let ended = read_confirms(&mut client, &counts);
-        report(ended, &counts);
-    });
-    Ok(Running { stream, threads: vec![writer, reader] })
+/// Queues and exchange of a run, on the broker.
+struct Stage {
+    control: Client,
+    queues: Vec<String>,
+    exchange: Option<String>,
+    addresses: Vec<Vec<u8>>,
 }
 
-/// A connection that ends before the run does is worth a word.
-#[expect(clippy::print_stderr, reason = "the command line's own words")]
-fn report(ended: io::Result<()>, progress: &Progress) {
-    if let Err(error) = ended
-        && !progress.stop.load(Ordering::Relaxed)
-        && error.kind() != io::ErrorKind::UnexpectedEof
-    {
-        eprintln!("prontomq bench: {error}");
-    }
-}
-
-fn publish(
-    mut stream: std::net::TcpStream,
-    load: &Load,
-    queues: &[String],
-    payload_max: usize,
-    progress: &Progress,
-    limit: u64,
-) -> io::Result<()> {
-    let addresses: Vec<Vec<u8>> = queues
-        .iter()
-        .map(|queue| {
-            let mut address = Vec::new();
-            write_address(&mut address, b"", queue.as_bytes());
-            address
-        })
-        .collect();
-    let properties: &[u8] = if load.persistent { &[0x10, 0, 2] } else { &[0, 0] };
-    let mut body = vec![b'x'; load.size.max(8)];
-    let mut frame = Vec::new();
-    let content = Content { address: &addresses[0], properties, body: &body };
-    write_publish(&mut frame, CHANNEL, false, content, payload_max);
-    let in_flight = load.confirms_in_flight.unwrap_or(u64::MAX);
-    let batch = (WRITE_BYTES / frame.len()).max(1) as u64;
-    let mut out = Vec::with_capacity(WRITE_BYTES + frame.len());
-    let mut sequence = 0u64;
-    while sequence < limit && !progress.stop.load(Ordering::Relaxed) {
-        let room = wait_for_room(progress, sequence, in_flight);
-        let count = batch.min(room).min(limit - sequence);
-        out.clear();
-        for _ in 0..count {
-            body[..8].copy_from_slice(&sequence.to_be_bytes());
-            let address = &addresses[(sequence % addresses.len() as u64) as usize];
-            let content = Content { address, properties, body: &body };
-            write_publish(&mut out, CHANNEL, false, content, payload_max);
-            sequence += 1;
+impl Stage {
+    fn set(target: &Target, load: &Load) -> io::Result<Self> {
+        let name = format!("bench-{}", std::process::id());
+        let queues: Vec<String> = (0..load.queues).map(|number| format!("{name}-{number}")).collect();
+        let mut control = Client::connect(target)?;
+        for queue in &queues {
+            control.declare(queue, load.persistent)?;
         }
-        if in_flight == 1 {
-            progress.confirms.lock().unwrap_or_else(PoisonError::into_inner).sent_at = Some(Instant::now());
-        }
-        stream.write_all(&out)?;
-        progress.published.store(sequence, Ordering::Relaxed);
-    }
-    Ok(())
-}
-
-/// Waits until something may be published; how much.
-fn wait_for_room(progress: &Progress, sent: u64, in_flight: u64) -> u64 {
-    if in_flight == u64::MAX {
-        return u64::MAX;
-    }
-    let mut confirms = progress.confirms.lock().unwrap_or_else(PoisonError::into_inner);
-    while sent - confirms.confirmed >= in_flight && !progress.stop.load(Ordering::Relaxed) {
-        confirms = progress.more_confirmed.wait(confirms).unwrap_or_else(PoisonError::into_inner);
-    }
-    in_flight - (sent - confirms.confirmed).min(in_flight)
-}
-
-fn read_confirms(client: &mut Client, progress: &Progress) -> io::Result<()> {
-    // Numbers confirmed beyond the first that is not.
-    let mut ahead = std::collections::BTreeSet::new();
-    let mut below = 0u64;
-    loop {
-        let mut closed = None;
-        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
-            Seen::Ack(tag, true) => {
-                below = below.max(tag);
-                ahead.retain(|number| *number > below);
+        let kind = match load.route {
+            Route::Queue => {
+                let addresses = queues.iter().map(|queue| publisher::address("", queue)).collect();
+                return Ok(Self { control, queues, exchange: None, addresses });
             }
-            Seen::Ack(tag, false) => {
-                ahead.insert(tag);
+            Route::Fanout => "fanout",
+            Route::Topic { .. } => "topic",
+        };
+        control.declare_exchange(&name, kind)?;
+        let addresses = match load.route {
+            Route::Topic { bindings } => {
+                for number in 0..bindings {
+                    control.bind(&queues[0], &name, &format!("bench.{number}.*"))?;
+                }
+                let key = |number| publisher::address(&name, &format!("bench.{number}.key"));
+                (0..bindings.min(TOPICS)).map(key).collect()
             }
-            Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
-            _ => {}
-        })?;
-        while ahead.remove(&(below + 1)) {
-            below += 1;
-        }
-        {
-            let mut confirms = progress.confirms.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(sent_at) = confirms.sent_at.take() {
-                let micros = u32::try_from(sent_at.elapsed().as_micros()).unwrap_or(u32::MAX);
-                confirms.latencies_micros.push(micros);
+            _ => {
+                for queue in &queues {
+                    control.bind(queue, &name, "")?;
+                }
+                vec![publisher::address(&name, "")]
             }
-            confirms.confirmed = below + ahead.len() as u64;
-            progress.confirmed.store(confirms.confirmed, Ordering::Relaxed);
+        };
+        Ok(Self { control, queues, exchange: Some(name), addresses })
+    }
+
+    fn strike(mut self) -> io::Result<()> {
+        for queue in &self.queues {
+            self.control.delete(queue)?;
         }
-        progress.more_confirmed.notify_one();
-        if let Some(closed) = closed {
-            return Err(io::Error::other(format!("the broker closed: {closed}")));
-        }
+        self.exchange.iter().try_for_each(|exchange| self.control.delete_exchange(exchange))
     }
 }
 
-fn start_consumer(
-    target: &Target,
-    consume: Consume,
-    queues: &[String],
-    progress: &Arc<Progress>,
-) -> io::Result<Running> {
-    let mut client = Client::connect(target)?;
-    for queue in queues {
-        client.consume(queue, consume.prefetch.is_none(), consume.prefetch.unwrap_or(0))?;
-    }
-    let in_order = queues.len() == 1;
-    let stream = client.stream.try_clone()?;
-    let counts = Arc::clone(progress);
-    let acks = consume.prefetch.is_some();
-    let reader = thread::spawn(move || {
-        let ended = take(&mut client, acks, in_order, &counts);
-        report(ended, &counts);
-    });
-    Ok(Running { stream, threads: vec![reader] })
+/// A load at work.
+struct Work<'a> {
+    target: &'a Target,
+    plan: &'a Plan,
+    stage: Stage,
+    meter: Arc<Meter>,
+    running: Vec<Running>,
 }
 
-fn take(client: &mut Client, acks: bool, in_order: bool, progress: &Progress) -> io::Result<()> {
-    let mut out = Vec::new();
-    let mut expected = 0u64;
-    loop {
-        out.clear();
-        let (mut count, mut faults) = (0, 0);
-        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
-            Seen::Deliver(tag) => {
-                count += 1;
-                if acks {
-                    write_ack(&mut out, CHANNEL, tag, false);
+/// Runs a load for a time, for a number of messages, or to the end of its standing messages; tells of each second.
+pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -> io::Result<Outcome> {
+    let consumers = plan.load.consume.map_or(0, |consume| consume.consumers);
+    let meter = Arc::new(Meter::new(consumers.min(plan.load.queues).max(1).into()));
+    let stage = Stage::set(target, &plan.load)?;
+    let mut work = Work { target, plan, stage, meter, running: Vec::new() };
+    let outcome = work.go(&mut each);
+    work.meter.stop.store(true, Ordering::Relaxed);
+    work.running.drain(..).for_each(Running::join);
+    let struck = work.stage.strike();
+    let mut outcome = outcome?;
+    for ledger in &work.meter.ledgers {
+        let faults = lock(ledger).close();
+        outcome.faults.gaps += faults.gaps;
+        outcome.faults.duplicates += faults.duplicates;
+    }
+    struck.map(|()| outcome)
+}
+
+impl Work<'_> {
+    fn go(&mut self, each: &mut impl FnMut(&Second)) -> io::Result<Outcome> {
+        match self.plan.load.course {
+            Course::Flow { standing } => {
+                self.fill(standing)?;
+                self.consume(standing)?;
+                self.publish(standing)?;
+                let warm_up = Watch::start(self);
+                while matches!(self.plan.end, End::After(_)) && warm_up.elapsed(self) < self.plan.warm_up {
+                    warm_up.pause(self, self.plan.warm_up);
+                    self.check()?;
                 }
             }
-            Seen::Body(body) => {
-                if let Some(sequence) = body.first_chunk() {
-                    let sequence = u64::from_be_bytes(*sequence);
-                    if in_order && sequence != expected {
-                        faults += 1;
-                    }
-                    expected = sequence + 1;
-                }
+            Course::Drain { standing } => {
+                self.fill(standing)?;
+                // What was written last is still on its way into the queue.
+                thread::sleep(Duration::from_millis(500));
             }
-            _ => {}
-        })?;
-        progress.consumed.fetch_add(count, Ordering::Relaxed);
-        progress.faults.fetch_add(faults, Ordering::Relaxed);
-        if !out.is_empty() {
-            client.stream.write_all(&out)?;
         }
+        let mut watch = Watch::start(self);
+        if let Course::Drain { .. } = self.plan.load.course {
+            self.consume(0)?;
+        }
+        loop {
+            let (end, count) = match (self.plan.load.course, self.plan.end) {
+                (Course::Drain { standing }, _) => (None, standing),
+                (Course::Flow { .. }, End::Count(count)) => (None, count * self.copies()),
+                (Course::Flow { .. }, End::After(duration)) => (Some(duration), u64::MAX),
+            };
+            watch.pause(self, end.unwrap_or(Duration::MAX));
+            self.check()?;
+            let ended = end.is_some_and(|end| watch.elapsed(self) >= end) || watch.moved(self)? >= count;
+            if watch.is_second(self) || ended {
+                watch.turn(self, each);
+            }
+            if ended {
+                return Ok(watch.end(self));
+            }
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.meter.failure().map_or(Ok(()), |why| Err(io::Error::other(why)))
+    }
+
+    /// Copies that each message makes.
+    fn copies(&self) -> u64 {
+        match (self.plan.load.route, self.plan.load.consume) {
+            (Route::Fanout, Some(_)) => self.plan.load.queues.into(),
+            _ => 1,
+        }
+    }
+
+    /// Messages so far, at the last station of their way.
+    fn counted(&self) -> u64 {
+        let counter = match (self.plan.load.consume, self.plan.load.confirms_in_flight) {
+            (Some(_), _) => &self.meter.consumed,
+            (None, Some(_)) => &self.meter.confirmed,
+            (None, None) => &self.meter.published,
+        };
+        counter.load(Ordering::Relaxed)
+    }
+
+    fn job(&self, publisher: u16) -> publisher::Job {
+        let addresses = self.stage.addresses.clone();
+        publisher::Job { load: self.plan.load, publisher, addresses, first: 0, end: u64::MAX, pace: None }
+    }
+
+    /// Publishes what is to stand in the queues.
+    fn fill(&mut self, standing: u64) -> io::Result<()> {
+        if standing == 0 {
+            return Ok(());
+        }
+        let running = publisher::start(self.target, publisher::Job { end: standing, ..self.job(0) }, &self.meter)?;
+        let done = match self.plan.load.confirms_in_flight {
+            Some(_) => &self.meter.confirmed,
+            None => &self.meter.published,
+        };
+        while done.load(Ordering::Relaxed) < standing {
+            self.check()?;
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Closing at once could lose what the kernel still holds.
+        self.stage.control.declare(&self.stage.queues[0], self.plan.load.persistent)?;
+        self.running.push(running);
+        self.meter.confirm.take();
+        Ok(())
+    }
+
+    fn publish(&mut self, standing: u64) -> io::Result<()> {
+        let load = self.plan.load;
+        let begin = self.meter.clock.elapsed();
+        let pace = load.rate.map(|rate| Pace::new(begin, rate / f64::from(load.publishers)));
+        for publisher in 0..load.publishers {
+            let first = if publisher == 0 { standing } else { 0 };
+            let end = match self.plan.end {
+                End::Count(count) => first + share(count, load.publishers, publisher),
+                End::After(_) => u64::MAX,
+            };
+            let job = publisher::Job { first, end, pace, ..self.job(publisher) };
+            self.running.push(publisher::start(self.target, job, &self.meter)?);
+        }
+        if let Some(path) = &self.plan.probe {
+            let (file, size) = (File::create(path)?, load.size.max(BODY_BYTES_MIN));
+            let meter = Arc::clone(&self.meter);
+            let thread = thread::spawn(move || {
+                if let Err(error) = probe(file, size, &meter) {
+                    meter.fail(format!("the probe: {error}"));
+                }
+            });
+            self.running.push(Running { stream: None, threads: vec![thread] });
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self, standing: u64) -> io::Result<()> {
+        let Some(consume) = self.plan.load.consume else { return Ok(()) };
+        let queues = self.plan.load.queues;
+        for consumer in 0..consume.consumers {
+            let own = (0..queues).filter(|queue| {
+                if consume.consumers < queues {
+                    queue % consume.consumers == consumer
+                } else {
+                    consumer % queues == *queue
+                }
+            });
+            let job = consumer::Job {
+                consume,
+                queues: own.map(|queue| (self.stage.queues[usize::from(queue)].clone(), queue)).collect(),
+                ledger: usize::from(consumer % queues),
+                standing,
+                lanes: if self.plan.load.route == Route::Queue { queues.into() } else { 1 },
+                copies: self.copies(),
+            };
+            self.running.push(consumer::start(self.target, job, &self.meter)?);
+        }
+        Ok(())
     }
 }
 
-/// Processor seconds of a process, all its threads.
-pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks / TICKS_PER_SECOND)
+/// The part of a whole that falls to one of several.
+fn share(whole: u64, parts: u16, part: u16) -> u64 {
+    whole / u64::from(parts) + u64::from(u64::from(part) < whole % u64::from(parts))
 }
 
-/// Resident memory of a process.
-pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+/// Measures from its start to its end, second by second.
+struct Watch {
+    began: Duration,
+    counted: u64,
+    client_cpu_seconds: f64,
+    broker_cpu_seconds: Option<f64>,
+    turned: Duration,
+    counted_then: u64,
+    moved: Duration,
+    moved_to: u64,
+    seconds: Vec<Second>,
+}
+
+impl Watch {
+    fn start(work: &Work<'_>) -> Self {
+        work.meter.confirm.take();
+        work.meter.delivery.take();
+        work.meter.probe.take();
+        let (began, counted) = (work.meter.clock.elapsed(), work.counted());
+        let client_cpu_seconds = cpu_seconds(std::process::id()).unwrap_or_default();
+        let broker_cpu_seconds = work.plan.broker_pid.and_then(cpu_seconds);
+        let (turned, moved, seconds) = (began, began, Vec::new());
+        let (counted_then, moved_to) = (counted, counted);
+        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, turned, counted_then, moved, moved_to, seconds }
+    }
+
+    fn elapsed(&self, work: &Work<'_>) -> Duration {
+        work.meter.clock.elapsed() - self.began
+    }
+
+    /// Sleeps for a moment, not beyond the next second or the end.
+    fn pause(&self, work: &Work<'_>, end: Duration) {
+        let now = work.meter.clock.elapsed();
+        let next = (self.turned + SECOND).saturating_sub(now);
+        let rest = end.saturating_sub(now - self.began);
+        let look = if end == Duration::MAX { Duration::from_millis(1) } else { Duration::from_millis(50) };
+        thread::sleep(next.min(rest).min(look));
+    }
+
+    /// How many messages have come so far; an error when it has been long that one came.
+    fn moved(&mut self, work: &Work<'_>) -> io::Result<u64> {
+        let (counted, now) = (work.counted(), work.meter.clock.elapsed());
+        if counted != self.moved_to {
+            (self.moved_to, self.moved) = (counted, now);
+        } else if now - self.moved > STALL {
+            return Err(io::Error::other(format!("nothing has moved for {STALL:?}, after {counted} messages")));
+        }
+        Ok(counted - self.counted)
+    }
+
+    fn is_second(&self, work: &Work<'_>) -> bool {
+        work.meter.clock.elapsed() - self.turned >= SECOND
+    }
+
+    fn turn(&mut self, work: &Work<'_>, each: &mut impl FnMut(&Second)) {
+        let (now, counted) = (work.meter.clock.elapsed(), work.counted());
+        let second = Second {
+            at: now - self.began,
+            rate: (counted - self.counted_then) as f64 / (now - self.turned).as_secs_f64().max(1e-9),
+            confirm: work.meter.confirm.take(),
+            delivery: work.meter.delivery.take(),
+            probe: work.meter.probe.take(),
+            broker_resident_bytes: work.plan.broker_pid.and_then(resident_bytes),
+        };
+        (self.turned, self.counted_then) = (now, counted);
+        each(&second);
+        self.seconds.push(second);
+    }
+
+    fn end(self, work: &Work<'_>) -> Outcome {
+        let merged = |part: fn(&Second) -> &Micros| {
+            self.seconds.iter().map(part).fold(no_latencies(), |mut all, one| {
+                all.add(one).expect("both grow as needed");
+                all
+            })
+        };
+        let cpu = work.plan.broker_pid.and_then(cpu_seconds);
+        Outcome {
+            messages: self.counted_then - self.counted,
+            elapsed: self.turned - self.began,
+            confirm: merged(|second| &second.confirm),
+            delivery: merged(|second| &second.delivery),
+            probe: merged(|second| &second.probe),
+            client_cpu_seconds: cpu_seconds(std::process::id()).unwrap_or_default() - self.client_cpu_seconds,
+            broker_cpu_seconds: cpu.zip(self.broker_cpu_seconds).map(|(after, before)| after - before),
+            broker_resident_bytes: self.seconds.iter().filter_map(|second| second.broker_resident_bytes).max(),
+            faults: Faults::default(),
+            seconds: self.seconds,
+        }
+    }
 }

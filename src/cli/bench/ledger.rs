@@ -1,0 +1,122 @@
+//! Which messages arrived: gaps and duplicates per publisher and queue, whatever the order.
+
+use std::collections::{BTreeSet, HashMap};
+
+/// How many numbers may arrive ahead of a missing one before that is called lost.
+const AHEAD_MAX: usize = 1_000_000;
+
+/// The numbers of one publisher in one queue.
+#[derive(Debug, Default)]
+struct Track {
+    /// All below have arrived or been called lost.
+    next: u64,
+    ahead: BTreeSet<u64>,
+    gaps: u64,
+    duplicates: u64,
+}
+
+impl Track {
+    fn arrived(&mut self, number: u64) {
+        if number == self.next && self.ahead.is_empty() {
+            self.next += 1;
+        } else if number < self.next || !self.ahead.insert(number) {
+            self.duplicates += 1;
+        } else {
+            self.close_up();
+            while self.ahead.len() > AHEAD_MAX {
+                self.give_up();
+            }
+        }
+    }
+
+    fn close_up(&mut self) {
+        while self.ahead.remove(&self.next) {
+            self.next += 1;
+        }
+    }
+
+    /// Calls lost what is missing before the first that is ahead.
+    fn give_up(&mut self) {
+        if let Some(first) = self.ahead.first().copied() {
+            self.gaps += first - self.next;
+            self.next = first;
+            self.close_up();
+        }
+    }
+}
+
+/// All that the consumers of some queues have seen.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(HashMap<Lane, Track>);
+
+/// The way from a publisher through a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Lane {
+    pub(super) publisher: u16,
+    pub(super) queue: u16,
+}
+
+/// What was wrong with the numbers that arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    pub(super) gaps: u64,
+    pub(super) duplicates: u64,
+}
+
+impl Faults {
+    pub(super) fn count(self) -> u64 {
+        self.gaps + self.duplicates
+    }
+}
+
+impl Ledger {
+    /// A message arrived; a lane's numbers begin at 0.
+    pub(super) fn arrived(&mut self, lane: Lane, number: u64) {
+        self.0.entry(lane).or_default().arrived(number);
+    }
+
+    /// What is wrong, when nothing more will arrive.
+    pub(super) fn close(&mut self) -> Faults {
+        let mut faults = Faults::default();
+        for track in self.0.values_mut() {
+            while !track.ahead.is_empty() {
+                track.give_up();
+            }
+            faults.gaps += track.gaps;
+            faults.duplicates += track.duplicates;
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(numbers: &[u64]) -> Faults {
+        let mut ledger = Ledger::default();
+        for number in numbers {
+            ledger.arrived(Lane { publisher: 0, queue: 0 }, *number);
+        }
+        ledger.close()
+    }
+
+    #[test]
+    fn order_does_not_matter() {
+        assert_eq!(faults(&[0, 2, 1, 4, 3]), Faults { gaps: 0, duplicates: 0 });
+    }
+
+    #[test]
+    fn what_is_missing_below_the_last_is_a_gap_and_what_comes_again_a_duplicate() {
+        assert_eq!(faults(&[0, 1, 4, 4, 1, 7]), Faults { gaps: 4, duplicates: 2 });
+    }
+
+    #[test]
+    fn lanes_are_counted_apart() {
+        let mut ledger = Ledger::default();
+        for (publisher, queue) in [(0, 0), (0, 1), (1, 0)] {
+            ledger.arrived(Lane { publisher, queue }, 0);
+        }
+        assert_eq!(ledger.close(), Faults::default());
+    }
+}

@@ -1,0 +1,53 @@
+//! When each message of a limited rate is due. A publisher that was held up does not forget what it owes, and a message's
+//! latency counts from when it was due: what a stall delays is not left out (no coordinated omission).
+
+use std::time::Duration;
+
+/// An even rate from a moment on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    begin: Duration,
+    per_second: f64,
+}
+
+impl Pace {
+    pub(super) fn new(begin: Duration, per_second: f64) -> Self {
+        Self { begin, per_second }
+    }
+
+    /// How many messages are due in all at `now`; the first at once.
+    pub(super) fn due(&self, now: Duration) -> u64 {
+        match now.checked_sub(self.begin) {
+            Some(since) => (since.as_secs_f64() * self.per_second) as u64 + 1,
+            None => 0,
+        }
+    }
+
+    /// When the message of this number, from 0, is due.
+    pub(super) fn moment(&self, number: u64) -> Duration {
+        self.begin + Duration::from_secs_f64(number as f64 / self.per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holds_the_rate_and_what_was_missed_stays_due() {
+        let pace = Pace::new(Duration::from_secs(3), 20_000.0);
+        assert_eq!(pace.due(Duration::from_secs(2)), 0);
+        assert_eq!(pace.due(Duration::from_secs(3)), 1);
+        assert_eq!(pace.due(Duration::from_micros(3_000_120)), 3);
+        assert_eq!(pace.due(Duration::from_secs(5)), 40_001);
+    }
+
+    #[test]
+    fn messages_are_due_one_interval_apart() {
+        let pace = Pace::new(Duration::from_secs(1), 250.0);
+        assert_eq!(pace.moment(0), Duration::from_secs(1));
+        assert_eq!(pace.moment(3), Duration::from_millis(1_012));
+        assert_eq!(pace.due(pace.moment(3) - Duration::from_micros(1)), 3);
+        assert_eq!(pace.due(pace.moment(3) + Duration::from_micros(1)), 4);
+    }
+}
