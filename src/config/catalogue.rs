@@ -196,6 +196,12 @@ pub const SETTINGS: &[Setting] = &[
                   the store has caught up.",
     },
     Setting {
+        name: "store.give_up_after",
+        kind: Kind::Time(|s| &mut s.store.give_up_after, range(0, 86_400_000)),
+        meaning: "How long flushes, or opening the file again after one, may keep failing before the store counts as failed: \
+                  then messages are refused until the broker is started again.",
+    },
+    Setting {
         name: "store.hold_max",
         kind: Kind::Time(|s| &mut s.store.hold_max, range(0, 1000)),
         meaning: "How long a persistent message in a consumer's hands may wait to be written, because one acknowledged \

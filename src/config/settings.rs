@@ -75,6 +75,8 @@ pub struct StoreSettings {
     pub wal_bytes_max: u64,
     /// Bytes that wait to be written, beyond which publishers are not read.
     pub unwritten_bytes_max: u64,
+    /// How long flushes may keep failing before the store counts as failed.
+    pub give_up_after: Duration,
     /// How long a row in a consumer's hands may wait.
     pub hold_max: Duration,
     /// The average ack time above which none waits.
@@ -221,6 +223,7 @@ impl Default for StoreSettings {
             durability_interval: Duration::from_secs(1),
             wal_bytes_max: 64 * MIB,
             unwritten_bytes_max: 32 * MIB,
+            give_up_after: Duration::from_secs(60),
             hold_max: Duration::from_millis(4),
             hold_ack_time_max: Duration::from_millis(2),
         }

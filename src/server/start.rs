@@ -217,6 +217,7 @@ fn writer_settings(settings: &Settings) -> WriterSettings {
     WriterSettings {
         rows_max: settings.store.batch_rows_max as usize,
         bytes_max: usize::try_from(settings.store.batch_bytes_max).unwrap_or(usize::MAX),
+        give_up_after: settings.store.give_up_after,
         ..WriterSettings::default()
     }
 }

@@ -56,11 +56,13 @@ pub struct WriterSettings {
     pub bytes_max: usize,
     /// Rows of dropped lanes erased in one slice of an idle moment.
     pub erase_rows: usize,
+    /// How long the outcome of one batch may stay unknown before the store counts as failed.
+    pub give_up_after: Duration,
 }
 
 impl Default for WriterSettings {
     fn default() -> Self {
-        Self { rows_max: 1_000, bytes_max: 1 << 20, erase_rows: 1_000 }
+        Self { rows_max: 1_000, bytes_max: 1 << 20, erase_rows: 1_000, give_up_after: Duration::from_secs(60) }
     }
 }
 
@@ -250,7 +252,7 @@ impl WriterHandle {
         let writer = Writer {
             shared: Arc::clone(&shared),
             settings,
-            settler: Settler::new(store, Arc::clone(&shared)),
+            settler: Settler::new(store, Arc::clone(&shared), settings.give_up_after),
             last,
             since_erase: 0,
             may_erase: true,

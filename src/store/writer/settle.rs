@@ -15,9 +15,6 @@ const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How often one batch may end in an unknown outcome, or reopening fail, before the store counts as failed.
-const UNKNOWN_MAX: u32 = 8;
-
 /// What to do after one try.
 enum Verdict {
     Durable,
@@ -32,25 +29,27 @@ enum Verdict {
 pub(super) struct Settler {
     store: Option<Box<dyn Store>>,
     shared: Arc<Shared>,
+    /// How long the outcome of one batch may stay unknown, or reopening fail, before the store counts as failed.
+    give_up_after: Duration,
 }
 
 impl Settler {
-    pub(super) fn new(store: Box<dyn Store>, shared: Arc<Shared>) -> Self {
-        Self { store: Some(store), shared }
+    pub(super) fn new(store: Box<dyn Store>, shared: Arc<Shared>, give_up_after: Duration) -> Self {
+        Self { store: Some(store), shared, give_up_after }
     }
 
     /// Commits what was gathered, however often it takes; whether it is durable.
     pub(super) fn settle(&mut self, gathered: &mut Gathered) -> bool {
         let mut pause = RETRY_PAUSE_FIRST;
-        let mut unknown = 0;
+        let mut unknown_since = None;
         let mut said = false;
         loop {
             let began = Instant::now();
             let Some(batch) = &gathered.batch else { return true };
             let mut verdict = self.commit_once(batch);
             if let Verdict::LookUp(error) = verdict {
-                unknown += 1;
-                verdict = self.look_up(batch.batch_no, error, unknown);
+                let unknown_for = unknown_since.get_or_insert(began).elapsed();
+                verdict = self.look_up(batch.batch_no, error, unknown_for);
             }
             match verdict {
                 Verdict::Durable => {
@@ -103,18 +102,20 @@ impl Settler {
     }
 
     /// Reopens the store to learn what became of a batch.
-    fn look_up(&mut self, batch_no: BatchNo, error: String, attempt: u32) -> Verdict {
+    fn look_up(&mut self, batch_no: BatchNo, error: String, unknown_for: Duration) -> Verdict {
         let Some(store) = self.store.as_mut() else { return Verdict::Failed(error) };
         tracing::warn!(
             batch_no = batch_no.0,
             error,
-            attempt,
+            ?unknown_for,
             "the outcome of a commit is unknown: reopening the store"
         );
         let found = catch_unwind(AssertUnwindSafe(|| store.reopen()));
         match found {
             Ok(Ok(last)) if last >= batch_no => Verdict::Durable,
-            _ if attempt >= UNKNOWN_MAX => Verdict::Failed(format!("given up after {attempt} attempts: {error}")),
+            _ if unknown_for >= self.give_up_after => {
+                Verdict::Failed(format!("given up after {:.1} s: {error}", unknown_for.as_secs_f64()))
+            }
             Ok(Ok(_)) => Verdict::Again(error),
             Ok(Err(reopening)) => Verdict::Again(format!("{error}; reopening: {reopening}")),
             Err(_) => Verdict::Failed(format!("the store panicked while reopening after: {error}")),

@@ -418,7 +418,9 @@ fn an_unknown_outcome_is_looked_up() {
 
 #[test]
 fn a_store_that_never_knows_is_given_up() {
-    let bench = Bench::idle();
+    let give_up_after = Duration::from_millis(300);
+    let bench = Bench::start(WriterSettings { give_up_after, ..WriterSettings::default() });
+    let began = Instant::now();
     bench.source(1).add_at_once(1);
     let told = loop {
         match bench.next() {
@@ -427,7 +429,7 @@ fn a_store_that_never_knows_is_given_up() {
             _ => {}
         }
     };
-    assert!(!told.durable);
+    assert!(!told.durable && began.elapsed() >= give_up_after);
     assert_eq!(bench.writer.stats().state, WriterState::Failed);
 }
 
