@@ -3,6 +3,7 @@
 use super::meter::Micros;
 use super::run::{Outcome, Second};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// Least processor time that is divided by: a tick.
 const CPU_SECONDS_MIN: f64 = 0.01;
@@ -15,9 +16,15 @@ fn rate(outcome: &Outcome) -> f64 {
     outcome.messages as f64 / outcome.elapsed.as_secs_f64().max(1e-9)
 }
 
-/// Rates of the whole seconds, in order of size; the last is mostly shorter than one.
+/// The shortest last part of a run that still counts as a second of it.
+const SECOND_MIN: Duration = Duration::from_millis(900);
+
+/// Rates of the whole seconds, in order of size. The last may be cut short; it counts when it is all there is.
 fn rates(seconds: &[Second]) -> Vec<f64> {
-    let whole = if seconds.len() > 1 { &seconds[..seconds.len() - 1] } else { seconds };
+    let whole = match seconds {
+        [rest @ .., before, last] if last.at - before.at < SECOND_MIN => &seconds[..=rest.len()],
+        all => all,
+    };
     let mut rates: Vec<f64> = whole.iter().map(|second| second.rate).collect();
     rates.sort_by(f64::total_cmp);
     rates
@@ -120,4 +127,28 @@ pub(super) fn as_csv(seconds: &[Second]) -> String {
         text += &(cells.join(",") + "\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::meter::no_latencies;
+    use super::*;
+
+    fn second(millis: u64, rate: f64) -> Second {
+        Second {
+            at: Duration::from_millis(millis),
+            rate,
+            confirm: no_latencies(),
+            delivery: no_latencies(),
+            probe: no_latencies(),
+            broker_resident_bytes: None,
+        }
+    }
+
+    #[test]
+    fn a_last_second_counts_when_it_is_whole_or_all_there_is() {
+        assert_eq!(rates(&[second(1000, 7.0), second(2000, 5.0)]), [5.0, 7.0]);
+        assert_eq!(rates(&[second(1000, 7.0), second(1300, 5.0)]), [7.0]);
+        assert_eq!(rates(&[second(300, 5.0)]), [5.0]);
+    }
 }
