@@ -1,7 +1,7 @@
 //! `prontomq bench` against a running broker: what it says of loads whose outcome is known.
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
 
-#[allow(dead_code, reason = "each test takes from the support what it needs")]
+#[allow(dead_code, unused_imports, reason = "each test takes from the support what it needs")]
 mod support;
 
 use serde_json::Value;
@@ -86,6 +86,8 @@ fn what_is_counted_is_what_was_published() {
         (&["--scenario", "fanout", "--queues", "10", "--count", "300"], 3_000.0),
         (&["--scenario", "topic", "--count", "1000"], 1_000.0),
         (&["--scenario", "large", "--count", "12"], 12.0),
+        // Few enough to be there before all publishers and consumers are.
+        (&["--publishers", "8", "--consumers", "8", "--prefetch", "100", "--count", "400"], 400.0),
     ] {
         let outcome = bench.json(arguments);
         assert!(

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// How long a drain may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(20);
+/// How often a run with an end in time looks whether it has failed.
+const LOOK: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
 /// Keys that the messages of a topic load bear, in turn.
 const TOPICS: u32 = 1000;
@@ -167,26 +169,30 @@ pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -
 
 impl Work<'_> {
     fn go(&mut self, each: &mut impl FnMut(&Second)) -> io::Result<Outcome> {
-        match self.plan.load.course {
-            Course::Flow { standing } => {
-                self.fill(standing)?;
-                self.consume(standing)?;
-                self.publish(standing)?;
-                let warm_up = Watch::start(self);
-                while matches!(self.plan.end, End::After(_)) && warm_up.elapsed(self) < self.plan.warm_up {
-                    warm_up.pause(self, self.plan.warm_up);
-                    self.check()?;
-                }
-            }
-            Course::Drain { standing } => {
-                self.fill(standing)?;
+        let (Course::Flow { standing } | Course::Drain { standing }) = self.plan.load.course;
+        self.fill(standing)?;
+        // A number of messages is counted from the first; a duration begins after the warm-up.
+        let mut watch = Watch::start(self);
+        match (self.plan.load.course, self.plan.end) {
+            (Course::Drain { .. }, _) => {
                 // What was written last is still on its way into the queue.
                 thread::sleep(Duration::from_millis(500));
+                watch = Watch::start(self);
+                self.consume(0)?;
             }
-        }
-        let mut watch = Watch::start(self);
-        if let Course::Drain { .. } = self.plan.load.course {
-            self.consume(0)?;
+            (Course::Flow { .. }, End::Count(_)) => {
+                self.consume(standing)?;
+                self.publish(standing)?;
+            }
+            (Course::Flow { .. }, End::After(_)) => {
+                self.consume(standing)?;
+                self.publish(standing)?;
+                while watch.elapsed(self) < self.plan.warm_up {
+                    thread::sleep(LOOK.min(self.plan.warm_up));
+                    self.check()?;
+                }
+                watch = Watch::start(self);
+            }
         }
         loop {
             let (end, count) = match (self.plan.load.course, self.plan.end) {
@@ -345,7 +351,7 @@ impl Watch {
         let now = work.meter.clock.elapsed();
         let next = (self.turned + SECOND).saturating_sub(now);
         let rest = end.saturating_sub(now - self.began);
-        let look = if end == Duration::MAX { Duration::from_millis(1) } else { Duration::from_millis(50) };
+        let look = if end == Duration::MAX { Duration::from_millis(1) } else { LOOK };
         thread::sleep(next.min(rest).min(look));
     }
 
