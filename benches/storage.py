@@ -232,7 +232,7 @@ def churn(options):
     """Messages come and go while 100,000 stand, beside a probe that appends and flushes the same bytes."""
     with Own() as own, tempfile.NamedTemporaryFile(suffix=".csv") as series, \
             tempfile.NamedTemporaryFile(dir=own.folder.name) as probe:
-        outcome = bench(own.url, "churn", "--rate", options.rate, "--duration", f"{options.minutes}m", "--broker-pid",
+        outcome = bench(own.url, "churn", "--rate", options.rate, "--duration", f"{options.minutes}m", "--warm-up", "10s", "--broker-pid",
                         own.process.pid, "--probe", probe.name, "--series", series.name, "--plot", PLOT)
         lines = [line.split(",") for line in Path(series.name).read_text().splitlines()[1:]]
         resident = [int(line[-1]) / MIB for line in lines if line[-1]]
