@@ -297,6 +297,12 @@ impl Level {
         self.head.front().copied()
     }
 
+    /// Keeps room for so many entries more than there are.
+    pub(super) fn give_room_back(&mut self, more: usize) {
+        self.head.shrink_to(self.head.len() + more);
+        self.tail.shrink_to(self.tail.len() + more);
+    }
+
     /// The first entry leaves the head; it takes `bytes` of memory.
     pub(super) fn pop_front(&mut self, position: Position, bytes: usize) {
         self.head.pop_front();

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long a store that could not read is left alone.
 const LOAD_RETRY_WAIT: Duration = Duration::from_secs(1);
 
+/// For how many entries more than there are room is kept.
+const ROOM_KEPT: usize = 64;
+
 /// What to hand over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Share {
@@ -222,6 +225,18 @@ impl QueueState {
         let (flushed, window) = (self.flushed, self.window);
         for lane in self.levels.iter_mut().flatten() {
             lane.shrink(&mut self.entries, flushed, &window);
+        }
+        if self.young.is_empty() && self.awaiting.is_empty() || self.window.tail_entries == 0 {
+            self.give_room_back();
+        }
+    }
+
+    /// A queue that rests, or whose window is as small as can be, keeps no room for what it once held.
+    fn give_room_back(&mut self) {
+        self.young.shrink_to(self.young.len() + ROOM_KEPT);
+        self.awaiting.shrink_to(self.awaiting.len() + ROOM_KEPT);
+        for lane in self.levels.iter_mut().flatten() {
+            lane.give_room_back(ROOM_KEPT);
         }
     }
 

@@ -226,7 +226,8 @@ impl QueueState {
             }
         }
         let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
-        let window_bytes = window_bytes.saturating_sub(transient_bytes) + durable * Entries::ENTRY_BYTES as u64;
+        let own_of_stored = durable as usize * Entries::ENTRY_BYTES + self.young.capacity() * size_of::<YoungRef>();
+        let window_bytes = window_bytes.saturating_sub(transient_bytes) + own_of_stored as u64;
         let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
         let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
         QueueMemory { ready, body_bytes, window_bytes, transient_bytes, unwritten_bytes, bytes }
