@@ -216,7 +216,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             kind: StoreKind::Sqlite,
-            cache_bytes: 16 * MIB,
+            cache_bytes: 12 * MIB,
             batch_rows_max: 1000,
             batch_bytes_max: MIB,
             durability: Durability::Commit,

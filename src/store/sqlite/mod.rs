@@ -62,7 +62,7 @@ impl SqliteSettings {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
-            cache_bytes: 16 << 20,
+            cache_bytes: 12 << 20,
             durability: Durability::Commit,
             durability_interval: Duration::from_secs(1),
             log_bytes_max: 64 << 20,

@@ -161,7 +161,7 @@ fn the_file_is_laid_out_as_intended() {
     };
     assert_eq!(own("synchronous"), "Integer(2)");
     assert_eq!(own("journal_mode"), "Text(\"wal\")");
-    assert_eq!(own("cache_size"), "Integer(-16384)");
+    assert_eq!(own("cache_size"), "Integer(-12288)");
 }
 
 #[test]
