@@ -135,38 +135,46 @@ def rivals(options):
     return {"runs": runs, "rated": rated, "shares": shares, "rounds": options.rounds, "seconds": options.seconds}
 
 
+def waiting(options, queues, size):
+    """Ten million messages of a size: memory and rates, on the way in and out."""
+    flags = ("--queues", queues, "--size", size)
+    with Own() as own, tempfile.NamedTemporaryFile(suffix=".csv") as series:
+        bench(own.url, "backlog", *flags, "--count", options.messages, "--confirms", 10_000, "--series", series.name)
+        rates = [float(line.split(",")[1]) for line in Path(series.name).read_text().splitlines()[1:]]
+    seconds = max(2, len(rates) // 10)
+    with Own() as own:
+        shallow = [bench(own.url, "D2", *flags, "--standing", 200_000)["rate"] for _ in range(5)]
+    with Own() as own:
+        down = bench(own.url, "D2", *flags, "--standing", options.messages, "--broker-pid", own.process.pid)
+        found = {"first": statistics.median(rates[1:1 + seconds]), "last": statistics.median(rates[-1 - seconds:-1]),
+                 "down": down["rate"], "shallow": statistics.median(shallow), **own.sizes()}
+    print(queues, size, found, flush=True)
+    return found | {"messages": options.messages, "title": f"{queues} x {size} B"}
+
+
 def deep(options):
-    """Ten million messages in one queue and in a thousand: memory, rates, and the way back after a kill."""
-    shapes = {}
-    for queues, size in ((1, 1024), (1000, 100)):
-        flags = ("--queues", queues, "--size", size)
-        with Own() as own, tempfile.NamedTemporaryFile(suffix=".csv") as series:
-            up = bench(own.url, "backlog", *flags, "--count", options.messages, "--confirms", 10_000, "--series", series.name)
-            rates = [float(line.split(",")[1]) for line in Path(series.name).read_text().splitlines()[1:]]
-        seconds = max(2, len(rates) // 10)
-        with Own() as own:
-            shallow = [bench(own.url, "D2", *flags, "--standing", 200_000)["rate"] for _ in range(5)]
-        with Own() as own:
-            down = bench(own.url, "D2", *flags, "--standing", options.messages, "--broker-pid", own.process.pid)
-            shapes[f"{queues} x {size}"] = {
-                "first": statistics.median(rates[1:1 + seconds]), "last": statistics.median(rates[-1 - seconds:-1]), "up": up["rate"],
-                "down": down["rate"], "down_per_cpu": down["messages_per_broker_cpu_second"], "shallow": statistics.median(shallow),
-                **own.sizes(),
-            }
-        print(queues, size, shapes[f"{queues} x {size}"], flush=True)
+    return waiting(options, 1, 1024)
+
+
+def wide(options):
+    return waiting(options, 1000, 100)
+
+
+def restart(options):
+    """From start to an open channel, with ten million messages in a thousand queues."""
     with Own() as own:
         for queue in range(1000):
             raw_client.fill(PORT, f"deep-{queue}".encode(), options.messages // 1000, 100)
         own.kill()
-        warm = [own.start() for _ in range(5) if own.kill() is None]
+        killed = [own.start() for _ in range(5) if own.kill() is None]
         own.process.terminate()
         own.process.wait()
         clean = own.start()
         own.kill()
         subprocess.run(["sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches"], check=True)
-        shapes["restart"] = {"killed": warm, "clean": clean, "cold": own.start()}
-    print(shapes["restart"], flush=True)
-    return {"shapes": shapes, "messages": options.messages}
+        found = {"killed": killed, "clean": clean, "cold": own.start()}
+    print(found, flush=True)
+    return found
 
 
 def removals(options):
@@ -244,9 +252,10 @@ def churn(options):
 def page(figures):
     lines = ["# Benchmarks of the store", "", "Written by `benches/storage.py`; do not edit by hand.", "",
              f"On {machine()}. Rates drift with the machine; compare within a table.", ""]
-    for name, write in WRITERS.items():
-        if name in figures:
-            lines += [*write(figures[name]), ""]
+    for names, write in WRITERS.items():
+        found = [figures[name] for name in names if name in figures]
+        if found:
+            lines += [*write(*found), ""]
     return "\n".join(lines)
 
 
@@ -271,18 +280,19 @@ def write_rivals(found):
     return lines
 
 
-def write_deep(found):
-    lines = [f"## {found['messages']:,} messages waiting", "",
+def write_waiting(*shapes):
+    lines = [f"## {shapes[0]['messages']:,} messages waiting", "",
              "| queues x body | memory, MiB, at most | publishing, first tenth, 1/s | last tenth | taking, 1/s | of a short queue | file, MB | log, MB |",
              "|---|---|---|---|---|---|---|---|"]
-    for name, shape in found["shapes"].items():
-        if name != "restart":
-            lines.append(f"| {name} B | {shape['resident_mib']:.0f} | {shape['first']:,.0f} | {shape['last']:,.0f} | {shape['down']:,.0f} "
-                         f"| {shape['shallow']:,.0f} | {shape['file_mb']:,.0f} | {shape['log_mb']:,.0f} |")
-    restart = found["shapes"]["restart"]
-    lines += ["", f"From start to an open channel with all of them in 1,000 queues: {statistics.median(restart['killed']) * 1e3:.0f} ms after "
-              f"`kill -9`, {restart['clean'] * 1e3:.0f} ms after a clean stop, {restart['cold'] * 1e3:.0f} ms with cold caches."]
+    for shape in shapes:
+        lines.append(f"| {shape['title']} | {shape['resident_mib']:.0f} | {shape['first']:,.0f} | {shape['last']:,.0f} | {shape['down']:,.0f} "
+                     f"| {shape['shallow']:,.0f} | {shape['file_mb']:,.0f} | {shape['log_mb']:,.0f} |")
     return lines
+
+
+def write_restart(found):
+    return [f"From start to an open channel with as many in 1,000 queues: {statistics.median(found['killed']) * 1e3:.0f} ms after "
+            f"`kill -9`, {found['clean'] * 1e3:.0f} ms after a clean stop, {found['cold'] * 1e3:.0f} ms with cold caches."]
 
 
 def write_removals(found):
@@ -310,8 +320,9 @@ def write_churn(found):
     return lines
 
 
-PARTS = {"commits": commits, "rivals": rivals, "deep": deep, "removals": removals, "churn": churn}
-WRITERS = {"commits": write_commits, "rivals": write_rivals, "deep": write_deep, "removals": write_removals, "churn": write_churn}
+PARTS = {"commits": commits, "rivals": rivals, "deep": deep, "wide": wide, "restart": restart, "removals": removals, "churn": churn}
+WRITERS = {("commits",): write_commits, ("rivals",): write_rivals, ("deep", "wide"): write_waiting, ("restart",): write_restart,
+           ("removals",): write_removals, ("churn",): write_churn}
 
 
 def main():
