@@ -62,7 +62,6 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
         let mut latencies = None;
         client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
             Seen::Deliver { tag, consumer } => {
-                count += 1;
                 in_body = false;
                 queue = number_of(consumer);
                 last_tag = tag;
@@ -74,6 +73,8 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
             }
             Seen::Body(body) if !in_body => {
                 in_body = true;
+                // Not before: a run that ends by its count ends here.
+                count += 1;
                 if let Some((first, rest)) = body.split_first_chunk()
                     && let Some(at) = rest.first_chunk()
                 {
