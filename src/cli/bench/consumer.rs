@@ -71,7 +71,8 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
                     unacked = 0;
                 }
             }
-            Seen::Body(body) if !in_body => {
+            // Once the run is over, what other consumers held comes again.
+            Seen::Body(body) if !in_body && !meter.is_over() => {
                 in_body = true;
                 // Not before: a run that ends by its count ends here.
                 count += 1;
