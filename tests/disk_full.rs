@@ -23,6 +23,20 @@ const BODY_BYTES: usize = 4_000;
 struct Disk(TempDir);
 
 impl Disk {
+    /// What can be deleted to make room.
+    fn ballast(&self) -> PathBuf {
+        self.0.path().join("ballast")
+    }
+
+    /// A broker without a watermark, and a publisher that has filled the disk.
+    fn fill(&self) -> (Broker, Publisher) {
+        fs::write(self.ballast(), vec![b'x'; 20 << 20]).unwrap();
+        let broker = self.broker("0 B");
+        let mut publisher = Publisher::connect(&broker);
+        publisher.fill();
+        (broker, publisher)
+    }
+
     /// None when this machine does not let us.
     fn mount() -> Option<Self> {
         let place = TempDir::new().unwrap();
@@ -169,10 +183,7 @@ fn publishers_are_blocked_before_the_disk_is_full_and_go_on_once_it_is_drained()
 #[test]
 fn a_disk_that_is_full_confirms_nothing_and_what_was_confirmed_is_there() {
     let Some(disk) = Disk::mount() else { return };
-    fs::write(disk.0.path().join("ballast"), vec![b'x'; 20 << 20]).unwrap();
-    let broker = disk.broker("0 B");
-    let mut publisher = Publisher::connect(&broker);
-    publisher.fill();
+    let (broker, mut publisher) = disk.fill();
     let confirmed = publisher.confirmed();
     assert!(!publisher.waiting.is_empty() && confirmed > 1_000, "{confirmed}");
     let (status, why) = broker.http_get("/healthz");
@@ -181,7 +192,7 @@ fn a_disk_that_is_full_confirms_nothing_and_what_was_confirmed_is_there() {
     assert!(broker.log().contains("nothing is confirmed"), "{}", broker.log());
     tell(&format!("{confirmed} confirmed when it was full; /healthz: {}", why.trim()));
 
-    fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    fs::remove_file(disk.ballast()).unwrap();
     publisher.wait_for_all();
     wait_until("it is healthy", || broker.http_get("/healthz").0.contains("200"));
     drain(&broker, publisher.sent);
@@ -191,14 +202,10 @@ fn a_disk_that_is_full_confirms_nothing_and_what_was_confirmed_is_there() {
 #[test]
 fn what_was_confirmed_survives_a_kill_while_the_disk_is_full() {
     let Some(disk) = Disk::mount() else { return };
-    let ballast = disk.0.path().join("ballast");
-    fs::write(&ballast, vec![b'x'; 20 << 20]).unwrap();
-    let broker = disk.broker("0 B");
-    let mut publisher = Publisher::connect(&broker);
-    publisher.fill();
+    let (broker, publisher) = disk.fill();
     let confirmed = publisher.confirmed();
     broker.kill();
-    fs::remove_file(ballast).unwrap();
+    fs::remove_file(disk.ballast()).unwrap();
     let broker = disk.broker("0 B");
     drain(&broker, confirmed);
     assert!(broker.terminate().0.success());
@@ -207,10 +214,7 @@ fn what_was_confirmed_survives_a_kill_while_the_disk_is_full() {
 #[test]
 fn a_full_disk_that_consumers_drain_has_room_again() {
     let Some(disk) = Disk::mount() else { return };
-    fs::write(disk.0.path().join("ballast"), vec![b'x'; 20 << 20]).unwrap();
-    let broker = disk.broker("0 B");
-    let mut publisher = Publisher::connect(&broker);
-    publisher.fill();
+    let (broker, mut publisher) = disk.fill();
     let confirmed = publisher.confirmed();
     assert!(!publisher.waiting.is_empty() && confirmed > 1_000, "{confirmed}");
     // Nobody frees space but those who consume; what waits for its confirm is delivered as well.
