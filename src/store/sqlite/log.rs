@@ -6,15 +6,30 @@
 
 #![expect(unsafe_code, reason = "SQLite tells of moving the log, and hands its file out, only through C functions")]
 
+use super::opening::PAGE_BYTES;
+use crate::store::Batch;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, Result, ffi};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ops::RangeInclusive;
 use std::ptr::{self, null_mut};
 
 const MAIN: &CStr = c"main";
 
 /// Bytes of the log that are written anew at a time. SQLite's own layer takes no more than 128 KiB less one at once.
 const PIECE_BYTES: usize = 1 << 16;
+
+/// Moving the log keeps the next batch waiting, the longer the more there is: so it happens after so many batches of about
+/// the same size, within bounds.
+const BATCHES_PER_MOVE: usize = 16;
+
+/// How many pages the log may have before a batch moves it.
+pub(super) fn pages_for(batch: &Batch, bounds: &RangeInclusive<u32>) -> u32 {
+    let rows = batch.lanes.iter().flat_map(|change| &change.inserts);
+    let bytes: usize = rows.map(|row| row.message.head_bytes().len() + row.message.body_len()).sum();
+    let pages = bytes / PAGE_BYTES as usize + batch.lanes.len();
+    u32::try_from(pages * BATCHES_PER_MOVE).unwrap_or(u32::MAX).clamp(*bounds.start(), *bounds.end())
+}
 
 /// Lets a connection leave the log as it is when it closes: nobody would hear that moving it has failed.
 pub(super) fn leave_at_close(connection: &Connection, leaves: bool) -> Result<()> {

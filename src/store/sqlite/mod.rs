@@ -35,6 +35,7 @@ use reader::SqliteReader;
 use rusqlite::ErrorCode;
 use rusqlite::backup::StepResult;
 use sqlx::{Connection, SqliteConnection};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,14 +52,15 @@ pub struct SqliteSettings {
     pub durability_interval: Duration,
     /// The write-ahead log should not be longer.
     pub log_bytes_max: u64,
-    /// Pages in the write-ahead log before the writer moves them into the file.
-    pub checkpoint_pages: u32,
+    /// Pages in the write-ahead log before the writer moves them into the file: the fewest, after small batches, whose
+    /// successor should not wait for long; the most, after large ones, which take their time anyhow.
+    pub checkpoint_pages: RangeInclusive<u32>,
     /// SQLite's name of the layer that files are reached through; the system's own when none.
     pub vfs: Option<String>,
 }
 
 impl SqliteSettings {
-    /// A directory, and the defaults: a cache of 16 MiB, every commit flushed.
+    /// A directory, and the defaults: a cache of 12 MiB, every commit flushed.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -66,7 +68,7 @@ impl SqliteSettings {
             durability: Durability::Commit,
             durability_interval: Duration::from_secs(1),
             log_bytes_max: 64 << 20,
-            checkpoint_pages: 1_000,
+            checkpoint_pages: 100..=1_000,
             vfs: None,
         }
     }
@@ -172,7 +174,7 @@ impl SqliteStore {
         (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
         let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
         self.is_full = false;
-        connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
+        connection.with(|connection| log::move_after_commits(connection, *self.opening.checkpoint_pages.start()));
         self.connection = Some(connection);
         Ok(())
     }
@@ -199,6 +201,10 @@ impl Store for SqliteStore {
         if batch.batch_no <= self.last {
             return CommitOutcome::Committed;
         }
+        if !self.is_full {
+            let pages = log::pages_for(batch, &self.opening.checkpoint_pages);
+            connection.with(|connection| log::move_after_commits(connection, pages));
+        }
         let commit = |lanes: &mut Lanes| {
             connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
         };
@@ -217,7 +223,6 @@ impl Store for SqliteStore {
             if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
                 tracing::warn!(%error, "the file and its log could not be made smaller");
             }
-            connection.with(|connection| log::move_after_commits(connection, self.opening.checkpoint_pages));
         }
         let outcome = match outcome {
             CommitOutcome::Committed => match self.care.committed(connection) {

@@ -9,6 +9,7 @@ use rusqlite::{OpenFlags, ffi};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
+use std::ops::RangeInclusive;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,7 +18,7 @@ use std::thread;
 pub(super) const SCHEMAS: [(&str, &str); 2] =
     [("first", include_str!("schema_1.sql")), ("stored_at, shared bodies and chunks", include_str!("schema_2.sql"))];
 
-const PAGE_BYTES: u32 = 16_384;
+pub(super) const PAGE_BYTES: u32 = 16_384;
 
 /// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
 /// hence the thread.
@@ -38,7 +39,7 @@ where
 pub(super) struct Opening {
     file: PathBuf,
     durability: Durability,
-    pub(super) checkpoint_pages: u32,
+    pub(super) checkpoint_pages: RangeInclusive<u32>,
     log_bytes_kept: u64,
     vfs: Option<String>,
 }
@@ -48,7 +49,7 @@ impl Opening {
         Self {
             file,
             durability: settings.durability,
-            checkpoint_pages: settings.checkpoint_pages,
+            checkpoint_pages: settings.checkpoint_pages.clone(),
             log_bytes_kept: settings.log_bytes_max,
             vfs: settings.vfs.clone(),
         }

@@ -168,7 +168,7 @@ fn the_file_is_laid_out_as_intended() {
 fn the_log_is_moved_into_the_file_once_it_has_so_many_pages() {
     let place = TempDir::new().unwrap();
     let mut store =
-        SqliteStore::open(&SqliteSettings { checkpoint_pages: 40, ..SqliteSettings::new(place.path()) }).unwrap();
+        SqliteStore::open(&SqliteSettings { checkpoint_pages: 40..=40, ..SqliteSettings::new(place.path()) }).unwrap();
     store.recover().unwrap();
     for number in 1..=400 {
         assert_eq!(
