@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Measures ProntoMQ and Debian's RabbitMQ 3.10 side by side, interleaved, and writes `docs/benchmarks.md`.
 
-Needs a release build (`cargo build --release`) and the package rabbitmq-server. Both brokers get the same client,
-`prontomq bench`, in turn: each round starts a fresh broker of each kind on 127.0.0.1:5672 and runs every load on it.
-Quoted are medians over the rounds, and the ratio of medians.
+Needs a release build (`cargo build --release`), the package rabbitmq-server, and for single parts Maven and cargo. Without
+arguments it measures all parts and writes the whole page; with names of parts, those, and the rest stays as it was. Both
+brokers get the same client in turn, `prontomq bench`, or RabbitMQ's own PerfTest.
 """
 
 import argparse
 import json
+import os
 import platform
+import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -17,43 +20,57 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "conformance"))
+import raw_client  # noqa: E402
 from orchestra import broker  # noqa: E402
 
 PROGRAM = ROOT / "target" / "release" / "prontomq"
+FIGURES = ROOT / "target" / "benchmarks.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOTS = ROOT / "docs" / "benchmarks"
+NAMES = {"prontomq": "ProntoMQ", "rabbitmq": "RabbitMQ 3.10"}
+PER_CPU = "messages_per_broker_cpu_second"
+MIB = 1 << 20
+PERF_TEST = "com.rabbitmq:perf-test:2.24.0"
+
 LOADS = {
-    "A": "1 publisher, 1 consumer, 16 B, transient, no-ack",
-    "B": "1 KiB persistent, 1,000 confirms in flight, prefetch 1,000, every message acknowledged",
-    "C": "publish only, 16 B, transient",
-    "D": "drain 1 million standing messages, 16 B, transient, no-ack",
-    "E": "confirm one by one, 16 B, transient",
-    "F": "confirm one by one, 1 KiB, persistent",
+    "A": ("1 publisher, 1 consumer, 16 B, transient, no-ack", []),
+    "A, one write each": ("as A, the client writes each message on its own", ["--one-write-each"]),
+    "B": ("1 KiB persistent, 1,000 confirms in flight, prefetch 1,000, every message acknowledged", []),
+    "C": ("publish only, 16 B, transient", []),
+    "D": ("drain 1 million standing messages, 16 B, transient, no-ack", []),
+    "D2": ("as D, persistent, beyond what a queue keeps in memory", []),
+    "E": ("confirm one by one, 16 B, transient", []),
+    "F": ("confirm one by one, 1 KiB, persistent", []),
+}
+OTHERS = {
+    "fanout": "as A, through a fanout exchange to 100 queues; deliveries are counted",
+    "queues": "as A, over 1,000 queues",
+    "topic": "as A, through a topic exchange with 10,000 bindings",
+    "large": "as B, bodies of 1 MiB, 10 in flight",
+    "priorities": "as B, ten priorities",
+    "rpc": "a request and its answer, one in flight",
+    "connections": "connect, publish one message, close",
+}
+SCALES = {
+    "queues": ("queues, as A", "A", "--queues", [1, 10, 100, 1000]),
+    "connections": ("pairs of publisher and consumer, as A, a queue for each", "A", None, [1, 2, 4, 16, 64]),
+    "bindings": ("bindings of a topic exchange, as A", "topic", "--bindings", [10, 100, 1000, 10000]),
+    "size": ("bytes of a body, as B", "B", "--size", [16, 256, 1024, 16384, 262144, 1048576]),
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--loads", default="A,B,E,F", help="of " + ", ".join(LOADS))
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
-    options = parser.parse_args()
-    loads = options.loads.split(",")
-    runs, idle, starts = {}, {}, {}
-    for number in range(options.rounds):
-        for name, kind in broker.TARGETS.items():
-            began = time.monotonic()
-            with kind() as running:
-                starts.setdefault(name, []).append(time.monotonic() - began)
-                pid = process_of(running)
-                time.sleep(2)
-                idle.setdefault(name, []).append(resident(pid))
-                for load in loads:
-                    outcome = bench(load, options.seconds, pid)
-                    runs.setdefault((load, name), []).append(outcome)
-                    print(f"round {number + 1} {name:9} {load}: {outcome['rate']:>10.0f}/s "
-                          f"{outcome.get('messages_per_broker_cpu_second', 0):>10.0f} per CPU second", flush=True)
-    options.output.write_text(page(options, loads, runs, idle, starts))
-    print(f"wrote {options.output}")
+# ---- measuring
+
+
+def bench(running, scenario, *options):
+    command = [PROGRAM, "bench", "--url", broker.URL, "--scenario", scenario, "--broker-pid", process_of(running), "--json", *options]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr}{done.stdout}")
+    outcome = json.loads(done.stdout)
+    print(f"{type(running).__name__:9} {scenario} {' '.join(map(str, options))}: {outcome['rate']:,.0f}/s, "
+          f"{outcome.get(PER_CPU, 0):,.0f} per CPU second", flush=True)
+    return outcome
 
 
 def process_of(running):
@@ -69,59 +86,287 @@ def process_of(running):
         pid = int(children[0])
 
 
-def bench(load, seconds, pid):
-    command = [PROGRAM, "bench", "--url", broker.URL, "--scenario", load, "--duration", f"{seconds}s",
-               "--broker-pid", str(pid), "--json"]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def resident(pid):
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def median(values):
-    return statistics.median(values)
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def page(options, loads, runs, idle, starts):
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `benches/side_by_side.py`; do not edit by hand.",
-        "",
-        f"ProntoMQ beside Debian's RabbitMQ 3.10, {options.rounds} interleaved rounds, {options.seconds} s per load after a",
-        f"warm-up; the same client (`prontomq bench`) on the same machine ({machine()}), so that the client's work",
-        "takes part of the processors. Median (minimum-maximum). Rates drift with the machine; messages per broker CPU",
-        "second (from `/proc/PID/stat`) is the steadier figure. Transient loads have no back-pressure but the socket's.",
-        "",
-    ]
-    for figure, title in (("messages_per_broker_cpu_second", "Messages per broker CPU second"), ("rate", "Messages per second")):
-        lines += [f"## {title}", "", "| load | ProntoMQ | RabbitMQ 3.10 | ratio |", "|---|---|---|---|"]
-        for load in loads:
-            ours = [run[figure] for run in runs[load, "prontomq"]]
-            theirs = [run[figure] for run in runs[load, "rabbitmq"]]
-            lines.append(f"| {load}: {LOADS[load]} | {spread(ours)} | {spread(theirs)} | {median(ours) / median(theirs):.1f} |")
-        lines.append("")
-    confirms = [load for load in loads if load in "EF"]
-    if confirms:
-        lines += ["## Confirm latency, one in flight, microseconds", "", "| load | ProntoMQ p50 / p99 | RabbitMQ 3.10 p50 / p99 |", "|---|---|---|"]
-        for load in confirms:
-            cells = [" / ".join(f"{median([run[key] for run in runs[load, name]]):.0f}" for key in ("latency_p50_us", "latency_p99_us"))
-                     for name in ("prontomq", "rabbitmq")]
-            lines.append(f"| {load} | {cells[0]} | {cells[1]} |")
-        lines.append("")
-    lines += [
-        "## At rest", "", "| | ProntoMQ | RabbitMQ 3.10 |", "|---|---|---|",
-        f"| resident memory, idle, MiB | {spread(idle['prontomq'])} | {spread(idle['rabbitmq'])} |",
-        f"| from start to ready, seconds | {spread(starts['prontomq'], 2)} | {spread(starts['rabbitmq'], 2)} |",
-        "",
-    ]
+def interleaved(rounds, measure):
+    """Runs for each broker in turn, a fresh one each time."""
+    found = {}
+    for _ in range(rounds):
+        for name, kind in broker.TARGETS.items():
+            with kind() as running:
+                for key, outcome in measure(running):
+                    found.setdefault(key, {}).setdefault(name, []).append(outcome)
+    return found
+
+
+def loads(options):
+    def measure(running):
+        for load, (_, more) in LOADS.items():
+            yield load, bench(running, load.split(",")[0], "--duration", f"{options.seconds}s", *more)
+    return {"rounds": options.rounds, "seconds": options.seconds, "runs": interleaved(options.rounds, measure)}
+
+
+def rated(options):
+    def measure(running):
+        for load in ("A", "B"):
+            rate = {"A": options.rate, "B": options.rate // 4}[load]
+            outcome = bench(running, load, "--rate", rate, "--duration", f"{options.seconds}s", "--one-write-each")
+            yield f"{load} at {rate:,}/s", outcome
+    return {"runs": interleaved(options.rounds, measure)}
+
+
+def others(options):
+    def measure(running):
+        for load in OTHERS:
+            yield load, bench(running, load, "--duration", f"{options.seconds}s")
+    return {"runs": interleaved(options.rounds, measure)}
+
+
+def scaling(options):
+    found = {}
+    for name, (_, scenario, option, values) in SCALES.items():
+        for value in values:
+            more = [option, value] if option else ["--queues", value, "--publishers", value, "--consumers", value]
+            if scenario == "B" and value >= 16384:
+                more += ["--confirms", 100, "--prefetch", 100]
+            for target, kind in broker.TARGETS.items():
+                with kind() as running:
+                    outcome = bench(running, scenario, "--duration", f"{options.seconds}s", *more)
+                    found.setdefault(name, {}).setdefault(target, []).append((value, outcome))
+    return found
+
+
+def footprint(options):
+    """What the brokers take when they rest: nothing, idle connections, queues, messages."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    found = {}
+    for name, kind in broker.TARGETS.items():
+        entry = found[name] = {"starts": [], "idle": []}
+        for _ in range(options.rounds):
+            with kind() as running:
+                time.sleep(2)
+                entry["idle"].append(resident(process_of(running)))
+        entry["starts"] = [start_seconds(kind) for _ in range(options.rounds)]
+        with kind() as running:
+            pid = process_of(running)
+            time.sleep(2)
+            before = resident(pid)
+            clients = [raw_client.Client(broker.PORT) for _ in range(options.connections)]
+            time.sleep(3)
+            entry["connections"] = [resident(pid), (resident(pid) - before) * 1024 / options.connections]
+            for client in clients:
+                client.close()
+        with kind() as running:
+            pid, count = process_of(running), options.queues if name == "prontomq" else options.queues // 10
+            client = raw_client.Client(broker.PORT)
+            for number in range(count):
+                client.declare(b"queue-%06d" % number)
+            time.sleep(3)
+            entry["queues"] = [count, resident(pid)]
+        with kind() as running:
+            pid = process_of(running)
+            raw_client.fill(broker.PORT, b"waiting", 1_000_000, 1024, in_flight=1000)
+            time.sleep(3)
+            entry["waiting"] = resident(pid)
+        print(name, entry, flush=True)
+    return found | {"connections_opened": options.connections}
+
+
+def start_seconds(kind):
+    """From the start of the process until an AMQP client has a channel."""
+    running = kind()
+    began = time.monotonic()
+    try:
+        running.process = subprocess.Popen(running.command(), env=running.environment(), stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=running.folder, start_new_session=True)
+        while True:
+            try:
+                raw_client.Client(broker.PORT).close()
+                return time.monotonic() - began
+            except (ConnectionError, EOFError):
+                time.sleep(0.001)
+    finally:
+        running.__exit__()
+
+
+PERF_TESTS = {
+    "A": "-x 1 -y 1 -s 16 -a",
+    "B": "-x 1 -y 1 -s 1024 -f persistent -c 1000 -q 1000 --queue-args x-queue-type=classic -ad false -u perf-test",
+    "C": "-x 1 -y 0 -s 16 -u perf-test-c -ad false",
+}
+
+
+def perftest(options):
+    """RabbitMQ's own load tool."""
+    classes = perf_test_classes()
+    def measure(running):
+        pid = process_of(running)
+        for load, words in PERF_TESTS.items():
+            before, began = cpu_seconds(pid), time.monotonic()
+            done = subprocess.run(["java", "-cp", classes, "com.rabbitmq.perf.PerfTest", "--uri", broker.URL, "-z", str(options.seconds + 5),
+                                   *words.split()], capture_output=True, text=True, check=True)
+            cpu, took = cpu_seconds(pid) - before, time.monotonic() - began
+            rates = {kind: float(rate) for kind, rate in re.findall(r"(sending|receiving) rate avg: (\d+) msg/s", done.stdout)}
+            seconds = float(re.findall(r"time: ([0-9.]+)", done.stdout)[-1]) if "time:" in done.stdout else took
+            rate = rates["sending"] if load == "C" else rates["receiving"]
+            latency = re.findall(r"(?:consumer latency|confirm latency).*?(\d+)/(\d+)/(\d+)/(\d+)/(\d+)", done.stdout)
+            outcome = {"rate": rate, PER_CPU: rate * seconds / max(cpu, 0.01), "cpu_seconds": cpu, "latency": latency[-1] if latency else None}
+            print(f"{type(running).__name__} PerfTest {load}: {outcome}", flush=True)
+            yield load, outcome
+    return {"runs": interleaved(options.rounds, measure)}
+
+
+def perf_test_classes():
+    """PerfTest and what it needs, fetched with Maven."""
+    folder = ROOT / "target" / "perf-test"
+    if not (folder / "done").exists():
+        group, artifact, version = PERF_TEST.split(":")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pom.xml").write_text(
+            "<project><modelVersion>4.0.0</modelVersion><groupId>benches</groupId><artifactId>benches</artifactId><version>1</version>"
+            f"<dependencies><dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>"
+            "</dependency></dependencies></project>")
+        subprocess.run(["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=classes"], cwd=folder, check=True)
+        (folder / "done").touch()
+    return str(folder / "classes" / "*")
+
+
+def code(_):
+    """The benches of single layers: nanoseconds of each, as criterion found them."""
+    found = {}
+    for name in ("codec", "routing", "queue_state"):
+        subprocess.run(["cargo", "bench", "--bench", name], cwd=ROOT, check=True, capture_output=True)
+    for path in sorted((ROOT / "target" / "criterion").glob("**/new/estimates.json")):
+        benchmark = json.loads((path.parent / "benchmark.json").read_text())
+        nanos = json.loads(path.read_text())["median"]["point_estimate"]
+        throughput = benchmark["throughput"] or {}
+        found[benchmark["full_id"]] = nanos / throughput.get("Elements", 1)
+    return found
+
+
+# ---- writing
+
+
+def page(figures):
+    lines = ["# Benchmarks", "", "Written by `benches/side_by_side.py`; do not edit by hand. [What the time goes into, and what did not help](speed.md);",
+             "[benchmarks of the store](storage-benchmarks.md).", "",
+             f"ProntoMQ beside Debian's RabbitMQ 3.10 on {machine()}. The same client on the same machine, so that its work takes part of",
+             "the processors. Where there are several runs: median (minimum-maximum). Rates drift with the machine; messages per broker CPU",
+             "second (from `/proc/PID/stat`) is the steadier figure. The ratio is that of the medians.", ""]
+    for name, write in WRITERS.items():
+        if name in figures:
+            lines += [*write(figures[name]), ""]
     return "\n".join(lines)
 
 
-def spread(values, digits=0):
-    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+def values(runs, name, figure):
+    return [run[figure] for run in runs[name] if run.get(figure) is not None]
+
+
+def versus(runs, figure, digits=0):
+    """Cells: ours, theirs, ratio."""
+    ours, theirs = (values(runs, name, figure) for name in NAMES)
+    if not ours or not theirs:
+        return "- | - | -"
+    return f"{spread(ours, digits)} | {spread(theirs, digits)} | {statistics.median(ours) / max(statistics.median(theirs), 1e-9):.1f}"
+
+
+HEAD = "ProntoMQ | RabbitMQ 3.10 | ratio |"
+
+
+def table(title, runs, figure, describe, digits=0):
+    return [f"### {title}", "", f"| load | {HEAD}", "|---|---|---|---|",
+            *(f"| {describe(load)} | {versus(of_load, figure, digits)} |" for load, of_load in runs.items()), ""]
+
+
+def write_loads(found):
+    runs = found["runs"]
+    lines = ["## Loads", "", f"{found['rounds']} interleaved rounds, a fresh broker each, {found['seconds']} s per load after a warm-up. One queue, one",
+             "connection per side. D2 has no comparable counterpart in memory; it is what a long stored backlog costs.", ""]
+    describe = lambda load: f"{load}: {LOADS[load][0]}"  # noqa: E731
+    lines += table("Messages per broker CPU second", runs, PER_CPU, describe)
+    lines += table("Messages per second", runs, "rate", describe)
+    lines += table("Latency p50, microseconds (confirm, or delivery where nothing is confirmed)",
+                   {load: of for load, of in runs.items() if load in "EF"}, "latency_p50_us", describe)
+    lines += table("Latency p99, microseconds", {load: of for load, of in runs.items() if load in "EF"}, "latency_p99_us", describe)
+    mib = {load: {name: [{"mib": run["broker_resident_bytes"] / MIB} for run in of[name]] for name in of} for load, of in runs.items()}
+    lines += table("Memory at most, MiB (transient messages that wait are in memory up to `limits.transient_bytes`)", mib, "mib", describe)
+    return lines
+
+
+def write_rated(found):
+    runs = found["runs"]
+    same = lambda load: load  # noqa: E731
+    return ["## Latency at the same rate", "", "From publish to delivery, microseconds; each message is written on its own, and counts from when it was due.", "",
+            *table("p50", runs, "delivery_latency_p50_us", same), *table("p99", runs, "delivery_latency_p99_us", same)]
+
+
+def write_others(found):
+    describe = lambda load: f"{load}: {OTHERS[load]}"  # noqa: E731
+    return ["## Other loads", "", *table("Messages per broker CPU second", found["runs"], PER_CPU, describe),
+            *table("Messages per second", found["runs"], "rate", describe)]
+
+
+def write_scaling(found):
+    import matplotlib
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+    PLOTS.mkdir(exist_ok=True)
+    lines = ["## Scaling", ""]
+    for name, by_target in found.items():
+        title = SCALES[name][0]
+        figure, axis = pyplot.subplots(figsize=(7, 3.5))
+        for target, points in by_target.items():
+            axis.plot([value for value, _ in points], [outcome[PER_CPU] for _, outcome in points], marker="o", label=NAMES[target])
+        axis.set(xscale="log", yscale="log", xlabel=title, ylabel="messages per broker CPU second")
+        axis.legend()
+        figure.tight_layout()
+        figure.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
+        pyplot.close(figure)
+        lines += [f"### {title[0].upper()}{title[1:]}", "", f"![messages per broker CPU second]({PLOTS.name}/{name}.svg)", "",
+                  "| | messages per broker CPU second: ProntoMQ | RabbitMQ 3.10 | ratio | messages per second: ProntoMQ | RabbitMQ 3.10 |",
+                  "|---|---|---|---|---|---|"]
+        for (value, ours), (_, theirs) in zip(by_target["prontomq"], by_target["rabbitmq"]):
+            lines.append(f"| {value:,} | {ours[PER_CPU]:,.0f} | {theirs[PER_CPU]:,.0f} | {ours[PER_CPU] / theirs[PER_CPU]:.1f} | {ours['rate']:,.0f} | {theirs['rate']:,.0f} |")
+        lines.append("")
+    return lines
+
+
+def write_footprint(found):
+    ours, theirs = found["prontomq"], found["rabbitmq"]
+    both = lambda name, digits=0: f"{spread(ours[name], digits)} | {spread(theirs[name], digits)}"  # noqa: E731
+    opened = found["connections_opened"]
+    return ["## At rest", "", "| | ProntoMQ | RabbitMQ 3.10 |", "|---|---|---|",
+            f"| resident memory, idle, MiB | {both('idle')} |",
+            f"| from start to an open channel, seconds | {both('starts', 3)} |",
+            f"| with {opened:,} idle connections, MiB (KiB each) | {ours['connections'][0]:,.0f} ({ours['connections'][1]:.1f}) | {theirs['connections'][0]:,.0f} ({theirs['connections'][1]:.1f}) |",
+            f"| with durable queues, MiB | {ours['queues'][0]:,}: {ours['queues'][1]:,.0f} | {theirs['queues'][0]:,}: {theirs['queues'][1]:,.0f} |",
+            f"| with 1 million persistent messages of 1 KiB waiting, MiB | {ours['waiting']:,.0f} | {theirs['waiting']:,.0f} |"]
+
+
+def write_perftest(found):
+    describe = lambda load: f"{load}: `{PERF_TESTS[load]}`"  # noqa: E731
+    return ["## With RabbitMQ's PerfTest", "", f"`{PERF_TEST}`, whose own start is part of the measured time.", "",
+            *table("Messages per broker CPU second", found["runs"], PER_CPU, describe), *table("Messages per second", found["runs"], "rate", describe)]
+
+
+def write_code(found):
+    return ["## Layers on their own", "", "Nanoseconds: `cargo bench`, per message or frame.", "", "| | ns |", "|---|---|",
+            *(f"| {name} | {nanos:,.1f} |" for name, nanos in sorted(found.items()))]
+
+
+def spread(figures, digits=0):
+    middle, least, most = statistics.median(figures), min(figures), max(figures)
+    return f"{middle:,.{digits}f} ({least:,.{digits}f}-{most:,.{digits}f})"
 
 
 def machine():
@@ -129,6 +374,28 @@ def machine():
                   if line.startswith("model name")), platform.machine())
     cores = sum(line.startswith("processor") for line in Path("/proc/cpuinfo").read_text().splitlines())
     return f"{cores} cores, {model}, Linux {platform.release()}"
+
+
+PARTS = {"loads": loads, "rated": rated, "others": others, "scaling": scaling, "footprint": footprint, "perftest": perftest, "code": code}
+WRITERS = {"loads": write_loads, "rated": write_rated, "perftest": write_perftest, "others": write_others, "scaling": write_scaling,
+           "footprint": write_footprint, "code": write_code}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rate", type=int, default=20_000, help="of the equal load, messages/s")
+    parser.add_argument("--connections", type=int, default=10_000, help="idle ones")
+    parser.add_argument("--queues", type=int, default=50_000, help="of ours; RabbitMQ gets a tenth, it takes minutes for more")
+    options = parser.parse_args()
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for part in options.parts:
+        figures[part] = PARTS[part](options)
+        FIGURES.write_text(json.dumps(figures))
+        PAGE.write_text(page(figures))
+    print(f"wrote {PAGE}")
 
 
 if __name__ == "__main__":

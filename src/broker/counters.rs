@@ -95,12 +95,37 @@ counters! {
     bytes_out,
 }
 
+/// What one read published, to be folded in at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publishes {
+    /// Messages.
+    pub received: u64,
+    /// Of these, those on channels in confirm mode.
+    pub received_confirm: u64,
+    /// Copies for queues.
+    pub routed: u64,
+    /// Messages that no queue took, returned.
+    pub returned: u64,
+    /// Messages that no queue took, dropped.
+    pub dropped: u64,
+}
+
 impl Counters {
     /// Adds to one of them.
     pub fn add(counter: &AtomicU64, count: u64) {
         if count > 0 {
             counter.fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// Folds in what one read published, and begins anew.
+    pub fn fold_publishes(&self, publishes: &mut Publishes) {
+        let Publishes { received, received_confirm, routed, returned, dropped } = std::mem::take(publishes);
+        Self::add(&self.received, received);
+        Self::add(&self.received_confirm, received_confirm);
+        Self::add(&self.routed, routed);
+        Self::add(&self.unroutable_returned, returned);
+        Self::add(&self.unroutable_dropped, dropped);
     }
 
     /// Folds in what one turn of a queue did.

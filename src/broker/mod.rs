@@ -28,7 +28,7 @@ mod turns;
 mod vhost;
 
 pub use cell::{Cell, QueueCounts};
-pub use counters::{Counters, CountersSnapshot};
+pub use counters::{Counters, CountersSnapshot, Publishes};
 pub use flow::Flow;
 pub use link::Link;
 pub use node::{Broker, BrokerSettings, Runner};

@@ -7,7 +7,7 @@ use super::entry::{Entries, EntryState, Lent, NONE, Slot};
 use super::input::Consume;
 use super::settings::ConsumerLimits;
 use super::state::Permits;
-use crate::model::{ChannelKey, ConsumerKey, Holder, LendId, Monotonic, Name};
+use crate::model::{ConsumerKey, Holder, LendId, Monotonic, Name};
 use ahash::AHashMap;
 use std::collections::VecDeque;
 
@@ -51,7 +51,10 @@ pub(super) struct Consumers {
     vacant: Vec<u32>,
     by_key: AHashMap<ConsumerKey, u32>,
     gets: AHashMap<Holder, u32>,
+    /// One for each priority of living consumers, the highest first; they may be empty.
     rings: Vec<Ring>,
+    /// How many consumers are in rings.
+    ready: usize,
     pub(super) exclusive: bool,
 }
 
@@ -65,6 +68,7 @@ impl Consumers {
             by_key: AHashMap::new(),
             gets: AHashMap::new(),
             rings: Vec::new(),
+            ready: 0,
             exclusive: false,
         }
     }
@@ -84,6 +88,11 @@ impl Consumers {
 
     pub(super) fn holding(&self, at: u32) -> &Holding {
         self.holdings[at as usize].as_ref().expect("a lent entry's holding exists")
+    }
+
+    /// The consumer of a holding that a ring lists.
+    pub(super) fn consumer(&self, at: u32) -> &Consumer {
+        self.holding(at).consumer.as_ref().expect("rings list living consumers")
     }
 
     fn holding_mut(&mut self, at: u32) -> &mut Holding {
@@ -120,10 +129,17 @@ impl Consumers {
     pub(super) fn unregister(&mut self, key: ConsumerKey) -> Option<Consumer> {
         let at = self.by_key.remove(&key)?;
         let consumer = self.holding_mut(at).consumer.take().expect("listed consumers are alive");
-        if let Some(ring) = self.rings.iter_mut().find(|ring| ring.priority == consumer.priority) {
+        if consumer.in_ring
+            && let Some(ring) = self.rings.iter_mut().find(|ring| ring.priority == consumer.priority)
+        {
             ring.ready.retain(|other| *other != at);
+            self.ready -= 1;
         }
-        self.rings.retain(|ring| !ring.ready.is_empty());
+        let Self { rings, holdings, .. } = self;
+        rings.retain(|ring| {
+            let mut living = holdings.iter().flatten().filter_map(|holding| holding.consumer.as_ref());
+            living.any(|consumer| consumer.priority == ring.priority)
+        });
         if self.by_key.is_empty() {
             self.exclusive = false;
         }
@@ -151,6 +167,7 @@ impl Consumers {
             return;
         }
         consumer.in_ring = true;
+        self.ready += 1;
         let priority = consumer.priority;
         match self.rings.iter_mut().find(|ring| ring.priority == priority) {
             Some(ring) => ring.ready.push_back(at),
@@ -177,18 +194,24 @@ impl Consumers {
     }
 
     pub(super) fn any_ready(&self) -> bool {
-        !self.rings.is_empty()
+        self.ready > 0
+    }
+
+    /// Whether the consumer whose turn it is may take a message, and takes it for good.
+    pub(super) fn next_keeps_nothing(&self) -> bool {
+        let next = self.rings.iter().find_map(|ring| ring.ready.front());
+        next.is_some_and(|at| {
+            let consumer = self.consumer(*at);
+            consumer.no_ack && !consumer.channel_limited
+        })
     }
 
     /// Takes the consumer whose turn it is out of its ring; `after_lending` or `reconsider` decide where it goes.
     /// Consumers whose channel is at its limit leave the ring until a permit is free. The flag tells whether a permit of
     /// the channel was taken.
     pub(super) fn next_ready(&mut self, permits: &mut dyn Permits) -> Option<(u32, bool)> {
-        while let Some(ring) = self.rings.first_mut() {
-            let at = ring.ready.pop_front().expect("empty rings are dropped");
-            if ring.ready.is_empty() {
-                self.rings.remove(0);
-            }
+        while let Some(at) = self.rings.iter_mut().find_map(|ring| ring.ready.pop_front()) {
+            self.ready -= 1;
             let holding = self.holdings[at as usize].as_mut().expect("rings list living consumers");
             let consumer = holding.consumer.as_mut().expect("rings list living consumers");
             consumer.in_ring = false;
@@ -333,11 +356,5 @@ impl Consumers {
             self.unregister(*key);
         }
         keys
-    }
-
-    /// Whether any consumer belongs to this channel.
-    pub(super) fn consumer_channel(&self, at: u32) -> Option<(ChannelKey, &Consumer)> {
-        let holding = self.holding(at);
-        holding.consumer.as_ref().map(|consumer| (holding.holder.channel, consumer))
     }
 }

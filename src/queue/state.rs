@@ -355,6 +355,9 @@ impl QueueState {
             return;
         }
         let durable = self.settings.durable && message.is_persistent();
+        if self.ready_count == 0 && self.waiting_gets.is_empty() && self.consumers.next_keeps_nothing() {
+            return self.pass_on(message, promise, durable, permits, out);
+        }
         let level = message.priority().min(self.settings.priority_max);
         if durable && !self.has_position(level, out) {
             if let Some(promise) = promise {
@@ -410,6 +413,26 @@ impl QueueState {
         self.enforce_limits(now, permits, out);
     }
 
+    /// A message that is given for good the moment it comes never becomes an entry.
+    fn pass_on(
+        &mut self,
+        message: Message,
+        promise: Option<Promise>,
+        durable: bool,
+        permits: &mut dyn Permits,
+        out: &mut Effects,
+    ) {
+        if durable {
+            out.counts.durable_in += 1;
+            out.counts.never_written += 1;
+        }
+        if let Some(promise) = promise {
+            out.promise(promise, true);
+        }
+        let (at, counted) = self.consumers.next_ready(permits).expect("callers looked");
+        self.tell_of(at, counted, Handed { message, redelivered: false, lend: None }, out);
+    }
+
     /// Lends and gives what can be, in order, until there is nothing ready or nobody to take it.
     pub(super) fn dispatch(&mut self, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
         loop {
@@ -442,25 +465,22 @@ impl QueueState {
 
     fn deliver(&mut self, at: u32, counted: bool, slot: Slot, now: Now, out: &mut Effects) {
         self.take_front(slot);
-        let holder = self.consumers.holding(at).holder;
-        let (_, consumer) = self.consumers.consumer_channel(at).expect("only living consumers are ready");
-        let (no_ack, consumer) = (consumer.no_ack, consumer.key.slot);
-        let (message, redelivered, lend) = self.hand_over(at, no_ack, slot, now, out);
-        if no_ack {
+        let no_ack = self.consumers.consumer(at).no_ack;
+        let handed = self.hand_over(at, no_ack, slot, now, out);
+        self.tell_of(at, counted, handed, out);
+    }
+
+    /// A consumer is told of what it was handed.
+    fn tell_of(&mut self, at: u32, counted: bool, handed: Handed, out: &mut Effects) {
+        let Handed { message, redelivered, lend } = handed;
+        let ConsumerKey { holder, slot: consumer } = self.consumers.consumer(at).key;
+        if lend.is_none() {
             out.counts.delivered_auto_ack += 1;
         } else {
             out.counts.delivered_manual_ack += 1;
         }
-        let bytes = message.body_len() as u64;
-        let delivery = Delivery {
-            channel: holder.channel,
-            consumer,
-            queue: self.settings.id,
-            lend,
-            redelivered,
-            counted,
-            message,
-        };
+        let (channel, queue, bytes) = (holder.channel, self.settings.id, message.body_len() as u64);
+        let delivery = Delivery { channel, consumer, queue, lend, redelivered, counted, message };
         out.notices.push((holder.connection, Notice::Deliver(delivery)));
         self.consumers.after_delivery(at, bytes);
     }
@@ -468,7 +488,7 @@ impl QueueState {
     fn serve_get(&mut self, get: WaitingGet, slot: Slot, now: Now, out: &mut Effects) {
         self.take_front(slot);
         let at = self.consumers.gets_of(get.requester.holder());
-        let (message, redelivered, lend) = self.hand_over(at, get.no_ack, slot, now, out);
+        let Handed { message, redelivered, lend } = self.hand_over(at, get.no_ack, slot, now, out);
         if get.no_ack {
             out.counts.got_auto_ack += 1;
         } else {
@@ -487,28 +507,21 @@ impl QueueState {
     }
 
     /// The message leaves the ready ones: lent, or given for good.
-    fn hand_over(
-        &mut self,
-        at: u32,
-        no_ack: bool,
-        slot: Slot,
-        now: Now,
-        out: &mut Effects,
-    ) -> (Message, bool, Option<LendId>) {
-        let entry = self.entries.at(slot);
-        let (message, redelivered) = (entry.message.clone(), entry.redelivered);
+    fn hand_over(&mut self, at: u32, no_ack: bool, slot: Slot, now: Now, out: &mut Effects) -> Handed {
+        let redelivered = self.entries.at(slot).redelivered;
         if redelivered {
             out.counts.redelivered += 1;
         }
         if no_ack {
-            self.remove(slot, now.monotonic, out);
-            return (message, redelivered, None);
+            let message = self.remove(slot, now.monotonic, out);
+            return Handed { message, redelivered, lend: None };
         }
+        let message = self.entries.at(slot).message.clone();
         self.note_out(slot, now);
         let lend = self.consumers.lend(at, slot, &mut self.entries, now.monotonic);
         self.out_count += 1;
         self.out_bytes += message.body_len() as u64;
-        (message, redelivered, Some(lend))
+        Handed { message, redelivered, lend: Some(lend) }
     }
 
     /// A durable entry leaves the ready ones but not the queue.
@@ -673,7 +686,11 @@ impl QueueState {
                 self.due_now = true;
             }
             for slot in slots {
-                self.due_now |= self.forget(slot, out);
+                let LetGo { promise, has_row, .. } = self.let_go(slot, out);
+                if let Some(promise) = promise {
+                    out.promise(promise, true);
+                }
+                self.due_now |= has_row;
             }
             self.abandon_lane(level as u8);
         }
@@ -900,19 +917,15 @@ impl QueueState {
     }
 
     /// An entry that is not ready any more leaves the queue for good: its promise is kept and its row, if any, removed.
-    pub(super) fn remove(&mut self, slot: Slot, now: Monotonic, out: &mut Effects) {
-        if self.forget(slot, out) {
-            self.due_by(now.plus(REMOVE_WAIT));
-        }
-    }
-
-    /// As `remove`; tells whether the store has a row of it.
-    fn forget(&mut self, slot: Slot, out: &mut Effects) -> bool {
-        let LetGo { promise, has_row } = self.let_go(slot, out);
+    pub(super) fn remove(&mut self, slot: Slot, now: Monotonic, out: &mut Effects) -> Message {
+        let LetGo { promise, has_row, message } = self.let_go(slot, out);
         if let Some(promise) = promise {
             out.promise(promise, true);
         }
-        has_row
+        if has_row {
+            self.due_by(now.plus(REMOVE_WAIT));
+        }
+        message
     }
 
     /// An entry leaves the queue for good; its promise is still to be kept.
@@ -940,7 +953,7 @@ impl QueueState {
         } else {
             self.transient_bytes = self.transient_bytes.saturating_sub(entry.message.allocated_bytes() as u64);
         }
-        LetGo { promise: entry.promise, has_row }
+        LetGo { promise: entry.promise, has_row, message: entry.message }
     }
 
     /// Ends an entry that was taken from the ready ones or from a holder: dead-lettered, or gone.
@@ -968,6 +981,15 @@ pub(super) struct LetGo {
     pub(super) promise: Option<Promise>,
     /// Whether the store has a row of it.
     has_row: bool,
+    message: Message,
+}
+
+/// What a consumer or a get is handed.
+struct Handed {
+    message: Message,
+    redelivered: bool,
+    /// None when it is given for good.
+    lend: Option<LendId>,
 }
 
 /// Which messages count as expired: those that could not be lent in time, or those whose time is up now.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -153,7 +154,7 @@ impl Connection {
                 if self.gone || self.driver.is_closing() || self.driver.is_saturated() {
                     break;
                 }
-                match self.stream.try_read(buffer) {
+                match try_read(&self.stream, buffer) {
                     Ok(0) => {
                         self.gone("the client closed the socket");
                         break;
@@ -217,5 +218,18 @@ impl Connection {
     fn gone(&mut self, why: &str) {
         tracing::debug!(connection = self.driver.id().0, why, "socket gone");
         self.gone = true;
+    }
+}
+
+/// Reads what there is. A short read has emptied the socket: noting that spares the read that would only find it empty.
+fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    let read = stream.try_io(Interest::READABLE, || {
+        len = rustix::io::retry_on_intr(|| rustix::io::read(stream, &mut *buffer))?;
+        if len > 0 && len < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match read {
+        Err(error) if len == 0 => Err(error),
+        _ => Ok(len),
     }
 }

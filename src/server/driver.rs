@@ -5,7 +5,7 @@
 
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
-use crate::broker::{Counters, Link};
+use crate::broker::{Counters, Link, Publishes};
 use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, Monotonic, Notice, Now, Promise, PromiseOwner};
 use crate::queue::Outcome;
 use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
@@ -36,6 +36,7 @@ pub(super) struct Driver {
     /// Channels that failed while effects are carried out, some of which they gave out before.
     failed: Vec<ChannelKey>,
     sizes: SizesOfRead,
+    published: Publishes,
     /// What of the session's counts was folded into the gauges.
     channels_told: i64,
     channels_opened_told: u64,
@@ -63,6 +64,7 @@ impl Driver {
             notices: Vec::new(),
             failed: Vec::new(),
             sizes: SizesOfRead::default(),
+            published: Publishes::default(),
             channels_told: 0,
             channels_opened_told: 0,
             tally_told: Tally::default(),
@@ -142,6 +144,7 @@ impl Driver {
         self.with_link(|link| link.flush(now));
         self.shared.alarms.note_memory(self.shared.broker.memory_bytes());
         self.shared.sizes.fold(&mut self.sizes);
+        self.shared.broker.counters().fold_publishes(&mut self.published);
     }
 
     fn take_input(&mut self, input: &[u8], now: Now) {
@@ -249,9 +252,8 @@ impl Driver {
         if self.failed.contains(&channel) {
             return;
         }
-        let counters = self.shared.broker.counters();
-        Counters::add(&counters.received, 1);
-        Counters::add(&counters.received_confirm, u64::from(sequence.is_some()));
+        self.published.received += 1;
+        self.published.received_confirm += u64::from(sequence.is_some());
         self.sizes.record(message.body_len());
         if let Some(fault) = fault {
             let error = link.check_publish(&message).err().unwrap_or(*fault);
@@ -264,13 +266,14 @@ impl Driver {
         let returnable = mandatory.then(|| message.clone());
         match link.publish(message, promise) {
             Ok(routed) => {
-                if routed.parts > 0 {
-                    Counters::add(&counters.routed, u64::from(routed.parts));
-                } else if let Some(message) = returnable {
-                    Counters::add(&counters.unroutable_returned, 1);
-                    self.session.returned(channel, &message, &mut self.out);
-                } else {
-                    Counters::add(&counters.unroutable_dropped, 1);
+                self.published.routed += u64::from(routed.parts);
+                if routed.parts == 0 {
+                    if let Some(message) = returnable {
+                        self.published.returned += 1;
+                        self.session.returned(channel, &message, &mut self.out);
+                    } else {
+                        self.published.dropped += 1;
+                    }
                 }
                 self.session.published(channel, sequence, routed.parts, now, &mut self.out);
             }

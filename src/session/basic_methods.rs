@@ -88,7 +88,7 @@ impl Session {
             PublishBody::Borrowed(body) => Message::new(exchange, routing_key, &properties, body),
             PublishBody::Owned(body) => Message::with_body(exchange, routing_key, &properties, body),
         };
-        let channel = self.channels.get_mut(&number).expect("the publish came on an open channel");
+        let channel = self.channels.get_mut(number).expect("the publish came on an open channel");
         channel.has_published = true;
         let mandatory = publish.mandatory;
         if let Some(transaction) = &mut channel.transaction {
@@ -236,26 +236,24 @@ impl Session {
 
     /// A delivery for a consumer: written, or given back when it comes too late.
     pub(super) fn deliver(&mut self, delivery: &Delivery, out: &mut Output) {
-        let payload_max = self.payload_max;
         let key = delivery.channel;
-        let live = self.live(key);
-        let Some(channel) = live.filter(|channel| channel.consumers.contains_key(&delivery.consumer)) else {
-            if let Some(lend) = delivery.lend {
-                let (queue, counted) = (delivery.queue, delivery.counted);
-                out.effects.push(Effect::Bounce { channel: key, queue, lend, counted });
+        if let Some(channel) = self.channels.get_mut(key.number)
+            && channel.is_live(key)
+            && let Some(entry) = channel.consumers.get_mut(&delivery.consumer)
+        {
+            channel.delivery_tag += 1;
+            let (tag, content) = (channel.delivery_tag, delivery.message.content());
+            write_deliver(&mut out.bytes, &entry.prefix, tag, delivery.redelivered, content, self.payload_max);
+            entry.unreported += 1;
+            entry.unreported_bytes += content.body.len() as u64;
+            channel.unacked.note(tag, delivery);
+            if !channel.report_noted {
+                channel.report_noted = true;
+                self.to_report.push(key.number);
             }
-            return;
-        };
-        let tag = channel.next_delivery_tag();
-        let entry = channel.consumers.get_mut(&delivery.consumer).expect("looked up above");
-        let content = delivery.message.content();
-        write_deliver(&mut out.bytes, &entry.prefix, tag, delivery.redelivered, content, payload_max);
-        entry.unreported += 1;
-        entry.unreported_bytes += content.body.len() as u64;
-        channel.unacked.note(tag, delivery);
-        if !channel.report_noted {
-            channel.report_noted = true;
-            self.to_report.push(key.number);
+        } else if let Some(lend) = delivery.lend {
+            let (queue, counted) = (delivery.queue, delivery.counted);
+            out.effects.push(Effect::Bounce { channel: key, queue, lend, counted });
         }
     }
 

@@ -134,6 +134,11 @@ impl Channel {
         }
     }
 
+    /// Whether it is this incarnation and not closing.
+    pub(super) fn is_live(&self, key: ChannelKey) -> bool {
+        self.key == key && self.stage == Stage::Open
+    }
+
     pub(super) fn next_delivery_tag(&mut self) -> u64 {
         self.delivery_tag += 1;
         self.delivery_tag
@@ -222,7 +227,7 @@ impl Session {
 
     /// The answer to a command has come.
     pub(super) fn answer(&mut self, key: ChannelKey, request: RequestNo, answer: Answer, now: Now, out: &mut Output) {
-        let Some(channel) = self.channels.get_mut(&key.number).filter(|channel| channel.key == key) else {
+        let Some(channel) = self.channels.get_mut(key.number).filter(|channel| channel.key == key) else {
             return bounce_answer(key, answer, out);
         };
         if channel.stage == Stage::Closing {
@@ -237,7 +242,7 @@ impl Session {
     /// Writes the answers whose turn it is, then takes up what was parked behind them.
     pub(super) fn proceed(&mut self, number: u16, now: Now, out: &mut Output) {
         loop {
-            let Some(channel) = self.channels.get_mut(&number) else { return };
+            let Some(channel) = self.channels.get_mut(number) else { return };
             if channel.stage == Stage::Closing {
                 return;
             }
@@ -335,7 +340,7 @@ impl Session {
     ) {
         // Confirms that were already earned go out before the close.
         self.flush_confirms(out);
-        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let Some(channel) = self.channels.get_mut(number) else { return };
         if channel.stage == Stage::Closing {
             return;
         }
@@ -367,7 +372,7 @@ impl Session {
     }
 
     fn drop_channel(&mut self, number: u16, out: &mut Output) {
-        let Some(channel) = self.channels.remove(&number) else { return };
+        let Some(channel) = self.channels.remove(number) else { return };
         let parked: usize = channel.parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
         self.parked_bytes = self.parked_bytes.saturating_sub(parked);
         self.untally(&channel);
@@ -377,7 +382,7 @@ impl Session {
     pub(super) fn method_while_channel_closes(&mut self, number: u16, method: &ClientMethod<'_>, out: &mut Output) {
         match method {
             ClientMethod::ChannelCloseOk => {
-                self.channels.remove(&number);
+                self.channels.remove(number);
             }
             ClientMethod::ChannelClose(_) => {
                 let ok = channel::AMQPMethod::CloseOk(channel::CloseOk {});

@@ -1,6 +1,7 @@
 //! The session as a whole: what a shell calls, and the way of a frame to its handler.
 
 use super::channel::{Channel, Stage};
+use super::channels::Channels;
 use super::effect::{Effect, Output};
 use super::handshake::Handshake;
 use super::settings::SessionSettings;
@@ -11,7 +12,6 @@ use crate::model::{AmqpError, ChannelKey, Message, Monotonic, Name, Notice, Now,
 use crate::wire::frame::{Frame, FrameError, FrameErrorCode, FrameKind, payload_max, read_frame};
 use crate::wire::method::{ClientMethod, MethodError, MethodId};
 use crate::wire::writer::{write_connection_close, write_method, write_return};
-use ahash::AHashMap;
 use amq_protocol::protocol::{AMQPClass, connection};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ pub struct Session {
     pub(super) payload_max: usize,
     pub(super) channel_max: u16,
     pub(super) client: Client,
-    pub(super) channels: AHashMap<u16, Channel>,
+    pub(super) channels: Channels,
     incarnations: u32,
     /// Channels with something to confirm at the end of this pass.
     pub(super) to_confirm: Vec<u16>,
@@ -115,7 +115,7 @@ impl Session {
             payload_max,
             channel_max: 0,
             client: Client::default(),
-            channels: AHashMap::new(),
+            channels: Channels::default(),
             incarnations: 0,
             to_confirm: Vec::new(),
             to_report: Vec::new(),
@@ -256,7 +256,7 @@ impl Session {
 
     fn channel_frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> usize {
         let number = frame.channel;
-        let Some(channel) = self.channels.get_mut(&number) else {
+        let Some(channel) = self.channels.get_mut(number) else {
             self.open_channel(frame, now, out);
             return 0;
         };
@@ -269,7 +269,10 @@ impl Session {
             self.parked_bytes += channel.park(&frame);
             return 0;
         }
-        self.touch(number);
+        if !channel.touched {
+            channel.touched = true;
+            self.touched.push(number);
+        }
         match self.handle(frame, behind, out) {
             Ok(used) => used,
             Err(fault) => {
@@ -281,7 +284,7 @@ impl Session {
 
     pub(super) fn handle(&mut self, frame: Frame<'_>, behind: &[u8], out: &mut Output) -> Result<usize, Fault> {
         let number = frame.channel;
-        let channel = self.channels.get_mut(&number).expect("callers found the channel");
+        let channel = self.channels.get_mut(number).expect("callers found the channel");
         if !channel.content.is_idle() {
             return self.content_frame(frame, out).map(|()| 0);
         }
@@ -553,17 +556,17 @@ impl Session {
 
     /// The channel, if it is this incarnation and not closing.
     pub(super) fn live(&mut self, key: ChannelKey) -> Option<&mut Channel> {
-        self.channels.get_mut(&key.number).filter(|channel| channel.key == key && channel.stage == Stage::Open)
+        self.channels.get_mut(key.number).filter(|channel| channel.is_live(key))
     }
 
     pub(super) fn channel(&mut self, number: u16) -> &mut Channel {
-        self.channels.get_mut(&number).expect("the method came on an open channel")
+        self.channels.get_mut(number).expect("the method came on an open channel")
     }
 
     /// The end of a pass over input and notices: confirms are written.
     pub fn flush_confirms(&mut self, out: &mut Output) {
         while let Some(number) = self.to_confirm.pop() {
-            if let Some(channel) = self.channels.get_mut(&number) {
+            if let Some(channel) = self.channels.get_mut(number) {
                 channel.confirm_noted = false;
                 if channel.stage == Stage::Open && channel.confirms.is_selected() {
                     out.confirmed += channel.confirms.flush(number, &mut out.bytes);
@@ -576,7 +579,7 @@ impl Session {
     pub fn flushed(&mut self, out: &mut Output) {
         self.timers.sent();
         while let Some(number) = self.to_report.pop() {
-            if let Some(channel) = self.channels.get_mut(&number) {
+            if let Some(channel) = self.channels.get_mut(number) {
                 channel.report_written(out);
             }
         }

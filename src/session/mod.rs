@@ -3,7 +3,7 @@
 //! - `machine`: the whole, and what a shell calls.
 //! - `handshake`: from the protocol header to an open vhost.
 //! - `timers`: heartbeats and deadlines.
-//! - `channel`: one channel: what it waits for, what is parked behind that.
+//! - `channel`: one channel: what it waits for, what is parked behind that; `channels`: all of a connection.
 //! - `content`: a publish's frames become a message.
 //! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
@@ -13,6 +13,7 @@
 
 mod basic_methods;
 mod channel;
+mod channels;
 mod confirm_methods;
 mod confirms;
 mod content;

@@ -61,7 +61,7 @@ impl Channel {
 impl Session {
     /// Notes that a channel's counts may have changed in this pass.
     pub(super) fn touch(&mut self, number: u16) {
-        if let Some(channel) = self.channels.get_mut(&number)
+        if let Some(channel) = self.channels.get_mut(number)
             && !channel.touched
         {
             channel.touched = true;
@@ -77,7 +77,7 @@ impl Session {
     /// The connection's counts; call it at the end of a pass.
     pub fn tally(&mut self) -> Tally {
         while let Some(number) = self.touched.pop() {
-            if let Some(channel) = self.channels.get_mut(&number) {
+            if let Some(channel) = self.channels.get_mut(number) {
                 channel.touched = false;
                 let now = channel.tally();
                 self.tally += now - channel.tallied;

@@ -202,7 +202,10 @@ impl Store for SqliteStore {
             return CommitOutcome::Committed;
         }
         if !self.is_full {
-            let pages = log::pages_for(batch, &self.opening.checkpoint_pages);
+            let bounds = &self.opening.checkpoint_pages;
+            // Erasing fills the log whatever the batches are.
+            let erases = self.lanes.next_to_erase().is_some();
+            let pages = if erases { *bounds.end() } else { log::pages_for(batch, bounds) };
             connection.with(|connection| log::move_after_commits(connection, pages));
         }
         let commit = |lanes: &mut Lanes| {
