@@ -18,8 +18,10 @@ pub struct Peer {
 #[derive(Debug, Default)]
 struct Inlet {
     notices: Vec<Notice>,
-    /// Of the connection's task, while it sleeps.
+    /// Of the connection's task.
     waker: Option<Waker>,
+    /// It is to be woken.
+    sleeps: bool,
 }
 
 /// The prefetch limit that the consumers of a channel share.
@@ -56,7 +58,7 @@ impl Peer {
             } else {
                 inlet.notices.append(notices);
             }
-            inlet.waker.take()
+            if std::mem::take(&mut inlet.sleeps) { inlet.waker.take() } else { None }
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -75,6 +77,11 @@ impl Peer {
         std::mem::swap(&mut inlet.notices, into);
     }
 
+    /// The connection's task is awake, and looks at its notices before it sleeps: what it does itself need not wake it.
+    pub fn rouse(&self) {
+        self.inlet.lock().unwrap_or_else(PoisonError::into_inner).sleeps = false;
+    }
+
     /// Before the connection's task sleeps: whether there is something after all; else the task is woken when there is.
     pub fn is_ready(&self, waker: &Waker) -> bool {
         let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,6 +92,7 @@ impl Peer {
             Some(known) if known.will_wake(waker) => {}
             _ => inlet.waker = Some(waker.clone()),
         }
+        inlet.sleeps = true;
         false
     }
 

@@ -103,6 +103,7 @@ impl Connection {
                 woken
             })
             .await;
+            self.driver.rouse();
             let now = self.shared.clock.now();
             if woken.stopping {
                 told_to_stop = true;

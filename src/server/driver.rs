@@ -108,6 +108,13 @@ impl Driver {
         self.link.as_ref().is_some_and(|link| link.peer().is_ready(waker))
     }
 
+    /// The connection's task is awake.
+    pub(super) fn rouse(&self) {
+        if let Some(link) = &self.link {
+            link.peer().rouse();
+        }
+    }
+
     fn outbox_bytes_max(&self) -> usize {
         usize::try_from(self.shared.settings.limits.outbox_bytes_max).unwrap_or(usize::MAX)
     }
