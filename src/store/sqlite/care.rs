@@ -25,7 +25,7 @@ const IDLE_LOG_BYTES: u64 = 4 << 20;
 /// Making room on a full disk takes no longer than about this, in steps of so many rows and pages.
 const ROOM_TIME: Duration = Duration::from_secs(2);
 const ROOM_ROWS: usize = 1_000;
-const ROOM_PAGES: u32 = 256;
+const ROOM_PAGES: u32 = 64;
 
 /// Elsewhere than here, only opening waits for locks.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +34,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Care {
     durability: Durability,
     interval: Duration,
+    file: PathBuf,
     log: PathBuf,
     log_bytes_max: u64,
     /// The first commit that is not flushed.
@@ -56,6 +57,7 @@ impl Care {
             durability,
             interval,
             log: super::backup::with_suffix(file, "-wal"),
+            file: file.to_owned(),
             log_bytes_max,
             unflushed_since: None,
             last_commit: now,
@@ -126,7 +128,7 @@ impl Care {
     /// Empties a log that is too long, or finds out that somebody keeps it.
     fn look_at_log(&mut self, connection: &Connection, now: Instant) -> Result<()> {
         self.log_seen_at = now;
-        self.vitals.log_bytes = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        self.vitals.log_bytes = len_of(&self.log);
         self.vitals.file_bytes = file_bytes(connection)?;
         if self.vitals.log_bytes > self.log_bytes_max && !self.empty_log(connection)? {
             let since = *self.too_long_since.get_or_insert(now);
@@ -158,26 +160,42 @@ impl Care {
         if is_busy? {
             return Ok(false);
         }
-        self.vitals.log_bytes = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        self.vitals.log_bytes = len_of(&self.log);
         // The log was flushed before it was moved.
         self.unflushed_since = None;
         Ok(true)
     }
 
-    /// On a full disk: erases what is dead and gives its pages back, so that the file need not grow for what the log holds,
-    /// and empties the log, whose space is then free.
+    /// On a full disk: empties the log, if the file has pages for what is in it or there is still room to make them. Else it
+    /// would grow until nothing is left, and the log stay as it is.
+    pub(super) fn empty_log_that_fits(&mut self, connection: &RawConnection) -> bool {
+        connection.with(|connection| {
+            let is_emptied = (|| {
+                let grows = file_bytes(connection)?.saturating_sub(len_of(&self.file));
+                Ok(len_of(&self.log) > 0 && grows <= free_bytes(&self.file) && self.empty_log(connection)?)
+            })();
+            is_emptied.unwrap_or_else(|error: rusqlite::Error| {
+                tracing::warn!(%error, "the log could not be emptied");
+                false
+            })
+        })
+    }
+
+    /// On a full disk: erases what is dead and gives its pages back, so that the file need not grow for what the log holds.
+    /// What either writes to the log is moved at once: there may be no room for much of it, and only then does the file
+    /// become smaller.
     pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes) -> Result<()> {
         let began = Instant::now();
         connection.with(|connection| {
-            let made = (|| {
-                while lanes.next_to_erase().is_some() && began.elapsed() < ROOM_TIME {
-                    erase(connection, lanes, ROOM_ROWS)?;
-                }
-                while began.elapsed() < ROOM_TIME && shrink(connection, ROOM_PAGES)? == Shrunk::More {}
-                Ok(())
-            })();
             self.empty_log(connection)?;
-            made
+            while lanes.next_to_erase().is_some() && began.elapsed() < ROOM_TIME {
+                erase(connection, lanes, ROOM_ROWS)?;
+                self.empty_log(connection)?;
+            }
+            while began.elapsed() < ROOM_TIME && shrink(connection, ROOM_PAGES)? == Shrunk::More {
+                self.empty_log(connection)?;
+            }
+            Ok(())
         })
     }
 
@@ -185,7 +203,8 @@ impl Care {
     fn shrink(&mut self, connection: &Connection, now: Instant) -> bool {
         let shrunk = shrink(connection, self.slice).and_then(|shrunk| {
             if shrunk == Shrunk::Enough {
-                if std::fs::metadata(&self.log).map_or(0, |log| log.len()) > IDLE_LOG_BYTES {
+                // A file that was made smaller is so once the log that says it is moved.
+                if len_of(&self.log) > IDLE_LOG_BYTES || len_of(&self.file) > file_bytes(connection)? {
                     self.empty_log(connection)?;
                 }
                 self.look_at_log(connection, now)?;
@@ -211,6 +230,15 @@ impl Care {
             }
         }
     }
+}
+
+fn len_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |found| found.len())
+}
+
+/// What the file system of a path has left for us; nothing when it does not say.
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |found| found.f_bavail * found.f_frsize)
 }
 
 fn file_bytes(connection: &Connection) -> Result<u64> {

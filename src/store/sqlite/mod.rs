@@ -211,7 +211,10 @@ impl Store for SqliteStore {
         let commit = |lanes: &mut Lanes| {
             connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
         };
-        let (mut outcome, is_full) = commit(&mut self.lanes);
+        let (mut outcome, mut is_full) = commit(&mut self.lanes);
+        if is_full && self.care.empty_log_that_fits(connection) {
+            (outcome, is_full) = commit(&mut self.lanes);
+        }
         if is_full && !self.is_full {
             self.is_full = true;
             // The log would be moved into the file until that has used up all there is.
