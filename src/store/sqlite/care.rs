@@ -1,12 +1,13 @@
 //! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
 //! and its size following what is in it.
 
+use super::directory::Directory;
 use super::erasing::{Shrunk, erase, shrink};
 use super::lanes::Lanes;
 use super::raw::RawConnection;
 use crate::config::Durability;
 use crate::store::Vitals;
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, ErrorCode, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -182,21 +183,35 @@ impl Care {
     }
 
     /// On a full disk: erases what is dead and gives its pages back, so that the file need not grow for what the log holds.
-    /// What either writes to the log is moved at once: there may be no room for much of it, and only then does the file
-    /// become smaller.
-    pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes) -> Result<()> {
+    /// Where the log cannot even be moved before, the reserve is given for that; whether it was.
+    pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, directory: &Directory) -> bool {
+        let mut made = connection.with(|connection| self.erase_and_shrink(connection, lanes));
+        let is_full = |made: &Result<()>| {
+            made.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+        };
+        let gives = is_full(&made) && directory.give_reserve();
+        if gives {
+            made = connection.with(|connection| self.erase_and_shrink(connection, lanes));
+        }
+        if let Err(error) = made {
+            tracing::warn!(%error, "the file and its log could not be made smaller");
+        }
+        gives
+    }
+
+    /// What is written to the log is moved at once: there may be no room for much of it, and only then does the file become
+    /// smaller.
+    fn erase_and_shrink(&mut self, connection: &Connection, lanes: &mut Lanes) -> Result<()> {
         let began = Instant::now();
-        connection.with(|connection| {
+        self.empty_log(connection)?;
+        while lanes.next_to_erase().is_some() && began.elapsed() < ROOM_TIME {
+            erase(connection, lanes, ROOM_ROWS)?;
             self.empty_log(connection)?;
-            while lanes.next_to_erase().is_some() && began.elapsed() < ROOM_TIME {
-                erase(connection, lanes, ROOM_ROWS)?;
-                self.empty_log(connection)?;
-            }
-            while began.elapsed() < ROOM_TIME && shrink(connection, ROOM_PAGES)? == Shrunk::More {
-                self.empty_log(connection)?;
-            }
-            Ok(())
-        })
+        }
+        while began.elapsed() < ROOM_TIME && shrink(connection, ROOM_PAGES)? == Shrunk::More {
+            self.empty_log(connection)?;
+        }
+        Ok(())
     }
 
     /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it.

@@ -215,6 +215,10 @@ impl Store for SqliteStore {
         if is_full && self.care.empty_log_that_fits(connection) {
             (outcome, is_full) = commit(&mut self.lanes);
         }
+        if is_full && self.lanes.next_to_erase().is_some() {
+            self.lacks_reserve |= self.care.make_room(connection, &mut self.lanes, &self.directory);
+            (outcome, is_full) = commit(&mut self.lanes);
+        }
         if is_full && !self.is_full {
             self.is_full = true;
             // The log would be moved into the file until that has used up all there is.
@@ -226,9 +230,7 @@ impl Store for SqliteStore {
             outcome = commit(&mut self.lanes).0;
         }
         if outcome == CommitOutcome::Committed && std::mem::take(&mut self.is_full) {
-            if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
-                tracing::warn!(%error, "the file and its log could not be made smaller");
-            }
+            self.lacks_reserve |= self.care.make_room(connection, &mut self.lanes, &self.directory);
         }
         let outcome = match outcome {
             CommitOutcome::Committed => match self.care.committed(connection) {
