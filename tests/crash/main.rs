@@ -49,7 +49,7 @@ fn settings(place: &Path, checkpoint_pages: u32) -> SqliteSettings {
     let mut settings = SqliteSettings::new(place);
     settings.vfs = Some(vfs::NAME.to_owned());
     settings.cache_bytes = 1 << 20;
-    settings.checkpoint_pages = checkpoint_pages;
+    settings.checkpoint_pages = checkpoint_pages..=checkpoint_pages;
     settings
 }
 

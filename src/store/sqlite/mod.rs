@@ -219,10 +219,11 @@ impl Store for SqliteStore {
             tracing::warn!("the disk is full: removals use the space that is kept for them");
             outcome = commit(&mut self.lanes).0;
         }
-        if outcome == CommitOutcome::Committed && std::mem::take(&mut self.is_full) {
-            if let Err(error) = self.care.make_room(connection, &mut self.lanes) {
-                tracing::warn!(%error, "the file and its log could not be made smaller");
-            }
+        if outcome == CommitOutcome::Committed
+            && std::mem::take(&mut self.is_full)
+            && let Err(error) = self.care.make_room(connection, &mut self.lanes)
+        {
+            tracing::warn!(%error, "the file and its log could not be made smaller");
         }
         let outcome = match outcome {
             CommitOutcome::Committed => match self.care.committed(connection) {
