@@ -257,7 +257,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.transient_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.transient_bytes), range(0, 1024 * GIB)),
-        meaning: "Memory for transient messages; what is beyond waits in a scratch file, which is deleted at every start. \
+        meaning: "Memory for transient messages; what is beyond waits in scratch files, which are deleted at every start. \
                   0 is an eighth of `limits.memory_bytes`, at most 1 GiB.",
     },
     Setting {

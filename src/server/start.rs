@@ -14,7 +14,8 @@ use crate::model::Name;
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::session::SessionSettings;
 use crate::store::memory::{MemoryDisk, MemoryStore};
-use crate::store::sqlite::{ScratchSettings, SqliteSettings, SqliteStore};
+use crate::store::spool::SpoolStore;
+use crate::store::sqlite::{SqliteSettings, SqliteStore};
 use crate::store::writer::{WriterHandle, WriterSettings};
 use crate::store::{Recovered, Store, StoreError, TopologyChange, UserRecord};
 use std::fmt;
@@ -222,19 +223,28 @@ fn writer_settings(settings: &Settings) -> WriterSettings {
     }
 }
 
+/// Rows of one batch of the scratch store: nobody waits for it, so it is as large as pays, and one turn of a queue that
+/// hands so many over is still short.
+const SCRATCH_BATCH_ROWS_MAX: usize = 8_192;
+/// And bytes.
+const SCRATCH_BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// How to open the scratch store; none where no file is kept. What an earlier process left there goes first.
 fn scratch_store(settings: &Settings) -> Option<OpenScratch> {
     if !settings.keeps_files() {
         return None;
     }
-    let scratch = ScratchSettings::below(&settings.data_dir);
-    if let Err(error) = scratch.clear() {
+    let directory = SpoolStore::directory_below(&settings.data_dir);
+    if let Err(error) = SpoolStore::clear(&directory) {
         tracing::warn!(%error, "what an earlier process left in the scratch store cannot be deleted");
     }
-    let writer = writer_settings(settings);
+    let writer = WriterSettings {
+        rows_max: SCRATCH_BATCH_ROWS_MAX,
+        bytes_max: SCRATCH_BATCH_BYTES_MAX,
+        ..writer_settings(settings)
+    };
     Some(Box::new(move || {
-        scratch.clear()?;
-        let mut store = SqliteStore::open(&scratch.store())?;
+        let mut store = SpoolStore::open(&directory)?;
         let recovered = store.recover()?;
         WriterHandle::start(Box::new(store), recovered.batch_no, writer)
     }))

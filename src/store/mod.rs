@@ -1,11 +1,13 @@
 //! The store's port: batches go in, outcomes come out, ranges are read back.
 //!
 //! A store keeps what it is given, all of a batch or none, and knows nothing of AMQP. `writer` forms the batches (group
-//! commit); `memory` and `sqlite` implement the port; `contract` is the suite that every implementation passes.
+//! commit); `memory` and `sqlite` implement the port, and `spool` as far as it can be implemented by what forgets at its
+//! end; `contract` is the suite that every implementation passes.
 
 #[cfg(test)]
 mod contract;
 pub mod memory;
+pub mod spool;
 pub mod sqlite;
 pub mod writer;
 

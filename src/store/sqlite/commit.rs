@@ -12,9 +12,10 @@ use std::ffi::CStr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The statements that are given bytes, for [`Inserts`].
+/// The statements that are given bytes, for [`Inserts`]. Two columns of a message are left over from a time when transient
+/// ones were kept here too.
 pub(super) const INSERTS: [&CStr; 3] =
-    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
+    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
 
 /// Deletes the rows with keys from one to another.
 pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
@@ -184,6 +185,7 @@ impl Rows<'_> {
         if row.position > POSITION_MAX {
             return Err(beyond_limit("the lane has no positions left"));
         }
+        debug_assert!(row.place.is_none(), "a transient message is for the scratch store");
         let [insert_row, insert_body, insert_chunk] = &mut *self.inserts;
         let place = match row.message.large_body() {
             None => Place::Row(Value::Null),
@@ -200,8 +202,6 @@ impl Rows<'_> {
             Value::Blob(row.message.head_bytes()),
             body,
             Value::Integer(self.stored_at),
-            row.place.map_or(Value::Null, |place| Value::Integer(place.behind.0.cast_signed())),
-            row.place.map_or(Value::Null, |place| Value::Integer(place.nth.cast_signed())),
         ])?;
         Ok(is_elsewhere)
     }

@@ -74,41 +74,6 @@ impl SqliteSettings {
     }
 }
 
-/// Where the scratch store is: a folder of its own below the data directory.
-#[derive(Clone, Debug)]
-pub struct ScratchSettings {
-    directory: PathBuf,
-}
-
-impl ScratchSettings {
-    /// Below a data directory.
-    pub fn below(data_directory: &Path) -> Self {
-        Self { directory: data_directory.join("scratch") }
-    }
-
-    /// Deletes what is there.
-    pub fn clear(&self) -> Result<(), StoreError> {
-        match std::fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::Unusable(format!("{}: {error}", self.directory.display())))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// How to open it. Nothing in it has to survive, so nothing is flushed.
-    pub fn store(&self) -> SqliteSettings {
-        SqliteSettings {
-            cache_bytes: SCRATCH_CACHE_BYTES,
-            durability: Durability::Off,
-            ..SqliteSettings::new(&self.directory)
-        }
-    }
-}
-
-/// Memory for pages of the scratch store.
-const SCRATCH_CACHE_BYTES: usize = 8 << 20;
-
 /// The writing side of a SQLite file.
 pub struct SqliteStore {
     /// None after reopening failed.
@@ -118,7 +83,7 @@ pub struct SqliteStore {
     cache_bytes: usize,
     opening: Opening,
     care: Care,
-    /// The reserve is to be taken; never by a scratch store, whose messages nobody was promised.
+    /// The reserve is to be taken.
     lacks_reserve: bool,
     /// The last batch was refused for want of space.
     is_full: bool,
@@ -157,7 +122,7 @@ impl SqliteStore {
             care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
             opening,
             is_full: false,
-            lacks_reserve: settings.durability != Durability::Off,
+            lacks_reserve: true,
             directory,
         };
         store.adopt(connection)?;

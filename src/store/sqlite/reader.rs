@@ -4,7 +4,6 @@ use super::bodies;
 use super::lanes::{LaneNumber, position_of};
 use super::opening::{Opening, block_on};
 use super::raw::RawConnection;
-use crate::model::stored::Place;
 use crate::model::{Lane, Message, Position, WallMillis};
 use crate::store::{BatchNo, Loaded, PositionRange, Row, StoreError, StoreReader};
 use rusqlite::types::ValueRef;
@@ -96,7 +95,7 @@ fn read_rows(
     Ok(())
 }
 
-const ROWS: &str = "SELECT id, redelivered, expires_at, head, body, behind, nth FROM message \
+const ROWS: &str = "SELECT id, redelivered, expires_at, head, body FROM message \
     WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
 /// Dead ranges that a range meets.
 const DEAD: &str = "SELECT first, last FROM erasing WHERE first <= ?2 AND last >= ?1 ORDER BY first";
@@ -137,14 +136,7 @@ fn row_from(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Row, Sto
         }
         ValueRef::Real(_) | ValueRef::Text(_) => return Err(damaged("its body is no body".into())),
     };
-    let place = || -> rusqlite::Result<Option<Place>> {
-        let (behind, nth): (Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?);
-        let place =
-            |(behind, nth): (i64, i64)| Place { behind: Position(behind.cast_unsigned()), nth: nth.cast_unsigned() };
-        Ok(behind.zip(nth).map(place))
-    };
-    let place = place().map_err(|error| failed(&error))?;
     let message = Message::from_stored(head, body).ok_or_else(|| damaged("it is no message".into()))?;
     let expires_at = expires_at.map(|at| WallMillis(at.cast_unsigned()));
-    Ok(Row { position, redelivered, expires_at, place, message })
+    Ok(Row { position, redelivered, expires_at, place: None, message })
 }

@@ -1,0 +1,63 @@
+//! Reading rows back: where they lie is asked under the lock, what lies there is read without it.
+
+use super::index::{Index, RUN_BYTES, Run};
+use super::lock;
+use super::record::{Records, message_bytes};
+use crate::model::{Lane, Position};
+use crate::store::{Loaded, PositionRange, Row, StoreError, StoreReader};
+use std::io::BufReader;
+use std::sync::{Arc, Mutex};
+
+pub(super) struct SpoolReader(pub(super) Arc<Mutex<Index>>);
+
+impl StoreReader for SpoolReader {
+    fn load(
+        &mut self,
+        lane: Lane,
+        range: PositionRange,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Loaded, StoreError> {
+        let mut wanted = Wanted { rows: rows_max.max(1), bytes: bytes_max.max(1) as u64 };
+        let (as_of, runs) = {
+            let index = lock(&self.0);
+            (index.as_of, index.find(lane, range, wanted.rows as u64, wanted.bytes))
+        };
+        let mut rows = Vec::new();
+        for run in &runs {
+            wanted.read(run, &mut rows)?;
+        }
+        Ok(Loaded { rows, as_of })
+    }
+}
+
+/// How much is still to be read.
+struct Wanted {
+    rows: usize,
+    bytes: u64,
+}
+
+impl Wanted {
+    fn read(&mut self, run: &Run, rows: &mut Vec<Row>) -> Result<(), StoreError> {
+        let span = run.span;
+        let failed = |what: &dyn std::fmt::Display| {
+            let (path, at) = (run.segment.path().display(), span.from);
+            StoreError::Read(format!("{path}, at byte {at}: {what}"))
+        };
+        let stretch = run.segment.stretch(span.from, span.from + span.bytes);
+        let mut records = Records::new(BufReader::with_capacity(RUN_BYTES as usize, stretch), span.bytes);
+        for position in span.first.0..=span.last.0 {
+            if self.rows == 0 || self.bytes == 0 {
+                break;
+            }
+            let row = records.next(Position(position)).map_err(|error| failed(&error))?;
+            if row.position.0 != position {
+                return Err(failed(&"another row than there should be"));
+            }
+            self.rows -= 1;
+            self.bytes = self.bytes.saturating_sub(message_bytes(&row.message));
+            rows.push(row);
+        }
+        Ok(())
+    }
+}
