@@ -18,9 +18,13 @@ impl Bench {
         Self(place, broker)
     }
 
+    fn url(&self) -> String {
+        format!("amqp://guest:guest@{}", self.1.amqp)
+    }
+
     #[track_caller]
     fn json(&self, arguments: &[&str]) -> Value {
-        let url = format!("amqp://guest:guest@{}", self.1.amqp);
+        let url = self.url();
         let pid = self.1.pid().to_string();
         let output =
             run_to_end(program().args(["bench", "--json", "--url", &url, "--broker-pid", &pid]).args(arguments));
@@ -99,11 +103,50 @@ fn what_is_counted_is_what_was_published() {
 }
 
 #[test]
+fn two_brokers_get_the_same_load_in_turn_and_are_compared() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    let (url, pid) = (other.url(), other.1.pid().to_string());
+    let compared = ["--compare", &url, "--compare-pid", &pid, "--scenario", "B", "--count", "300", "--rounds", "3"];
+    let outcome = bench.json(&compared);
+    assert_eq!(number(&outcome, "rounds"), 3.0);
+    let [first, second] = [0, 1].map(|side| outcome["brokers"][side].clone());
+    for (side, broker) in [(&first, &bench), (&second, &other)] {
+        assert_eq!(side["broker"], broker.1.amqp.to_string());
+        let outcomes = side["outcomes"].as_array().unwrap();
+        assert!(outcomes.len() == 3 && outcomes.iter().all(|run| number(run, "messages") == 300.0), "{outcome}");
+        assert_eq!(broker.1.metric("rabbitmq_global_messages_received_total"), 900.0, "both had every round");
+    }
+    let figures = [
+        "rate",
+        "messages_per_broker_cpu_second",
+        "latency_p50_us",
+        "latency_p99_us",
+        "broker_resident_bytes",
+    ];
+    for figure in figures {
+        let median = |side: &Value| {
+            let mut values: Vec<f64> =
+                side["outcomes"].as_array().unwrap().iter().map(|run| number(run, figure)).collect();
+            values.sort_by(f64::total_cmp);
+            values[1]
+        };
+        let ratio = number(&outcome["ratios"], figure);
+        assert!((ratio - median(&first) / median(&second)).abs() < 1e-9, "{figure}: {outcome}");
+    }
+    let output = run_to_end(program().args(["bench", "--url", &bench.url(), "--rounds", "1"]).args(&compared[..8]));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("latency p99, us") && said.contains("ratio"), "{said}");
+}
+
+#[test]
 fn a_broker_that_is_not_there_and_options_that_make_no_sense_are_said() {
     for (arguments, why) in [
         (&["--url", "amqp://guest:guest@127.0.0.1:1"][..], "refused"),
         (&["--scenario", "D", "--standing", "0"], "something to drain"),
         (&["--scenario", "A", "--ack-every", "5"], "--ack-every needs --prefetch"),
+        (&["--rounds", "3"], "--compare <URL>"),
+        (&["--compare-pid", "1"], "--compare <URL>"),
+        (&["--compare", "amqp://127.0.0.1:1", "--series", "x.csv"], "cannot be used with"),
     ] {
         let output = run_to_end(program().arg("bench").args(arguments));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -16,7 +16,8 @@ const CHANNEL_MAX: u16 = 2047;
 /// Where a broker is and who asks: `amqp://user:password@host:port/vhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    address: String,
+    /// Host and port.
+    pub(super) address: String,
     user: String,
     password: String,
     vhost: String,

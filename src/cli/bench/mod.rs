@@ -2,6 +2,7 @@
 
 mod client;
 mod clock;
+mod compare;
 mod consumer;
 mod ledger;
 mod meter;
@@ -16,6 +17,7 @@ mod scenario;
 
 use clap::{Args, ValueEnum};
 use client::Target;
+use compare::Side;
 use indicatif::{ProgressBar, ProgressStyle};
 use run::{End, Outcome, Plan, Second};
 use scenario::{Consume, Course, Load, Scenario};
@@ -90,25 +92,38 @@ pub(super) struct Bench {
     /// Draw rate and latencies over time into this file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Another broker, which gets the same load in turn with the first; the first is then held against it.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["series", "plot"])]
+    compare: Option<String>,
+    /// The other broker's process.
+    #[arg(long, value_name = "PID", requires = "compare")]
+    compare_pid: Option<u32>,
+    /// How many runs each of the two brokers gets.
+    #[arg(long, default_value = "5", requires = "compare", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
+/// What is printed, and how many messages were lost or came twice.
+struct Report {
+    text: String,
+    faults: u64,
+}
+
 impl Bench {
     #[expect(clippy::print_stderr, reason = "the command line's own words")]
     pub(super) fn run(&self) -> ExitCode {
-        match self.measure() {
-            Ok(outcome) => {
-                let name = self.scenario.to_possible_value().expect("none is skipped");
-                let text = if self.json {
-                    format!("{}\n", report::as_json(name.get_name(), &outcome))
-                } else {
-                    report::as_text(name.get_name(), &outcome)
-                };
+        let report = match &self.compare {
+            None => self.measure(),
+            Some(other) => self.measure_in_turn(other),
+        };
+        match report {
+            Ok(Report { text, faults }) => {
                 // A closed stdout has nobody to be told.
                 let _ = std::io::stdout().lock().write_all(text.as_bytes());
-                if outcome.faults.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+                if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {
                 eprintln!("prontomq bench: {error}");
@@ -117,14 +132,10 @@ impl Bench {
         }
     }
 
-    fn measure(&self) -> Result<Outcome, String> {
+    fn measure(&self) -> Result<Report, String> {
         let target = Target::parse(&self.url)?;
         let plan = self.plan()?;
-        let bar = ProgressBar::new_spinner()
-            .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
-        let outcome = run::run(&target, &plan, |second| show(&bar, second)).map_err(|error| error.to_string());
-        bar.finish_and_clear();
-        let outcome = outcome?;
+        let outcome = watched(&target, &plan)?;
         let write = |path: &PathBuf, text: String| {
             std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
         };
@@ -134,12 +145,41 @@ impl Bench {
         if let Some(path) = &self.plot {
             write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds))?;
         }
-        Ok(outcome)
+        let text = if self.json {
+            format!("{}\n", report::as_json(&self.name(), &outcome))
+        } else {
+            report::as_text(&self.name(), &outcome)
+        };
+        Ok(Report { text, faults: outcome.faults.count() })
+    }
+
+    /// Interleaved, so that what changes about the machine meanwhile changes for both.
+    fn measure_in_turn(&self, other: &str) -> Result<Report, String> {
+        let plan = self.plan()?;
+        let targets = [Target::parse(&self.url)?, Target::parse(other)?];
+        let plans = [plan.clone(), Plan { broker_pid: self.compare_pid, ..plan }];
+        let mut sides = targets.each_ref().map(|target| Side { broker: target.address.clone(), outcomes: Vec::new() });
+        for round in 1..=self.rounds {
+            for ((target, plan), side) in targets.iter().zip(&plans).zip(&mut sides) {
+                let outcome = watched(target, plan);
+                let outcome = outcome.map_err(|error| format!("round {round}, {}: {error}", side.broker))?;
+                side.outcomes.push(report::as_json(&self.name(), &outcome));
+            }
+        }
+        let text = if self.json {
+            format!("{}\n", compare::as_json(&self.name(), &sides))
+        } else {
+            compare::as_text(&self.name(), &sides)
+        };
+        Ok(Report { text, faults: sides.iter().map(Side::faults).sum() })
+    }
+
+    fn name(&self) -> String {
+        self.scenario.to_possible_value().expect("none is skipped").get_name().to_owned()
     }
 
     fn title(&self, load: &Load) -> String {
-        let name = self.scenario.to_possible_value().expect("none is skipped");
-        let mut title = format!("{}: {} B", name.get_name(), load.size);
+        let mut title = format!("{}: {} B", self.name(), load.size);
         if let Course::Flow { standing: 1.. } | Course::Drain { .. } = load.course {
             let (Course::Flow { standing } | Course::Drain { standing }) = load.course;
             title += &format!(", {standing} standing");
@@ -200,6 +240,15 @@ impl Bench {
             prefetch => Ok(Some(Consume { consumers, prefetch, ack_every })),
         }
     }
+}
+
+/// One run, shown while it lasts.
+fn watched(target: &Target, plan: &Plan) -> Result<Outcome, String> {
+    let bar = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
+    let outcome = run::run(target, plan, |second| show(&bar, second)).map_err(|error| error.to_string());
+    bar.finish_and_clear();
+    outcome
 }
 
 /// Live, on stderr, and only where that is a terminal.
