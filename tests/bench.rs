@@ -116,13 +116,8 @@ fn two_brokers_get_the_same_load_in_turn_and_are_compared() {
         assert!(outcomes.len() == 3 && outcomes.iter().all(|run| number(run, "messages") == 300.0), "{outcome}");
         assert_eq!(broker.1.metric("rabbitmq_global_messages_received_total"), 900.0, "both had every round");
     }
-    let figures = [
-        "rate",
-        "messages_per_broker_cpu_second",
-        "latency_p50_us",
-        "latency_p99_us",
-        "broker_resident_bytes",
-    ];
+    let figures =
+        ["rate", "messages_per_broker_cpu_second", "latency_p50_us", "latency_p99_us", "broker_resident_bytes"];
     for figure in figures {
         let median = |side: &Value| {
             let mut values: Vec<f64> =

@@ -89,7 +89,8 @@ pub(super) fn as_text(scenario: &str, sides: &[Side; 2]) -> String {
 /// One object: every outcome as a run of its own says it, and the ratios under the names of the outcomes' fields.
 pub(super) fn as_json(scenario: &str, sides: &[Side; 2]) -> Value {
     let brokers = sides.each_ref().map(|side| json!({ "broker": side.broker, "outcomes": side.outcomes }));
-    let ratios = FIGURES.iter().filter_map(|figure| Some((figure.field.to_owned(), json!(ratio(sides, figure.field)?))));
+    let ratios =
+        FIGURES.iter().filter_map(|figure| Some((figure.field.to_owned(), json!(ratio(sides, figure.field)?))));
     let ratios: Map<String, Value> = ratios.collect();
     json!({ "scenario": scenario, "rounds": sides[0].outcomes.len(), "brokers": brokers, "ratios": ratios })
 }

@@ -4,7 +4,7 @@ use super::client::{CHANNEL, Client, Seen, Target};
 use super::ledger::Lane;
 use super::meter::{Meter, lock};
 use super::publisher::NUMBER_BITS;
-use super::run::Running;
+use super::running::{self, Running};
 use super::scenario::Consume;
 use crate::wire::writer::write_ack;
 use std::io::{self, Write};
@@ -43,12 +43,7 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
         client.consume(name, &format!("{number:05}"), prefetch.is_none())?;
     }
     let stream = client.stream.try_clone()?;
-    let meter = Arc::clone(meter);
-    let reader = thread::spawn(move || {
-        if let Err(error) = take(&mut client, &job, &meter) {
-            meter.fail(format!("a consumer: {error}"));
-        }
-    });
+    let reader = running::begin("a consumer", meter, move |meter| take(&mut client, &job, meter));
     Ok(Running { stream: Some(stream), threads: vec![reader] })
 }
 

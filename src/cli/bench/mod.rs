@@ -13,18 +13,22 @@ mod process;
 mod publisher;
 mod report;
 mod run;
+mod running;
 mod scenario;
+mod stage;
+mod watch;
 
 use clap::{Args, ValueEnum};
 use client::Target;
 use compare::Side;
 use indicatif::{ProgressBar, ProgressStyle};
-use run::{End, Outcome, Plan, Second};
+use run::{End, Plan};
 use scenario::{Consume, Course, Load, Scenario};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use watch::{Outcome, Second};
 
 /// Put load on an AMQP 0-9-1 broker and measure it.
 ///

@@ -1,7 +1,7 @@
 //! A run as a picture: its rate, and below its latencies, over time.
 
 use super::meter::{Micros, no_latencies};
-use super::run::Second;
+use super::watch::Second;
 use std::fmt::Write;
 
 const WIDTH: f64 = 900.0;

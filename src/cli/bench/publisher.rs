@@ -4,7 +4,7 @@ use super::client::{CHANNEL, Client, Seen, Target};
 use super::clock::micros;
 use super::meter::{Meter, lock};
 use super::pace::Pace;
-use super::run::Running;
+use super::running::{self, Running};
 use super::scenario::Load;
 use crate::wire::writer::{Content, write_address, write_publish};
 use std::collections::BTreeSet;
@@ -86,18 +86,12 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     }
     let (stream, writing) = (client.stream.try_clone()?, client.stream.try_clone()?);
     let payload_max = client.payload_max;
-    let (counts, shared) = (Arc::clone(meter), window.clone());
-    let writer = thread::spawn(move || {
-        if let Err(error) = publish(writing, &job, payload_max, shared.as_deref(), &counts) {
-            counts.fail(format!("a publisher: {error}"));
-        }
+    let shared = window.clone();
+    let writer = running::begin("a publisher", meter, move |meter| {
+        publish(writing, &job, payload_max, shared.as_deref(), meter)
     });
-    let counts = Arc::clone(meter);
-    let reader = thread::spawn(move || {
-        if let Err(error) = read_confirms(&mut client, window.as_deref(), &counts) {
-            counts.fail(format!("a publisher: {error}"));
-        }
-    });
+    let reader =
+        running::begin("a publisher", meter, move |meter| read_confirms(&mut client, window.as_deref(), meter));
     Ok(Running { stream: Some(stream), threads: vec![writer, reader] })
 }
 

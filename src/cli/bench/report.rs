@@ -1,7 +1,7 @@
 //! What came of a run, in words, as JSON and as a table of its seconds.
 
 use super::meter::Micros;
-use super::run::{Outcome, Second};
+use super::watch::{Outcome, Second};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 

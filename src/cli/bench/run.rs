@@ -1,30 +1,22 @@
 //! One run of a load against one broker.
 
-use super::client::{Client, Target};
+use super::client::Target;
 use super::consumer;
-use super::ledger::Faults;
-use super::meter::{Meter, Micros, lock, no_latencies};
+use super::meter::{Meter, lock};
 use super::pace::Pace;
 use super::probe::probe;
-use super::process::{cpu_seconds, resident_bytes};
 use super::publisher::{self, BODY_BYTES_MIN};
+use super::running::{self, Running};
 use super::scenario::{Course, Load, Route};
+use super::stage::Stage;
+use super::watch::{LOOK, Outcome, Second, Watch};
 use std::fs::File;
 use std::io;
-use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
-
-/// How long a drain may stand still before it is given up.
-const STALL: Duration = Duration::from_secs(20);
-/// How often a run with an end in time looks whether it has failed.
-const LOOK: Duration = Duration::from_millis(50);
-const SECOND: Duration = Duration::from_secs(1);
-/// Keys that the messages of a topic load bear, in turn.
-const TOPICS: u32 = 1000;
 
 /// How a load is run.
 #[derive(Clone, Debug)]
@@ -45,106 +37,12 @@ pub(super) enum End {
     Count(u64),
 }
 
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub(super) struct Outcome {
-    pub(super) messages: u64,
-    pub(super) elapsed: Duration,
-    pub(super) confirm: Micros,
-    pub(super) delivery: Micros,
-    pub(super) probe: Micros,
-    pub(super) client_cpu_seconds: f64,
-    pub(super) broker_cpu_seconds: Option<f64>,
-    pub(super) broker_resident_bytes: Option<u64>,
-    pub(super) faults: Faults,
-    pub(super) seconds: Vec<Second>,
-}
-
-/// What one second of a run brought.
-#[derive(Clone, Debug)]
-pub(super) struct Second {
-    pub(super) at: Duration,
-    pub(super) rate: f64,
-    pub(super) confirm: Micros,
-    pub(super) delivery: Micros,
-    pub(super) probe: Micros,
-    pub(super) broker_resident_bytes: Option<u64>,
-}
-
-/// Threads that end when the run is over; those of a connection, once its socket is shut.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) stream: Option<TcpStream>,
-    pub(super) threads: Vec<thread::JoinHandle<()>>,
-}
-
-impl Running {
-    fn join(self) {
-        // An error means that the socket is closed already.
-        let _ = self.stream.map(|stream| stream.shutdown(Shutdown::Both));
-        for thread in self.threads {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Queues and exchange of a run, on the broker.
-struct Stage {
-    control: Client,
-    queues: Vec<String>,
-    exchange: Option<String>,
-    addresses: Vec<Vec<u8>>,
-}
-
-impl Stage {
-    fn set(target: &Target, load: &Load) -> io::Result<Self> {
-        let name = format!("bench-{}", std::process::id());
-        let queues: Vec<String> = (0..load.queues).map(|number| format!("{name}-{number}")).collect();
-        let mut control = Client::connect(target)?;
-        for queue in &queues {
-            control.declare(queue, load.persistent)?;
-        }
-        let kind = match load.route {
-            Route::Queue => {
-                let addresses = queues.iter().map(|queue| publisher::address("", queue)).collect();
-                return Ok(Self { control, queues, exchange: None, addresses });
-            }
-            Route::Fanout => "fanout",
-            Route::Topic { .. } => "topic",
-        };
-        control.declare_exchange(&name, kind)?;
-        let addresses = match load.route {
-            Route::Topic { bindings } => {
-                for number in 0..bindings {
-                    control.bind(&queues[0], &name, &format!("bench.{number}.*"))?;
-                }
-                let key = |number| publisher::address(&name, &format!("bench.{number}.key"));
-                (0..bindings.min(TOPICS)).map(key).collect()
-            }
-            _ => {
-                for queue in &queues {
-                    control.bind(queue, &name, "")?;
-                }
-                vec![publisher::address(&name, "")]
-            }
-        };
-        Ok(Self { control, queues, exchange: Some(name), addresses })
-    }
-
-    fn strike(mut self) -> io::Result<()> {
-        for queue in &self.queues {
-            self.control.delete(queue)?;
-        }
-        self.exchange.iter().try_for_each(|exchange| self.control.delete_exchange(exchange))
-    }
-}
-
 /// A load at work.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     target: &'a Target,
-    plan: &'a Plan,
+    pub(super) plan: &'a Plan,
     stage: Stage,
-    meter: Arc<Meter>,
+    pub(super) meter: Arc<Meter>,
     running: Vec<Running>,
 }
 
@@ -225,7 +123,7 @@ impl Work<'_> {
     }
 
     /// Messages so far, at the last station of their way.
-    fn counted(&self) -> u64 {
+    pub(super) fn counted(&self) -> u64 {
         let counter = match (self.plan.load.consume, self.plan.load.confirms_in_flight) {
             (Some(_), _) => &self.meter.consumed,
             (None, Some(_)) => &self.meter.confirmed,
@@ -275,12 +173,7 @@ impl Work<'_> {
         }
         if let Some(path) = &self.plan.probe {
             let (file, size) = (File::create(path)?, load.size.max(BODY_BYTES_MIN));
-            let meter = Arc::clone(&self.meter);
-            let thread = thread::spawn(move || {
-                if let Err(error) = probe(file, size, &meter) {
-                    meter.fail(format!("the probe: {error}"));
-                }
-            });
+            let thread = running::begin("the probe", &self.meter, move |meter| probe(file, size, meter));
             self.running.push(Running { stream: None, threads: vec![thread] });
         }
         Ok(())
@@ -314,96 +207,4 @@ impl Work<'_> {
 /// The part of a whole that falls to one of several.
 fn share(whole: u64, parts: u16, part: u16) -> u64 {
     whole / u64::from(parts) + u64::from(u64::from(part) < whole % u64::from(parts))
-}
-
-/// Measures from its start to its end, second by second.
-struct Watch {
-    began: Duration,
-    counted: u64,
-    client_cpu_seconds: f64,
-    broker_cpu_seconds: Option<f64>,
-    turned: Duration,
-    counted_then: u64,
-    moved: Duration,
-    moved_to: u64,
-    seconds: Vec<Second>,
-}
-
-impl Watch {
-    fn start(work: &Work<'_>) -> Self {
-        work.meter.confirm.take();
-        work.meter.delivery.take();
-        work.meter.probe.take();
-        let (began, counted) = (work.meter.clock.elapsed(), work.counted());
-        let client_cpu_seconds = cpu_seconds(std::process::id()).unwrap_or_default();
-        let broker_cpu_seconds = work.plan.broker_pid.and_then(cpu_seconds);
-        let (turned, moved, seconds) = (began, began, Vec::new());
-        let (counted_then, moved_to) = (counted, counted);
-        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, turned, counted_then, moved, moved_to, seconds }
-    }
-
-    fn elapsed(&self, work: &Work<'_>) -> Duration {
-        work.meter.clock.elapsed() - self.began
-    }
-
-    /// Sleeps for a moment, not beyond the next second or the end.
-    fn pause(&self, work: &Work<'_>, end: Duration) {
-        let now = work.meter.clock.elapsed();
-        let next = (self.turned + SECOND).saturating_sub(now);
-        let rest = end.saturating_sub(now - self.began);
-        let look = if end == Duration::MAX { Duration::from_millis(1) } else { LOOK };
-        thread::sleep(next.min(rest).min(look));
-    }
-
-    /// How many messages have come so far; an error when it has been long that one came.
-    fn moved(&mut self, work: &Work<'_>) -> io::Result<u64> {
-        let (counted, now) = (work.counted(), work.meter.clock.elapsed());
-        if counted != self.moved_to {
-            (self.moved_to, self.moved) = (counted, now);
-        } else if now - self.moved > STALL {
-            return Err(io::Error::other(format!("nothing has moved for {STALL:?}, after {counted} messages")));
-        }
-        Ok(counted - self.counted)
-    }
-
-    fn is_second(&self, work: &Work<'_>) -> bool {
-        work.meter.clock.elapsed() - self.turned >= SECOND
-    }
-
-    fn turn(&mut self, work: &Work<'_>, each: &mut impl FnMut(&Second)) {
-        let (now, counted) = (work.meter.clock.elapsed(), work.counted());
-        let second = Second {
-            at: now - self.began,
-            rate: (counted - self.counted_then) as f64 / (now - self.turned).as_secs_f64().max(1e-9),
-            confirm: work.meter.confirm.take(),
-            delivery: work.meter.delivery.take(),
-            probe: work.meter.probe.take(),
-            broker_resident_bytes: work.plan.broker_pid.and_then(resident_bytes),
-        };
-        (self.turned, self.counted_then) = (now, counted);
-        each(&second);
-        self.seconds.push(second);
-    }
-
-    fn end(self, work: &Work<'_>) -> Outcome {
-        let merged = |part: fn(&Second) -> &Micros| {
-            self.seconds.iter().map(part).fold(no_latencies(), |mut all, one| {
-                all.add(one).expect("both grow as needed");
-                all
-            })
-        };
-        let cpu = work.plan.broker_pid.and_then(cpu_seconds);
-        Outcome {
-            messages: self.counted_then - self.counted,
-            elapsed: self.turned - self.began,
-            confirm: merged(|second| &second.confirm),
-            delivery: merged(|second| &second.delivery),
-            probe: merged(|second| &second.probe),
-            client_cpu_seconds: cpu_seconds(std::process::id()).unwrap_or_default() - self.client_cpu_seconds,
-            broker_cpu_seconds: cpu.zip(self.broker_cpu_seconds).map(|(after, before)| after - before),
-            broker_resident_bytes: self.seconds.iter().filter_map(|second| second.broker_resident_bytes).max(),
-            faults: Faults::default(),
-            seconds: self.seconds,
-        }
-    }
 }
