@@ -103,6 +103,16 @@ fn what_is_counted_is_what_was_published() {
 }
 
 #[test]
+fn what_another_consumer_still_holds_when_the_time_is_over_is_not_lost() {
+    let bench = Bench::new();
+    let (a, b) = (&["--consumers", "4", "--prefetch", "50"][..], &["--scenario", "B", "--consumers", "4"][..]);
+    for load in [a, b, a, b] {
+        let outcome = bench.json(&[load, &["--duration", "300ms"]].concat());
+        assert!(number(&outcome, "messages") > 100.0 && number(&outcome, "faults") == 0.0, "{outcome}");
+    }
+}
+
+#[test]
 fn two_brokers_get_the_same_load_in_turn_and_are_compared() {
     let (bench, other) = (Bench::new(), Bench::new());
     let (url, pid) = (other.url(), other.1.pid().to_string());

@@ -11,6 +11,8 @@ struct Track {
     /// All below have arrived or been called lost.
     next: u64,
     ahead: BTreeSet<u64>,
+    /// Behind the last that had arrived when the measuring ended.
+    mark: u64,
     gaps: u64,
     duplicates: u64,
 }
@@ -75,11 +77,24 @@ impl Ledger {
         self.0.entry(lane).or_default().arrived(number);
     }
 
-    /// What is wrong, when nothing more will arrive.
+    /// The measuring ends here: what is missing below the last that has arrived is lost, or on its way to another
+    /// consumer. Of what is published from now on nothing is asked.
+    pub(super) fn mark(&mut self) {
+        for track in self.0.values_mut() {
+            track.mark = track.ahead.last().map_or(track.next, |last| last + 1);
+        }
+    }
+
+    /// Whether all below the marks has arrived.
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.values().all(|track| track.next >= track.mark)
+    }
+
+    /// What is wrong, when nothing more will arrive that is below the marks.
     pub(super) fn close(&mut self) -> Faults {
         let mut faults = Faults::default();
         for track in self.0.values_mut() {
-            while !track.ahead.is_empty() {
+            while track.next < track.mark {
                 track.give_up();
             }
             faults.gaps += track.gaps;
@@ -98,6 +113,7 @@ mod tests {
         for number in numbers {
             ledger.arrived(Lane { publisher: 0, queue: 0 }, *number);
         }
+        ledger.mark();
         ledger.close()
     }
 
@@ -112,11 +128,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_late_is_not_lost_and_of_what_is_behind_the_mark_nothing_is_asked() {
+        let mut ledger = Ledger::default();
+        let lane = Lane { publisher: 0, queue: 0 };
+        for number in [0, 3, 1] {
+            ledger.arrived(lane, number);
+        }
+        ledger.mark();
+        ledger.arrived(lane, 7);
+        assert!(!ledger.is_complete());
+        ledger.arrived(lane, 2);
+        assert!(ledger.is_complete());
+        assert_eq!(ledger.close(), Faults::default());
+    }
+
+    #[test]
     fn lanes_are_counted_apart() {
         let mut ledger = Ledger::default();
         for (publisher, queue) in [(0, 0), (0, 1), (1, 0)] {
             ledger.arrived(Lane { publisher, queue }, 0);
         }
+        ledger.mark();
         assert_eq!(ledger.close(), Faults::default());
     }
 }

@@ -18,6 +18,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+/// How long what is missing at the end may still arrive before it is called lost.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+
 /// How a load is run.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -52,7 +55,7 @@ pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -
     let meter = Arc::new(Meter::new(consumers.min(plan.load.queues).max(1).into()));
     let stage = Stage::set(target, &plan.load)?;
     let mut work = Work { target, plan, stage, meter, running: Vec::new() };
-    let outcome = work.go(&mut each);
+    let outcome = work.go(&mut each).and_then(|outcome| work.settle().map(|()| outcome));
     work.meter.stop.store(true, Ordering::Relaxed);
     work.running.drain(..).for_each(Running::join);
     let struck = work.stage.strike();
@@ -108,6 +111,19 @@ impl Work<'_> {
                 return Ok(watch.end(self));
             }
         }
+    }
+
+    /// Several consumers of a queue are not equally far when the measuring ends: what is still on its way may arrive.
+    fn settle(&self) -> io::Result<()> {
+        self.meter.ledgers.iter().for_each(|ledger| lock(ledger).mark());
+        let begin = self.meter.clock.elapsed();
+        while self.meter.clock.elapsed() - begin < SETTLE_MAX
+            && !self.meter.ledgers.iter().all(|ledger| lock(ledger).is_complete())
+        {
+            self.check()?;
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn check(&self) -> io::Result<()> {
