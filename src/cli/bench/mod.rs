@@ -3,27 +3,33 @@
 mod client;
 mod clock;
 mod compare;
+mod confirms;
+mod connector;
 mod consumer;
 mod ledger;
+mod message;
 mod meter;
+mod options;
 mod pace;
 mod plot;
 mod probe;
 mod process;
 mod publisher;
 mod report;
+mod rpc;
 mod run;
 mod running;
 mod scenario;
 mod stage;
 mod watch;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use client::Target;
 use compare::Side;
 use indicatif::{ProgressBar, ProgressStyle};
+use options::LoadOptions;
 use run::{End, Plan};
-use scenario::{Consume, Course, Load, Scenario};
+use scenario::{Load, Size};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,42 +45,8 @@ pub(super) struct Bench {
     /// The broker.
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     url: String,
-    /// Which load.
-    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
-    scenario: Scenario,
-    /// Queues; publishers give to each in turn.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    queues: Option<u16>,
-    /// Connections that publish.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    publishers: Option<u16>,
-    /// Connections that consume, 0 for none.
-    #[arg(long)]
-    consumers: Option<u16>,
-    /// Body bytes, at least 16.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(16..))]
-    size: Option<u32>,
-    /// Messages per second of all publishers; latencies then count from when a message was due.
-    #[arg(long, value_parser = positive)]
-    rate: Option<f64>,
-    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
-    confirms: Option<u64>,
-    /// Unacknowledged deliveries of each consumer, 0 for no-ack.
-    #[arg(long)]
-    prefetch: Option<u16>,
-    /// Acknowledge so many deliveries at a time.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    ack_every: Option<u32>,
-    /// Persistent messages in durable queues, or not.
-    #[arg(long)]
-    persistent: Option<bool>,
-    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
-    #[arg(long)]
-    standing: Option<u64>,
-    /// A write for each message instead of batches.
-    #[arg(long)]
-    one_write_each: bool,
+    #[command(flatten)]
+    load: LoadOptions,
     /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run to their end.
     #[arg(long, default_value = "5s", value_parser = duration)]
     duration: Duration,
@@ -150,9 +122,9 @@ impl Bench {
             write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds))?;
         }
         let text = if self.json {
-            format!("{}\n", report::as_json(&self.name(), &outcome))
+            format!("{}\n", report::as_json(&self.load.name(), &outcome))
         } else {
-            report::as_text(&self.name(), &outcome)
+            report::as_text(&self.load.name(), &outcome)
         };
         Ok(Report { text, faults: outcome.faults.count() })
     }
@@ -167,26 +139,25 @@ impl Bench {
             for ((target, plan), side) in targets.iter().zip(&plans).zip(&mut sides) {
                 let outcome = watched(target, plan);
                 let outcome = outcome.map_err(|error| format!("round {round}, {}: {error}", side.broker))?;
-                side.outcomes.push(report::as_json(&self.name(), &outcome));
+                side.outcomes.push(report::as_json(&self.load.name(), &outcome));
             }
         }
         let text = if self.json {
-            format!("{}\n", compare::as_json(&self.name(), &sides))
+            format!("{}\n", compare::as_json(&self.load.name(), &sides))
         } else {
-            compare::as_text(&self.name(), &sides)
+            compare::as_text(&self.load.name(), &sides)
         };
         Ok(Report { text, faults: sides.iter().map(Side::faults).sum() })
     }
 
-    fn name(&self) -> String {
-        self.scenario.to_possible_value().expect("none is skipped").get_name().to_owned()
-    }
-
     fn title(&self, load: &Load) -> String {
-        let mut title = format!("{}: {} B", self.name(), load.size);
-        if let Course::Flow { standing: 1.. } | Course::Drain { .. } = load.course {
-            let (Course::Flow { standing } | Course::Drain { standing }) = load.course;
-            title += &format!(", {standing} standing");
+        let size = match load.size {
+            Size { least, most } if least < most => format!("{least}..{most}"),
+            Size { most, .. } => most.to_string(),
+        };
+        let mut title = format!("{}: {size} B", self.load.name());
+        if load.standing > 0 {
+            title += &format!(", {} standing", load.standing);
         }
         if let Some(rate) = load.rate {
             title += &format!(", {rate}/s");
@@ -198,51 +169,7 @@ impl Bench {
         let end = self.count.map_or(End::After(self.duration), End::Count);
         let warm_up = self.warm_up.unwrap_or(self.duration / 5);
         let (broker_pid, probe) = (self.broker_pid, self.probe.clone());
-        Ok(Plan { load: self.load()?, warm_up, end, broker_pid, probe })
-    }
-
-    fn load(&self) -> Result<Load, String> {
-        let load = self.scenario.load();
-        let course = match (load.course, self.standing) {
-            (course, None) => course,
-            (Course::Flow { .. }, Some(standing)) => Course::Flow { standing },
-            (Course::Drain { .. }, Some(0)) => return Err("there must be something to drain".into()),
-            (Course::Drain { .. }, Some(standing)) => Course::Drain { standing },
-        };
-        let confirms_in_flight = match self.confirms {
-            None => load.confirms_in_flight,
-            Some(confirms) => (confirms > 0).then_some(confirms),
-        };
-        Ok(Load {
-            queues: self.queues.unwrap_or(load.queues),
-            publishers: self.publishers.unwrap_or(load.publishers),
-            size: self.size.map_or(load.size, |size| size as usize),
-            persistent: self.persistent.unwrap_or(load.persistent),
-            confirms_in_flight,
-            consume: self.consume(load.consume)?,
-            route: load.route,
-            course,
-            rate: self.rate,
-            one_write_each: self.one_write_each,
-        })
-    }
-
-    fn consume(&self, scenario: Option<Consume>) -> Result<Option<Consume>, String> {
-        let consumers = self.consumers.unwrap_or(scenario.map_or(0, |consume| consume.consumers));
-        if consumers == 0 {
-            let drains = matches!(self.scenario.load().course, Course::Drain { .. });
-            return if drains { Err("a drain needs a consumer".into()) } else { Ok(None) };
-        }
-        let prefetch = match self.prefetch {
-            None => scenario.and_then(|consume| consume.prefetch),
-            Some(prefetch) => (prefetch > 0).then_some(prefetch),
-        };
-        let ack_every = self.ack_every.unwrap_or(1);
-        match prefetch {
-            None if self.ack_every.is_some() => Err("--ack-every needs --prefetch".into()),
-            Some(prefetch) if ack_every > prefetch.into() => Err("--ack-every is more than --prefetch".into()),
-            prefetch => Ok(Some(Consume { consumers, prefetch, ack_every })),
-        }
+        Ok(Plan { load: self.load.load()?, warm_up, end, broker_pid, probe })
     }
 }
 
@@ -257,16 +184,12 @@ fn watched(target: &Target, plan: &Plan) -> Result<Outcome, String> {
 
 /// Live, on stderr, and only where that is a terminal.
 fn show(bar: &ProgressBar, second: &Second) {
-    let latencies = if second.confirm.is_empty() { &second.delivery } else { &second.confirm };
+    let stations = [&second.round_trip, &second.confirm];
+    let latencies = stations.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&second.delivery);
     let (p99, max) = (latencies.value_at_quantile(0.99), latencies.max());
     let at = second.at.as_secs_f64();
     bar.set_message(format!("{at:.0} s: {:.0}/s, latency p99 {p99} us, max {max} us", second.rate));
     bar.tick();
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected more than 0".to_owned()) }
 }
 
 /// Reads a number with its unit: ms, s, m, h; seconds without one.

@@ -1,17 +1,17 @@
 //! One run of a load against one broker.
 
-use super::client::Target;
-use super::consumer;
-use super::meter::{Meter, lock};
+use super::client::{Client, Target};
+use super::meter::Meter;
 use super::pace::Pace;
 use super::probe::probe;
-use super::publisher::{self, BODY_BYTES_MIN};
 use super::running::{self, Running};
-use super::scenario::{Course, Load, Route};
+use super::scenario::{Course, Load};
 use super::stage::Stage;
 use super::watch::{LOOK, Outcome, Second, Watch};
+use super::{connector, consumer, publisher, rpc};
 use std::fs::File;
 use std::io;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,6 +47,7 @@ pub(super) struct Work<'a> {
     stage: Stage,
     pub(super) meter: Arc<Meter>,
     running: Vec<Running>,
+    idle: Vec<TcpStream>,
 }
 
 /// Runs a load for a time, for a number of messages, or to the end of its standing messages; tells of each second.
@@ -54,14 +55,14 @@ pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -
     let consumers = plan.load.consume.map_or(0, |consume| consume.consumers);
     let meter = Arc::new(Meter::new(consumers.min(plan.load.queues).max(1).into()));
     let stage = Stage::set(target, &plan.load)?;
-    let mut work = Work { target, plan, stage, meter, running: Vec::new() };
+    let mut work = Work { target, plan, stage, meter, running: Vec::new(), idle: Vec::new() };
     let outcome = work.go(&mut each).and_then(|outcome| work.settle().map(|()| outcome));
     work.meter.stop.store(true, Ordering::Relaxed);
     work.running.drain(..).for_each(Running::join);
     let struck = work.stage.strike();
     let mut outcome = outcome?;
-    for ledger in &work.meter.ledgers {
-        let faults = lock(ledger).close();
+    for mut ledger in work.meter.all_ledgers() {
+        let faults = ledger.close();
         outcome.faults.gaps += faults.gaps;
         outcome.faults.duplicates += faults.duplicates;
     }
@@ -70,22 +71,23 @@ pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -
 
 impl Work<'_> {
     fn go(&mut self, each: &mut impl FnMut(&Second)) -> io::Result<Outcome> {
-        let (Course::Flow { standing } | Course::Drain { standing }) = self.plan.load.course;
+        let Load { course, standing, .. } = self.plan.load;
+        self.open_idle()?;
         self.fill(standing)?;
         // A number of messages is counted from the first; a duration begins after the warm-up.
         let mut watch = Watch::start(self);
-        match (self.plan.load.course, self.plan.end) {
-            (Course::Drain { .. }, _) => {
+        match (course, self.plan.end) {
+            (Course::Drain, _) => {
                 // What was written last is still on its way into the queue.
                 thread::sleep(Duration::from_millis(500));
                 watch = Watch::start(self);
                 self.consume(0)?;
             }
-            (Course::Flow { .. }, End::Count(_)) => {
+            (_, End::Count(_)) => {
                 self.consume(standing)?;
                 self.publish(standing)?;
             }
-            (Course::Flow { .. }, End::After(_)) => {
+            (_, End::After(_)) => {
                 self.consume(standing)?;
                 self.publish(standing)?;
                 while watch.elapsed(self) < self.plan.warm_up {
@@ -96,10 +98,10 @@ impl Work<'_> {
             }
         }
         loop {
-            let (end, count) = match (self.plan.load.course, self.plan.end) {
-                (Course::Drain { standing }, _) => (None, standing),
-                (Course::Flow { .. }, End::Count(count)) => (None, count * self.copies()),
-                (Course::Flow { .. }, End::After(duration)) => (Some(duration), u64::MAX),
+            let (end, count) = match (course, self.plan.end) {
+                (Course::Drain, _) => (None, standing * self.counted_each()),
+                (_, End::Count(count)) => (None, count * self.counted_each()),
+                (_, End::After(duration)) => (Some(duration), u64::MAX),
             };
             watch.pause(self, end.unwrap_or(Duration::MAX));
             self.check()?;
@@ -115,13 +117,20 @@ impl Work<'_> {
 
     /// Several consumers of a queue are not equally far when the measuring ends: what is still on its way may arrive.
     fn settle(&self) -> io::Result<()> {
-        self.meter.ledgers.iter().for_each(|ledger| lock(ledger).mark());
+        self.meter.all_ledgers().for_each(|mut ledger| ledger.mark());
         let begin = self.meter.clock.elapsed();
         while self.meter.clock.elapsed() - begin < SETTLE_MAX
-            && !self.meter.ledgers.iter().all(|ledger| lock(ledger).is_complete())
+            && !self.meter.all_ledgers().all(|ledger| ledger.is_complete())
         {
             self.check()?;
             thread::sleep(Duration::from_millis(5));
+        }
+        self.idle.iter().try_for_each(is_still_idle)
+    }
+
+    fn open_idle(&mut self) -> io::Result<()> {
+        for _ in 0..self.plan.load.idle_connections {
+            self.idle.push(Client::connect(self.target, self.plan.load.channels)?.stream);
         }
         Ok(())
     }
@@ -130,27 +139,28 @@ impl Work<'_> {
         self.meter.failure().map_or(Ok(()), |why| Err(io::Error::other(why)))
     }
 
-    /// Copies that each message makes.
-    fn copies(&self) -> u64 {
-        match (self.plan.load.route, self.plan.load.consume) {
-            (Route::Fanout, Some(_)) => self.plan.load.queues.into(),
-            _ => 1,
-        }
-    }
-
     /// Messages so far, at the last station of their way.
     pub(super) fn counted(&self) -> u64 {
-        let counter = match (self.plan.load.consume, self.plan.load.confirms_in_flight) {
-            (Some(_), _) => &self.meter.consumed,
-            (None, Some(_)) => &self.meter.confirmed,
-            (None, None) => &self.meter.published,
+        let counter = match (self.plan.load.course, self.plan.load.consume, self.plan.load.confirms_in_flight) {
+            (Course::Connect | Course::Call, ..) => &self.meter.answered,
+            (_, Some(_), _) => &self.meter.consumed,
+            (_, None, Some(_)) => &self.meter.confirmed,
+            (_, None, None) => &self.meter.published,
         };
         counter.load(Ordering::Relaxed)
     }
 
+    /// How often each message is counted there.
+    fn counted_each(&self) -> u64 {
+        match (self.plan.load.course, self.plan.load.consume) {
+            (Course::Flow | Course::Drain, Some(_)) => self.plan.load.copies(),
+            _ => 1,
+        }
+    }
+
     fn job(&self, publisher: u16) -> publisher::Job {
-        let addresses = self.stage.addresses.clone();
-        publisher::Job { load: self.plan.load, publisher, addresses, first: 0, end: u64::MAX, pace: None }
+        let envelopes = Arc::clone(&self.stage.envelopes);
+        publisher::Job { load: self.plan.load, publisher, envelopes, first: 0, end: u64::MAX, pace: None }
     }
 
     /// Publishes what is to stand in the queues.
@@ -168,7 +178,7 @@ impl Work<'_> {
             thread::sleep(Duration::from_millis(5));
         }
         // Closing at once could lose what the kernel still holds.
-        self.stage.control.declare(&self.stage.queues[0], self.plan.load.persistent)?;
+        self.stage.ask(&self.plan.load)?;
         self.running.push(running);
         self.meter.confirm.take();
         Ok(())
@@ -178,6 +188,11 @@ impl Work<'_> {
         let load = self.plan.load;
         let begin = self.meter.clock.elapsed();
         let pace = load.rate.map(|rate| Pace::new(begin, rate / f64::from(load.publishers)));
+        let start = match load.course {
+            Course::Flow | Course::Drain => publisher::start,
+            Course::Connect => connector::start,
+            Course::Call => rpc::start,
+        };
         for publisher in 0..load.publishers {
             let first = if publisher == 0 { standing } else { 0 };
             let end = match self.plan.end {
@@ -185,10 +200,10 @@ impl Work<'_> {
                 End::After(_) => u64::MAX,
             };
             let job = publisher::Job { first, end, pace, ..self.job(publisher) };
-            self.running.push(publisher::start(self.target, job, &self.meter)?);
+            self.running.push(start(self.target, job, &self.meter)?);
         }
         if let Some(path) = &self.plan.probe {
-            let (file, size) = (File::create(path)?, load.size.max(BODY_BYTES_MIN));
+            let (file, size) = (File::create(path)?, load.size.mean());
             let thread = running::begin("the probe", &self.meter, move |meter| probe(file, size, meter));
             self.running.push(Running { stream: None, threads: vec![thread] });
         }
@@ -210,9 +225,11 @@ impl Work<'_> {
                 consume,
                 queues: own.map(|queue| (self.stage.queues[usize::from(queue)].clone(), queue)).collect(),
                 ledger: usize::from(consumer % queues),
-                standing,
-                lanes: if self.plan.load.route == Route::Queue { queues.into() } else { 1 },
-                copies: self.copies(),
+                standing: standing * self.plan.load.copies(),
+                deal: self.plan.load.deal(),
+                channels: self.plan.load.channels,
+                answers: self.plan.load.course == Course::Call,
+                copies: self.plan.load.copies(),
             };
             self.running.push(consumer::start(self.target, job, &self.meter)?);
         }
@@ -223,4 +240,13 @@ impl Work<'_> {
 /// The part of a whole that falls to one of several.
 fn share(whole: u64, parts: u16, part: u16) -> u64 {
     whole / u64::from(parts) + u64::from(u64::from(part) < whole % u64::from(parts))
+}
+
+/// An idle connection hears nothing: whatever comes says that it is at an end.
+fn is_still_idle(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    match stream.peek(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        _ => Err(io::Error::other("the broker closed an idle connection")),
+    }
 }

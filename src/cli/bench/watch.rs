@@ -8,7 +8,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// How long a drain may stand still before it is given up.
+/// How long a run that ends by a count may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(20);
 /// How often a run with an end in time looks whether it has failed.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -21,6 +21,7 @@ pub(super) struct Outcome {
     pub(super) elapsed: Duration,
     pub(super) confirm: Micros,
     pub(super) delivery: Micros,
+    pub(super) round_trip: Micros,
     pub(super) probe: Micros,
     pub(super) client_cpu_seconds: f64,
     pub(super) broker_cpu_seconds: Option<f64>,
@@ -36,6 +37,7 @@ pub(super) struct Second {
     pub(super) rate: f64,
     pub(super) confirm: Micros,
     pub(super) delivery: Micros,
+    pub(super) round_trip: Micros,
     pub(super) probe: Micros,
     pub(super) broker_resident_bytes: Option<u64>,
 }
@@ -57,6 +59,7 @@ impl Watch {
     pub(super) fn start(work: &Work<'_>) -> Self {
         work.meter.confirm.take();
         work.meter.delivery.take();
+        work.meter.round_trip.take();
         work.meter.probe.take();
         let (began, counted) = (work.meter.clock.elapsed(), work.counted());
         let client_cpu_seconds = cpu_seconds(std::process::id()).unwrap_or_default();
@@ -101,6 +104,7 @@ impl Watch {
             rate: (counted - self.counted_then) as f64 / (now - self.turned).as_secs_f64().max(1e-9),
             confirm: work.meter.confirm.take(),
             delivery: work.meter.delivery.take(),
+            round_trip: work.meter.round_trip.take(),
             probe: work.meter.probe.take(),
             broker_resident_bytes: work.plan.broker_pid.and_then(resident_bytes),
         };
@@ -122,6 +126,7 @@ impl Watch {
             elapsed: self.turned - self.began,
             confirm: merged(|second| &second.confirm),
             delivery: merged(|second| &second.delivery),
+            round_trip: merged(|second| &second.round_trip),
             probe: merged(|second| &second.probe),
             client_cpu_seconds: cpu_seconds(std::process::id()).unwrap_or_default() - self.client_cpu_seconds,
             broker_cpu_seconds: cpu.zip(self.broker_cpu_seconds).map(|(after, before)| after - before),
