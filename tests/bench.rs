@@ -236,7 +236,9 @@ fn replace(run: &Run, bench: &Bench, copies: usize) {
     let mut client = run.wait_for_ready(bench, 100);
     let taken = client.get(&run.name("0")).unwrap();
     client.ack(taken.delivery_tag, false);
-    (0..copies).for_each(|_| client.publish("", &run.name("0"), &PropertiesWriter::new(), &taken.body));
+    let properties = taken.properties();
+    let properties = PropertiesWriter::from(&properties);
+    (0..copies).for_each(|_| client.publish("", &run.name("0"), &properties, &taken.body));
     client.flush().unwrap();
     client.close();
 }
@@ -244,7 +246,7 @@ fn replace(run: &Run, bench: &Bench, copies: usize) {
 #[test]
 fn a_message_that_is_lost_or_comes_twice_is_found() {
     let bench = Bench::new();
-    let standing = ["--standing", "200", "--prefetch", "50", "--rate", "500", "--duration", "2s"];
+    let standing = ["--standing", "200", "--prefetch", "50", "--rate", "500", "--duration", "5s"];
     let loads: [&[&str]; 4] = [
         &["--scenario", "churn"],
         &["--scenario", "priorities", "--queues", "1"],

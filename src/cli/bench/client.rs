@@ -110,15 +110,6 @@ impl Client {
         self.expect(10, 51)
     }
 
-    /// Waits until the broker has closed the socket too: whoever closes first keeps the port for a minute, and ports of
-    /// this side are few.
-    pub(super) fn wait_for_end(mut self) -> io::Result<()> {
-        match self.stream.read(&mut self.input)? {
-            0 => Ok(()),
-            len => Err(io::Error::other(format!("{len} octets after connection.close-ok"))),
-        }
-    }
-
     fn send(&mut self, channel: u16, method: AMQPClass) -> io::Result<()> {
         let mut out = Vec::new();
         write_method(&mut out, channel, method);

@@ -33,7 +33,6 @@ fn connect(target: &Target, job: &Job, meter: &Meter) -> io::Result<()> {
         let took = micros(meter.clock.elapsed() - begin);
         meter.round_trip.lock().record(took).expect("it grows as needed");
         meter.answered.fetch_add(1, Ordering::Relaxed);
-        client.wait_for_end()?;
     }
     Ok(())
 }
