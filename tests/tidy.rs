@@ -51,14 +51,12 @@ const IMPURE: [&str; 24] = [
 const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
 /// Where tasks and threads are begun: the shell's one place, and whoever has a reason.
-const SPAWNS: [(&str, &str); 7] = [
+const SPAWNS: [(&str, &str); 5] = [
     ("server/tasks.rs", "the tasks of a running broker"),
     ("store/writer.rs", "the writer is a thread: commits block, and it outlives no store"),
     ("store/writer/reading.rs", "loads block, and must not wait behind commits"),
     ("store/sqlite/opening.rs", "a runtime's thread may not run the runtime that sqlx needs"),
-    ("cli/bench/run.rs", "a client of its own, without a broker's runtime"),
-    ("cli/bench/publisher.rs", "a thread that writes, and one that reads confirms"),
-    ("cli/bench/consumer.rs", "a thread per connection"),
+    ("cli/bench/running.rs", "a client of its own, without a broker's runtime"),
 ];
 
 /// Where clocks are read.

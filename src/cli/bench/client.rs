@@ -1,22 +1,30 @@
 //! A light AMQP client for load: blocking, and as cheap per message as the wire allows, so that it is not the limit.
 
-use crate::wire::frame::{Frame, FrameKind, payload_max, read_frame};
+use crate::wire::frame::{Frame, FrameKind, OVERHEAD_BYTES, read_frame};
 use crate::wire::method::MethodId;
 use crate::wire::writer::{write_fields, write_method};
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue};
-use amq_protocol::types::FieldTable;
+use amq_protocol::types::{AMQPValue, FieldTable};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
-/// The channel that everything runs on.
+/// The first channel of a connection.
 pub(super) const CHANNEL: u16 = 1;
+/// The most channels that a connection may have.
+pub(super) const CHANNEL_MAX: u16 = 2047;
 const READ_BYTES: usize = 256 * 1024;
-const CHANNEL_MAX: u16 = 2047;
+const FRAME_MAX: u32 = 131_072;
+/// The longest piece of a body that a frame holds.
+pub(super) const PAYLOAD_MAX: usize = FRAME_MAX as usize - OVERHEAD_BYTES;
+/// How long a broker may take to answer as a connection begins and ends.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// Where a broker is and who asks: `amqp://user:password@host:port/vhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    address: String,
+    /// Host and port.
+    pub(super) address: String,
     user: String,
     password: String,
     vhost: String,
@@ -39,19 +47,28 @@ impl Target {
     }
 }
 
-/// One connection with one open channel.
+/// A queue to declare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queue<'a> {
+    pub(super) name: &'a str,
+    pub(super) durable: bool,
+    pub(super) exclusive: bool,
+    /// 1 for a queue without priorities.
+    pub(super) priorities: u16,
+}
+
+/// One connection with its open channels.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: TcpStream,
-    pub(super) payload_max: usize,
     input: Vec<u8>,
     filled: usize,
     used: usize,
 }
 
 impl Client {
-    /// Connects, logs in and opens the channel.
-    pub(super) fn connect(target: &Target) -> io::Result<Self> {
+    /// Connects, logs in and opens so many channels.
+    pub(super) fn connect(target: &Target, channels: u16) -> io::Result<Self> {
         let address = target
             .address
             .to_socket_addrs()?
@@ -59,8 +76,8 @@ impl Client {
             .ok_or_else(|| io::Error::other(format!("{}: no such address", target.address)))?;
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        let mut client =
-            Self { stream, payload_max: payload_max(131_072), input: vec![0; READ_BYTES], filled: 0, used: 0 };
+        stream.set_read_timeout(Some(ANSWER))?;
+        let mut client = Self { stream, input: vec![0; READ_BYTES], filled: 0, used: 0 };
         client.stream.write_all(b"AMQP\x00\x00\x09\x01")?;
         client.expect(10, 10)?;
         let response = format!("\0{}\0{}", target.user, target.password);
@@ -72,14 +89,25 @@ impl Client {
         };
         client.send(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)))?;
         client.expect(10, 30)?;
-        let tune_ok = connection::TuneOk { channel_max: CHANNEL_MAX, frame_max: 131_072, heartbeat: 0 };
+        let tune_ok = connection::TuneOk { channel_max: CHANNEL_MAX, frame_max: FRAME_MAX, heartbeat: 0 };
         client.send(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)))?;
         let open = connection::Open { virtual_host: target.vhost.as_str().into() };
         client.send(0, AMQPClass::Connection(connection::AMQPMethod::Open(open)))?;
         client.expect(10, 41)?;
-        client.send(CHANNEL, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})))?;
-        client.expect(20, 11)?;
+        for channel in CHANNEL..=channels {
+            client.send(channel, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})))?;
+            client.expect(20, 11)?;
+        }
+        client.stream.set_read_timeout(None)?;
         Ok(client)
+    }
+
+    /// Closes the connection; what was published before has been taken when this returns.
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(ANSWER))?;
+        let close = connection::Close { reply_code: 200, reply_text: "bye".into(), class_id: 0, method_id: 0 };
+        self.send(0, AMQPClass::Connection(connection::AMQPMethod::Close(close)))?;
+        self.expect(10, 51)
     }
 
     fn send(&mut self, channel: u16, method: AMQPClass) -> io::Result<()> {
@@ -135,15 +163,19 @@ impl Client {
         }
     }
 
-    pub(super) fn declare(&mut self, name: &str, durable: bool) -> io::Result<()> {
+    pub(super) fn declare(&mut self, queue: &Queue<'_>) -> io::Result<()> {
+        let mut arguments = FieldTable::default();
+        if queue.priorities > 1 {
+            arguments.insert("x-max-priority".into(), AMQPValue::LongInt(i32::from(queue.priorities) - 1));
+        }
         let declare = queue::Declare {
-            queue: name.into(),
+            queue: queue.name.into(),
             passive: false,
-            durable,
-            exclusive: false,
+            durable: queue.durable,
+            exclusive: queue.exclusive,
             auto_delete: false,
             nowait: false,
-            arguments: FieldTable::default(),
+            arguments,
         };
         self.send(CHANNEL, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)))?;
         self.expect(50, 11)
@@ -176,27 +208,39 @@ impl Client {
         self.expect(40, 21)
     }
 
-    pub(super) fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str) -> io::Result<()> {
+    /// `header` is what a headers exchange is to look for.
+    pub(super) fn bind(
+        &mut self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        header: Option<(&str, &str)>,
+    ) -> io::Result<()> {
+        let mut arguments = FieldTable::default();
+        if let Some((name, value)) = header {
+            arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));
+            arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
         let bind = queue::Bind {
             queue: queue.into(),
             exchange: exchange.into(),
             routing_key: routing_key.into(),
             nowait: false,
-            arguments: FieldTable::default(),
+            arguments,
         };
         self.send(CHANNEL, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)))?;
         self.expect(50, 21)
     }
 
-    pub(super) fn confirm_select(&mut self) -> io::Result<()> {
-        self.send(CHANNEL, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })))?;
+    pub(super) fn confirm_select(&mut self, channel: u16) -> io::Result<()> {
+        self.send(channel, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })))?;
         self.expect(85, 11)
     }
 
     /// For each consumer of the channel that is to come.
-    pub(super) fn prefetch(&mut self, count: u16) -> io::Result<()> {
+    pub(super) fn prefetch(&mut self, channel: u16, count: u16) -> io::Result<()> {
         let mut out = Vec::new();
-        write_fields(&mut out, CHANNEL, MethodId { class_id: 60, method_id: 10 }, |fields| {
+        write_fields(&mut out, channel, MethodId { class_id: 60, method_id: 10 }, |fields| {
             fields.extend_from_slice(&[0; 4]);
             fields.extend_from_slice(&count.to_be_bytes());
             fields.push(0);
@@ -206,7 +250,7 @@ impl Client {
     }
 
     /// Without an answer, which would come between the deliveries to earlier consumers.
-    pub(super) fn consume(&mut self, queue: &str, consumer_tag: &str, no_ack: bool) -> io::Result<()> {
+    pub(super) fn consume(&mut self, channel: u16, queue: &str, consumer_tag: &str, no_ack: bool) -> io::Result<()> {
         let consume = basic::Consume {
             queue: queue.into(),
             consumer_tag: consumer_tag.into(),
@@ -216,7 +260,7 @@ impl Client {
             nowait: true,
             arguments: FieldTable::default(),
         };
-        self.send(CHANNEL, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
+        self.send(channel, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
     }
 }
 
@@ -229,6 +273,8 @@ pub(super) enum Seen<'a> {
     Nack,
     /// basic.ack from the broker: tag, multiple.
     Ack(u64, bool),
+    /// The content header of a message.
+    Header(&'a [u8]),
     /// A body, or a part of one.
     Body(&'a [u8]),
     /// The broker closes channel or connection, with these octets.
@@ -242,6 +288,9 @@ impl<'a> Seen<'a> {
         let payload = frame.payload;
         if frame.kind == FrameKind::Body {
             return Self::Body(payload);
+        }
+        if frame.kind == FrameKind::Header {
+            return Self::Header(payload);
         }
         if frame.kind != FrameKind::Method {
             return Self::Other;

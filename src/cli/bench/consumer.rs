@@ -2,9 +2,10 @@
 
 use super::client::{CHANNEL, Client, Seen, Target};
 use super::ledger::Lane;
+use super::message::{Deal, Stamp};
 use super::meter::{Meter, lock};
-use super::publisher::NUMBER_BITS;
-use super::run::Running;
+use super::rpc::Answer;
+use super::running::{self, Running};
 use super::scenario::Consume;
 use crate::wire::writer::write_ack;
 use std::io::{self, Write};
@@ -26,72 +27,89 @@ pub(super) struct Job {
     pub(super) ledger: usize,
     /// How many messages stay in the queues.
     pub(super) standing: u64,
-    /// Queues that a publisher's numbers are dealt out to in turn.
-    pub(super) lanes: u64,
+    /// How publishers deal out their numbers.
+    pub(super) deal: Deal,
+    /// Channels of the connection.
+    pub(super) channels: u16,
+    /// Whether each message is a request that is to be answered.
+    pub(super) answers: bool,
     /// Copies of each message that is published.
     pub(super) copies: u64,
 }
 
 /// Connects and starts consuming.
 pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<Running> {
-    let mut client = Client::connect(target)?;
+    let mut client = Client::connect(target, job.channels)?;
     let prefetch = job.consume.prefetch;
     if let Some(prefetch) = prefetch {
-        client.prefetch(prefetch)?;
+        (CHANNEL..=job.channels).try_for_each(|channel| client.prefetch(channel, prefetch))?;
     }
-    for (name, number) in &job.queues {
-        client.consume(name, &format!("{number:05}"), prefetch.is_none())?;
+    // No queue is without a consumer, and no channel.
+    let pairs = job.queues.iter().cycle().zip((CHANNEL..=job.channels).cycle());
+    for ((name, number), channel) in pairs.take(job.queues.len().max(job.channels.into())) {
+        client.consume(channel, name, &format!("{number:05}"), prefetch.is_none())?;
     }
     let stream = client.stream.try_clone()?;
-    let meter = Arc::clone(meter);
-    let reader = thread::spawn(move || {
-        if let Err(error) = take(&mut client, &job, &meter) {
-            meter.fail(format!("a consumer: {error}"));
-        }
-    });
+    let reader = running::begin("a consumer", meter, move |meter| take(&mut client, &job, meter));
     Ok(Running { stream: Some(stream), threads: vec![reader] })
+}
+
+/// What a channel of a consumer is at.
+#[derive(Clone, Debug, Default)]
+struct Inbound {
+    unacked: u32,
+    /// Of the message that is coming in.
+    queue: u16,
+    in_body: bool,
+    answer: Option<Answer>,
 }
 
 fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
     let mut out = Vec::new();
-    let (mut unacked, mut last_tag, mut queue, mut in_body) = (0u32, 0u64, 0u16, false);
+    let mut inbound = vec![Inbound::default(); job.channels.into()];
     loop {
         out.clear();
         let (mut count, mut closed, mut now) = (0u64, None, None);
         let mut ledger = None;
         let mut latencies = None;
-        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
-            Seen::Deliver { tag, consumer } => {
-                in_body = false;
-                queue = number_of(consumer);
-                last_tag = tag;
-                unacked += 1;
-                if job.consume.prefetch.is_some() && unacked >= job.consume.ack_every {
-                    write_ack(&mut out, CHANNEL, tag, unacked > 1);
-                    unacked = 0;
+        client.next_frames(usize::MAX, |frame| {
+            // What is said of the connection as a whole has no channel.
+            let Some(on) = inbound.get_mut(usize::from(frame.channel).saturating_sub(1)) else { return };
+            match Seen::of(frame) {
+                Seen::Deliver { tag, consumer } => {
+                    on.in_body = false;
+                    on.queue = number_of(consumer);
+                    on.unacked += 1;
+                    if job.consume.prefetch.is_some() && on.unacked >= job.consume.ack_every {
+                        write_ack(&mut out, frame.channel, tag, on.unacked > 1);
+                        on.unacked = 0;
+                    }
                 }
-            }
-            // Once the run is over, what other consumers held comes again.
-            Seen::Body(body) if !in_body && !meter.is_over() => {
-                in_body = true;
-                // Not before: a run that ends by its count ends here.
-                count += 1;
-                if let Some((first, rest)) = body.split_first_chunk()
-                    && let Some(at) = rest.first_chunk()
-                {
-                    let (first, at) = (u64::from_be_bytes(*first), u64::from_be_bytes(*at));
-                    let lane = Lane { publisher: (first >> NUMBER_BITS) as u16, queue };
-                    let number = (first & ((1 << NUMBER_BITS) - 1)) / job.lanes;
-                    ledger.get_or_insert_with(|| lock(&meter.ledgers[job.ledger])).arrived(lane, number);
-                    let now = *now.get_or_insert_with(|| meter.clock.micros());
-                    latencies
-                        .get_or_insert_with(|| meter.delivery.lock())
-                        .record(now.saturating_sub(at))
-                        .expect("it grows as needed");
+                Seen::Header(payload) if job.answers => on.answer = Answer::to(payload),
+                Seen::Body(body) => {
+                    // Once the run is over, what other consumers held comes again.
+                    if !on.in_body && !meter.is_over() {
+                        on.in_body = true;
+                        // Not before: a run that ends by its count ends here.
+                        count += 1;
+                        if let Some(Stamp { publisher, number, at }) = Stamp::read(body) {
+                            let (priority, place) = job.deal.place(number);
+                            let lane = Lane { publisher, queue: on.queue, priority };
+                            ledger.get_or_insert_with(|| lock(&meter.ledgers[job.ledger])).arrived(lane, place);
+                            let now = *now.get_or_insert_with(|| meter.clock.micros());
+                            latencies
+                                .get_or_insert_with(|| meter.delivery.lock())
+                                .record(now.saturating_sub(at))
+                                .expect("it grows as needed");
+                        }
+                    }
+                    if let Some(answer) = &mut on.answer {
+                        answer.take(&mut out, frame.channel, body);
+                    }
                 }
+                Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
+                _ => {}
             }
-            Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
-            _ => {}
         })?;
         drop((ledger, latencies));
         if let Some(closed) = closed {

@@ -1,16 +1,19 @@
-//! Which messages arrived: gaps and duplicates per publisher and queue, whatever the order.
+//! Which messages arrived: gaps and duplicates per publisher, queue and priority, whatever the order.
 
-use std::collections::{BTreeSet, HashMap};
+use ahash::AHashMap;
+use std::collections::BTreeSet;
 
 /// How many numbers may arrive ahead of a missing one before that is called lost.
 const AHEAD_MAX: usize = 1_000_000;
 
-/// The numbers of one publisher in one queue.
+/// The numbers of one publisher in one queue, of one priority.
 #[derive(Debug, Default)]
 struct Track {
     /// All below have arrived or been called lost.
     next: u64,
     ahead: BTreeSet<u64>,
+    /// Behind the last that must have arrived in the end.
+    mark: u64,
     gaps: u64,
     duplicates: u64,
 }
@@ -47,13 +50,14 @@ impl Track {
 
 /// All that the consumers of some queues have seen.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(HashMap<Lane, Track>);
+pub(super) struct Ledger(AHashMap<Lane, Track>);
 
-/// The way from a publisher through a queue.
+/// The way from a publisher through a queue. What overtakes by its priority leaves no gap in its own lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Lane {
     pub(super) publisher: u16,
     pub(super) queue: u16,
+    pub(super) priority: u8,
 }
 
 /// What was wrong with the numbers that arrived.
@@ -75,13 +79,32 @@ impl Ledger {
         self.0.entry(lane).or_default().arrived(number);
     }
 
-    /// What is wrong, when nothing more will arrive.
+    /// All before this number must arrive, whether or not a later one does.
+    pub(super) fn await_below(&mut self, lane: Lane, number: u64) {
+        self.0.entry(lane).or_default().mark = number;
+    }
+
+    /// The measuring ends here: what is missing below the last that has arrived is lost, or on its way to another
+    /// consumer. Of what is published from now on nothing is asked.
+    pub(super) fn mark(&mut self) {
+        for track in self.0.values_mut() {
+            track.mark = track.mark.max(track.ahead.last().map_or(track.next, |last| last + 1));
+        }
+    }
+
+    /// Whether all below the marks has arrived.
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.values().all(|track| track.next >= track.mark)
+    }
+
+    /// What is wrong, when nothing more will arrive that is below the marks.
     pub(super) fn close(&mut self) -> Faults {
         let mut faults = Faults::default();
         for track in self.0.values_mut() {
-            while !track.ahead.is_empty() {
+            while track.ahead.first().is_some_and(|first| *first < track.mark) {
                 track.give_up();
             }
+            track.gaps += track.mark.saturating_sub(track.next);
             faults.gaps += track.gaps;
             faults.duplicates += track.duplicates;
         }
@@ -96,8 +119,9 @@ mod tests {
     fn faults(numbers: &[u64]) -> Faults {
         let mut ledger = Ledger::default();
         for number in numbers {
-            ledger.arrived(Lane { publisher: 0, queue: 0 }, *number);
+            ledger.arrived(Lane { publisher: 0, queue: 0, priority: 0 }, *number);
         }
+        ledger.mark();
         ledger.close()
     }
 
@@ -112,11 +136,38 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_late_is_not_lost_and_of_what_is_behind_the_mark_nothing_is_asked() {
+        let mut ledger = Ledger::default();
+        let lane = Lane { publisher: 0, queue: 0, priority: 0 };
+        for number in [0, 3, 1] {
+            ledger.arrived(lane, number);
+        }
+        ledger.mark();
+        ledger.arrived(lane, 7);
+        assert!(!ledger.is_complete());
+        ledger.arrived(lane, 2);
+        assert!(ledger.is_complete());
+        assert_eq!(ledger.close(), Faults::default());
+    }
+
+    #[test]
+    fn what_was_awaited_and_never_came_is_a_gap_too() {
+        let mut ledger = Ledger::default();
+        let lane = Lane { publisher: 0, queue: 0, priority: 0 };
+        ledger.arrived(lane, 0);
+        ledger.await_below(lane, 2);
+        ledger.mark();
+        assert!(!ledger.is_complete());
+        assert_eq!(ledger.close(), Faults { gaps: 1, duplicates: 0 });
+    }
+
+    #[test]
     fn lanes_are_counted_apart() {
         let mut ledger = Ledger::default();
-        for (publisher, queue) in [(0, 0), (0, 1), (1, 0)] {
-            ledger.arrived(Lane { publisher, queue }, 0);
+        for (publisher, queue, priority) in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 7)] {
+            ledger.arrived(Lane { publisher, queue, priority }, 0);
         }
+        ledger.mark();
         assert_eq!(ledger.close(), Faults::default());
     }
 }

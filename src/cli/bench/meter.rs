@@ -5,6 +5,10 @@ use super::ledger::Ledger;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a thread waits before it looks whether the run is over.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Latencies in microseconds.
 pub(super) type Micros = Histogram<u64>;
@@ -22,15 +26,21 @@ pub(super) struct Meter {
     pub(super) confirmed: AtomicU64,
     pub(super) nacked: AtomicU64,
     pub(super) consumed: AtomicU64,
+    /// Round trips that are complete.
+    pub(super) answered: AtomicU64,
     pub(super) stop: AtomicBool,
     /// From publish, or when it was due, to confirm.
     pub(super) confirm: Latencies,
     /// From publish, or when it was due, to delivery.
     pub(super) delivery: Latencies,
+    /// From connect, or when it was due, to close-ok; or from a request to its reply.
+    pub(super) round_trip: Latencies,
     /// What the disk takes for the same bytes.
     pub(super) probe: Latencies,
     /// One per group of consumers that share queues.
     pub(super) ledgers: Vec<Mutex<Ledger>>,
+    /// What requesters have had back.
+    pub(super) replies: Mutex<Ledger>,
     failure: Mutex<Option<String>>,
 }
 
@@ -42,13 +52,21 @@ impl Meter {
             confirmed: AtomicU64::new(0),
             nacked: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             confirm: Latencies::new(),
             delivery: Latencies::new(),
+            round_trip: Latencies::new(),
             probe: Latencies::new(),
             ledgers: (0..ledgers).map(|_| Mutex::default()).collect(),
+            replies: Mutex::default(),
             failure: Mutex::default(),
         }
+    }
+
+    /// Every ledger of the run.
+    pub(super) fn all_ledgers(&self) -> impl Iterator<Item = MutexGuard<'_, Ledger>> {
+        self.ledgers.iter().chain([&self.replies]).map(lock)
     }
 
     pub(super) fn is_over(&self) -> bool {

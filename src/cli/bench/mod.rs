@@ -2,27 +2,39 @@
 
 mod client;
 mod clock;
+mod compare;
+mod confirms;
+mod connector;
 mod consumer;
 mod ledger;
+mod message;
 mod meter;
+mod options;
 mod pace;
 mod plot;
 mod probe;
 mod process;
 mod publisher;
 mod report;
+mod rpc;
 mod run;
+mod running;
 mod scenario;
+mod stage;
+mod watch;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use client::Target;
+use compare::Side;
 use indicatif::{ProgressBar, ProgressStyle};
-use run::{End, Outcome, Plan, Second};
-use scenario::{Consume, Course, Load, Scenario};
+use options::LoadOptions;
+use run::{End, Plan};
+use scenario::{Load, Size};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use watch::{Outcome, Second};
 
 /// Put load on an AMQP 0-9-1 broker and measure it.
 ///
@@ -33,42 +45,8 @@ pub(super) struct Bench {
     /// The broker.
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     url: String,
-    /// Which load.
-    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
-    scenario: Scenario,
-    /// Queues; publishers give to each in turn.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    queues: Option<u16>,
-    /// Connections that publish.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    publishers: Option<u16>,
-    /// Connections that consume, 0 for none.
-    #[arg(long)]
-    consumers: Option<u16>,
-    /// Body bytes, at least 16.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(16..))]
-    size: Option<u32>,
-    /// Messages per second of all publishers; latencies then count from when a message was due.
-    #[arg(long, value_parser = positive)]
-    rate: Option<f64>,
-    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
-    confirms: Option<u64>,
-    /// Unacknowledged deliveries of each consumer, 0 for no-ack.
-    #[arg(long)]
-    prefetch: Option<u16>,
-    /// Acknowledge so many deliveries at a time.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    ack_every: Option<u32>,
-    /// Persistent messages in durable queues, or not.
-    #[arg(long)]
-    persistent: Option<bool>,
-    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
-    #[arg(long)]
-    standing: Option<u64>,
-    /// A write for each message instead of batches.
-    #[arg(long)]
-    one_write_each: bool,
+    #[command(flatten)]
+    load: LoadOptions,
     /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run to their end.
     #[arg(long, default_value = "5s", value_parser = duration)]
     duration: Duration,
@@ -90,25 +68,38 @@ pub(super) struct Bench {
     /// Draw rate and latencies over time into this file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Another broker, which gets the same load in turn with the first; the first is then held against it.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["series", "plot"])]
+    compare: Option<String>,
+    /// The other broker's process.
+    #[arg(long, value_name = "PID", requires = "compare")]
+    compare_pid: Option<u32>,
+    /// How many runs each of the two brokers gets.
+    #[arg(long, default_value = "5", requires = "compare", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
+/// What is printed, and how many messages were lost or came twice.
+struct Report {
+    text: String,
+    faults: u64,
+}
+
 impl Bench {
     #[expect(clippy::print_stderr, reason = "the command line's own words")]
     pub(super) fn run(&self) -> ExitCode {
-        match self.measure() {
-            Ok(outcome) => {
-                let name = self.scenario.to_possible_value().expect("none is skipped");
-                let text = if self.json {
-                    format!("{}\n", report::as_json(name.get_name(), &outcome))
-                } else {
-                    report::as_text(name.get_name(), &outcome)
-                };
+        let report = match &self.compare {
+            None => self.measure(),
+            Some(other) => self.measure_in_turn(other),
+        };
+        match report {
+            Ok(Report { text, faults }) => {
                 // A closed stdout has nobody to be told.
                 let _ = std::io::stdout().lock().write_all(text.as_bytes());
-                if outcome.faults.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+                if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {
                 eprintln!("prontomq bench: {error}");
@@ -117,14 +108,10 @@ impl Bench {
         }
     }
 
-    fn measure(&self) -> Result<Outcome, String> {
+    fn measure(&self) -> Result<Report, String> {
         let target = Target::parse(&self.url)?;
         let plan = self.plan()?;
-        let bar = ProgressBar::new_spinner()
-            .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
-        let outcome = run::run(&target, &plan, |second| show(&bar, second)).map_err(|error| error.to_string());
-        bar.finish_and_clear();
-        let outcome = outcome?;
+        let outcome = watched(&target, &plan)?;
         let write = |path: &PathBuf, text: String| {
             std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
         };
@@ -134,15 +121,43 @@ impl Bench {
         if let Some(path) = &self.plot {
             write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds))?;
         }
-        Ok(outcome)
+        let text = if self.json {
+            format!("{}\n", report::as_json(&self.load.name(), &outcome))
+        } else {
+            report::as_text(&self.load.name(), &outcome)
+        };
+        Ok(Report { text, faults: outcome.faults.count() })
+    }
+
+    /// Interleaved, so that what changes about the machine meanwhile changes for both.
+    fn measure_in_turn(&self, other: &str) -> Result<Report, String> {
+        let plan = self.plan()?;
+        let targets = [Target::parse(&self.url)?, Target::parse(other)?];
+        let plans = [plan.clone(), Plan { broker_pid: self.compare_pid, ..plan }];
+        let mut sides = targets.each_ref().map(|target| Side { broker: target.address.clone(), outcomes: Vec::new() });
+        for round in 1..=self.rounds {
+            for ((target, plan), side) in targets.iter().zip(&plans).zip(&mut sides) {
+                let outcome = watched(target, plan);
+                let outcome = outcome.map_err(|error| format!("round {round}, {}: {error}", side.broker))?;
+                side.outcomes.push(report::as_json(&self.load.name(), &outcome));
+            }
+        }
+        let text = if self.json {
+            format!("{}\n", compare::as_json(&self.load.name(), &sides))
+        } else {
+            compare::as_text(&self.load.name(), &sides)
+        };
+        Ok(Report { text, faults: sides.iter().map(Side::faults).sum() })
     }
 
     fn title(&self, load: &Load) -> String {
-        let name = self.scenario.to_possible_value().expect("none is skipped");
-        let mut title = format!("{}: {} B", name.get_name(), load.size);
-        if let Course::Flow { standing: 1.. } | Course::Drain { .. } = load.course {
-            let (Course::Flow { standing } | Course::Drain { standing }) = load.course;
-            title += &format!(", {standing} standing");
+        let size = match load.size {
+            Size { least, most } if least < most => format!("{least}..{most}"),
+            Size { most, .. } => most.to_string(),
+        };
+        let mut title = format!("{}: {size} B", self.load.name());
+        if load.standing > 0 {
+            title += &format!(", {} standing", load.standing);
         }
         if let Some(rate) = load.rate {
             title += &format!(", {rate}/s");
@@ -154,66 +169,27 @@ impl Bench {
         let end = self.count.map_or(End::After(self.duration), End::Count);
         let warm_up = self.warm_up.unwrap_or(self.duration / 5);
         let (broker_pid, probe) = (self.broker_pid, self.probe.clone());
-        Ok(Plan { load: self.load()?, warm_up, end, broker_pid, probe })
+        Ok(Plan { load: self.load.load()?, warm_up, end, broker_pid, probe })
     }
+}
 
-    fn load(&self) -> Result<Load, String> {
-        let load = self.scenario.load();
-        let course = match (load.course, self.standing) {
-            (course, None) => course,
-            (Course::Flow { .. }, Some(standing)) => Course::Flow { standing },
-            (Course::Drain { .. }, Some(0)) => return Err("there must be something to drain".into()),
-            (Course::Drain { .. }, Some(standing)) => Course::Drain { standing },
-        };
-        let confirms_in_flight = match self.confirms {
-            None => load.confirms_in_flight,
-            Some(confirms) => (confirms > 0).then_some(confirms),
-        };
-        Ok(Load {
-            queues: self.queues.unwrap_or(load.queues),
-            publishers: self.publishers.unwrap_or(load.publishers),
-            size: self.size.map_or(load.size, |size| size as usize),
-            persistent: self.persistent.unwrap_or(load.persistent),
-            confirms_in_flight,
-            consume: self.consume(load.consume)?,
-            route: load.route,
-            course,
-            rate: self.rate,
-            one_write_each: self.one_write_each,
-        })
-    }
-
-    fn consume(&self, scenario: Option<Consume>) -> Result<Option<Consume>, String> {
-        let consumers = self.consumers.unwrap_or(scenario.map_or(0, |consume| consume.consumers));
-        if consumers == 0 {
-            let drains = matches!(self.scenario.load().course, Course::Drain { .. });
-            return if drains { Err("a drain needs a consumer".into()) } else { Ok(None) };
-        }
-        let prefetch = match self.prefetch {
-            None => scenario.and_then(|consume| consume.prefetch),
-            Some(prefetch) => (prefetch > 0).then_some(prefetch),
-        };
-        let ack_every = self.ack_every.unwrap_or(1);
-        match prefetch {
-            None if self.ack_every.is_some() => Err("--ack-every needs --prefetch".into()),
-            Some(prefetch) if ack_every > prefetch.into() => Err("--ack-every is more than --prefetch".into()),
-            prefetch => Ok(Some(Consume { consumers, prefetch, ack_every })),
-        }
-    }
+/// One run, shown while it lasts.
+fn watched(target: &Target, plan: &Plan) -> Result<Outcome, String> {
+    let bar = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
+    let outcome = run::run(target, plan, |second| show(&bar, second)).map_err(|error| error.to_string());
+    bar.finish_and_clear();
+    outcome
 }
 
 /// Live, on stderr, and only where that is a terminal.
 fn show(bar: &ProgressBar, second: &Second) {
-    let latencies = if second.confirm.is_empty() { &second.delivery } else { &second.confirm };
+    let stations = [&second.round_trip, &second.confirm];
+    let latencies = stations.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&second.delivery);
     let (p99, max) = (latencies.value_at_quantile(0.99), latencies.max());
     let at = second.at.as_secs_f64();
     bar.set_message(format!("{at:.0} s: {:.0}/s, latency p99 {p99} us, max {max} us", second.rate));
     bar.tick();
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected more than 0".to_owned()) }
 }
 
 /// Reads a number with its unit: ms, s, m, h; seconds without one.

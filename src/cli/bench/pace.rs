@@ -1,6 +1,8 @@
 //! When each message of a limited rate is due. A publisher that was held up does not forget what it owes, and a message's
 //! latency counts from when it was due: what a stall delays is not left out (no coordinated omission).
 
+use super::meter::{Meter, PATIENCE};
+use std::thread;
 use std::time::Duration;
 
 /// An even rate from a moment on.
@@ -27,6 +29,19 @@ impl Pace {
     pub(super) fn moment(&self, number: u64) -> Duration {
         self.begin + Duration::from_secs_f64(number as f64 / self.per_second)
     }
+}
+
+/// Waits until the message of this number is due; when that was, or now where there is no pace. None once the run is over.
+pub(super) fn wait(pace: Option<Pace>, number: u64, meter: &Meter) -> Option<Duration> {
+    while !meter.is_over() {
+        let now = meter.clock.elapsed();
+        let due = pace.map_or(now, |pace| pace.moment(number));
+        if due <= now {
+            return Some(due);
+        }
+        thread::sleep((due - now).min(PATIENCE));
+    }
+    None
 }
 
 #[cfg(test)]

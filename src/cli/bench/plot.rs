@@ -1,7 +1,7 @@
 //! A run as a picture: its rate, and below its latencies, over time.
 
 use super::meter::{Micros, no_latencies};
-use super::run::Second;
+use super::watch::Second;
 use std::fmt::Write;
 
 const WIDTH: f64 = 900.0;
@@ -19,6 +19,7 @@ struct Point {
     rate: f64,
     confirm: Micros,
     delivery: Micros,
+    round_trip: Micros,
     probe: Micros,
 }
 
@@ -35,6 +36,7 @@ fn points(seconds: &[Second]) -> Vec<Point> {
         rate: part.iter().map(|second| second.rate).sum::<f64>() / part.len() as f64,
         confirm: sum(part, |second| &second.confirm),
         delivery: sum(part, |second| &second.delivery),
+        round_trip: sum(part, |second| &second.round_trip),
         probe: sum(part, |second| &second.probe),
     };
     joined.map(point).collect()
@@ -50,11 +52,13 @@ pub(super) fn as_svg(title: &str, seconds: &[Second]) -> String {
         let value = |point: &Point| (!part(point).is_empty()).then(|| part(point).value_at_quantile(quantile) as f64);
         points.iter().map(value).collect()
     };
-    let latencies: [Curve<'_>; 6] = [
+    let latencies: [Curve<'_>; 8] = [
         ("confirm p99", "#1f77b4", of(|point| &point.confirm, 0.99)),
         ("confirm max", "#17becf", of(|point| &point.confirm, 1.0)),
         ("delivery p99", "#2ca02c", of(|point| &point.delivery, 0.99)),
         ("delivery max", "#98df8a", of(|point| &point.delivery, 1.0)),
+        ("round trip p99", "#9467bd", of(|point| &point.round_trip, 0.99)),
+        ("round trip max", "#c5b0d5", of(|point| &point.round_trip, 1.0)),
         ("disk probe p99", "#d62728", of(|point| &point.probe, 0.99)),
         ("disk probe max", "#ff9896", of(|point| &point.probe, 1.0)),
     ];
@@ -137,8 +141,10 @@ mod tests {
     fn second(at: u64) -> Second {
         let mut confirm = no_latencies();
         confirm.record(at + 1).unwrap();
-        let (delivery, probe) = (no_latencies(), no_latencies());
-        Second { at: Duration::from_secs(at), rate: at as f64, confirm, delivery, probe, broker_resident_bytes: None }
+        let [delivery, round_trip, probe] = [(); 3].map(|()| no_latencies());
+        let at_time = Duration::from_secs(at);
+        let broker_resident_bytes = None;
+        Second { at: at_time, rate: at as f64, confirm, delivery, round_trip, probe, broker_resident_bytes }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What came of a run, in words, as JSON and as a table of its seconds.
 
 use super::meter::Micros;
-use super::run::{Outcome, Second};
+use super::watch::{Outcome, Second};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -43,9 +43,12 @@ pub(super) fn as_text(scenario: &str, outcome: &Outcome) -> String {
     if let (Some(least), Some(most)) = (rates.first(), rates.last()) {
         lines.push(format!("rate, 1/s       min {least:.0}  median {:.0}  max {most:.0}", rates[rates.len() / 2]));
     }
-    for (name, latencies) in
-        [("confirm, us", &outcome.confirm), ("delivery, us", &outcome.delivery), ("disk probe, us", &outcome.probe)]
-    {
+    for (name, latencies) in [
+        ("round trip, us", &outcome.round_trip),
+        ("confirm, us", &outcome.confirm),
+        ("delivery, us", &outcome.delivery),
+        ("disk probe, us", &outcome.probe),
+    ] {
         if !latencies.is_empty() {
             let value = |quantile| latencies.value_at_quantile(quantile);
             let [half, p99, p999, max] = QUANTILES.map(|(_, quantile)| value(quantile));
@@ -66,7 +69,7 @@ pub(super) fn as_text(scenario: &str, outcome: &Outcome) -> String {
     lines.join("\n") + "\n"
 }
 
-/// One object. `latency_*` is the confirm's where there are confirms, else the delivery's.
+/// One object. `latency_*` is the round trip's where there are any, else the confirm's, else the delivery's.
 pub(super) fn as_json(scenario: &str, outcome: &Outcome) -> Value {
     let rates = rates(&outcome.seconds);
     let mut object = Map::new();
@@ -78,11 +81,13 @@ pub(super) fn as_json(scenario: &str, outcome: &Outcome) -> Value {
     put("rate_min", json!(rates.first()));
     put("rate_median", json!(rates.get(rates.len() / 2)));
     put("rate_max", json!(rates.last()));
-    let latency = if outcome.confirm.is_empty() { &outcome.delivery } else { &outcome.confirm };
+    let stations = [&outcome.round_trip, &outcome.confirm];
+    let latency = stations.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&outcome.delivery);
     for (name, latencies) in [
         ("latency", latency),
         ("confirm_latency", &outcome.confirm),
         ("delivery_latency", &outcome.delivery),
+        ("round_trip_latency", &outcome.round_trip),
         ("probe_latency", &outcome.probe),
     ] {
         for (quantile, value) in quantiles(latencies) {
@@ -113,7 +118,8 @@ fn quantiles(latencies: &Micros) -> Vec<(&'static str, u64)> {
 /// Comma-separated, a line for each second; latencies in microseconds, empty where nothing was measured.
 pub(super) fn as_csv(seconds: &[Second]) -> String {
     let mut text = String::from(
-        "second,rate,confirm_p50_us,confirm_p99_us,confirm_p999_us,confirm_max_us,probe_p99_us,probe_max_us,broker_resident_bytes\n",
+        "second,rate,confirm_p50_us,confirm_p99_us,confirm_p999_us,confirm_max_us,probe_p99_us,probe_max_us,broker_resident_bytes,\
+         round_trip_p50_us,round_trip_p99_us,round_trip_p999_us,round_trip_max_us\n",
     );
     for second in seconds {
         let mut cells = vec![format!("{:.3}", second.at.as_secs_f64()), format!("{:.1}", second.rate)];
@@ -124,6 +130,7 @@ pub(super) fn as_csv(seconds: &[Second]) -> String {
         cells.extend(QUANTILES.map(|(_, quantile)| cell(&second.confirm, quantile)));
         cells.extend([0.99, 1.0].map(|quantile| cell(&second.probe, quantile)));
         cells.push(second.broker_resident_bytes.map(|bytes| bytes.to_string()).unwrap_or_default());
+        cells.extend(QUANTILES.map(|(_, quantile)| cell(&second.round_trip, quantile)));
         text += &(cells.join(",") + "\n");
     }
     text
@@ -140,6 +147,7 @@ mod tests {
             rate,
             confirm: no_latencies(),
             delivery: no_latencies(),
+            round_trip: no_latencies(),
             probe: no_latencies(),
             broker_resident_bytes: None,
         }

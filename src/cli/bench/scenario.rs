@@ -1,5 +1,6 @@
 //! Named loads, and what a load is.
 
+use super::message::Deal;
 use clap::ValueEnum;
 
 /// What is published and how it is taken.
@@ -7,8 +8,14 @@ use clap::ValueEnum;
 pub(super) struct Load {
     pub(super) queues: u16,
     pub(super) publishers: u16,
+    /// Connections beside those of publishers and consumers, which do nothing.
+    pub(super) idle_connections: u16,
+    /// Channels of each connection.
+    pub(super) channels: u16,
     /// Body bytes.
-    pub(super) size: usize,
+    pub(super) size: Size,
+    /// Priorities that messages bear in turn; with 1 they have none.
+    pub(super) priorities: u16,
     /// Persistent messages in durable queues.
     pub(super) persistent: bool,
     /// Publishes that may be unconfirmed on each channel; none without confirms.
@@ -17,10 +24,42 @@ pub(super) struct Load {
     pub(super) consume: Option<Consume>,
     pub(super) route: Route,
     pub(super) course: Course,
+    /// Messages that are published first.
+    pub(super) standing: u64,
     /// Messages per second of all publishers together.
     pub(super) rate: Option<f64>,
     /// A write for each message, as most client libraries do.
     pub(super) one_write_each: bool,
+}
+
+impl Load {
+    /// How publishers deal out their numbers.
+    pub(super) fn deal(&self) -> Deal {
+        let queues = if self.route.is_fanout() { 1 } else { self.queues.into() };
+        Deal { queues, priorities: self.priorities.into() }
+    }
+
+    /// Copies that each message makes.
+    pub(super) fn copies(&self) -> u64 {
+        if self.route.is_fanout() { self.queues.into() } else { 1 }
+    }
+}
+
+/// The limits of uniformly distributed sizes, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) least: usize,
+    pub(super) most: usize,
+}
+
+impl Size {
+    pub(super) const fn of(bytes: usize) -> Self {
+        Self { least: bytes, most: bytes }
+    }
+
+    pub(super) fn mean(self) -> usize {
+        self.least.midpoint(self.most)
+    }
 }
 
 /// How they are taken.
@@ -38,19 +77,58 @@ pub(super) struct Consume {
 pub(super) enum Route {
     /// By the queue's name, each queue in turn.
     Queue,
+    /// Through an exchange. Bindings are dealt out to the queues, one for each unless said otherwise; the messages' keys
+    /// match one binding each, in turn.
+    Exchange { kind: Kind, bindings: Option<u32> },
+}
+
+impl Route {
+    fn is_fanout(self) -> bool {
+        matches!(self, Self::Exchange { kind: Kind::Fanout, .. })
+    }
+}
+
+/// A kind of exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    Direct,
     /// Each message to all queues.
     Fanout,
-    /// Through a topic exchange with so many bindings.
-    Topic { bindings: u32 },
+    Topic,
+    Headers,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+
+    pub(super) fn binding_key(self, binding: u32) -> String {
+        if self == Self::Topic { format!("bench.{binding}.*") } else { self.routing_key(binding) }
+    }
+
+    /// What this binding matches, and no other, but for a fanout exchange.
+    pub(super) fn routing_key(self, binding: u32) -> String {
+        format!("bench.{binding}.key")
+    }
 }
 
 /// What happens when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Course {
-    /// Publishers and consumers at once, while so many messages stand in the queues.
-    Flow { standing: u64 },
-    /// So many are published before the clock starts, and then taken.
-    Drain { standing: u64 },
+    /// Publishers and consumers at once, while the standing messages stay in the queues.
+    Flow,
+    /// The standing messages are taken, and no other.
+    Drain,
+    /// As flow, with a connection for each message.
+    Connect,
+    /// Each publisher waits for a consumer's reply to one message before the next.
+    Call,
 }
 
 /// A named load.
@@ -89,6 +167,12 @@ pub(super) enum Scenario {
     Topic,
     /// as B, bodies of 1 MiB, 10 in flight
     Large,
+    /// as B, priorities 0 to 9
+    Priorities,
+    /// as A, a connection opened and closed for each message; latency from connect to close-ok
+    Connections,
+    /// requests that a consumer answers, 16 B, transient, one in flight; latency of the round trip
+    Rpc,
 }
 
 /// The standing messages of D and D2.
@@ -101,31 +185,40 @@ impl Scenario {
         let a = Load {
             queues: 1,
             publishers: 1,
-            size: 16,
+            idle_connections: 0,
+            channels: 1,
+            size: Size::of(16),
+            priorities: 1,
             persistent: false,
             confirms_in_flight: None,
             consume: no_ack,
             route: Route::Queue,
-            course: Course::Flow { standing: 0 },
+            course: Course::Flow,
+            standing: 0,
             rate: None,
             one_write_each: false,
         };
-        let b = Load { size: 1024, persistent: true, confirms_in_flight: Some(1000), consume: acks(1000), ..a };
-        let drain = Course::Drain { standing: STANDING };
+        let b =
+            Load { size: Size::of(1024), persistent: true, confirms_in_flight: Some(1000), consume: acks(1000), ..a };
+        let drain = Load { course: Course::Drain, standing: STANDING, ..a };
+        let through = |kind, bindings| Route::Exchange { kind, bindings };
         match self {
             Self::A => a,
             Self::B => b,
             Self::C => Load { consume: None, ..a },
-            Self::D => Load { course: drain, ..a },
-            Self::D2 => Load { course: drain, persistent: true, confirms_in_flight: Some(10_000), ..a },
+            Self::D => drain,
+            Self::D2 => Load { persistent: true, confirms_in_flight: Some(10_000), ..drain },
             Self::E => Load { confirms_in_flight: Some(1), consume: None, ..a },
             Self::F => Load { confirms_in_flight: Some(1), consume: None, ..b },
             Self::Backlog => Load { consume: None, ..b },
-            Self::Churn => Load { course: Course::Flow { standing: 100_000 }, ..b },
-            Self::Fanout => Load { queues: 100, route: Route::Fanout, ..a },
+            Self::Churn => Load { standing: 100_000, ..b },
+            Self::Fanout => Load { queues: 100, route: through(Kind::Fanout, None), ..a },
             Self::Queues => Load { queues: 1000, ..a },
-            Self::Topic => Load { route: Route::Topic { bindings: 10_000 }, ..a },
-            Self::Large => Load { size: 1 << 20, confirms_in_flight: Some(10), consume: acks(10), ..b },
+            Self::Topic => Load { route: through(Kind::Topic, Some(10_000)), ..a },
+            Self::Large => Load { size: Size::of(1 << 20), confirms_in_flight: Some(10), consume: acks(10), ..b },
+            Self::Priorities => Load { priorities: 10, ..b },
+            Self::Connections => Load { course: Course::Connect, ..a },
+            Self::Rpc => Load { course: Course::Call, ..a },
         }
     }
 }

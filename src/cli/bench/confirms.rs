@@ -1,0 +1,161 @@
+//! Confirms of one publisher: how many it may still have open, and how long each took.
+
+use super::client::{Client, Seen};
+use super::meter::{Meter, PATIENCE, lock};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Times that are kept for each message that may be unconfirmed: so far may confirmed ones be ahead of one that is not.
+const AHEAD: u64 = 8;
+
+/// What is unconfirmed, shared by the publisher's writer and reader. Messages are dealt out to channels in turn, and are
+/// known by their place in the order of publishing.
+#[derive(Debug)]
+pub(super) struct Window {
+    in_flight_max: u64,
+    channels: u64,
+    confirmed: Mutex<Confirmed>,
+    more: Condvar,
+    /// When each unconfirmed message was sent or due, in microseconds, by its place modulo the length.
+    sent_at: Box<[AtomicU64]>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Confirmed {
+    count: u64,
+    /// All messages before this one are.
+    below: u64,
+}
+
+impl Window {
+    pub(super) fn new(in_flight_max: u64, channels: u16) -> Self {
+        let slots = (in_flight_max * AHEAD).next_power_of_two();
+        let sent_at = (0..slots).map(|_| AtomicU64::new(0)).collect();
+        let (confirmed, more) = (Mutex::default(), Condvar::new());
+        Self { in_flight_max, channels: channels.into(), confirmed, more, sent_at }
+    }
+
+    fn slot(&self, place: u64) -> &AtomicU64 {
+        &self.sent_at[(place & (self.sent_at.len() as u64 - 1)) as usize]
+    }
+
+    /// Notes when a message was sent or due.
+    #[inline]
+    pub(super) fn sent(&self, place: u64, at: u64) {
+        self.slot(place).store(at, Ordering::Relaxed);
+    }
+
+    fn room_beside(&self, sent: u64, confirmed: Confirmed) -> u64 {
+        let slots = self.sent_at.len() as u64;
+        (self.in_flight_max + confirmed.count).min(slots + confirmed.below).saturating_sub(sent)
+    }
+
+    /// Waits until something may be published; how much.
+    pub(super) fn room(&self, sent: u64, meter: &Meter) -> u64 {
+        let mut confirmed = lock(&self.confirmed);
+        while self.room_beside(sent, *confirmed) == 0 && !meter.is_over() {
+            let waited = self.more.wait_timeout(confirmed, PATIENCE);
+            confirmed = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.room_beside(sent, *confirmed)
+    }
+}
+
+/// The delivery tags of one channel that are confirmed.
+#[derive(Clone, Debug, Default)]
+struct Tags {
+    /// This one, and all before it.
+    below: u64,
+    ahead: BTreeSet<u64>,
+}
+
+impl Tags {
+    /// Takes an acknowledgement; hands over the tags that were not confirmed before.
+    fn acknowledge(&mut self, tag: u64, multiple: bool, mut newly: impl FnMut(u64)) {
+        if multiple {
+            (self.below + 1..=tag).filter(|tag| !self.ahead.contains(tag)).for_each(newly);
+            self.below = self.below.max(tag);
+            self.ahead.retain(|ahead| *ahead > self.below);
+        } else if tag == self.below + 1 {
+            newly(tag);
+            self.below = tag;
+        } else if tag > self.below && self.ahead.insert(tag) {
+            newly(tag);
+        }
+        while self.ahead.remove(&(self.below + 1)) {
+            self.below += 1;
+        }
+    }
+}
+
+/// Reads until the run is over.
+pub(super) fn read(client: &mut Client, window: Option<&Window>, meter: &Meter) -> io::Result<()> {
+    let channels = window.map_or(1, |window| window.channels);
+    let mut confirmed = vec![Tags::default(); channels as usize];
+    let mut newly = Vec::new();
+    loop {
+        let (mut closed, mut nacked) = (None, 0);
+        newly.clear();
+        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
+            Seen::Ack(tag, multiple) => {
+                let channel = u64::from(frame.channel).saturating_sub(1);
+                if let Some(tags) = confirmed.get_mut(channel as usize) {
+                    tags.acknowledge(tag, multiple, |tag| newly.push((tag - 1) * channels + channel));
+                }
+            }
+            Seen::Nack => nacked += 1,
+            Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
+            _ => {}
+        })?;
+        meter.nacked.fetch_add(nacked, Ordering::Relaxed);
+        if let Some(closed) = closed {
+            return Err(io::Error::other(format!("the broker closed: {closed}")));
+        }
+        if nacked > 0 {
+            return Err(io::Error::other("the broker refused a message (basic.nack)"));
+        }
+        let Some(window) = window else { continue };
+        let now = meter.clock.micros();
+        let mut latencies = meter.confirm.lock();
+        for place in &newly {
+            latencies
+                .record(now.saturating_sub(window.slot(*place).load(Ordering::Relaxed)))
+                .expect("it grows as needed");
+        }
+        drop(latencies);
+        let below = (0..).zip(&confirmed).map(|(channel, tags)| tags.below * channels + channel).min().unwrap_or(0);
+        let more = newly.len() as u64;
+        let mut shared = lock(&window.confirmed);
+        *shared = Confirmed { count: shared.count + more, below };
+        drop(shared);
+        meter.confirmed.fetch_add(more, Ordering::Relaxed);
+        window.more.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_confirmed_once_whatever_the_order() {
+        let mut tags = Tags::default();
+        let mut newly = Vec::new();
+        for (tag, multiple) in [(1, false), (3, false), (3, false), (5, false), (4, true), (2, false), (9, true)] {
+            tags.acknowledge(tag, multiple, |tag| newly.push(tag));
+        }
+        assert_eq!(newly, [1, 3, 5, 2, 4, 6, 7, 8, 9]);
+        assert_eq!((tags.below, tags.ahead.len()), (9, 0));
+    }
+
+    #[test]
+    fn room_is_what_is_neither_in_flight_nor_too_far_ahead_of_the_first_unconfirmed() {
+        let window = Window::new(10, 2);
+        let room = |sent, count, below| window.room_beside(sent, Confirmed { count, below });
+        assert_eq!(window.sent_at.len(), 128);
+        assert_eq!((room(4, 0, 0), room(10, 0, 0), room(10, 3, 0)), (6, 0, 3));
+        assert_eq!((room(127, 126, 0), room(128, 127, 0), room(128, 127, 5)), (1, 0, 5));
+    }
+}

@@ -1,0 +1,175 @@
+//! The options that make a load of a scenario, and which of them do not go together.
+
+use super::client::CHANNEL_MAX;
+use super::message::Stamp;
+use super::scenario::{Consume, Course, Kind, Load, Route, Scenario, Size};
+use clap::{Args, ValueEnum};
+
+/// A scenario, and what is changed about it.
+#[derive(Debug, Args)]
+pub(super) struct LoadOptions {
+    /// Which load.
+    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
+    scenario: Scenario,
+    /// Queues; publishers give to each in turn.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    queues: Option<u16>,
+    /// Connections that publish.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    publishers: Option<u16>,
+    /// Connections that consume, 0 for none.
+    #[arg(long)]
+    consumers: Option<u16>,
+    /// Connections that are opened before and stay idle throughout.
+    #[arg(long, default_value = "0")]
+    connections: u16,
+    /// Channels of each connection; publishers give to each in turn, and each has a consumer.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=i64::from(CHANNEL_MAX)))]
+    channels: u16,
+    /// Body bytes, at least 16; or two limits, 16..1024, between which all sizes are as likely.
+    #[arg(long, value_parser = size)]
+    size: Option<Size>,
+    /// Priorities that messages bear in turn, from 0 on, in queues that know them; 1 for none.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    priorities: Option<u16>,
+    /// Publish through an exchange of this kind.
+    #[arg(long, value_enum)]
+    exchange: Option<Kind>,
+    /// Bindings of the exchange, dealt out to the queues; by default one for each. Messages match each in turn.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    bindings: Option<u32>,
+    /// Messages per second of all publishers; latencies then count from when a message was due.
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    confirms: Option<u64>,
+    /// Unacknowledged deliveries of each consumer, 0 for no-ack.
+    #[arg(long)]
+    prefetch: Option<u16>,
+    /// Acknowledge so many deliveries at a time.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    ack_every: Option<u32>,
+    /// Persistent messages in durable queues, or not.
+    #[arg(long)]
+    persistent: Option<bool>,
+    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
+    #[arg(long)]
+    standing: Option<u64>,
+    /// A write for each message instead of batches.
+    #[arg(long)]
+    one_write_each: bool,
+}
+
+impl LoadOptions {
+    /// What the scenario is called.
+    pub(super) fn name(&self) -> String {
+        self.scenario.to_possible_value().expect("none is skipped").get_name().to_owned()
+    }
+
+    /// The load, or why there is none.
+    pub(super) fn load(&self) -> Result<Load, String> {
+        let scenario = self.scenario.load();
+        let or_none = |option: Option<u64>, scenario| option.map_or(scenario, |some| (some > 0).then_some(some));
+        let route = match (self.exchange, scenario.route) {
+            (Some(kind), Route::Queue) => Route::Exchange { kind, bindings: self.bindings },
+            (other, Route::Exchange { kind, bindings }) => {
+                Route::Exchange { kind: other.unwrap_or(kind), bindings: self.bindings.or(bindings) }
+            }
+            (None, Route::Queue) => Route::Queue,
+        };
+        let load = Load {
+            queues: self.queues.unwrap_or(scenario.queues),
+            publishers: self.publishers.unwrap_or(scenario.publishers),
+            idle_connections: self.connections,
+            channels: self.channels,
+            size: self.size.unwrap_or(scenario.size),
+            priorities: self.priorities.unwrap_or(scenario.priorities),
+            persistent: self.persistent.unwrap_or(scenario.persistent),
+            confirms_in_flight: or_none(self.confirms, scenario.confirms_in_flight),
+            consume: self.consume(scenario.consume),
+            route,
+            course: scenario.course,
+            standing: self.standing.unwrap_or(scenario.standing),
+            rate: self.rate,
+            one_write_each: self.one_write_each,
+        };
+        let refusal = self.refusals(&load).into_iter().find(|(is_so, _)| *is_so);
+        refusal.map_or(Ok(load), |(_, why)| Err(why.to_owned()))
+    }
+
+    fn consume(&self, scenario: Option<Consume>) -> Option<Consume> {
+        let consumers = self.consumers.unwrap_or(scenario.map_or(0, |consume| consume.consumers));
+        let prefetch = scenario.and_then(|consume| consume.prefetch);
+        let prefetch = self.prefetch.map_or(prefetch, |prefetch| (prefetch > 0).then_some(prefetch));
+        let ack_every = self.ack_every.unwrap_or(1);
+        (consumers > 0).then_some(Consume { consumers, prefetch, ack_every })
+    }
+
+    /// What cannot be done, or would do nothing; each with the reason.
+    fn refusals(&self, load: &Load) -> [(bool, &'static str); 15] {
+        let (drains, calls) = (load.course == Course::Drain, load.course == Course::Call);
+        let connects = load.course == Course::Connect;
+        let consumes = load.consume.is_some();
+        let prefetch = load.consume.and_then(|consume| consume.prefetch);
+        let bindings = match load.route {
+            Route::Exchange { bindings, .. } => bindings,
+            Route::Queue => None,
+        };
+        [
+            (drains && load.standing == 0, "there must be something to drain"),
+            (drains && !consumes, "a drain needs a consumer"),
+            (drains && load.rate.is_some(), "--rate: a drain publishes nothing while it is measured"),
+            (drains && self.publishers.is_some(), "--publishers: a drain publishes nothing while it is measured"),
+            (calls && !consumes, "rpc needs a consumer that answers"),
+            (calls && load.standing > 0, "--standing: every request of rpc would wait behind those messages"),
+            (calls && load.copies() > 1, "rpc: a request that goes to several queues has several answers"),
+            (calls && self.confirms.is_some(), "--confirms: a requester of rpc waits for the answer"),
+            (connects && self.confirms.is_some(), "--confirms: a connection that is closed has its message taken"),
+            ((calls || connects) && load.one_write_each, "--one-write-each: there is one message at a time anyway"),
+            (self.bindings.is_some() && load.route == Route::Queue, "--bindings needs --exchange"),
+            (
+                bindings.is_some_and(|bindings| bindings < load.queues.into()),
+                "--bindings is less than --queues: some queues would get nothing",
+            ),
+            (!consumes && self.prefetch.is_some(), "--prefetch needs --consumers"),
+            (self.ack_every.is_some() && prefetch.is_none(), "--ack-every needs --prefetch"),
+            (
+                self.ack_every.zip(prefetch).is_some_and(|(every, prefetch)| every > prefetch.into()),
+                "--ack-every is more than --prefetch",
+            ),
+        ]
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected more than 0".to_owned()) }
+}
+
+/// Reads a size, or two with `..` between them; both may be drawn.
+fn size(text: &str) -> Result<Size, String> {
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    let [least, most] = [least, most].map(|size| size.parse::<u32>().map(|size| size as usize));
+    match (least, most) {
+        (Ok(least), Ok(most)) if least < Stamp::BYTES || most < Stamp::BYTES => {
+            Err(format!("expected at least {} bytes", Stamp::BYTES))
+        }
+        (Ok(least), Ok(most)) if least <= most => Ok(Size { least, most }),
+        _ => Err("expected a number of bytes, or two such as 16..1024, the lesser first".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_number_or_a_range() {
+        assert_eq!(size("16"), Ok(Size::of(16)));
+        assert_eq!(size("16..1024"), Ok(Size { least: 16, most: 1024 }));
+        for wrong in ["", "15", "15..20", "20..16", "16..", "16..20..30", "x"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Requests and replies: a requester with one request in flight, and what a consumer does to answer it.
+
+use super::client::{CHANNEL, Client, PAYLOAD_MAX, Queue, Seen, Target};
+use super::clock::micros;
+use super::ledger::Lane;
+use super::message::{Envelope, Messages};
+use super::meter::{Meter, lock};
+use super::pace;
+use super::publisher::{Job, next_channel};
+use super::running::{self, Running};
+use super::stage;
+use crate::wire::content_header::ContentHeader;
+use crate::wire::properties::{Properties, PropertiesWriter, Property};
+use crate::wire::writer::{Content, write_publish};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Connects and starts asking, with a reply queue that dies with the connection.
+pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<Running> {
+    let mut client = Client::connect(target, job.load.channels)?;
+    let replies = format!("{}-reply-{}", stage::name(), job.publisher);
+    client.declare(&Queue { name: &replies, durable: false, exclusive: true, priorities: 1 })?;
+    client.consume(CHANNEL, &replies, "0", true)?;
+    let stream = client.stream.try_clone()?;
+    let thread = running::begin("a requester", meter, move |meter| ask(&mut client, &job, &replies, meter));
+    Ok(Running { stream: Some(stream), threads: vec![thread] })
+}
+
+fn ask(client: &mut Client, job: &Job, replies: &str, meter: &Meter) -> io::Result<()> {
+    let mut messages = Messages::new(job, Some(replies));
+    let lane = Lane { publisher: job.publisher, queue: 0, priority: 0 };
+    let (mut out, mut channel) = (Vec::new(), CHANNEL);
+    let mut reply = None;
+    for number in job.first..job.end {
+        let Some(begin) = pace::wait(job.pace, number - job.first, meter) else { break };
+        out.clear();
+        messages.write(&mut out, channel, number, micros(begin));
+        channel = next_channel(channel, job.load.channels);
+        lock(&meter.replies).await_below(lane, number + 1);
+        client.stream.write_all(&out)?;
+        meter.published.fetch_add(1, Ordering::Relaxed);
+        let mut answered = false;
+        while !answered {
+            let mut closed = None;
+            client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
+                Seen::Header(payload) => reply = Reply::announced(payload),
+                Seen::Body(body) => {
+                    if let Some(Reply { request, left }) = &mut reply {
+                        *left = left.saturating_sub(body.len() as u64);
+                        if *left == 0 {
+                            // One that was answered before is counted as having come twice.
+                            lock(&meter.replies).arrived(lane, *request);
+                            answered |= *request == number;
+                        }
+                    }
+                }
+                Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
+                _ => {}
+            })?;
+            if let Some(closed) = closed {
+                return Err(io::Error::other(format!("the broker closed: {closed}")));
+            }
+        }
+        let took = micros(meter.clock.elapsed() - begin);
+        meter.round_trip.lock().record(took).expect("it grows as needed");
+        meter.answered.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// A reply whose body is on its way.
+struct Reply {
+    /// The number of the request that it answers.
+    request: u64,
+    left: u64,
+}
+
+impl Reply {
+    /// By the reply's header frame; none when it answers no request of ours.
+    fn announced(payload: &[u8]) -> Option<Self> {
+        let header = ContentHeader::parse(payload)?;
+        let id = Properties::check(header.properties).ok()?.correlation_id()?;
+        let request = u64::from_str_radix(str::from_utf8(id).ok()?, 16).ok()?;
+        Some(Self { request, left: header.body_size })
+    }
+}
+
+/// An answer in the making: the request's own body, sent to where the request wants it.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    envelope: Envelope,
+    properties: Vec<u8>,
+    body: Vec<u8>,
+    size: u64,
+}
+
+impl Answer {
+    /// By the request's header frame; none when it wants no answer.
+    pub(super) fn to(payload: &[u8]) -> Option<Self> {
+        let header = ContentHeader::parse(payload)?;
+        let request = Properties::check(header.properties).ok()?;
+        let envelope = Envelope::new("", str::from_utf8(request.reply_to()?).ok()?);
+        let properties = PropertiesWriter::new().shortstr(Property::CorrelationId, request.correlation_id()?).to_vec();
+        Some(Self { envelope, properties, body: Vec::new(), size: header.body_size })
+    }
+
+    /// Takes a part of the request's body, and writes the answer once that is whole.
+    pub(super) fn take(&mut self, out: &mut Vec<u8>, channel: u16, part: &[u8]) {
+        self.body.extend_from_slice(part);
+        if self.body.len() as u64 == self.size {
+            let content = Content { address: &self.envelope.address, properties: &self.properties, body: &self.body };
+            write_publish(out, channel, false, content, PAYLOAD_MAX);
+        }
+    }
+}
