@@ -30,7 +30,7 @@ PLOTS = ROOT / "docs" / "benchmarks"
 NAMES = {"prontomq": "ProntoMQ", "rabbitmq": "RabbitMQ 3.10"}
 PER_CPU = "messages_per_broker_cpu_second"
 MIB = 1 << 20
-PERF_TEST = "com.rabbitmq:perf-test:2.24.0"
+PERF_TEST = "com.rabbitmq:perf-test:2.22.1"
 
 LOADS = {
     "A": ("1 publisher, 1 consumer, 16 B, transient, no-ack", []),
