@@ -55,7 +55,7 @@ impl RawSqlite {
                 c"UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6
                   WHERE number = ?1",
             ),
-            insert: prepare(c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5)"),
+            insert: prepare(c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, 1, NULL, NULL)"),
             delete_range: prepare(c"DELETE FROM message WHERE id BETWEEN ?1 AND ?2"),
             number_batch: prepare(c"UPDATE state SET batch_no = ?1"),
             commit: prepare(c"COMMIT"),
