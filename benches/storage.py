@@ -6,6 +6,7 @@ figures in `target/storage-benchmarks.json`, and the page is written of all that
 """
 
 import argparse
+import csv
 import json
 import re
 import signal
@@ -242,8 +243,8 @@ def churn(options):
             tempfile.NamedTemporaryFile(dir=own.folder.name) as probe:
         outcome = bench(own.url, "churn", "--rate", options.rate, "--duration", f"{options.minutes}m", "--warm-up", "10s", "--broker-pid",
                         own.process.pid, "--probe", probe.name, "--series", series.name, "--plot", PLOT)
-        lines = [line.split(",") for line in Path(series.name).read_text().splitlines()[1:]]
-        resident = [int(line[-1]) / MIB for line in lines if line[-1]]
+        with open(series.name, newline="") as lines:
+            resident = [int(line["broker_resident_bytes"]) / MIB for line in csv.DictReader(lines)]
         tenth = max(1, len(resident) // 10)
         return {"outcome": outcome, "rate": options.rate, "minutes": options.minutes, **own.sizes(),
                 "resident_first": statistics.median(resident[:tenth]), "resident_last": statistics.median(resident[-tenth:])}
