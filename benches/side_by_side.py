@@ -376,6 +376,16 @@ def machine():
     return f"{cores} cores, {model}, Linux {platform.release()}"
 
 
+def measure(options, parts, kept, written, page):
+    """Measures the parts that are asked for; figures of the others stay, and the page is written of all."""
+    figures = json.loads(kept.read_text()) if kept.exists() else {}
+    for part in options.parts:
+        figures[part] = parts[part](options)
+        kept.write_text(json.dumps(figures))
+        written.write_text(page(figures))
+    print(f"wrote {written}")
+
+
 PARTS = {"loads": loads, "rated": rated, "others": others, "scaling": scaling, "footprint": footprint, "perftest": perftest, "code": code}
 WRITERS = {"loads": write_loads, "rated": write_rated, "perftest": write_perftest, "others": write_others, "scaling": write_scaling,
            "footprint": write_footprint, "code": write_code}
@@ -390,12 +400,7 @@ def main():
     parser.add_argument("--connections", type=int, default=10_000, help="idle ones")
     parser.add_argument("--queues", type=int, default=50_000, help="of ours; RabbitMQ gets a tenth, it takes minutes for more")
     options = parser.parse_args()
-    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    for part in options.parts:
-        figures[part] = PARTS[part](options)
-        FIGURES.write_text(json.dumps(figures))
-        PAGE.write_text(page(figures))
-    print(f"wrote {PAGE}")
+    measure(options, PARTS, FIGURES, PAGE, page)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 import raw_client
-from side_by_side import PROGRAM, ROOT, machine, process_of, spread
+from side_by_side import PROGRAM, ROOT, machine, measure, process_of, spread
 from orchestra import broker
 
 FIGURES = ROOT / "target" / "storage-benchmarks.json"
@@ -335,12 +335,7 @@ def main():
     parser.add_argument("--rate", type=int, default=10_000, help="of the churn, messages/s")
     parser.add_argument("--minutes", type=int, default=60, help="of the churn")
     options = parser.parse_args()
-    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    for part in options.parts:
-        figures[part] = PARTS[part](options)
-        FIGURES.write_text(json.dumps(figures))
-        PAGE.write_text(page(figures))
-    print(f"wrote {PAGE}")
+    measure(options, PARTS, FIGURES, PAGE, page)
 
 
 if __name__ == "__main__":
