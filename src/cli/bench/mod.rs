@@ -59,7 +59,8 @@ pub(super) struct Bench {
     /// The broker's process, for its processor time and memory.
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
-    /// Every 5 ms append the bytes published since to this file and flush it: what the disk itself takes.
+    /// Every 5 ms append the bytes published since to this file and flush it: what the disk itself takes. There has to be
+    /// room for all that is published.
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
     /// Write a line for each second to this file, comma-separated.
