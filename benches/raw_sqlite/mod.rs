@@ -1,7 +1,7 @@
 //! What SQLite itself costs: the store's own transactions on the store's own file, through the C API and nothing else.
 //!
 //! Each call does what one batch of the store does: BEGIN IMMEDIATE, the lane's row, the rows (bound without a copy),
-//! the number of the batch, COMMIT. Not here: looking lanes up, checking positions, outcomes.
+//! COMMIT. Not here: looking lanes up, checking positions, outcomes.
 
 #![expect(unsafe_code, reason = "the C API is what is measured")]
 
@@ -23,7 +23,6 @@ pub(crate) struct RawSqlite {
     update_lane: *mut ffi::sqlite3_stmt,
     insert: *mut ffi::sqlite3_stmt,
     delete_range: *mut ffi::sqlite3_stmt,
-    number_batch: *mut ffi::sqlite3_stmt,
     commit: *mut ffi::sqlite3_stmt,
 }
 
@@ -52,12 +51,11 @@ impl RawSqlite {
             handle,
             begin: prepare(c"BEGIN IMMEDIATE"),
             update_lane: prepare(
-                c"UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6
-                  WHERE number = ?1",
+                c"UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6,
+                  batch_no = ?7 WHERE number = ?1",
             ),
             insert: prepare(c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, 1, NULL, NULL)"),
             delete_range: prepare(c"DELETE FROM message WHERE id BETWEEN ?1 AND ?2"),
-            number_batch: prepare(c"UPDATE state SET batch_no = ?1"),
             commit: prepare(c"COMMIT"),
         }
     }
@@ -65,7 +63,7 @@ impl RawSqlite {
     /// Inserts messages at rising positions.
     pub(crate) fn insert(&mut self, batch_no: i64, first: i64, messages: &[Message]) {
         step(self.begin, &[]);
-        step(self.update_lane, &[0, 0, 0, 0, 0, 0]);
+        step(self.update_lane, &[0, 0, 0, 0, 0, 0, batch_no]);
         for (message, position) in messages.iter().zip(first..) {
             // SAFETY: the statement is prepared, and the message outlives the step that reads its bytes.
             unsafe {
@@ -79,16 +77,14 @@ impl RawSqlite {
                 ffi::sqlite3_reset(self.insert);
             }
         }
-        step(self.number_batch, &[batch_no]);
         step(self.commit, &[]);
     }
 
     /// Removes everything below a position.
     pub(crate) fn remove_below(&mut self, batch_no: i64, below: i64) {
         step(self.begin, &[]);
-        step(self.update_lane, &[0, 0, 0, 0, 0, 0]);
+        step(self.update_lane, &[0, 0, 0, 0, 0, 0, batch_no]);
         step(self.delete_range, &[0, below - 1]);
-        step(self.number_batch, &[batch_no]);
         step(self.commit, &[]);
     }
 }
@@ -97,9 +93,7 @@ impl Drop for RawSqlite {
     fn drop(&mut self) {
         // SAFETY: all of them are open, and nobody uses them any more.
         unsafe {
-            for statement in
-                [self.begin, self.update_lane, self.insert, self.delete_range, self.number_batch, self.commit]
-            {
+            for statement in [self.begin, self.update_lane, self.insert, self.delete_range, self.commit] {
                 ffi::sqlite3_finalize(statement);
             }
             ffi::sqlite3_close(self.handle);

@@ -204,7 +204,7 @@ pub enum CommitOutcome {
 pub struct Loaded {
     /// By rising position.
     pub rows: Vec<Row>,
-    /// The last batch that the read saw.
+    /// The last batch that wrote the lane, as the read saw it, or a later one.
     pub as_of: BatchNo,
 }
 

@@ -6,7 +6,7 @@ use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
 use super::{log, topology};
 use crate::model::Lane;
-use crate::store::{Batch, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
+use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
 use std::ffi::CStr;
 use std::ops::RangeInclusive;
@@ -20,9 +20,11 @@ pub(super) const INSERTS: [&CStr; 3] =
 /// Deletes the rows with keys from one to another.
 pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
 const DELETE_ROW: &str = "DELETE FROM message WHERE id = ?1";
-const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10)";
-const UPDATE_LANE: &str = "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6, bodies = ?7 WHERE number = ?1";
+const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11)";
+const UPDATE_LANE: &str = "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6, bodies = ?7, \
+    batch_no = ?8 WHERE number = ?1";
 const DROP_LANE: &str = "UPDATE lane SET dropped = 1 WHERE number = ?1";
+/// For a batch that writes no lane.
 const NUMBER_BATCH: &str = "UPDATE state SET batch_no = ?1";
 
 /// What rows and lanes need of the connection, looked up once per batch, and what their batch has in common.
@@ -33,6 +35,7 @@ struct Rows<'a> {
     delete_range: CachedStatement<'a>,
     update_lane: CachedStatement<'a>,
     bodies: BatchBodies,
+    batch_no: BatchNo,
     stored_at: i64,
 }
 
@@ -45,6 +48,7 @@ impl<'a> Rows<'a> {
             delete_range: connection.prepare_cached(DELETE_RANGE)?,
             update_lane: connection.prepare_cached(UPDATE_LANE)?,
             bodies: BatchBodies::of(batch),
+            batch_no: batch.batch_no,
             stored_at: wall_millis(),
         })
     }
@@ -116,7 +120,9 @@ fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batc
     for change in &batch.topology {
         topology::write(connection, change)?;
     }
-    if !batch.lanes.is_empty() {
+    if batch.lanes.is_empty() {
+        connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
+    } else {
         let mut rows = Rows::prepare(connection, inserts, batch)?;
         for change in &batch.lanes {
             rows.write(lanes, change)?;
@@ -130,7 +136,6 @@ fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batc
             drop_lane(connection, lanes, lane)?;
         }
     }
-    connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     Ok(())
 }
 
@@ -230,7 +235,8 @@ impl Rows<'_> {
             state.count.cast_signed(),
             state.body_bytes.cast_signed(),
             state.lent_ceiling.0.cast_signed(),
-            bodies.cast_signed()
+            bodies.cast_signed(),
+            self.batch_no.0.cast_signed()
         ])?;
         Ok(())
     }
@@ -247,7 +253,8 @@ impl Rows<'_> {
             state.count.cast_signed(),
             state.body_bytes.cast_signed(),
             state.lent_ceiling.0.cast_signed(),
-            bodies.cast_signed()
+            bodies.cast_signed(),
+            self.batch_no.0.cast_signed()
         ])?;
         Ok(())
     }

@@ -50,24 +50,22 @@ fn load(
     rows_max: usize,
     bytes_max: usize,
 ) -> Result<Loaded, StoreError> {
-    let as_of = as_of(connection).map_err(|error| failed(&error))?;
-    let mut loaded = Loaded { rows: Vec::new(), as_of };
-    if let Some(number) = number_of(connection, lane).map_err(|error| failed(&error))? {
+    let mut loaded = Loaded { rows: Vec::new(), as_of: BatchNo(0) };
+    if let Some((number, as_of)) = find(connection, lane).map_err(|error| failed(&error))? {
+        loaded.as_of = as_of;
         read_rows(connection, number, range, rows_max, bytes_max, &mut loaded.rows)?;
     }
     Ok(loaded)
 }
 
-fn as_of(connection: &Connection) -> rusqlite::Result<BatchNo> {
-    let mut statement = connection.prepare_cached("SELECT batch_no FROM state")?;
-    statement.query_row([], |row| row.get::<_, i64>(0)).map(|number| BatchNo(number.cast_unsigned()))
-}
-
-fn number_of(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<LaneNumber>> {
-    let statement = "SELECT number FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
+/// A lane's number, and the last batch that wrote it.
+fn find(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<(LaneNumber, BatchNo)>> {
+    let statement =
+        "SELECT number, batch_no FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
+    let key = params![lane.queue.0.cast_signed(), lane.level, lane.generation];
     connection
         .prepare_cached(statement)?
-        .query_row(params![lane.queue.0.cast_signed(), lane.level, lane.generation], |row| row.get(0).map(LaneNumber))
+        .query_row(key, |row| Ok((LaneNumber(row.get(0)?), BatchNo(row.get::<_, i64>(1)?.cast_unsigned()))))
         .optional()
 }
 

@@ -128,7 +128,7 @@ pub(super) async fn read(connection: &mut SqliteConnection) -> Result<(Recovered
     Ok((recovered, lanes))
 }
 
-/// The row of the table `state`.
+/// What holds for the whole file.
 pub(super) struct State {
     boot: u32,
     pub(super) batch_no: BatchNo,
@@ -136,7 +136,10 @@ pub(super) struct State {
 }
 
 pub(super) async fn read_state(connection: &mut SqliteConnection) -> Result<State, sqlx::Error> {
-    let row = sqlx::query("SELECT boot, batch_no, clean FROM state").fetch_one(connection).await?;
+    let row =
+        sqlx::query("SELECT boot, max(batch_no, (SELECT coalesce(max(batch_no), 0) FROM lane)), clean FROM state")
+            .fetch_one(connection)
+            .await?;
     Ok(State { boot: row.try_get(0)?, batch_no: BatchNo(unsigned(&row, 1)?), clean: row.try_get(2)? })
 }
 

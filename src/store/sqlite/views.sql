@@ -6,7 +6,7 @@ CREATE VIEW v_store AS
 SELECT
     (SELECT max(version) FROM _sqlx_migrations) AS schema,
     boot AS starts,
-    batch_no,
+    max(batch_no, (SELECT coalesce(max(batch_no), 0) FROM lane)) AS batch_no,
     clean AS stopped_in_good_order,
     (SELECT count(*) FROM queue) AS queues,
     (SELECT coalesce(sum(count), 0) FROM lane WHERE dropped = 0) AS messages,

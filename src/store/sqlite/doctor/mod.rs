@@ -137,12 +137,12 @@ fn open(file: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     }
 }
 
-/// Where the list of migrations is damaged itself, the newest schema is told by its tables.
+/// Where the list of migrations is damaged itself, the newest schema is told by what it added.
 fn schema_of(connection: &Connection) -> rusqlite::Result<i64> {
     let newest = connection.query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get::<_, i64>(0));
     newest.or_else(|error| {
-        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'chunk'";
-        match connection.query_row(tables, [], |row| row.get::<_, i64>(0))? {
+        let added = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = 'batch_no'";
+        match connection.query_row(added, [], |row| row.get::<_, i64>(0))? {
             0 => Err(error),
             _ => Ok(SCHEMAS.len() as i64),
         }

@@ -214,7 +214,7 @@ fn what_belongs_to_nobody_is_listed_and_removed() {
     connection
         .execute_batch(
             "INSERT INTO message SELECT 7 << 40 | id, redelivered, expires_at, head, body, stored_at, NULL, NULL FROM message WHERE id = 3;
-             INSERT INTO lane VALUES (8, 12345, 0, 0, 0, 1, 1, 5, 0, 0, 0);
+             INSERT INTO lane VALUES (8, 12345, 0, 0, 0, 1, 1, 5, 0, 0, 0, 0);
              INSERT INTO message SELECT 8 << 40 | 1, redelivered, expires_at, head, body, stored_at, NULL, NULL FROM message WHERE id = 3;
              INSERT INTO binding VALUES ('/', 'amq.topic', 0, 'gone', '#', x'00000000');
              INSERT INTO binding VALUES ('/', 'amq.topic', 1, 'an exchange', '#', x'00000000');

@@ -27,7 +27,7 @@ pub(super) const ERASING: Keyed = Keyed { table: "erasing", key: "first", column
 pub(super) const LANES: Keyed = Keyed {
     table: "lane",
     key: "number",
-    columns: "number, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, dropped, bodies",
+    columns: "number, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, dropped, bodies, batch_no",
 };
 pub(super) const QUEUES: Keyed =
     Keyed { table: "queue", key: "id", columns: "id, vhost, name, auto_delete, arguments" };
