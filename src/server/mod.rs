@@ -15,6 +15,7 @@ mod driver;
 mod listener;
 mod local_socket;
 mod metrics_page;
+mod runner;
 mod shared;
 mod simulation;
 mod start;

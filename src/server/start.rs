@@ -5,8 +5,9 @@ use super::clock::Clock;
 use super::listener::accept;
 use super::local_socket::LocalSocket;
 use super::metrics_page;
+use super::runner::TokioRunner;
 use super::shared::Shared;
-use super::tasks::{TokioRunner, run_blocking, run_queue_timers, spawn};
+use super::tasks::{run_blocking, run_queue_timers, spawn};
 use crate::auth::{Users, mechanism, users};
 use crate::broker::{Broker, BrokerSettings, OpenScratch};
 use crate::config::{Durability, Settings, StoreKind, StoreSettings, UserEntry};
@@ -49,6 +50,8 @@ pub enum StartError {
     Store(StoreError),
     /// The machine gives no randomness.
     Random(String),
+    /// The runtime has no pipe through which other threads wake it.
+    Runtime(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -72,6 +75,7 @@ impl fmt::Display for StartError {
                 f.write_str("--repair saves what can be saved")
             }
             Self::Random(why) => write!(f, "no randomness: {why}"),
+            Self::Runtime(error) => write!(f, "the runtime cannot be woken by other threads: {error}"),
         }
     }
 }
@@ -100,14 +104,22 @@ impl Server {
             let settings = settings.clone();
             run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
         };
-        let runner = Arc::new(TokioRunner { handle: handle.clone(), clock });
+        let (runner, arrives) = TokioRunner::new(clock).map_err(StartError::Runtime)?;
         let scratch = scratch_store(&settings);
-        let broker = Broker::recover(broker_settings(&settings), runner, writer, scratch, &recovered, clock.now());
+        let broker = Broker::recover(
+            broker_settings(&settings),
+            Arc::clone(&runner) as _,
+            writer,
+            scratch,
+            &recovered,
+            clock.now(),
+        );
         let users = known_users(&settings, &recovered, &broker)?;
         let listeners = listen(&settings).await?;
         let shared = Shared::new(settings, broker, users, clock);
         let connections = TaskTracker::new();
         let mut tasks = vec![
+            spawn(&handle, runner.work(arrives)),
             spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock)),
             spawn(&handle, watch(Arc::clone(&shared))),
         ];

@@ -1,8 +1,7 @@
 //! Tasks of the runtime: the only place where one is spawned.
 
 use super::clock::Clock;
-use crate::broker::{Broker, Runner};
-use crate::model::Now;
+use crate::broker::Broker;
 use std::future::{Future, poll_fn};
 use std::panic::resume_unwind;
 use std::pin::pin;
@@ -26,20 +25,6 @@ where
 /// When the work does.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
-}
-
-/// Runs the broker's work on the runtime's threads.
-#[derive(Debug)]
-pub(super) struct TokioRunner {
-    pub(super) handle: Handle,
-    pub(super) clock: Clock,
-}
-
-impl Runner for TokioRunner {
-    fn run(&self, work: Box<dyn FnOnce(Now) + Send>) {
-        let clock = self.clock;
-        drop(spawn(&self.handle, async move { work(clock.now()) }));
-    }
 }
 
 /// Wakes queues when their deadlines pass; ends with the runtime.
