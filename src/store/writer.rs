@@ -192,10 +192,14 @@ impl Shared {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_writer(&self, inbox: &mut Inbox) {
-        if inbox.asleep {
-            inbox.asleep = false;
+    /// The lock is given up first: the writer needs it as soon as it is awake.
+    fn wake_writer(&self, mut inbox: MutexGuard<'_, Inbox>) {
+        let was_asleep = std::mem::take(&mut inbox.asleep);
+        if was_asleep {
             self.idle.store(false, Ordering::Release);
+        }
+        drop(inbox);
+        if was_asleep {
             self.wake.notify_one();
         }
     }
@@ -231,7 +235,7 @@ impl Drop for Life {
     fn drop(&mut self) {
         let mut inbox = self.shared.inbox();
         inbox.stopping = true;
-        self.shared.wake_writer(&mut inbox);
+        self.shared.wake_writer(inbox);
     }
 }
 
@@ -279,7 +283,7 @@ impl WriterHandle {
         let mut inbox = shared.inbox();
         if !inbox.stopped {
             inbox.dirty.push_back(source);
-            shared.wake_writer(&mut inbox);
+            shared.wake_writer(inbox);
         }
     }
 
@@ -309,7 +313,7 @@ impl WriterHandle {
             inbox.grouped += usize::from(!contribution.groups.is_empty());
             inbox.contributions.push_back((source, contribution));
         }
-        shared.wake_writer(&mut inbox);
+        shared.wake_writer(inbox);
     }
 
     /// Makes changes of topology durable in their order of submission, then runs `then` on the writer's thread. A queue
@@ -333,7 +337,7 @@ impl WriterHandle {
         let waits = changes.is_empty() || deletes_queue(&changes);
         let after = if waits { inbox.accepted } else { 0 };
         inbox.topology.push_back(TopologyItem { changes, after, then });
-        shared.wake_writer(&mut inbox);
+        shared.wake_writer(inbox);
     }
 
     /// Reads rows back on the reader's thread and hands them to `then` there.
@@ -366,9 +370,11 @@ impl WriterHandle {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
         inbox.flushes += 1;
-        while !inbox.stopped && !inbox.is_quiet() {
-            shared.wake_writer(&mut inbox);
-            inbox = shared.settled.wait_timeout(inbox, LAST_PULL_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+        let is_over = |inbox: &Inbox| inbox.stopped || inbox.is_quiet();
+        while !is_over(&inbox) {
+            shared.wake_writer(inbox);
+            let woken = shared.settled.wait_timeout_while(shared.inbox(), LAST_PULL_PATIENCE, |inbox| !is_over(inbox));
+            inbox = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         inbox.flushes -= 1;
         drop(inbox);
@@ -381,7 +387,7 @@ impl WriterHandle {
         {
             let mut inbox = self.life.shared.inbox();
             inbox.stopping = true;
-            self.life.shared.wake_writer(&mut inbox);
+            self.life.shared.wake_writer(inbox);
         }
         let mut threads = self.life.threads.lock().unwrap_or_else(PoisonError::into_inner);
         // The reader ends when nobody can ask it any more; it goes first, so that the writer closes the store alone.

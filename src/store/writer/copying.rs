@@ -49,7 +49,7 @@ impl WriterHandle {
             return Err(StoreError::Unusable("another backup is under way".into()));
         }
         inbox.copy = CopySlot::Asked { target, heard };
-        shared.wake_writer(&mut inbox);
+        shared.wake_writer(inbox);
         Ok(())
     }
 }
