@@ -140,7 +140,12 @@ impl Batch {
         let removes = |change: &LaneChange| {
             change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty()
         };
-        self.lanes.iter().any(removes) || !self.drop_lanes.is_empty() || self.deleted_queues().next().is_some()
+        self.lanes.iter().any(removes) || self.drops_lanes()
+    }
+
+    /// Whether lanes go, with their queue or without.
+    fn drops_lanes(&self) -> bool {
+        !self.drop_lanes.is_empty() || self.deleted_queues().next().is_some()
     }
 
     /// Makes one change of all those of a lane, and leaves out the rows that a later one of them removes again.
@@ -204,7 +209,7 @@ pub enum CommitOutcome {
 pub struct Loaded {
     /// By rising position.
     pub rows: Vec<Row>,
-    /// The last batch that wrote the lane, as the read saw it, or a later one.
+    /// The last batch that wrote the lane, as the read saw it, or a later one; of a lane that is not there, any.
     pub as_of: BatchNo,
 }
 

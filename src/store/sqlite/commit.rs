@@ -24,7 +24,7 @@ const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 
 const UPDATE_LANE: &str = "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6, bodies = ?7, \
     batch_no = ?8 WHERE number = ?1";
 const DROP_LANE: &str = "UPDATE lane SET dropped = 1 WHERE number = ?1";
-/// For a batch that writes no lane.
+/// For a batch that writes no lane, or drops one, whose row will go.
 const NUMBER_BATCH: &str = "UPDATE state SET batch_no = ?1";
 
 /// What rows and lanes need of the connection, looked up once per batch, and what their batch has in common.
@@ -120,9 +120,10 @@ fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batc
     for change in &batch.topology {
         topology::write(connection, change)?;
     }
-    if batch.lanes.is_empty() {
+    if batch.lanes.is_empty() || batch.drops_lanes() {
         connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
-    } else {
+    }
+    if !batch.lanes.is_empty() {
         let mut rows = Rows::prepare(connection, inserts, batch)?;
         for change in &batch.lanes {
             rows.write(lanes, change)?;

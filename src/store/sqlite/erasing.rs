@@ -8,8 +8,6 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;
 
 const DELETE_LANE: &str = "DELETE FROM lane WHERE number = ?1";
-/// The batch that is noted in a lane stays known.
-const KEEP_BATCH_NO: &str = "UPDATE state SET batch_no = max(batch_no, (SELECT batch_no FROM lane WHERE number = ?1))";
 const UPDATE_BODIES: &str = "UPDATE lane SET bodies = ?2 WHERE number = ?1";
 /// The first key beyond a slice of `?3` rows.
 const SLICE_END: &str = "SELECT id FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1 OFFSET ?3";
@@ -110,10 +108,7 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: 
         let rows = connection.prepare_cached(DELETE_RANGE)?.execute(params![first, slice_last])?;
         match (end, range) {
             (Some(_), _) => {}
-            (None, None) => {
-                connection.prepare_cached(KEEP_BATCH_NO)?.execute(params![number.0])?;
-                connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?;
-            }
+            (None, None) => _ = connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?,
             (None, Some(range)) => _ = connection.prepare_cached(DELETE_ERASED_RANGE)?.execute(params![range])?,
         }
         run(connection, "COMMIT")?;

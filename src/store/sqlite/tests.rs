@@ -196,6 +196,18 @@ fn a_failed_flush_is_made_up_for_by_the_next_start() {
 }
 
 #[test]
+fn a_batch_stays_known_when_the_lane_that_it_wrote_is_gone() {
+    let place = TempDir::new().unwrap();
+    let mut store = open_in(place.path()).unwrap();
+    store.recover().unwrap();
+    let both = Batch { lanes: vec![inserts(lane(1), [1])], drop_lanes: vec![lane(1)], ..batch(1) };
+    assert_eq!(store.commit(&both), CommitOutcome::Committed);
+    while store.erase(100).unwrap() {}
+    assert_eq!(raw(place.path()).query_row("SELECT count(*) FROM lane", [], |row| row.get::<_, i64>(0)), Ok(0));
+    assert_eq!(store.reopen().unwrap(), BatchNo(1));
+}
+
+#[test]
 fn something_else_in_the_file_is_refused() {
     let place = TempDir::new().unwrap();
     fs::write(

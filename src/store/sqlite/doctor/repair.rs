@@ -175,7 +175,7 @@ fn make_queues(target: &Connection) -> Result<()> {
     ))
 }
 
-/// Without it, the broker counts starts and batches from a number that it has not used.
+/// Without it, the broker counts starts from a number that it has not used; the newest batches are noted in lanes.
 fn copy_state(source: &Connection, target: &Connection) -> Result<()> {
     let read = source.query_row("SELECT boot, batch_no FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)));
     let (boot, batch_no): (i64, i64) = read.unwrap_or((1 << 20, 1 << 40));
