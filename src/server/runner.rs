@@ -89,3 +89,51 @@ impl Runner for TokioRunner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// Whoever waits for longer waits in vain.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn what_is_handed_in_is_done_whether_the_runtime_sleeps_or_not_and_a_panic_ends_nothing() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let runner = runtime.block_on(async {
+            let (runner, arrives) = TokioRunner::new(Clock::start()).unwrap();
+            drop(spawn(&handle, Arc::clone(&runner).work(arrives)));
+            runner
+        });
+        let (done, hears) = channel();
+        let (mut asleep, mut awake) = (0, 0);
+        for round in 0..200 {
+            if round % 2 == 0 {
+                let began = std::time::Instant::now();
+                while !runner.all_sleep() && began.elapsed() < PATIENCE {
+                    std::thread::yield_now();
+                }
+            }
+            if runner.all_sleep() {
+                asleep += 1;
+            } else {
+                awake += 1;
+            }
+            for piece in 0..3 {
+                let done = done.clone();
+                runner.run(Box::new(move |_| {
+                    done.send((round, piece)).unwrap();
+                    assert_ne!(piece, 1, "this one fails");
+                }));
+            }
+            let mut heard: Vec<_> = (0..3).map(|_| hears.recv_timeout(PATIENCE).unwrap()).collect();
+            heard.sort_unstable();
+            assert_eq!(heard, [(round, 0), (round, 1), (round, 2)]);
+        }
+        assert!(asleep > 0, "asleep {asleep} times, awake {awake}");
+        drop(runtime);
+    }
+}
