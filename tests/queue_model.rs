@@ -219,8 +219,6 @@ struct Submitted {
     pulled: Pulled,
     /// Gone when it was pulled: their rows must be gone once it is flushed.
     dead: Vec<u64>,
-    /// Handed over when it was pulled: they must come back marked.
-    handed_over: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -283,17 +281,18 @@ struct FakeStore {
     flushed: Ticket,
     /// Rows that are flushed and of which the queue was not told.
     untold: usize,
+    /// The last flush of which the queue was told.
+    told: Ticket,
     loads: Vec<OpenLoad>,
     scratch: FakeScratch,
     failed: bool,
     dead: BTreeSet<u64>,
-    handed_over: BTreeSet<u64>,
 }
 
 impl FakeStore {
     /// Makes the oldest submission durable, as the port's contract says, and checks the lanes' numbers.
     fn flush_one(&mut self) -> bool {
-        let Some(Submitted { pulled, dead, handed_over }) = self.submitted.pop_front() else { return false };
+        let Some(Submitted { pulled, dead }) = self.submitted.pop_front() else { return false };
         for change in &pulled.lanes {
             let lane = self.lanes.entry(change.lane).or_default();
             let mut last = None;
@@ -333,7 +332,6 @@ impl FakeStore {
         self.flushed = pulled.ticket;
         self.untold += pulled.rows;
         self.dead.extend(dead);
-        self.handed_over.extend(handed_over);
         for row in self.lanes.values().flat_map(|lane| lane.rows.values()) {
             assert!(!self.dead.contains(&id_of(&row.message)), "a removal that was flushed holds");
         }
@@ -781,9 +779,7 @@ impl History {
             return;
         }
         let dead = std::mem::take(&mut self.dead_since_pull);
-        let handed_over = self.known.iter().filter(|(_, known)| known.ever_lent && known.place != Place::Gone);
-        let handed_over = handed_over.map(|(id, _)| *id).collect();
-        self.store.submitted.push_back(Submitted { pulled, dead, handed_over });
+        self.store.submitted.push_back(Submitted { pulled, dead });
     }
 
     /// What holds after every step.
@@ -816,7 +812,10 @@ impl History {
             let expired = self.front().and_then(|id| self.known[&id].expires_at).is_some_and(|at| at < self.now.wall);
             assert!(!expired, "what has expired at the head is gone");
         }
-        if idle_store && !self.ready.is_empty() {
+        // Nor is the mark that the next was handed over on its way to the store, or about to be.
+        let all_is_told = self.store.submitted.is_empty() && self.store.told == self.store.flushed;
+        let all_is_written = all_is_told && !self.queue.is_due();
+        if idle_store && all_is_written && !self.ready.is_empty() {
             assert!(self.gets.is_empty(), "nobody waits for what is there");
             let idle = self.consumers.iter().find(|consumer| self.must_take(consumer));
             assert!(idle.is_none(), "{idle:?} waits for what is ready");
@@ -989,7 +988,7 @@ impl History {
 
     fn tell(&mut self) {
         let ticket = self.store.flushed;
-        self.store.untold = 0;
+        (self.store.untold, self.store.told) = (0, ticket);
         self.apply(QueueInput::Stored { ticket, durable: true });
     }
 
@@ -1022,7 +1021,7 @@ impl History {
         self.store.loads.clear();
         self.store.scratch = FakeScratch::default();
         self.store.failed = false;
-        self.store.flushed = Ticket(0);
+        (self.store.flushed, self.store.told) = (Ticket(0), Ticket(0));
         self.store.untold = 0;
         self.consumers.clear();
         self.gets.clear();
@@ -1054,7 +1053,7 @@ impl History {
                 known.place = Place::Gone;
                 continue;
             };
-            assert!(redelivered || !self.store.handed_over.contains(id), "{id} was handed over before");
+            assert!(redelivered || !known.ever_lent, "{id} was handed over before");
             known.place = Place::Ready;
             known.redelivered = redelivered;
             known.ever_lent = false;
@@ -1361,6 +1360,9 @@ impl History {
                 self.answer(0, false);
             } else if self.ready.is_empty() {
                 break;
+            } else if !self.store.failed {
+                // What is next waits until its mark is flushed.
+                self.write_all();
             }
         }
         self.advance(30);

@@ -198,7 +198,7 @@ pub(super) struct Level {
     /// Rows the store will have once all that is submitted is flushed.
     pub(super) stored_count: u64,
     pub(super) stored_bytes: u64,
-    pub(super) lent_ceiling: Position,
+    pub(super) ceiling: LentCeiling,
     pub(super) lent_high: Position,
     /// The ceiling that an earlier process left.
     pub(super) recovered_ceiling: Position,
@@ -213,6 +213,45 @@ pub(super) struct Level {
     pub(super) scratch: Scratch,
     /// It was told that there are no positions left.
     pub(super) is_full_said: bool,
+}
+
+/// Below it a restart takes every stored row of the lane for one that may have been handed over. It is written ahead of the
+/// handing over, so that a kill at any moment leaves no row unmarked that somebody had.
+#[derive(Debug, Default)]
+pub(super) struct LentCeiling {
+    pub(super) below: Position,
+    /// The first batch that carries it; none while it was not pulled.
+    carried_by: Option<Ticket>,
+    /// The ceiling that the store has for certain.
+    flushed: Position,
+}
+
+impl LentCeiling {
+    /// Whether an entry of this position, which `row` carries, may be handed over: no batch that brings its row is without
+    /// a ceiling above it.
+    fn covers(&self, position: Position, row: Ticket) -> bool {
+        position < self.flushed || position < self.below && self.carried_by.is_some_and(|ticket| ticket <= row)
+    }
+
+    /// Keeps it ahead of `position`. Returns whether it moved, which it does half the way early, and once it is flushed.
+    fn keep_ahead(&mut self, position: Position, ahead: u64) -> bool {
+        let is_near = position.0 + ahead / 2 >= self.below.0;
+        let moves = is_near && (self.flushed == self.below || position >= self.below);
+        if moves {
+            self.set(Position(position.0 + ahead));
+        }
+        moves
+    }
+
+    pub(super) fn set(&mut self, below: Position) {
+        (self.below, self.carried_by, self.flushed) = (below, None, self.flushed.min(below));
+    }
+
+    fn flushed(&mut self, flushed: Ticket) {
+        if self.carried_by.is_some_and(|ticket| ticket <= flushed) {
+            self.flushed = self.below;
+        }
+    }
 }
 
 /// What a message takes of memory beside its body, about: keys, properties, and its place in the table.
@@ -235,10 +274,30 @@ impl Level {
             last: Order { position: state.tail, sub: 0 },
             stored_count: state.count,
             stored_bytes: state.body_bytes,
-            lent_ceiling: ceiling,
+            ceiling: LentCeiling { below: ceiling, carried_by: Some(Ticket(0)), flushed: ceiling },
             recovered_ceiling: ceiling,
             ..Self::default()
         }
+    }
+
+    /// Whether an entry, which `row` carries, may be handed over now. If not, the ceiling is on its way to the store.
+    pub(super) fn may_hand_over(&mut self, position: Position, row: Ticket, ahead: u64) -> bool {
+        let covered = self.ceiling.covers(position, row);
+        self.state_changed |= self.ceiling.keep_ahead(position, ahead);
+        covered
+    }
+
+    /// The ceiling that goes to the store with the batch `ticket`.
+    pub(super) fn pull_ceiling(&mut self, ticket: Ticket, ahead: Option<u64>) -> Position {
+        if let Some(ahead) = ahead {
+            self.ceiling.keep_ahead(self.taken_high, ahead);
+        }
+        self.ceiling.carried_by.get_or_insert(ticket);
+        self.ceiling.below
+    }
+
+    pub(super) fn ceiling_flushed(&mut self, flushed: Ticket) {
+        self.ceiling.flushed(flushed);
     }
 
     pub(super) fn ready_count(&self) -> u64 {

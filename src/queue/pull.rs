@@ -83,7 +83,7 @@ impl QueueState {
         let Written { inserts, rows, bytes, promises, replaces, more } = written;
         let ticket = Ticket(self.ticket.0 + 1);
         let removed = std::mem::take(&mut self.rows_to_remove);
-        let lanes = self.lane_changes(inserts);
+        let lanes = self.lane_changes(inserts, ticket);
         let drop_lanes = std::mem::take(&mut self.dropped_lanes);
         if !lanes.is_empty() || !drop_lanes.is_empty() || group.is_some() {
             self.ticket = ticket;
@@ -172,8 +172,9 @@ impl QueueState {
         }
     }
 
-    fn lane_changes(&mut self, inserts: Vec<Vec<Row>>) -> Vec<LaneChange> {
+    fn lane_changes(&mut self, inserts: Vec<Vec<Row>>, ticket: Ticket) -> Vec<LaneChange> {
         let queue = self.settings.id;
+        let ahead = (!self.quiesced).then(|| self.lent_ahead());
         let mut changes = Vec::new();
         for (at, rows) in inserts.into_iter().enumerate() {
             let Some(lane) = self.levels.get_mut(at).and_then(Option::as_mut) else { continue };
@@ -193,7 +194,7 @@ impl QueueState {
                 tail: lane.tail_position(),
                 count: lane.stored_count,
                 body_bytes: lane.stored_bytes,
-                lent_ceiling: lane.lent_ceiling,
+                lent_ceiling: lane.pull_ceiling(ticket, ahead),
             };
             let lane = Lane { queue, level: at as u8, generation: lane.generation };
             changes.push(LaneChange { lane, inserts: rows, remove_below, remove_ranges, removes, state });
@@ -224,6 +225,7 @@ impl QueueState {
         self.absorb_tails();
         let (flushed, window) = (self.flushed, self.window);
         for lane in self.levels.iter_mut().flatten() {
+            lane.ceiling_flushed(flushed);
             lane.shrink(&mut self.entries, flushed, &window);
         }
         if self.young.is_empty() && self.awaiting.is_empty() || self.window.tail_entries == 0 {
@@ -313,10 +315,11 @@ impl QueueState {
 
     /// The broker stops: the ceiling becomes exact, and everything is due.
     pub(super) fn quiesce(&mut self) {
+        self.quiesced = true;
         for lane in self.levels.iter_mut().flatten() {
             let exact = lane.lent_high_or_start();
-            if lane.lent_ceiling != exact {
-                lane.lent_ceiling = exact;
+            if lane.ceiling.below != exact {
+                lane.ceiling.set(exact);
                 lane.state_changed = true;
                 self.due_now = true;
             }

@@ -36,6 +36,10 @@ const ACK_TIME_FIRST_MICROS: u64 = 1000;
 /// From here on a lane waits for a moment at which it may begin anew: a quarter of its positions is left.
 const RENEWED_FROM: Position = Position(Position::MAX.0 / 4 * 3);
 
+/// How many windows (`WindowLimits::head_entries`) ahead the ceiling of what may have been handed over is written: far enough
+/// that the next one is flushed before the fastest consumer is there, near enough that a kill marks little that nobody had.
+const LENT_AHEAD_WINDOWS: u64 = 16;
+
 /// A `basic.get` that waits for the head to be loaded.
 #[derive(Clone, Copy, Debug)]
 struct WaitingGet {
@@ -102,6 +106,8 @@ pub struct QueueState {
     pub(super) load_retry_at: Option<Monotonic>,
     /// The store refused rows for good.
     pub(super) store_failed: bool,
+    /// The broker stops: ceilings are exact.
+    pub(super) quiesced: bool,
     /// Transient messages take more memory than they may.
     pub(super) pressed: bool,
     /// Some were ever handed to the scratch store.
@@ -154,6 +160,7 @@ impl QueueState {
             due_at: None,
             load_retry_at: None,
             store_failed: false,
+            quiesced: false,
             pressed: false,
             uses_scratch: false,
             scratch_failed: false,
@@ -448,6 +455,9 @@ impl QueueState {
                 break;
             }
             let Some(slot) = self.front(out) else { break };
+            if !self.may_hand_over(slot) {
+                break;
+            }
             if let Some(get) = self.waiting_gets.pop_front() {
                 self.serve_get(get, slot, now, out);
                 continue;
@@ -524,6 +534,28 @@ impl QueueState {
         Handed { message, redelivered, lend: Some(lend) }
     }
 
+    /// How far ahead of what is handed over the lanes' ceilings are written, in positions.
+    pub(super) fn lent_ahead(&self) -> u64 {
+        self.window_whole.head_entries as u64 * LENT_AHEAD_WINDOWS
+    }
+
+    /// Whether a restart after a kill would know that the entry was handed over. If not, what makes it known is due, and the
+    /// entry waits for it. A row that is still to be written says so itself.
+    fn may_hand_over(&mut self, slot: Slot) -> bool {
+        let ahead = self.lent_ahead();
+        let entry = self.entries.at(slot);
+        let Storage::Submitted(row) = entry.storage else { return true };
+        if entry.redelivered {
+            return true;
+        }
+        let (position, level) = (entry.order.position, entry.level);
+        let lane = self.level_mut(level);
+        let may = lane.may_hand_over(position, row, ahead);
+        self.due_now |= lane.state_changed;
+        // After a refusal nobody knows what the store has.
+        may || self.store_failed
+    }
+
     /// A durable entry leaves the ready ones but not the queue.
     fn note_out(&mut self, slot: Slot, now: Now) {
         let entry = self.entries.at(slot);
@@ -531,18 +563,9 @@ impl QueueState {
             return;
         }
         let (position, young, level) = (entry.order.position, entry.storage == Storage::Young, entry.level);
-        let ahead = self.window_whole.head_entries as u64;
         let lane = self.level_mut(level);
         lane.out.insert(position);
         lane.lent_high = lane.lent_high.max(position);
-        // Half a window early, so that the new ceiling is flushed before anything above the old one is handed over.
-        if position.0 + ahead / 2 >= lane.lent_ceiling.0 {
-            lane.lent_ceiling.0 = position.0 + ahead;
-            lane.state_changed = true;
-            if !young {
-                self.due_now = true;
-            }
-        }
         if young {
             match self.hold_time() {
                 Some(hold) => self.due_by(now.monotonic.plus(hold)),

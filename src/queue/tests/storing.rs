@@ -177,22 +177,6 @@ fn acknowledgements_in_order_move_the_watermark_and_others_go_as_keys() {
 }
 
 #[test]
-fn the_lent_ceiling_is_written_ahead_of_what_is_handed_over() {
-    let mut bench = Bench::new();
-    persistent(&mut bench, &["a"]);
-    assert_eq!(bench.write().lanes[0].state.lent_ceiling, Position(0));
-    bench.consume(1, 0);
-    assert!(bench.queue.is_due(), "a restart must know that it was handed over");
-    let ceiling = bench.write().lanes[0].state.lent_ceiling;
-    assert!(ceiling > Position(1));
-    persistent(&mut bench, &["b"]);
-    let given = bench.given();
-    bench.settle(&given, Outcome::Acknowledged);
-    bench.tick_after(20);
-    assert_eq!(bench.write().lanes[0].state.lent_ceiling, ceiling, "one ceiling is good for a window");
-}
-
-#[test]
 fn a_stop_in_good_order_leaves_the_exact_ceiling() {
     let mut bench = Bench::new();
     persistent(&mut bench, &["a", "b"]);

@@ -39,7 +39,15 @@ fn load_of(bench: &mut Bench) -> (u64, PositionRange, usize) {
     (*load, *range, *rows_max)
 }
 
+/// The rows arrive, and what has to be flushed before they may be handed over is.
 fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
+    loaded_only(bench, load, rows);
+    if bench.queue.is_due() {
+        bench.write();
+    }
+}
+
+fn loaded_only(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
     let rows = rows.map(|durable| LoadedRows { durable: Some(durable), scratch: None });
     bench.apply(QueueInput::Loaded { level: 0, load, rows });
 }
@@ -112,6 +120,40 @@ fn rows_below_the_ceiling_come_back_redelivered() {
 }
 
 #[test]
+fn the_lent_ceiling_is_written_ahead_of_what_is_handed_over() {
+    let mut bench = small();
+    for at in 0..40 {
+        bench.publish(&draft(&at.to_string()).persistent());
+    }
+    let pulled = bench.pull();
+    let ceiling = pulled.lanes[0].state.lent_ceiling;
+    assert_eq!(ceiling, Position(64), "sixteen windows, with the first rows");
+    bench.consume(1, 0);
+    let given = bench.given();
+    assert_eq!(given.len(), 40, "the batch that brings the rows brings the ceiling");
+    assert!(!bench.queue.is_due(), "one ceiling is under way");
+    bench.stored(pulled.ticket);
+    bench.publish(&draft("one more").persistent());
+    bench.settle(&given, Outcome::Acknowledged);
+    assert_eq!(bench.write().lanes[0].state.lent_ceiling, Position(41 + 64), "half the way there, the next one");
+}
+
+#[test]
+fn what_the_ceiling_does_not_cover_waits_until_one_is_flushed() {
+    let mut bench = recovered(2, 2);
+    bench.consume(1, 0);
+    let (load, ..) = load_of(&mut bench);
+    loaded_only(&mut bench, load, Some(rows(1..=2)));
+    assert_eq!(bench.given().iter().map(|given| given.redelivered).collect::<Vec<_>>(), [true]);
+    assert!(bench.queue.is_due());
+    let pulled = bench.pull();
+    assert!(pulled.lanes[0].state.lent_ceiling > Position(2));
+    assert!(bench.given().is_empty(), "a kill could still come before the flush");
+    bench.stored(pulled.ticket);
+    assert_eq!(bench.given().iter().map(|given| given.redelivered).collect::<Vec<_>>(), [false]);
+}
+
+#[test]
 fn a_ceiling_written_ahead_does_not_mark_what_is_published_later() {
     let mut bench = recovered(0, 1000);
     for at in 1..=20 {
@@ -180,7 +222,7 @@ fn rows_that_are_missing_are_told_and_the_counts_are_right_again() {
     assert_eq!(bench.queue.ready_count(), 7, "the bytes may have been too many");
     let (load, range, _) = load_of(&mut bench);
     assert_eq!(range.from, Position(3));
-    loaded(&mut bench, load, Some(Vec::new()));
+    loaded_only(&mut bench, load, Some(Vec::new()));
     let effects = bench.effects();
     let [QueueEffect::Miscounted { lane: LANE, rows: -7, body_bytes: -7 }] = effects[..] else { panic!("{effects:?}") };
     assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes()), (0, 0));
@@ -289,6 +331,7 @@ fn a_lane_without_positions_refuses_and_begins_anew_once_it_is_empty() {
     assert_eq!(bench.queue.ready_count(), 4, "what is not stored needs no position");
 
     bench.consume(1, 10);
+    bench.write();
     let given = bench.given();
     assert_eq!(given.len(), 4);
     bench.publish(&draft("x").persistent().confirmed(5));
