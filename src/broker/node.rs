@@ -22,9 +22,9 @@ use std::task::Waker;
 /// Bits of a queue's number that count within one start of the process; the rest are the start's own number.
 const QUEUES_PER_BOOT_BITS: u32 = 40;
 
-/// Runs work on the runtime's threads, with the time at which it begins.
+/// Runs work, with the time at which it begins.
 pub trait Runner: Send + Sync + 'static {
-    /// Submits; never runs the work on the caller's thread.
+    /// Submits, or does it at once if the caller is a thread of its own: such a caller holds no lock that the work needs.
     fn run(&self, work: Box<dyn FnOnce(Now) + Send>);
 }
 

@@ -1,18 +1,21 @@
 //! One task per connection: it polls readable, writable, its inlet and its deadline, and never awaits a queue.
 //!
-//! What it reads it gives to its `Driver`; what comes of that is written in the same pass where the socket takes it.
+//! What it reads it gives to its `Driver`; what comes of that is written in the same pass where the socket takes it. A thread
+//! of the store that has news for it while the runtime sleeps makes such a pass in the task's stead.
 
 use super::driver::Driver;
+use super::runner::{self, AtHand};
 use super::shared::Shared;
 use crate::model::{Monotonic, Now};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -33,15 +36,88 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// One connection.
+/// One connection, and whoever works for it.
+struct Desk {
+    shared: Arc<Shared>,
+    connection: Mutex<Connection>,
+    /// Of its task.
+    task: OnceLock<Waker>,
+}
+
+/// What is at the desk.
 struct Connection {
     shared: Arc<Shared>,
     stream: TcpStream,
     driver: Driver,
+    /// For the inlet.
+    called: Waker,
     /// How much of the output was written.
     written: usize,
+    /// When the task wakes by itself.
+    armed: Option<Monotonic>,
     /// The socket is of no use any more.
     gone: bool,
+}
+
+/// Wakes the task of a connection, or has whoever runs the broker's work see to it.
+struct Call(Weak<Desk>);
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        if let Some(desk) = self.0.upgrade()
+            && let Err(desk) = runner::see_to(desk)
+        {
+            desk.wake_task();
+        }
+    }
+}
+
+impl Desk {
+    fn new(shared: Arc<Shared>, stream: TcpStream, driver: Driver) -> Arc<Self> {
+        Arc::new_cyclic(|desk| {
+            let called = Waker::from(Arc::new(Call(Weak::clone(desk))));
+            let connection =
+                Connection { shared: Arc::clone(&shared), stream, driver, called, written: 0, armed: None, gone: false };
+            Self { shared, connection: Mutex::new(connection), task: OnceLock::new() }
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_task(&self) {
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl AtHand for Desk {
+    fn see_to(&self, now: Now) {
+        // Unless the task is at it.
+        let is_done = self.connection.try_lock().is_ok_and(|mut connection| {
+            catch_unwind(AssertUnwindSafe(|| connection.pass_on(now))).unwrap_or_else(|_| {
+                connection.gone("it panicked");
+                false
+            })
+        });
+        if !is_done {
+            self.wake_task();
+        }
+    }
+}
+
+/// However a connection's task ends, by a panic or with the runtime too, what the connection held goes back.
+struct AtWork(Arc<Desk>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let now = self.0.shared.clock.now();
+        let mut connection = self.0.connection();
+        connection.gone = true;
+        connection.driver.end(now);
+    }
 }
 
 /// Why a connection woke.
@@ -58,21 +134,13 @@ struct Woken {
 pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, seed: u64) {
     let stopping = shared.stopping.subscribe();
     let driver = Driver::new(Arc::clone(&shared), client, seed, shared.clock.now());
-    let mut connection = Connection { shared, stream, driver, written: 0, gone: false };
-    connection.run(stopping).await;
+    AtWork(Desk::new(shared, stream, driver)).run(stopping).await;
 }
 
-/// However a connection ends, by a panic or with the runtime too, what it held goes back.
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.end(self.shared.clock.now());
-    }
-}
-
-impl Connection {
-    async fn run(&mut self, mut stopping: watch::Receiver<bool>) {
+impl AtWork {
+    async fn run(&self, mut stopping: watch::Receiver<bool>) {
+        let Self(desk) = self;
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut armed: Option<Monotonic> = None;
         let mut stopping = pin!(async move {
             // An error means that the server is gone, which is a stop as well.
             let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -87,62 +155,123 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
             passes += 1;
-            let deadline = self.driver.deadline();
-            if deadline != armed {
-                armed = deadline;
-                if let Some(deadline) = deadline {
-                    sleep.as_mut().reset(self.shared.clock.instant(deadline));
-                }
-            }
             let woken = poll_fn(|cx| {
+                desk.task.get_or_init(|| cx.waker().clone());
                 let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
-                let woken = self.poll_wake(cx, armed.map(|_| sleep.as_mut()), stop);
+                let woken = desk.connection().poll_wake(cx, sleep.as_mut(), stop);
                 if woken.is_pending() {
                     passes = 0;
                 }
                 woken
             })
             .await;
-            self.driver.rouse();
-            let now = self.shared.clock.now();
-            if woken.stopping {
-                told_to_stop = true;
-                self.driver.stop(now);
-            }
-            if woken.deadline {
-                armed = None;
-                self.driver.tick(now);
-            }
-            if woken.readable {
-                self.read(now);
-            }
-            self.driver.take_notices(now);
-            self.write(now);
-            self.driver.fold_counts();
-            if self.gone {
-                return;
-            }
-            if self.driver.is_closing() {
-                // What the client held goes to others now, however slowly it takes its last bytes.
-                self.driver.end_link(now);
-                return self.write_last().await;
+            let now = desk.shared.clock.now();
+            told_to_stop |= woken.stopping;
+            let next = desk.connection().work(woken, now);
+            match next {
+                Next::Goes => {}
+                Next::Closes => return desk.write_last().await,
+                Next::IsGone => return,
             }
         }
     }
+}
+
+/// What becomes of a connection after a pass.
+enum Next {
+    Goes,
+    /// Once its output is written.
+    Closes,
+    IsGone,
+}
+
+impl Desk {
+    async fn write_last(&self) {
+        let deadline = tokio::time::sleep(LAST_WRITE_PATIENCE);
+        let mut deadline = pin!(deadline);
+        poll_fn(|cx| {
+            if deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            self.connection().poll_write_last(cx)
+        })
+        .await;
+    }
+}
+
+impl Connection {
+    /// A pass of the task.
+    fn work(&mut self, woken: Woken, now: Now) -> Next {
+        if !self.gone {
+            self.pass(woken, now);
+        }
+        if self.gone {
+            return Next::IsGone;
+        }
+        if !self.driver.is_closing() {
+            return Next::Goes;
+        }
+        // What the client held goes to others now, however slowly it takes its last bytes.
+        self.driver.end_link(now);
+        Next::Closes
+    }
+
+    fn pass(&mut self, woken: Woken, now: Now) {
+        self.driver.rouse();
+        if woken.stopping {
+            self.driver.stop(now);
+        }
+        if woken.deadline {
+            self.armed = None;
+            self.driver.tick(now);
+        }
+        if woken.readable {
+            self.read(now);
+        }
+        self.driver.take_notices(now);
+        self.write(now);
+        self.driver.fold_counts();
+    }
+
+    /// Passes on what has come through the inlet. Whether the task may sleep on; what else there is to do is its business.
+    fn pass_on(&mut self, now: Now) -> bool {
+        if !self.may_read() || self.written < self.driver.output().len() {
+            return false;
+        }
+        self.pass(Woken::default(), now);
+        let is_armed = self.driver.deadline().is_none_or(|at| self.armed.is_some_and(|armed| armed <= at));
+        let is_written = self.driver.output().is_empty();
+        is_armed && is_written && self.may_read() && !self.driver.has_notices(&self.called)
+    }
+
+    /// Whether more is to be read.
+    fn may_read(&self) -> bool {
+        !self.gone && !self.driver.is_closing() && !self.driver.is_saturated() && !self.driver.is_backed_up()
+    }
 
     fn poll_wake(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
-        sleep: Option<Pin<&mut Sleep>>,
+        mut sleep: Pin<&mut Sleep>,
         stopping: Option<Pin<&mut impl Future<Output = ()>>>,
     ) -> Poll<Woken> {
+        if self.gone {
+            return Poll::Ready(Woken::default());
+        }
+        let deadline = self.driver.deadline();
+        if deadline != self.armed {
+            self.armed = deadline;
+            if let Some(deadline) = deadline {
+                sleep.as_mut().reset(self.shared.clock.instant(deadline));
+            }
+        }
         let backed_up = self.driver.is_backed_up();
         let reads = !self.driver.is_saturated() && !backed_up && !self.driver.waits_for_store(cx.waker());
         let woken = Woken {
             readable: reads && self.stream.poll_read_ready(cx).is_ready(),
             writable: self.written < self.driver.output().len() && self.stream.poll_write_ready(cx).is_ready(),
-            inlet: !backed_up && self.driver.has_notices(cx.waker()),
-            deadline: sleep.is_some_and(|sleep| sleep.poll(cx).is_ready()),
+            inlet: !backed_up && self.driver.has_notices(&self.called),
+            deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
             stopping: stopping.is_some_and(|stopping| stopping.poll(cx).is_ready()),
         };
         let Woken { readable, writable, inlet, deadline, stopping } = woken;
@@ -195,25 +324,18 @@ impl Connection {
         }
     }
 
-    async fn write_last(&mut self) {
-        let deadline = tokio::time::sleep(LAST_WRITE_PATIENCE);
-        let mut deadline = pin!(deadline);
+    fn poll_write_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.written < self.driver.output().len() {
-            let ready = poll_fn(|cx| {
-                if deadline.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(false);
-                }
-                self.stream.poll_write_ready(cx).map(|ready| ready.is_ok())
-            });
-            if !ready.await {
-                return;
+            if !matches!(self.stream.poll_write_ready(cx), Poll::Ready(Ok(()))) {
+                return Poll::Pending;
             }
             match self.stream.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => self.written += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
+                Err(_) => return Poll::Ready(()),
             }
         }
+        Poll::Ready(())
     }
 
     fn gone(&mut self, why: &str) {

@@ -1,70 +1,54 @@
-//! What other threads hand in for the broker, run on the runtime's.
+//! The broker's work that comes from threads of the store: queues are told of what was written or read.
 //!
-//! The store's threads tell queues what was written. While the runtime is busy, a task is soon found by a thread that is
-//! awake. When all sleep it would cost two of them their sleep: the runtime wakes one for what comes from outside, and as
-//! soon as that has found something, a second to look for more. So then a pipe wakes the one that waits for the sockets.
+//! While the runtime is busy, a task is soon found by a thread that is awake. When all sleep, the store's own thread, which is
+//! awake, does the work, and passes on to connections what comes of it: waking another for that takes longer than the work.
 
 use super::clock::Clock;
 use super::tasks::spawn;
 use crate::broker::Runner;
 use crate::model::Now;
-use std::io::{self, PipeWriter, Write};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
+use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
 type Work = Box<dyn FnOnce(Now) + Send>;
 
-/// Runs the broker's work on the runtime's threads.
+/// What any thread can see to.
+pub(super) trait AtHand: Send + Sync {
+    /// Does what there is to do, or has it done.
+    fn see_to(&self, now: Now);
+}
+
+thread_local! {
+    /// While this thread, which is not one of the runtime's, works: what it is to see to when that is done.
+    static AT_HAND: RefCell<Option<Vec<Arc<dyn AtHand>>>> = const { RefCell::new(None) };
+}
+
+/// Leaves it to this thread, if it works outside of the runtime; otherwise gives it back.
+pub(super) fn see_to<T: AtHand + 'static>(thing: Arc<T>) -> Result<(), Arc<T>> {
+    AT_HAND.with_borrow_mut(|at_hand| match at_hand {
+        Some(all) => {
+            all.push(thing);
+            Ok(())
+        }
+        None => Err(thing),
+    })
+}
+
+/// Runs the broker's work on the runtime's threads, or on the caller's while all of them sleep.
 pub(super) struct TokioRunner {
     clock: Clock,
     handle: Handle,
     threads: RuntimeMetrics,
-    /// While all slept.
-    handed_in: Mutex<Vec<Work>>,
-    /// A byte wakes.
-    wakes: PipeWriter,
 }
 
 impl TokioRunner {
-    /// Also where its bytes arrive, for [`TokioRunner::work`]. To be called within the runtime.
-    pub(super) fn new(clock: Clock) -> io::Result<(Arc<Self>, Receiver)> {
-        let (arrives, wakes) = io::pipe()?;
+    /// To be called within the runtime.
+    pub(super) fn new(clock: Clock) -> Self {
         let handle = Handle::current();
         let threads = handle.metrics();
-        let runner = Self { clock, handle, threads, handed_in: Mutex::default(), wakes };
-        Ok((Arc::new(runner), Receiver::from_owned_fd(arrives.into())?))
-    }
-
-    fn handed_in(&self) -> MutexGuard<'_, Vec<Work>> {
-        self.handed_in.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Works until the runtime ends.
-    pub(super) async fn work(self: Arc<Self>, mut arrives: Receiver) {
-        let mut all = Vec::new();
-        // A byte comes only after all was taken: there are never many.
-        let mut bytes = [0; 16];
-        loop {
-            if let Err(error) = arrives.read(&mut bytes).await {
-                return tracing::error!(%error, "the broker's work comes to a halt");
-            }
-            std::mem::swap(&mut all, &mut *self.handed_in());
-            let one = all.pop();
-            all.drain(..).for_each(|work| self.begin(work));
-            if let Some(work) = one
-                && catch_unwind(AssertUnwindSafe(|| work(self.clock.now()))).is_err()
-            {
-                tracing::error!("a piece of the broker's work panicked");
-            }
-        }
-    }
-
-    fn begin(&self, work: Work) {
-        let clock = self.clock;
-        drop(spawn(&self.handle, async move { work(clock.now()) }));
+        Self { clock, handle, threads }
     }
 
     /// A hint: some may have woken since.
@@ -72,21 +56,26 @@ impl TokioRunner {
         // An odd count is of a thread that sleeps.
         (0..self.threads.num_workers()).all(|thread| self.threads.worker_park_unpark_count(thread) % 2 == 1)
     }
+
+    fn work_here(&self, work: Work) {
+        AT_HAND.set(Some(Vec::new()));
+        if catch_unwind(AssertUnwindSafe(|| work(self.clock.now()))).is_err() {
+            tracing::error!("a piece of the broker's work panicked");
+        }
+        // What follows from seeing to these wakes whom it may.
+        for thing in AT_HAND.take().unwrap_or_default() {
+            thing.see_to(self.clock.now());
+        }
+    }
 }
 
 impl Runner for TokioRunner {
     fn run(&self, work: Work) {
-        if !self.all_sleep() {
-            return self.begin(work);
+        if self.all_sleep() && AT_HAND.with_borrow(Option::is_none) {
+            return self.work_here(work);
         }
-        let is_first = {
-            let mut handed_in = self.handed_in();
-            handed_in.push(work);
-            handed_in.len() == 1
-        };
-        if is_first && let Err(error) = (&self.wakes).write_all(&[1]) {
-            tracing::error!(%error, "the runtime cannot be woken");
-        }
+        let clock = self.clock;
+        drop(spawn(&self.handle, async move { work(clock.now()) }));
     }
 }
 
@@ -102,14 +91,10 @@ mod tests {
     #[test]
     fn what_is_handed_in_is_done_whether_the_runtime_sleeps_or_not_and_a_panic_ends_nothing() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let handle = runtime.handle().clone();
-        let runner = runtime.block_on(async {
-            let (runner, arrives) = TokioRunner::new(Clock::start()).unwrap();
-            drop(spawn(&handle, Arc::clone(&runner).work(arrives)));
-            runner
-        });
+        let runner = runtime.block_on(async { TokioRunner::new(Clock::start()) });
+        let runner = Arc::new(runner);
         let (done, hears) = channel();
-        let (mut asleep, mut awake) = (0, 0);
+        let (mut here, mut elsewhere) = (0, 0);
         for round in 0..200 {
             if round % 2 == 0 {
                 let began = std::time::Instant::now();
@@ -117,23 +102,25 @@ mod tests {
                     std::thread::yield_now();
                 }
             }
-            if runner.all_sleep() {
-                asleep += 1;
-            } else {
-                awake += 1;
-            }
             for piece in 0..3 {
-                let done = done.clone();
+                let (again, done) = (Arc::clone(&runner), done.clone());
                 runner.run(Box::new(move |_| {
-                    done.send((round, piece)).unwrap();
+                    let by = std::thread::current().id();
+                    let then = move |_: Now| done.send((round, piece, by, std::thread::current().id())).unwrap();
+                    again.run(Box::new(then));
                     assert_ne!(piece, 1, "this one fails");
                 }));
             }
             let mut heard: Vec<_> = (0..3).map(|_| hears.recv_timeout(PATIENCE).unwrap()).collect();
-            heard.sort_unstable();
-            assert_eq!(heard, [(round, 0), (round, 1), (round, 2)]);
+            heard.sort_unstable_by_key(|(_, piece, ..)| *piece);
+            for (piece, (of_round, of_piece, by, then_by)) in heard.into_iter().enumerate() {
+                assert_eq!((of_round, of_piece), (round, piece));
+                let this = std::thread::current().id();
+                assert_ne!(then_by, this, "what follows from work is not done within it");
+                if by == this { here += 1 } else { elsewhere += 1 }
+            }
         }
-        assert!(asleep > 0, "asleep {asleep} times, awake {awake}");
+        assert!(here > 0, "here {here} times, elsewhere {elsewhere}");
         drop(runtime);
     }
 }

@@ -50,8 +50,6 @@ pub enum StartError {
     Store(StoreError),
     /// The machine gives no randomness.
     Random(String),
-    /// The runtime has no pipe through which other threads wake it.
-    Runtime(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -75,7 +73,6 @@ impl fmt::Display for StartError {
                 f.write_str("--repair saves what can be saved")
             }
             Self::Random(why) => write!(f, "no randomness: {why}"),
-            Self::Runtime(error) => write!(f, "the runtime cannot be woken by other threads: {error}"),
         }
     }
 }
@@ -104,11 +101,10 @@ impl Server {
             let settings = settings.clone();
             run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
         };
-        let (runner, arrives) = TokioRunner::new(clock).map_err(StartError::Runtime)?;
         let scratch = scratch_store(&settings);
         let broker = Broker::recover(
             broker_settings(&settings),
-            Arc::clone(&runner) as _,
+            Arc::new(TokioRunner::new(clock)),
             writer,
             scratch,
             &recovered,
@@ -119,7 +115,6 @@ impl Server {
         let shared = Shared::new(settings, broker, users, clock);
         let connections = TaskTracker::new();
         let mut tasks = vec![
-            spawn(&handle, runner.work(arrives)),
             spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock)),
             spawn(&handle, watch(Arc::clone(&shared))),
         ];

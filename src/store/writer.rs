@@ -77,8 +77,8 @@ pub struct Stored {
     pub durable: bool,
 }
 
-/// Something that has rows for the store: a queue's cell. Both calls only submit, to whoever runs the queue's turns;
-/// they come from the writer's thread and must not block.
+/// Something that has rows for the store: a queue's cell. Both calls come from the writer's thread, which holds no lock then;
+/// they submit to whoever runs the queue's turns, or take one turn, and must not block.
 pub trait Source: Send + Sync + 'static {
     /// Asks for a contribution of about this size at most. It is answered by [`WriterHandle::contribute`], with an
     /// empty contribution when there is nothing.

@@ -50,7 +50,11 @@ impl Track {
 
 /// All that the consumers of some queues have seen.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(AHashMap<Lane, Track>);
+pub(super) struct Ledger {
+    tracks: AHashMap<Lane, Track>,
+    /// The measuring has ended.
+    is_marked: bool,
+}
 
 /// The way from a publisher through a queue. What overtakes by its priority leaves no gap in its own lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,31 +80,34 @@ impl Faults {
 impl Ledger {
     /// A message arrived; a lane's numbers begin at 0.
     pub(super) fn arrived(&mut self, lane: Lane, number: u64) {
-        self.0.entry(lane).or_default().arrived(number);
+        self.tracks.entry(lane).or_default().arrived(number);
     }
 
-    /// All before this number must arrive, whether or not a later one does.
+    /// All before this number must arrive, whether or not a later one does; unless the measuring has ended.
     pub(super) fn await_below(&mut self, lane: Lane, number: u64) {
-        self.0.entry(lane).or_default().mark = number;
+        if !self.is_marked {
+            self.tracks.entry(lane).or_default().mark = number;
+        }
     }
 
     /// The measuring ends here: what is missing below the last that has arrived is lost, or on its way to another
     /// consumer. Of what is published from now on nothing is asked.
     pub(super) fn mark(&mut self) {
-        for track in self.0.values_mut() {
+        self.is_marked = true;
+        for track in self.tracks.values_mut() {
             track.mark = track.mark.max(track.ahead.last().map_or(track.next, |last| last + 1));
         }
     }
 
     /// Whether all below the marks has arrived.
     pub(super) fn is_complete(&self) -> bool {
-        self.0.values().all(|track| track.next >= track.mark)
+        self.tracks.values().all(|track| track.next >= track.mark)
     }
 
     /// What is wrong, when nothing more will arrive that is below the marks.
     pub(super) fn close(&mut self) -> Faults {
         let mut faults = Faults::default();
-        for track in self.0.values_mut() {
+        for track in self.tracks.values_mut() {
             while track.ahead.first().is_some_and(|first| *first < track.mark) {
                 track.give_up();
             }
