@@ -24,11 +24,6 @@ use tokio::time::Sleep;
 
 /// The read buffer, one per thread of the runtime.
 const READ_BYTES: usize = 64 * 1024;
-/// Reads in one pass, before other connections have their turn.
-const READS_MAX: u32 = 2;
-/// Passes without a rest, before other connections have their turn. More than one, because the pass that finds a socket
-/// empty is one.
-const PASSES_MAX: u32 = 2;
 /// How long a connection that is to be closed may take to write what is left.
 const LAST_WRITE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -76,8 +71,15 @@ impl Desk {
     fn new(shared: Arc<Shared>, stream: TcpStream, driver: Driver) -> Arc<Self> {
         Arc::new_cyclic(|desk| {
             let called = Waker::from(Arc::new(Call(Weak::clone(desk))));
-            let connection =
-                Connection { shared: Arc::clone(&shared), stream, driver, called, written: 0, armed: None, gone: false };
+            let connection = Connection {
+                shared: Arc::clone(&shared),
+                stream,
+                driver,
+                called,
+                written: 0,
+                armed: None,
+                gone: false,
+            };
             Self { shared, connection: Mutex::new(connection), task: OnceLock::new() }
         })
     }
@@ -146,22 +148,13 @@ impl AtWork {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         });
         let mut told_to_stop = false;
-        let mut passes = 0;
         loop {
-            // The runtime lets a task go on that never has to wait; a flood, or an inlet that fills as fast as it is emptied,
-            // would keep a thread, and what waits behind it, for seconds.
-            if passes == PASSES_MAX {
-                passes = 0;
-                tokio::task::yield_now().await;
-            }
-            passes += 1;
+            let mut had_to_wait = false;
             let woken = poll_fn(|cx| {
                 desk.task.get_or_init(|| cx.waker().clone());
                 let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
                 let woken = desk.connection().poll_wake(cx, sleep.as_mut(), stop);
-                if woken.is_pending() {
-                    passes = 0;
-                }
+                had_to_wait |= woken.is_pending();
                 woken
             })
             .await;
@@ -169,6 +162,9 @@ impl AtWork {
             told_to_stop |= woken.stopping;
             let next = desk.connection().work(woken, now);
             match next {
+                // The runtime lets a task go on that never has to wait. A flood, or an inlet that fills as fast as it is
+                // emptied, would keep a thread for seconds, and the consumers of what is published would fall behind.
+                Next::Goes if !had_to_wait => tokio::task::yield_now().await,
                 Next::Goes => {}
                 Next::Closes => return desk.write_last().await,
                 Next::IsGone => return,
@@ -225,7 +221,7 @@ impl Connection {
             self.armed = None;
             self.driver.tick(now);
         }
-        if woken.readable {
+        if woken.readable && self.may_read() {
             self.read(now);
         }
         self.driver.take_notices(now);
@@ -279,30 +275,14 @@ impl Connection {
     }
 
     fn read(&mut self, now: Now) {
-        READ_BUFFER.with_borrow_mut(|buffer| {
-            for _ in 0..READS_MAX {
-                if self.gone || self.driver.is_closing() || self.driver.is_saturated() {
-                    break;
-                }
-                match try_read(&self.stream, buffer) {
-                    Ok(0) => {
-                        self.gone("the client closed the socket");
-                        break;
-                    }
-                    Ok(len) => {
-                        self.shared.gauges.reads.fetch_add(1, Ordering::Relaxed);
-                        self.driver.receive(&buffer[..len], now);
-                        if len < buffer.len() {
-                            break;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => {
-                        self.gone(&error.to_string());
-                        break;
-                    }
-                }
+        READ_BUFFER.with_borrow_mut(|buffer| match try_read(&self.stream, buffer) {
+            Ok(0) => self.gone("the client closed the socket"),
+            Ok(len) => {
+                self.shared.gauges.reads.fetch_add(1, Ordering::Relaxed);
+                self.driver.receive(&buffer[..len], now);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.gone(&error.to_string()),
         });
         self.driver.end_read(now);
     }
