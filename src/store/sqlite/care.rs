@@ -1,7 +1,7 @@
 //! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
 //! and its size following what is in it.
 
-use super::directory::Directory;
+use super::directory::{Directory, RESERVE_BYTES};
 use super::erasing::{Shrunk, erase, shrink};
 use super::lanes::Lanes;
 use super::raw::RawConnection;
@@ -167,13 +167,26 @@ impl Care {
         Ok(true)
     }
 
-    /// On a full disk: empties the log, if the file has pages for what is in it or there is still room to make them. Else it
-    /// would grow until nothing is left, and the log stay as it is.
-    pub(super) fn empty_log_that_fits(&mut self, connection: &RawConnection) -> bool {
+    /// On a full disk: empties the log, if the file has pages for what is in it or there is room to make them. Else it would
+    /// grow until nothing is left, and the log stay as it is. The reserve may lend its room, since the log that goes takes at
+    /// least as much as the file grows by.
+    pub(super) fn empty_log_that_fits(&mut self, connection: &RawConnection, directory: &Directory) -> bool {
         connection.with(|connection| {
             let is_emptied = (|| {
                 let grows = file_bytes(connection)?.saturating_sub(len_of(&self.file));
-                Ok(len_of(&self.log) > 0 && grows <= free_bytes(&self.file) && self.empty_log(connection)?)
+                let free = free_bytes(&self.file);
+                if len_of(&self.log) == 0 {
+                    return Ok(false);
+                }
+                if grows <= free {
+                    return self.empty_log(connection);
+                }
+                if grows > free + RESERVE_BYTES || !directory.give_reserve() {
+                    return Ok(false);
+                }
+                let is_emptied = self.empty_log(connection);
+                directory.keep_reserve();
+                is_emptied
             })();
             is_emptied.unwrap_or_else(|error: rusqlite::Error| {
                 tracing::warn!(%error, "the log could not be emptied");
@@ -183,20 +196,18 @@ impl Care {
     }
 
     /// On a full disk: erases what is dead and gives its pages back, so that the file need not grow for what the log holds.
-    /// Where the log cannot even be moved before, the reserve is given for that; whether it was.
-    pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, directory: &Directory) -> bool {
+    /// Where the log cannot even be moved before, the reserve is given for that.
+    pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, directory: &Directory) {
         let mut made = connection.with(|connection| self.erase_and_shrink(connection, lanes));
         let is_full = |made: &Result<()>| {
             made.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DiskFull))
         };
-        let gives = is_full(&made) && directory.give_reserve();
-        if gives {
+        if is_full(&made) && directory.give_reserve() {
             made = connection.with(|connection| self.erase_and_shrink(connection, lanes));
         }
         if let Err(error) = made {
             tracing::warn!(%error, "the file and its log could not be made smaller");
         }
-        gives
     }
 
     /// What is written to the log is moved at once: there may be no room for much of it, and only then does the file become

@@ -12,10 +12,10 @@ const LOCK_FILE: &str = "prontomq.lock";
 /// that the system could take for clean.
 const UNFLUSHED_FILE: &str = "prontomq.unflushed";
 
-/// Space that only removals get when the disk is full: their pages in the log, and what the file grows by when the log is
-/// moved into it.
+/// Space that only removals get when the disk is full, for their pages in the log, and the log, for what the file grows by
+/// when it is moved.
 const RESERVE_FILE: &str = "prontomq.reserve";
-const RESERVE_BYTES: u64 = 8 << 20;
+pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 
 /// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
 /// the file only tells people who holds it.

@@ -177,11 +177,12 @@ impl Store for SqliteStore {
             connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
         };
         let (mut outcome, mut is_full) = commit(&mut self.lanes);
-        if is_full && self.care.empty_log_that_fits(connection) {
+        let was_full = is_full || self.is_full;
+        if is_full && self.care.empty_log_that_fits(connection, &self.directory) {
             (outcome, is_full) = commit(&mut self.lanes);
         }
         if is_full && self.lanes.next_to_erase().is_some() {
-            self.lacks_reserve |= self.care.make_room(connection, &mut self.lanes, &self.directory);
+            self.care.make_room(connection, &mut self.lanes, &self.directory);
             (outcome, is_full) = commit(&mut self.lanes);
         }
         if is_full && !self.is_full {
@@ -190,12 +191,15 @@ impl Store for SqliteStore {
             connection.with(|connection| log::move_after_commits(connection, u32::MAX));
         }
         if is_full && batch.removes_anything() && self.directory.give_reserve() {
-            self.lacks_reserve = true;
             tracing::warn!("the disk is full: removals use the space that is kept for them");
             outcome = commit(&mut self.lanes).0;
         }
         if outcome == CommitOutcome::Committed && std::mem::take(&mut self.is_full) {
-            self.lacks_reserve |= self.care.make_room(connection, &mut self.lanes, &self.directory);
+            self.care.make_room(connection, &mut self.lanes, &self.directory);
+        }
+        if was_full {
+            // At once, for there may be no idle moment: without it, the log may be stuck.
+            self.lacks_reserve = !self.directory.keep_reserve();
         }
         let outcome = match outcome {
             CommitOutcome::Committed => match self.care.committed(connection) {
