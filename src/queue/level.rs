@@ -287,10 +287,11 @@ impl Level {
         covered
     }
 
-    /// The ceiling that goes to the store with the batch `ticket`.
+    /// The ceiling that goes to the store with the batch `ticket`; with the first of a process too, before anything is handed
+    /// over, since a disk that is full then would let nobody take what is on it.
     pub(super) fn pull_ceiling(&mut self, ticket: Ticket, ahead: Option<u64>) -> Position {
         if let Some(ahead) = ahead {
-            self.ceiling.keep_ahead(self.taken_high, ahead);
+            self.ceiling.keep_ahead(self.taken_high.max(self.recovered_ceiling), ahead);
         }
         self.ceiling.carried_by.get_or_insert(ticket);
         self.ceiling.below

@@ -135,12 +135,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether it gives space back.
-    fn removes_anything(&self) -> bool {
-        let removes = |change: &LaneChange| {
-            change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty()
+    /// Whether it gives space back, or only moves a ceiling, without which no consumer could.
+    fn may_use_reserve(&self) -> bool {
+        let may = |change: &LaneChange| {
+            let removes =
+                change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty();
+            removes || change.inserts.is_empty()
         };
-        self.lanes.iter().any(removes) || self.drops_lanes()
+        self.lanes.iter().any(may) || self.drops_lanes()
     }
 
     /// Whether lanes go, with their queue or without.

@@ -154,6 +154,16 @@ fn what_the_ceiling_does_not_cover_waits_until_one_is_flushed() {
 }
 
 #[test]
+fn the_first_batch_of_a_process_brings_a_ceiling_so_that_a_full_disk_lets_consumers_in() {
+    let mut bench = small();
+    let at = Position(100_000);
+    let state = LaneState { head: at, tail: at, count: 1, body_bytes: 1, lent_ceiling: at.next() };
+    bench.queue.recover_lane(LANE, state, bench.now);
+    bench.publish(&draft("x").persistent());
+    assert_eq!(bench.write().lanes[0].state.lent_ceiling, Position(100_001 + 64));
+}
+
+#[test]
 fn a_ceiling_written_ahead_does_not_mark_what_is_published_later() {
     let mut bench = recovered(0, 1000);
     for at in 1..=20 {

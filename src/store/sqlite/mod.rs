@@ -190,7 +190,7 @@ impl Store for SqliteStore {
             // The log would be moved into the file until that has used up all there is.
             connection.with(|connection| log::move_after_commits(connection, u32::MAX));
         }
-        if is_full && batch.removes_anything() && self.directory.give_reserve() {
+        if is_full && batch.may_use_reserve() && self.directory.give_reserve() {
             tracing::warn!("the disk is full: removals use the space that is kept for them");
             outcome = commit(&mut self.lanes).0;
         }
