@@ -164,6 +164,8 @@ mod tests {
         ledger.arrived(lane, 0);
         ledger.await_below(lane, 2);
         ledger.mark();
+        // After the end nothing more is asked.
+        ledger.await_below(lane, 9);
         assert!(!ledger.is_complete());
         assert_eq!(ledger.close(), Faults { gaps: 1, duplicates: 0 });
     }
