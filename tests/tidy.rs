@@ -51,8 +51,9 @@ const IMPURE: [&str; 24] = [
 const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
 /// Where tasks and threads are begun: the shell's one place, and whoever has a reason.
-const SPAWNS: [(&str, &str); 5] = [
+const SPAWNS: [(&str, &str); 6] = [
     ("server/tasks.rs", "the tasks of a running broker"),
+    ("server/watch.rs", "a thread of its own: it watches over those of the runtime"),
     ("store/writer.rs", "the writer is a thread: commits block, and it outlives no store"),
     ("store/writer/reading.rs", "loads block, and must not wait behind commits"),
     ("store/sqlite/opening.rs", "a runtime's thread may not run the runtime that sqlx needs"),
@@ -60,7 +61,7 @@ const SPAWNS: [(&str, &str); 5] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 11] = [
+const CLOCKS: [(&str, &str); 12] = [
     ("server/clock.rs", "the clock of a running broker"),
     ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
     ("store/sqlite/care.rs", "flushes that are due, and how long the writer has been idle"),
@@ -68,6 +69,7 @@ const CLOCKS: [(&str, &str); 11] = [
     ("store/writer/stats.rs", "how long ago that was"),
     ("store/writer.rs", "keeps the moments that gather.rs reads"),
     ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
+    ("store/writer/offer.rs", "when the store is to be tended"),
     ("store/writer/groups.rs", "how long a part of a group has waited for the others"),
     ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),
     ("cli/bench/clock.rs", "a client of its own, which measures"),

@@ -4,7 +4,7 @@
 //! of the store that has news for it while the runtime sleeps makes such a pass in the task's stead.
 
 use super::driver::Driver;
-use super::runner::{self, AtHand};
+use super::runner::{self, AtHand, TokioRunner};
 use super::shared::Shared;
 use crate::model::{Monotonic, Now};
 use std::cell::RefCell;
@@ -34,6 +34,7 @@ thread_local! {
 /// One connection, and whoever works for it.
 struct Desk {
     shared: Arc<Shared>,
+    runner: Arc<TokioRunner>,
     connection: Mutex<Connection>,
     /// Of its task.
     task: OnceLock<Waker>,
@@ -68,7 +69,7 @@ impl Wake for Call {
 }
 
 impl Desk {
-    fn new(shared: Arc<Shared>, stream: TcpStream, driver: Driver) -> Arc<Self> {
+    fn new(shared: Arc<Shared>, runner: Arc<TokioRunner>, stream: TcpStream, driver: Driver) -> Arc<Self> {
         Arc::new_cyclic(|desk| {
             let called = Waker::from(Arc::new(Call(Weak::clone(desk))));
             let connection = Connection {
@@ -80,7 +81,7 @@ impl Desk {
                 armed: None,
                 gone: false,
             };
-            Self { shared, connection: Mutex::new(connection), task: OnceLock::new() }
+            Self { shared, runner, connection: Mutex::new(connection), task: OnceLock::new() }
         })
     }
 
@@ -108,6 +109,10 @@ impl AtHand for Desk {
             self.wake_task();
         }
     }
+
+    fn call(&self) {
+        self.wake_task();
+    }
 }
 
 /// However a connection's task ends, by a panic or with the runtime too, what the connection held goes back.
@@ -133,10 +138,16 @@ struct Woken {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, seed: u64) {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    runner: Arc<TokioRunner>,
+    stream: TcpStream,
+    client: SocketAddr,
+    seed: u64,
+) {
     let stopping = shared.stopping.subscribe();
     let driver = Driver::new(Arc::clone(&shared), client, seed, shared.clock.now());
-    AtWork(Desk::new(shared, stream, driver)).run(stopping).await;
+    AtWork(Desk::new(shared, runner, stream, driver)).run(stopping).await;
 }
 
 impl AtWork {
@@ -160,7 +171,12 @@ impl AtWork {
             .await;
             let now = desk.shared.clock.now();
             told_to_stop |= woken.stopping;
-            let next = desk.connection().work(woken, now);
+            let writer = desk.shared.broker.writer();
+            let (next, has_committed) = desk.runner.pass(writer, || desk.connection().work(woken, now));
+            if has_committed {
+                // The outcome has come through the inlet.
+                desk.connection().pass_on(desk.shared.clock.now());
+            }
             match next {
                 // The runtime lets a task go on that never has to wait. A flood, or an inlet that fills as fast as it is
                 // emptied, would keep a thread for seconds, and the consumers of what is published would fall behind.

@@ -1,6 +1,7 @@
 //! Accepts connections, as many as are allowed.
 
 use super::connection::serve;
+use super::runner::TokioRunner;
 use super::shared::Shared;
 use super::tasks::spawn;
 use crate::model::random::Random;
@@ -18,7 +19,13 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 const UNOPENED_MAX: i64 = 1024;
 
 /// Accepts until the server stops.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, connections: TaskTracker, seed: u64) {
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    runner: Arc<TokioRunner>,
+    listener: TcpListener,
+    connections: TaskTracker,
+    seed: u64,
+) {
     let mut stopping = shared.stopping.subscribe();
     let mut random = Random::new(seed);
     let limit = i64::from(shared.settings.connections_max) + UNOPENED_MAX;
@@ -36,7 +43,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, connectio
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(client = %peer_address, %error, "no TCP_NODELAY");
                 }
-                let task = serve(Arc::clone(&shared), stream, peer_address, random.next_u64());
+                let task = serve(Arc::clone(&shared), Arc::clone(&runner), stream, peer_address, random.next_u64());
                 drop(spawn(&Handle::current(), connections.track_future(task)));
             }
             Err(error) => {

@@ -2,15 +2,18 @@
 //!
 //! While the runtime is busy, a task is soon found by a thread that is awake. When all sleep, the store's own thread, which is
 //! awake, does the work, and passes on to connections what comes of it: waking another for that takes longer than the work.
+//! And where a lone connection waits for its commits, its own thread makes them.
 
+use super::alone::Alone;
 use super::clock::Clock;
 use super::tasks::spawn;
 use crate::broker::Runner;
 use crate::model::Now;
-use std::cell::RefCell;
+use crate::store::writer::{Offer, WriterHandle};
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tokio::runtime::{Handle, RuntimeMetrics};
+use tokio::runtime::Handle;
 
 type Work = Box<dyn FnOnce(Now) + Send>;
 
@@ -18,14 +21,19 @@ type Work = Box<dyn FnOnce(Now) + Send>;
 pub(super) trait AtHand: Send + Sync {
     /// Does what there is to do, or has it done.
     fn see_to(&self, now: Now);
+
+    /// Has it done.
+    fn call(&self);
 }
 
 thread_local! {
-    /// While this thread, which is not one of the runtime's, works: what it is to see to when that is done.
+    /// While this thread does what others need not be woken for: what is to be seen to when that is done.
     static AT_HAND: RefCell<Option<Vec<Arc<dyn AtHand>>>> = const { RefCell::new(None) };
+    /// This thread of the runtime commits.
+    static COMMITS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Leaves it to this thread, if it works outside of the runtime; otherwise gives it back.
+/// Leaves it to this thread, if it is to see to such things; otherwise gives it back.
 pub(super) fn see_to<T: AtHand + 'static>(thing: Arc<T>) -> Result<(), Arc<T>> {
     AT_HAND.with_borrow_mut(|at_hand| match at_hand {
         Some(all) => {
@@ -36,44 +44,105 @@ pub(super) fn see_to<T: AtHand + 'static>(thing: Arc<T>) -> Result<(), Arc<T>> {
     })
 }
 
+/// From its beginning to its end this thread is left what is to be seen to.
+struct Collecting;
+
+impl Collecting {
+    fn begin() -> Self {
+        AT_HAND.set(Some(Vec::new()));
+        Self
+    }
+
+    fn end(self) -> Vec<Arc<dyn AtHand>> {
+        AT_HAND.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        for thing in AT_HAND.take().unwrap_or_default() {
+            thing.call();
+        }
+    }
+}
+
+/// From its beginning to its end this thread of the runtime commits.
+struct Committing;
+
+impl Committing {
+    fn begin() -> Self {
+        COMMITS.set(true);
+        Self
+    }
+}
+
+impl Drop for Committing {
+    fn drop(&mut self) {
+        COMMITS.set(false);
+    }
+}
+
 /// Runs the broker's work on the runtime's threads, or on the caller's while all of them sleep.
 pub(super) struct TokioRunner {
     clock: Clock,
     handle: Handle,
-    threads: RuntimeMetrics,
+    alone: Alone,
 }
 
 impl TokioRunner {
     /// To be called within the runtime.
     pub(super) fn new(clock: Clock) -> Self {
         let handle = Handle::current();
-        let threads = handle.metrics();
-        Self { clock, handle, threads }
-    }
-
-    /// A hint: some may have woken since.
-    fn all_sleep(&self) -> bool {
-        // An odd count is of a thread that sleeps.
-        (0..self.threads.num_workers()).all(|thread| self.threads.worker_park_unpark_count(thread) % 2 == 1)
+        let alone = Alone::new(handle.clone());
+        Self { clock, handle, alone }
     }
 
     fn work_here(&self, work: Work) {
-        AT_HAND.set(Some(Vec::new()));
+        let collecting = Collecting::begin();
         if catch_unwind(AssertUnwindSafe(|| work(self.clock.now()))).is_err() {
             tracing::error!("a piece of the broker's work panicked");
         }
         // What follows from seeing to these wakes whom it may.
-        for thing in AT_HAND.take().unwrap_or_default() {
+        for thing in collecting.end() {
             thing.see_to(self.clock.now());
         }
+    }
+
+    /// Runs a connection's pass. If that leaves a batch for a writer that sleeps, and there is nobody else to see to, commits
+    /// it here; whether it did.
+    pub(super) fn pass<T>(&self, writer: &WriterHandle, pass: impl FnOnce() -> T) -> (T, bool) {
+        if !self.alone.is_likely() {
+            return (pass(), false);
+        }
+        let offer = writer.offer();
+        let collecting = Collecting::begin();
+        let result = pass();
+        let woke_nobody = AT_HAND.with_borrow(|at_hand| at_hand.as_ref().is_some_and(Vec::is_empty));
+        drop(collecting);
+        let commits = offer.is_taken_up() && woke_nobody && self.alone.is_so();
+        (result, commits && self.commit(offer))
+    }
+
+    fn commit(&self, offer: Offer<'_>) -> bool {
+        let Some(_watched) = self.alone.begin() else { return false };
+        let _committing = Committing::begin();
+        offer.commit();
+        true
     }
 }
 
 impl Runner for TokioRunner {
     fn run(&self, work: Work) {
-        if self.all_sleep() && AT_HAND.with_borrow(Option::is_none) {
-            return self.work_here(work);
+        if AT_HAND.with_borrow(Option::is_none) {
+            if COMMITS.get() {
+                return self.work_here(work);
+            }
+            if self.alone.is_asleep() {
+                self.alone.note_quiet();
+                return self.work_here(work);
+            }
         }
+        self.alone.note_company();
         let clock = self.clock;
         drop(spawn(&self.handle, async move { work(clock.now()) }));
     }
@@ -98,7 +167,7 @@ mod tests {
         for round in 0..200 {
             if round % 2 == 0 {
                 let began = std::time::Instant::now();
-                while !runner.all_sleep() && began.elapsed() < PATIENCE {
+                while !runner.alone.is_asleep() && began.elapsed() < PATIENCE {
                     std::thread::yield_now();
                 }
             }

@@ -102,9 +102,10 @@ impl Server {
             run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
         };
         let scratch = scratch_store(&settings);
+        let runner = Arc::new(TokioRunner::new(clock));
         let broker = Broker::recover(
             broker_settings(&settings),
-            Arc::new(TokioRunner::new(clock)),
+            Arc::clone(&runner) as _,
             writer,
             scratch,
             &recovered,
@@ -122,7 +123,10 @@ impl Server {
         for listener in listeners.amqp {
             amqp.extend(listener.local_addr());
             let seed = random()?;
-            tasks.push(spawn(&handle, accept(Arc::clone(&shared), listener, connections.clone(), seed)));
+            tasks.push(spawn(
+                &handle,
+                accept(Arc::clone(&shared), Arc::clone(&runner), listener, connections.clone(), seed),
+            ));
         }
         if let Some(socket) = listen_locally(&shared.settings) {
             tasks.push(spawn(&handle, socket.accept(Arc::clone(&shared), connections.clone())));

@@ -7,6 +7,7 @@
 mod copying;
 mod gather;
 mod groups;
+mod offer;
 mod reading;
 mod settle;
 mod stats;
@@ -14,13 +15,14 @@ mod stats;
 mod tests;
 
 pub use copying::{CopyEvent, CopyHeard};
+pub use offer::Offer;
 pub use reading::LoadRequest;
 pub use stats::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
 
 use super::{BatchNo, Group, Lane, LaneChange, Loaded, Store, StoreError, TopologyChange, Vitals};
 use copying::CopySlot;
-use gather::Gathered;
-use settle::Settler;
+use gather::{Gathered, Next};
+use settle::{Settler, Verdict};
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -147,8 +149,10 @@ struct Inbox {
     /// Contributions accepted and taken, ever.
     accepted: u64,
     taken: u64,
-    /// The writer waits on `wake`.
+    /// The writer's thread waits on `wake`.
     asleep: bool,
+    /// When it wakes by itself, if ever.
+    alarm: Option<Instant>,
     /// A batch is being committed, or its outcome told.
     busy: bool,
     flushes: usize,
@@ -194,6 +198,9 @@ impl Shared {
 
     /// The lock is given up first: the writer needs it as soon as it is awake.
     fn wake_writer(&self, mut inbox: MutexGuard<'_, Inbox>) {
+        if inbox.asleep && offer::is_taken_up(self) {
+            return;
+        }
         let was_asleep = std::mem::take(&mut inbox.asleep);
         if was_asleep {
             self.idle.store(false, Ordering::Release);
@@ -224,6 +231,7 @@ pub struct WriterHandle {
 
 struct Life {
     shared: Arc<Shared>,
+    writer: Arc<Mutex<Writer>>,
     loads: Mutex<Option<reading::Loads>>,
     /// Loads asked for and not yet handed over.
     loading: Arc<AtomicUsize>,
@@ -261,18 +269,27 @@ impl WriterHandle {
             since_erase: 0,
             may_erase: true,
             copy: None,
+            unsettled: None,
         };
-        let told = Arc::clone(&outcome);
+        let writer = Arc::new(Mutex::new(writer));
+        let (told, run) = (Arc::clone(&outcome), Arc::clone(&writer));
         let writer_thread = thread::Builder::new()
             .name("pronto-writer".into())
             .spawn(move || {
-                let result = writer.run();
+                let result = run_writer(&run);
                 *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             })
             .map_err(|error| StoreError::Unusable(format!("no thread for the writer: {error}")))?;
         let threads = Mutex::new(vec![writer_thread, reader_thread]);
         Ok(Self {
-            life: Arc::new(Life { shared, loads: Mutex::new(Some(loads)), loading: Arc::default(), threads, outcome }),
+            life: Arc::new(Life {
+                shared,
+                writer,
+                loads: Mutex::new(Some(loads)),
+                loading: Arc::default(),
+                threads,
+                outcome,
+            }),
         })
     }
 
@@ -423,19 +440,40 @@ struct Writer {
     may_erase: bool,
     /// Hears of the copy that is under way.
     copy: Option<CopyHeard>,
+    /// A batch that was not committed at the first try, which another thread made.
+    unsettled: Option<(Gathered, Verdict)>,
+}
+
+/// The writer's thread, until it is told to stop. While it rests, others may have the writer.
+fn run_writer(writer: &Mutex<Writer>) -> Result<(), StoreError> {
+    let lock = || writer.lock().unwrap_or_else(PoisonError::into_inner);
+    let shared = Arc::clone(&lock().shared);
+    loop {
+        let mut writer = lock();
+        match writer.next(&shared) {
+            Next::Batch(gathered, tried) => {
+                writer.commit(gathered, tried);
+                writer.after_batch();
+            }
+            Next::Rest(inbox, limit) => {
+                drop(writer);
+                drop(shared.sleep(inbox, limit));
+            }
+            Next::End => return writer.end(),
+        }
+    }
 }
 
 impl Writer {
-    fn run(mut self) -> Result<(), StoreError> {
-        while let Some(gathered) = self.gather() {
-            self.commit(gathered);
-            self.since_erase += 1;
-            if self.may_erase && self.since_erase >= BATCHES_PER_ERASE {
-                self.erase();
-            }
-            self.may_erase |= self.since_erase >= BATCHES_PER_CARE;
-            self.step_copy();
+    /// What comes between two batches.
+    fn after_batch(&mut self) {
+        if self.may_erase && self.since_erase >= BATCHES_PER_ERASE {
+            self.erase();
         }
+        self.step_copy();
+    }
+
+    fn end(&mut self) -> Result<(), StoreError> {
         self.give_copy_up();
         let closed = self.settler.close();
         let mut inbox = self.shared.inbox();
@@ -455,12 +493,19 @@ impl Writer {
         closed
     }
 
-    fn commit(&mut self, mut gathered: Gathered) {
+    /// Commits what was gathered, however often it takes, after a first try if there was one.
+    fn commit(&mut self, mut gathered: Gathered, tried: Option<Verdict>) {
         if let Some(batch) = &gathered.batch {
             self.last = batch.batch_no;
         }
-        let durable = self.settler.settle(&mut gathered);
+        let durable = self.settler.settle(&mut gathered, tried);
+        self.tell(gathered, durable);
+    }
+
+    fn tell(&mut self, gathered: Gathered, durable: bool) {
         let Gathered { batch, tickets, thens, rows, .. } = gathered;
+        self.since_erase += 1;
+        self.may_erase |= self.since_erase >= BATCHES_PER_CARE;
         self.may_erase |= batch.is_some_and(|batch| {
             !batch.drop_lanes.is_empty() || rows > self.settings.rows_max || deletes_queue(&batch.topology)
         });

@@ -1,5 +1,6 @@
 //! How the next batch comes together: waiting, asking dirty sources, taking what they gave.
 
+use super::settle::Verdict;
 use super::{
     Inbox, LAST_PULL_PATIENCE, PULL_PATIENCE, PULL_ROUNDS_MAX, Shared, Source, Then, Writer, WriterSettings, address,
     guarded,
@@ -47,10 +48,22 @@ impl Room {
     }
 }
 
+/// What the writer's thread is to do.
+pub(super) enum Next<'a> {
+    /// Commit a batch, with what became of a first try.
+    Batch(Gathered, Option<Verdict>),
+    /// Sleep, without the writer, until something is submitted, or for so long.
+    Rest(MutexGuard<'a, Inbox>, Option<Duration>),
+    /// It is time to stop.
+    End,
+}
+
 impl Writer {
-    /// Waits for work and returns the next batch; `None` when it is time to stop.
-    pub(super) fn gather(&mut self) -> Option<Gathered> {
-        let shared = Arc::clone(&self.shared);
+    /// Gathers the next batch, which may take a while, and sees to what is due while there is none.
+    pub(super) fn next<'a>(&mut self, shared: &'a Shared) -> Next<'a> {
+        if let Some((gathered, verdict)) = self.unsettled.take() {
+            return Next::Batch(gathered, Some(verdict));
+        }
         let mut inbox = shared.inbox();
         inbox.busy = false;
         let mut rounds = 0;
@@ -69,7 +82,7 @@ impl Writer {
             }
             if has_work && !is_waiting {
                 inbox.busy = true;
-                return Some(self.take(&mut inbox));
+                return Next::Batch(self.take(&mut inbox), None);
             }
             if has_work {
                 inbox = shared.sleep(inbox, Some(PULL_PATIENCE));
@@ -90,7 +103,7 @@ impl Writer {
                 shared.settled.notify_all();
             }
             if inbox.stopping && inbox.is_quiet() {
-                return None;
+                return Next::End;
             }
             if Self::has_copy(&inbox) && inbox.asked.is_empty() {
                 drop(inbox);
@@ -114,7 +127,7 @@ impl Writer {
                     tended = Some(self.settler.tend());
                     inbox = shared.inbox();
                 }
-                Some(next) => inbox = shared.sleep(inbox, next),
+                Some(next) => return Next::Rest(inbox, next),
             }
         }
     }
@@ -122,8 +135,13 @@ impl Writer {
 
 impl Shared {
     /// Sleeps until something is submitted, or for `limit`.
-    fn sleep<'a>(&'a self, mut inbox: MutexGuard<'a, Inbox>, limit: Option<Duration>) -> MutexGuard<'a, Inbox> {
+    pub(super) fn sleep<'a>(
+        &'a self,
+        mut inbox: MutexGuard<'a, Inbox>,
+        limit: Option<Duration>,
+    ) -> MutexGuard<'a, Inbox> {
         inbox.asleep = true;
+        inbox.alarm = limit.map(|limit| Instant::now() + limit);
         // While somebody was asked, further rows have to wait for the batch that is being gathered anyway.
         self.idle.store(inbox.asked.is_empty(), Ordering::Release);
         inbox = match limit {
@@ -161,7 +179,7 @@ impl Shared {
 
 impl Writer {
     /// Takes contributions up to the limits (one at least, and groups as a whole), and the topology that need not wait for those left.
-    fn take(&self, inbox: &mut Inbox) -> Gathered {
+    pub(super) fn take(&self, inbox: &mut Inbox) -> Gathered {
         let batch_no = BatchNo(self.last.0 + 1);
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
         let mut gathered = Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), rows: 0, bytes: 0 };

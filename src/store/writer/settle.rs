@@ -16,7 +16,7 @@ const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What to do after one try.
-enum Verdict {
+pub(super) enum Verdict {
     Durable,
     /// The store has nothing of it.
     Refused(String),
@@ -38,26 +38,22 @@ impl Settler {
         Self { store: Some(store), shared, give_up_after }
     }
 
-    /// Commits what was gathered, however often it takes; whether it is durable.
-    pub(super) fn settle(&mut self, gathered: &mut Gathered) -> bool {
+    /// Commits what was gathered, however often it takes, after a first try if there was one; whether it is durable.
+    pub(super) fn settle(&mut self, gathered: &mut Gathered, mut tried: Option<Verdict>) -> bool {
         let mut pause = RETRY_PAUSE_FIRST;
         let mut unknown_since = None;
         let mut said = false;
         loop {
             let began = Instant::now();
             let Some(batch) = &gathered.batch else { return true };
-            let mut verdict = self.commit_once(batch);
+            let mut verdict = tried.take().unwrap_or_else(|| self.commit_once(batch));
             if let Verdict::LookUp(error) = verdict {
                 let unknown_for = unknown_since.get_or_insert(began).elapsed();
                 verdict = self.look_up(batch.batch_no, error, unknown_for);
             }
             match verdict {
                 Verdict::Durable => {
-                    let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
-                    let removed = gathered.rows.saturating_sub(inserted);
-                    let (inserted, removed, bytes) = (inserted as u64, removed as u64, gathered.bytes as u64);
-                    self.shared.stats().committed(&BatchSize { inserted, removed, bytes }, began.elapsed());
-                    self.note_vitals();
+                    self.note_durable(batch, gathered, began);
                     if said {
                         tracing::info!(batch_no = batch.batch_no.0, "the store commits again");
                     }
@@ -87,6 +83,25 @@ impl Settler {
                 Verdict::Failed(error) => return self.fail(error),
             }
         }
+    }
+
+    /// Tries once to commit what was gathered.
+    pub(super) fn try_once(&mut self, gathered: &Gathered) -> Verdict {
+        let began = Instant::now();
+        let Some(batch) = &gathered.batch else { return Verdict::Durable };
+        let verdict = self.commit_once(batch);
+        if let Verdict::Durable = verdict {
+            self.note_durable(batch, gathered, began);
+        }
+        verdict
+    }
+
+    fn note_durable(&self, batch: &Batch, gathered: &Gathered, began: Instant) {
+        let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
+        let removed = gathered.rows.saturating_sub(inserted);
+        let (inserted, removed, bytes) = (inserted as u64, removed as u64, gathered.bytes as u64);
+        self.shared.stats().committed(&BatchSize { inserted, removed, bytes }, began.elapsed());
+        self.note_vitals();
     }
 
     fn commit_once(&mut self, batch: &Batch) -> Verdict {

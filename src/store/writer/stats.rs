@@ -27,6 +27,8 @@ pub enum WriterState {
 pub struct WriterStats {
     /// Batches made durable.
     pub batches: u64,
+    /// Those of them that a thread committed which had offered to.
+    pub batches_of_offers: u64,
     /// Rows inserted by them.
     pub rows_inserted: u64,
     /// Rows removed by them.

@@ -1,0 +1,113 @@
+//! Has the runtime look after its sockets when the thread that would is busy for long.
+//!
+//! Of the threads that sleep, one waits for sockets. When that one works, nobody does, until it is done or another is woken.
+
+use super::tasks::spawn;
+use rustix::fd::OwnedFd;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Soon, but not at once, which would mean never.
+const NOW: Duration = Duration::from_nanos(1);
+
+/// A timer that costs a system call to set, and a thread that sleeps until it expires.
+pub(super) struct Watch(Arc<Shared>);
+
+struct Shared {
+    timer: OwnedFd,
+    has_ended: AtomicBool,
+}
+
+/// What is watched, until this ends.
+pub(super) struct Watched<'a>(&'a Shared);
+
+impl Watch {
+    /// None when the system does not let it.
+    pub(super) fn start(handle: Handle) -> Option<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).ok()?;
+        let shared = Arc::new(Shared { timer, has_ended: AtomicBool::new(false) });
+        let watches = Arc::clone(&shared);
+        let run = move || {
+            let mut expirations = [0; 8];
+            while rustix::io::retry_on_intr(|| rustix::io::read(&watches.timer, &mut expirations)).is_ok() {
+                if watches.has_ended.load(Ordering::Acquire) {
+                    return;
+                }
+                // A thread wakes for it, and then waits for sockets.
+                drop(spawn(&handle, async {}));
+            }
+        };
+        thread::Builder::new().name("pronto-watch".into()).spawn(run).ok()?;
+        Some(Self(shared))
+    }
+
+    /// Watches what begins now, and in general takes no longer than this, below a second.
+    pub(super) fn begin(&self, time: Duration) -> Watched<'_> {
+        self.0.set(time);
+        Watched(&self.0)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Ordering::Release);
+        self.0.set(NOW);
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.set(Duration::ZERO);
+    }
+}
+
+impl Shared {
+    fn set(&self, time: Duration) {
+        let once = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() },
+        };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
+            tracing::error!(%error, "a timer cannot be set");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn park_counts(handle: &Handle) -> Vec<u64> {
+        let metrics = handle.metrics();
+        (0..metrics.num_workers()).map(|thread| metrics.worker_park_unpark_count(thread)).collect()
+    }
+
+    #[test]
+    fn only_what_takes_too_long_wakes_another_thread() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let watch = Watch::start(runtime.handle().clone()).unwrap();
+        let wait_until = |condition: &dyn Fn() -> bool| {
+            let began = Instant::now();
+            while !condition() {
+                assert!(began.elapsed() < Duration::from_secs(10), "in vain");
+                thread::yield_now();
+            }
+        };
+        wait_until(&|| park_counts(runtime.handle()).iter().all(|count| count % 2 == 1));
+        let before = park_counts(runtime.handle());
+        for _ in 0..100 {
+            drop(watch.begin(Duration::from_millis(900)));
+        }
+        assert_eq!(park_counts(runtime.handle()), before);
+        let watched = watch.begin(Duration::from_millis(1));
+        wait_until(&|| park_counts(runtime.handle()) != before);
+        drop(watched);
+    }
+}
