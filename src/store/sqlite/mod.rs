@@ -3,6 +3,7 @@
 //! sqlx opens and migrates the file and reads topology and lanes at start; from then on the writer's connection is
 //! held as a raw handle with prepared statements (`raw`), and readers have connections of their own.
 
+mod ahead;
 mod backup;
 mod bodies;
 mod care;
@@ -133,8 +134,8 @@ impl SqliteStore {
     fn adopt(&mut self, mut connection: SqliteConnection) -> Result<(), StoreError> {
         let known = block_on(async {
             let last = topology::read_state(&mut connection).await?.batch_no;
-            let (_, lanes) = topology::read_lanes(&mut connection).await?;
-            Ok::<_, sqlx::Error>((last, lanes))
+            let (_, lanes, newest) = topology::read_lanes(&mut connection).await?;
+            Ok::<_, sqlx::Error>((last.max(newest), lanes))
         });
         (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
         let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;

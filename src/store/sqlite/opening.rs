@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 /// The newest schema this binary knows; each has its script.
-pub(super) const SCHEMAS: [(&str, &str); 3] = [
+pub(super) const SCHEMAS: [(&str, &str); 4] = [
     ("first", include_str!("schema_1.sql")),
     ("stored_at, shared bodies and chunks", include_str!("schema_2.sql")),
     ("batches noted in lanes", include_str!("schema_3.sql")),
+    ("lanes ahead of their rows", include_str!("schema_4.sql")),
 ];
 
 pub(super) const PAGE_BYTES: u32 = 16_384;
@@ -149,7 +150,8 @@ pub(super) fn unusable(error: &sqlx::Error) -> StoreError {
     if is_damage(error) { StoreError::Damaged(error.to_string()) } else { StoreError::Unusable(error.to_string()) }
 }
 
-fn is_damage(error: &sqlx::Error) -> bool {
+/// Whether pages are not what they should be.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     // The lowest byte of an extended code is the plain one.
     let code = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xFF);

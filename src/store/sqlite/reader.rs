@@ -60,8 +60,9 @@ fn load(
 
 /// A lane's number, and the last batch that wrote it.
 fn find(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<(LaneNumber, BatchNo)>> {
-    let statement =
-        "SELECT number, batch_no FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
+    let statement = "SELECT number, max(batch_no, coalesce((SELECT max(batch_no) FROM message \
+        WHERE id > lane.number << 40 | lane.tail AND id <= lane.number << 40 | 0xFFFFFFFFFF), 0)) \
+        FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
     let key = params![lane.queue.0.cast_signed(), lane.level, lane.generation];
     connection
         .prepare_cached(statement)?

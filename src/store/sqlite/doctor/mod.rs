@@ -141,7 +141,7 @@ fn open(file: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 fn schema_of(connection: &Connection) -> rusqlite::Result<i64> {
     let newest = connection.query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get::<_, i64>(0));
     newest.or_else(|error| {
-        let added = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = 'batch_no'";
+        let added = "SELECT count(*) FROM pragma_table_info('message') WHERE name = 'batch_no'";
         match connection.query_row(added, [], |row| row.get::<_, i64>(0))? {
             0 => Err(error),
             _ => Ok(SCHEMAS.len() as i64),
