@@ -336,6 +336,15 @@ fn a_full_disk_commits_nothing_and_the_same_batch_goes_through_later() {
     assert_eq!(Box::new(store).close(), Ok(()));
 }
 
+/// Whole pages: SQLite has no checksums that would show damage within one.
+fn damage_second_half(directory: &Path) {
+    let file = directory.join("prontomq.sqlite3");
+    let mut bytes = fs::read(&file).unwrap();
+    let half = bytes.len() / 2 / 16_384 * 16_384;
+    bytes[half..].fill(0xA5);
+    fs::write(&file, bytes).unwrap();
+}
+
 #[test]
 fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     let place = TempDir::new().unwrap();
@@ -343,12 +352,7 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     store.recover().unwrap();
     store.commit(&Batch { lanes: vec![inserts(lane(1), 1..=20_000)], ..batch(1) });
     Box::new(store).close().unwrap();
-    let file = place.path().join("prontomq.sqlite3");
-    let mut bytes = fs::read(&file).unwrap();
-    // Whole pages: SQLite has no checksums that would show damage within one.
-    let half = bytes.len() / 2 / 16_384 * 16_384;
-    bytes[half..].fill(0xA5);
-    fs::write(&file, bytes).unwrap();
+    damage_second_half(place.path());
 
     let mut store = open_in(place.path()).unwrap();
     store.recover().unwrap();
@@ -639,11 +643,7 @@ fn a_lane_whose_end_is_damaged_is_found_as_its_row_says() {
         store.commit(&Batch { lanes: vec![known.append(lane(1), 1, &mut random)], ..batch(number) });
     }
     Box::new(store).close().unwrap();
-    let file = place.path().join("prontomq.sqlite3");
-    let mut bytes = fs::read(&file).unwrap();
-    let half = bytes.len() / 2 / 16_384 * 16_384;
-    bytes[half..].fill(0xA5);
-    fs::write(&file, bytes).unwrap();
+    damage_second_half(place.path());
 
     let mut store = open_in(place.path()).unwrap();
     let lanes = store.recover().unwrap().lanes;
