@@ -190,6 +190,13 @@ pub const SETTINGS: &[Setting] = &[
                   that publish are blocked until it is short again.",
     },
     Setting {
+        name: "store.redo_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.redo_bytes), range(0, GIB)),
+        meaning: "The file in which small batches of persistent messages are flushed at once, before they are moved into the \
+                  database many at a time, after a tenth of a second at the latest where there is time. It takes as much \
+                  of the disk from the first of them on; 0 does without.",
+    },
+    Setting {
         name: "store.unwritten_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
         meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \

@@ -73,6 +73,8 @@ pub struct StoreSettings {
     pub durability_interval: Duration,
     /// Bytes of the write-ahead log that it should not exceed.
     pub wal_bytes_max: u64,
+    /// Bytes of the redo log; without any there is none.
+    pub redo_bytes: u64,
     /// Bytes that wait to be written, beyond which publishers are not read.
     pub unwritten_bytes_max: u64,
     /// How long flushes may keep failing before the store counts as failed.
@@ -222,6 +224,7 @@ impl Default for StoreSettings {
             durability: Durability::Commit,
             durability_interval: Duration::from_secs(1),
             wal_bytes_max: 64 * MIB,
+            redo_bytes: MIB,
             unwritten_bytes_max: 32 * MIB,
             give_up_after: Duration::from_secs(60),
             hold_max: Duration::from_millis(4),

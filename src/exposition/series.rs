@@ -442,6 +442,7 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
     let of = &snapshot.store;
     let counters = [
         ("prontomq_store_batches_total", "Transactions committed", of.batches),
+        ("prontomq_store_redo_batches_total", "Of these, small ones flushed in the redo log first", of.redo_batches),
         ("prontomq_store_commit_failures_total", "Transactions that failed and were tried again", of.commit_failures),
         ("prontomq_store_read_failures_total", "Reads that failed", of.read_failures),
         ("prontomq_store_rows_written_total", "Messages written", of.rows_written),

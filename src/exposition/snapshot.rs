@@ -235,6 +235,8 @@ pub struct Store {
     pub log_bytes: u64,
     /// Another process keeps the log from being emptied.
     pub log_is_pinned: bool,
+    /// Transactions flushed in the redo log before they are moved into the file.
+    pub redo_batches: u64,
     /// What a confirm means, as the label `level`.
     pub durability: Labels,
 }
@@ -258,6 +260,7 @@ impl Default for Store {
             file_bytes: 0,
             log_bytes: 0,
             log_is_pinned: false,
+            redo_batches: 0,
             durability: &[("level", "commit")],
         }
     }

@@ -179,6 +179,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             file_bytes: stats.vitals.file_bytes,
             log_bytes: stats.vitals.log_bytes,
             log_is_pinned: stats.vitals.log_is_pinned,
+            redo_batches: stats.vitals.redo_batches,
             durability: durability_labels(shared.settings.store.durability),
         },
         queues,

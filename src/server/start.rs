@@ -198,6 +198,7 @@ pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered
             sqlite.durability = settings.store.durability;
             sqlite.durability_interval = settings.store.durability_interval;
             sqlite.log_bytes_max = settings.store.wal_bytes_max;
+            sqlite.redo_bytes = settings.store.redo_bytes;
             tell_durability(&settings.store);
             Box::new(SqliteStore::open(&sqlite)?)
         }

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod contract;
 pub mod memory;
+mod record;
 pub mod spool;
 pub mod sqlite;
 pub mod writer;
@@ -178,6 +179,9 @@ impl Batch {
 /// Adds a later change of the same lane.
 fn join(change: &mut LaneChange, later: LaneChange) {
     let LaneChange { lane: _, inserts, remove_below, remove_ranges, removes, state } = later;
+    for row in &inserts {
+        spare(change, row.position);
+    }
     let removed: HashSet<Position> = removes.iter().copied().collect();
     change.inserts.retain(|row| {
         let is_below = remove_below.is_some_and(|below| row.position < below);
@@ -189,6 +193,20 @@ fn join(change: &mut LaneChange, later: LaneChange) {
     change.remove_ranges.extend(remove_ranges);
     change.removes.extend(removes);
     change.state = state;
+}
+
+/// Removes all but this position, at which a row comes later: a range may reach beyond what there was at its time.
+fn spare(change: &mut LaneChange, position: Position) {
+    change.remove_below = change.remove_below.map(|below| below.min(position));
+    change.removes.retain(|removed| *removed != position);
+    if let Some(at) = change.remove_ranges.iter().position(|range| (range.from..=range.to).contains(&position)) {
+        let PositionRange { from, to } = change.remove_ranges.swap_remove(at);
+        let before = PositionRange { from, to: Position(position.0.saturating_sub(1)) };
+        let behind = PositionRange { from: position.next(), to };
+        change.remove_ranges.extend([before, behind].into_iter().filter(|range| range.from <= range.to));
+        // It may lie in another one as well.
+        spare(change, position);
+    }
 }
 
 /// What became of a batch.
@@ -307,6 +325,8 @@ pub struct Vitals {
     pub log_bytes: u64,
     /// The log is longer than it should be, and somebody else's reading keeps it from being emptied.
     pub log_is_pinned: bool,
+    /// Batches that were flushed in the redo log.
+    pub redo_batches: u64,
 }
 
 /// The writing side: blocking, owned by the writer's thread.

@@ -23,7 +23,7 @@ use model::Model;
 use prontomq::config::Durability;
 use prontomq::model::random::Random;
 use prontomq::model::{Lane, Position, QueueId};
-use prontomq::store::sqlite::{SqliteSettings, SqliteStore};
+use prontomq::store::sqlite::{Layer, SqliteSettings, SqliteStore};
 use prontomq::store::{CommitOutcome, POSITION_MAX, PositionRange, Store};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
@@ -39,6 +39,7 @@ use vfs::Mount;
 
 const BATCHES: u64 = 8;
 const DATABASE: &str = "prontomq.sqlite3";
+const REDO: &str = "prontomq.redo";
 
 fn histories(default: usize) -> usize {
     std::env::var("PRONTOMQ_CRASH_HISTORIES").map_or(default, |count| count.parse().unwrap())
@@ -47,7 +48,9 @@ fn histories(default: usize) -> usize {
 /// Log and file change places often, so that crashes meet checkpoints too.
 fn settings(place: &Path, checkpoint_pages: u32) -> SqliteSettings {
     let mut settings = SqliteSettings::new(place);
-    settings.vfs = Some(vfs::NAME.to_owned());
+    settings.layer = Some(Layer { vfs: vfs::NAME.to_owned(), redo: Arc::new(vfs::DiskFiles) });
+    // Room for some batches, so that it is full now and then; another one at the next opening.
+    settings.redo_bytes = u64::from(2 + checkpoint_pages % 12) * 4_096;
     settings.cache_bytes = 1 << 20;
     settings.checkpoint_pages = checkpoint_pages..=4 * checkpoint_pages;
     settings
@@ -122,7 +125,7 @@ struct Checker<'a> {
     figures: &'a Figures,
     /// The last batch, by the digest of the files.
     images: HashMap<u64, u64>,
-    /// The last batch, by the digest of the content that SQLite recovers from the files.
+    /// The last batch, by the digest of the content that SQLite recovers from the files, and of the redo log.
     contents: HashMap<u64, u64>,
     repeated: usize,
     /// What is committed may be lost with the power until it is marked as flushed.
@@ -163,7 +166,11 @@ impl<'a> Checker<'a> {
         self.figures.distinct.fetch_add(1, Ordering::Relaxed);
         let disk = Disk::new(files);
         let mount = Mount::new(self.place, &disk);
-        let content = vfs::content_digest(&mount.path().join(DATABASE));
+        let content = vfs::content_digest(&mount.path().join(DATABASE)).map(|content| {
+            let mut hasher = DefaultHasher::new();
+            (content, files.get(REDO)).hash(&mut hasher);
+            hasher.finish()
+        });
         if let Some(last) = content.and_then(|content| self.contents.get(&content)) {
             self.repeated += 1;
             if !self.repeated.is_multiple_of(COMPARED_AGAIN) {

@@ -4,11 +4,13 @@
 #![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
 
 use super::disk::{Disk, Fault, Inode, Op, State};
+use prontomq::store::sqlite::{RedoFile, RedoFiles};
 use rusqlite::{Connection, OpenFlags, ffi};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::hash::Hasher;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -152,6 +154,114 @@ struct Open {
     owns: u8,
 }
 
+impl Open {
+    fn read(&self, to: &mut [u8], at: usize) -> c_int {
+        let mut state = self.disk.state();
+        if self.life != state.life || state.fails(Fault::Read) {
+            return ffi::SQLITE_IOERR_READ;
+        }
+        let there = state.files[self.inode].bytes.read(at, to);
+        to[there..].fill(0);
+        if there < to.len() { ffi::SQLITE_IOERR_SHORT_READ } else { ffi::SQLITE_OK }
+    }
+
+    fn write(&self, from: &[u8], at: usize) -> c_int {
+        let inode = self.inode;
+        let mut state = self.disk.state();
+        if self.life != state.life || state.fails(Fault::Write) {
+            return ffi::SQLITE_IOERR_WRITE;
+        }
+        let grows = (at + from.len()).saturating_sub(state.files[inode].bytes.len());
+        if grows > 0 && state.used() + grows > state.budget {
+            state.fired = true;
+            return ffi::SQLITE_FULL;
+        }
+        state.files[inode].bytes.write(at, from);
+        state.ops.push(Op::Write { inode, at, bytes: from.into() });
+        ffi::SQLITE_OK
+    }
+
+    fn sync(&mut self) -> c_int {
+        let inode = self.inode;
+        let mut state = self.disk.state();
+        if self.life != state.life {
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
+        if state.fails(Fault::Sync) {
+            state.ops.push(Op::SyncFailed { inode });
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
+        state.ops.push(Op::Sync { inode });
+        if std::mem::take(&mut self.syncs_folder) {
+            state.ops.push(Op::SyncFolder);
+        }
+        ffi::SQLITE_OK
+    }
+}
+
+/// The redo log's files on these disks.
+pub(crate) struct DiskFiles;
+
+struct DiskFile(Mutex<Open>);
+
+impl DiskFiles {
+    fn find(path: &Path, may_create: bool) -> io::Result<Open> {
+        let (folder, name) = (path.parent().unwrap().to_str().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        let disk = DISKS.lock().unwrap().get(folder).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let mut state = disk.state();
+        let inode = match state.names.get(name) {
+            Some(inode) => *inode,
+            None if may_create => state.create(name),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        let life = state.life;
+        drop(state);
+        Ok(Open { disk, inode, life, syncs_folder: may_create, level: 0, is_mapped: false, shares: 0, owns: 0 })
+    }
+}
+
+impl RedoFiles for DiskFiles {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn RedoFile>> {
+        Ok(Box::new(DiskFile(Mutex::new(Self::find(path, false)?))))
+    }
+
+    fn make(&self, path: &Path, len: u64) -> io::Result<Box<dyn RedoFile>> {
+        let mut open = Self::find(path, true)?;
+        {
+            let mut state = open.disk.state();
+            let inode = open.inode;
+            state.files[inode].bytes.resize(0);
+            state.ops.push(Op::Truncate { inode, len: 0 });
+        }
+        done(open.write(&vec![0; len as usize], 0))?;
+        done(open.sync())?;
+        Ok(Box::new(DiskFile(Mutex::new(open))))
+    }
+}
+
+impl RedoFile for DiskFile {
+    fn bytes(&self) -> io::Result<u64> {
+        let open = self.0.lock().unwrap();
+        Ok(open.disk.state().files[open.inode].bytes.len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        done(self.0.lock().unwrap().read(bytes, at as usize))
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        done(self.0.lock().unwrap().write(bytes, at as usize))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        done(self.0.lock().unwrap().sync())
+    }
+}
+
+fn done(code: c_int) -> io::Result<()> {
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(io::Error::other(format!("SQLite's code {code}"))) }
+}
+
 /// # Safety
 /// The path is SQLite's: it ends with a zero.
 unsafe fn place(path: *const c_char) -> Option<(Arc<Disk>, String)> {
@@ -281,37 +391,13 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
 unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, to: *mut c_void, len: c_int, at: i64) -> c_int {
     // SAFETY: the file is open, and there are `len` bytes at `to`.
     let (open, to) = unsafe { (opened(file), std::slice::from_raw_parts_mut(to.cast::<u8>(), len as usize)) };
-    let mut state = open.disk.state();
-    if open.life != state.life {
-        return ffi::SQLITE_IOERR_READ;
-    }
-    if state.fails(Fault::Read) {
-        return ffi::SQLITE_IOERR_READ;
-    }
-    let there = state.files[open.inode].bytes.read(at as usize, to);
-    to[there..].fill(0);
-    if there < to.len() { ffi::SQLITE_IOERR_SHORT_READ } else { ffi::SQLITE_OK }
+    open.read(to, at as usize)
 }
 
 unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, len: c_int, at: i64) -> c_int {
     // SAFETY: the file is open, and there are `len` bytes at `from`.
     let (open, from) = unsafe { (opened(file), std::slice::from_raw_parts(from.cast::<u8>(), len as usize)) };
-    let (inode, at) = (open.inode, at as usize);
-    let mut state = open.disk.state();
-    if open.life != state.life {
-        return ffi::SQLITE_IOERR_WRITE;
-    }
-    if state.fails(Fault::Write) {
-        return ffi::SQLITE_IOERR_WRITE;
-    }
-    let grows = (at + from.len()).saturating_sub(state.files[inode].bytes.len());
-    if grows > 0 && state.used() + grows > state.budget {
-        state.fired = true;
-        return ffi::SQLITE_FULL;
-    }
-    state.files[inode].bytes.write(at, from);
-    state.ops.push(Op::Write { inode, at, bytes: from.into() });
-    ffi::SQLITE_OK
+    open.write(from, at as usize)
 }
 
 unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
@@ -329,21 +415,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
     // SAFETY: the file is open.
-    let open = unsafe { opened(file) };
-    let inode = open.inode;
-    let mut state = open.disk.state();
-    if open.life != state.life {
-        return ffi::SQLITE_IOERR_FSYNC;
-    }
-    if state.fails(Fault::Sync) {
-        state.ops.push(Op::SyncFailed { inode });
-        return ffi::SQLITE_IOERR_FSYNC;
-    }
-    state.ops.push(Op::Sync { inode });
-    if std::mem::take(&mut open.syncs_folder) {
-        state.ops.push(Op::SyncFolder);
-    }
-    ffi::SQLITE_OK
+    unsafe { opened(file) }.sync()
 }
 
 unsafe extern "C" fn file_size(file: *mut ffi::sqlite3_file, to: *mut i64) -> c_int {

@@ -1,8 +1,8 @@
 //! Where the rows of each lane lie: in runs, so that memory follows the batches and not the rows.
 
-use super::record::HEADER_BYTES;
 use super::segment::Segment;
 use crate::model::{Lane, Position, QueueId};
+use crate::store::record::HEADER_BYTES;
 use crate::store::{Batch, BatchNo, LaneChange, PositionRange};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

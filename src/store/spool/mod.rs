@@ -6,7 +6,7 @@
 
 mod index;
 mod reader;
-mod record;
+
 mod segment;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 use super::index::{Index, RUN_BYTES, Run};
 use super::lock;
-use super::record::{Records, message_bytes};
 use crate::model::{Lane, Position};
+use crate::store::record::{Records, message_bytes};
 use crate::store::{Loaded, PositionRange, Row, StoreError, StoreReader};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex};

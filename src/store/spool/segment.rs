@@ -1,8 +1,8 @@
 //! Segments: files of records, written at their end and read anywhere. One lasts as long as somebody has a row in it.
 
 use super::index::{Run, Span};
-use super::record;
 use crate::store::Row;
+use crate::store::record;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;

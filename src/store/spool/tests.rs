@@ -1,13 +1,13 @@
 //! The contract as far as it is for a store that forgets, and what only its files can show.
 
 use super::SpoolStore;
-use super::record::{HEADER_BYTES, message_bytes};
 use crate::model::stored::Place as RowPlace;
 use crate::model::{Lane, Position, WallMillis};
 use crate::store::contract::{
     Place, batch, change, contract_tests, inserts, lane, large, message, positions, row, with_message,
 };
 use crate::store::memory::{MemoryDisk, MemoryStore};
+use crate::store::record::{HEADER_BYTES, message_bytes};
 use crate::store::{
     Batch, BatchNo, CommitOutcome, LaneChange, POSITION_MAX, PositionRange, Row, Store, StoreError, TopologyChange,
     VhostRecord,

@@ -3,7 +3,7 @@
 //! Before a migration and of a file that nobody has open, in one go; of a running broker's file step by step between its
 //! commits (`raw`).
 
-use super::directory::{Directory, database_file, make};
+use super::directory::{Directory, database_file, make, redo_file};
 use crate::store::{CopyProgress, StoreError};
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -49,6 +49,16 @@ impl BackupTarget {
         database_file(&self.partial)
     }
 
+    /// Copies the redo log, if there is one: nobody has moved it into the file.
+    fn take(&self, redo: &Path) -> Result<(), StoreError> {
+        let copy = redo_file(&self.partial);
+        match fs::copy(redo, &copy) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            copied => copied.and_then(|_| flush(&copy)),
+        }
+        .map_err(|error| StoreError::Unusable(format!("copying {}: {error}", redo.display())))
+    }
+
     /// Flushes the copy and gives it its name; its size in bytes. Blocks as long as the disk takes.
     ///
     /// # Errors
@@ -89,6 +99,7 @@ pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgres
     let target = BackupTarget::make(target)?;
     let copied = copy_pages(&held.database(), &target.file(), progress);
     copied.map_err(|error| StoreError::Unusable(format!("copying {}: {error}", held.database().display())))?;
+    target.take(&held.redo())?;
     target.finish()
 }
 

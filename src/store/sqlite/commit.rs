@@ -1,6 +1,5 @@
 //! One batch as one transaction, on prepared statements.
 
-use super::ahead::Ahead;
 use super::bodies::{self, BatchBodies, Place};
 use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
 use super::inserts::{Insert, Inserts, Value};
@@ -8,14 +7,15 @@ use super::lanes::{LaneNumber, Lanes};
 use super::{log, topology};
 use crate::model::Lane;
 use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
-use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Params, Result, ffi, params};
+use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
 use std::ffi::CStr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The statements that are given bytes, for [`Inserts`].
+/// The statements that are given bytes, for [`Inserts`]. Two columns of a message are left over from a time when transient
+/// ones were kept here too.
 pub(super) const INSERTS: [&CStr; 3] =
-    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
+    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
 
 /// Deletes the rows with keys from one to another.
 pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
@@ -31,33 +31,12 @@ const NUMBER_BATCH: &str = "UPDATE state SET batch_no = ?1";
 struct Rows<'a> {
     connection: &'a Connection,
     inserts: &'a mut [Insert; INSERTS.len()],
-    delete_row: AtFirstUse<'a>,
-    delete_range: AtFirstUse<'a>,
-    update_lane: AtFirstUse<'a>,
+    delete_row: CachedStatement<'a>,
+    delete_range: CachedStatement<'a>,
+    update_lane: CachedStatement<'a>,
     bodies: BatchBodies,
     batch_no: BatchNo,
     stored_at: i64,
-}
-
-/// A statement that a small batch may not need: looking it up costs as much as a small part of running it.
-struct AtFirstUse<'a> {
-    connection: &'a Connection,
-    text: &'static str,
-    statement: Option<CachedStatement<'a>>,
-}
-
-impl<'a> AtFirstUse<'a> {
-    fn new(connection: &'a Connection, text: &'static str) -> Self {
-        Self { connection, text, statement: None }
-    }
-
-    fn execute(&mut self, values: impl Params) -> Result<usize> {
-        let statement = match &mut self.statement {
-            Some(statement) => statement,
-            none => none.insert(self.connection.prepare_cached(self.text)?),
-        };
-        statement.execute(values)
-    }
 }
 
 impl<'a> Rows<'a> {
@@ -65,9 +44,9 @@ impl<'a> Rows<'a> {
         Ok(Self {
             connection,
             inserts: inserts.prepared(connection)?,
-            delete_row: AtFirstUse::new(connection, DELETE_ROW),
-            delete_range: AtFirstUse::new(connection, DELETE_RANGE),
-            update_lane: AtFirstUse::new(connection, UPDATE_LANE),
+            delete_row: connection.prepare_cached(DELETE_ROW)?,
+            delete_range: connection.prepare_cached(DELETE_RANGE)?,
+            update_lane: connection.prepare_cached(UPDATE_LANE)?,
             bodies: BatchBodies::of(batch),
             batch_no: batch.batch_no,
             stored_at: wall_millis(),
@@ -84,8 +63,7 @@ pub(super) fn commit(
     batch: &Batch,
 ) -> (CommitOutcome, bool) {
     let is_full = |error: &Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-    let advances = lanes.ahead().is_some_and(|ahead| ahead.is_advanced_by(batch));
-    let (outcome, is_full) = match write(connection, inserts, lanes, batch, advances) {
+    let (outcome, is_full) = match write(connection, inserts, lanes, batch) {
         Ok(()) => match run(connection, "COMMIT") {
             Ok(()) => (CommitOutcome::Committed, false),
             Err(error) => (end(connection, &error, true), is_full(&error)),
@@ -99,7 +77,6 @@ pub(super) fn commit(
                 lanes.set_head(number, change.state.head);
             }
         }
-        lanes.note_rows(batch, advances);
     } else {
         lanes.rolled_back();
     }
@@ -138,14 +115,7 @@ fn end(connection: &Connection, error: &Error, while_flushing: bool) -> CommitOu
     }
 }
 
-/// Whether the batch `advances` the lane that is ahead, and leaves its row as it is, was found out before.
-fn write(
-    connection: &Connection,
-    inserts: &mut Inserts,
-    lanes: &mut Lanes,
-    batch: &Batch,
-    advances: bool,
-) -> Result<()> {
+fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batch: &Batch) -> Result<()> {
     run(connection, "BEGIN IMMEDIATE")?;
     for change in &batch.topology {
         topology::write(connection, change)?;
@@ -155,15 +125,6 @@ fn write(
     }
     if !batch.lanes.is_empty() {
         let mut rows = Rows::prepare(connection, inserts, batch)?;
-        match lanes.ahead() {
-            Some(ahead) if advances => {
-                return batch.lanes.iter().try_for_each(|change| rows.append(lanes, ahead, change));
-            }
-            Some(ahead) if ahead.is_behind() && batch.lanes.iter().all(|change| change.lane != ahead.lane) => {
-                rows.update_lane(ahead.number, &ahead.state, lanes.bodies(ahead.number))?;
-            }
-            _ => {}
-        }
         for change in &batch.lanes {
             rows.write(lanes, change)?;
         }
@@ -193,23 +154,13 @@ fn wall_millis() -> i64 {
 }
 
 impl Rows<'_> {
-    /// Only the rows: they say of themselves what the lane's row does not.
-    fn append(&mut self, lanes: &mut Lanes, ahead: Ahead, change: &LaneChange) -> Result<()> {
-        let number = self.batch_no.0.cast_signed();
-        for row in &change.inserts {
-            let body_bytes = row.message.body_len() as i64;
-            self.insert(lanes, ahead.number, row, [Value::Integer(number), Value::Integer(body_bytes)])?;
-        }
-        Ok(())
-    }
-
     fn write(&mut self, lanes: &mut Lanes, change: &LaneChange) -> Result<()> {
         let known = lanes.get(change.lane);
         let number = known.or_else(|| lanes.add(change.lane)).ok_or_else(|| beyond_limit("no lane number is free"))?;
         let before = lanes.bodies(number);
         let mut bodies = before;
         for row in &change.inserts {
-            bodies += u64::from(self.insert(lanes, number, row, [Value::Null; 2])?);
+            bodies += u64::from(self.insert(lanes, number, row)?);
         }
         if let Some(below) = change.remove_below {
             let from = lanes.head(number).min(below);
@@ -236,7 +187,7 @@ impl Rows<'_> {
     }
 
     /// Whether the row's body went into the table of bodies.
-    fn insert(&mut self, lanes: &mut Lanes, number: LaneNumber, row: &Row, ahead: [Value<'_>; 2]) -> Result<bool> {
+    fn insert(&mut self, lanes: &mut Lanes, number: LaneNumber, row: &Row) -> Result<bool> {
         if row.position > POSITION_MAX {
             return Err(beyond_limit("the lane has no positions left"));
         }
@@ -257,8 +208,6 @@ impl Rows<'_> {
             Value::Blob(row.message.head_bytes()),
             body,
             Value::Integer(self.stored_at),
-            ahead[0],
-            ahead[1],
         ])?;
         Ok(is_elsewhere)
     }

@@ -17,6 +17,9 @@ const UNFLUSHED_FILE: &str = "prontomq.unflushed";
 const RESERVE_FILE: &str = "prontomq.reserve";
 pub(super) const RESERVE_BYTES: u64 = 8 << 20;
 
+/// Small batches that are flushed, and not yet in the file.
+const REDO_FILE: &str = "prontomq.redo";
+
 /// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
 /// the file only tells people who holds it.
 pub(super) struct Directory {
@@ -50,6 +53,11 @@ impl Directory {
 
     pub(super) fn database(&self) -> PathBuf {
         database_file(&self.path)
+    }
+
+    /// The redo log.
+    pub(super) fn redo(&self) -> PathBuf {
+        redo_file(&self.path)
     }
 
     /// Takes the reserve, if it is not there and the disk has it to give; whether it is there.
@@ -92,6 +100,11 @@ impl Directory {
 #[must_use]
 pub fn database_file(directory: &Path) -> PathBuf {
     directory.join(DATABASE_FILE)
+}
+
+/// The redo log in a data directory.
+pub(super) fn redo_file(directory: &Path) -> PathBuf {
+    directory.join(REDO_FILE)
 }
 
 /// Makes the directory where it is missing, for its owner alone: it will hold messages and password hashes.

@@ -1,8 +1,7 @@
 //! Which number each lane has in the file, and which numbers are free.
 
-use super::ahead::Ahead;
 use crate::model::{Lane, Position, QueueId};
-use crate::store::{Batch, POSITION_MAX};
+use crate::store::POSITION_MAX;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
@@ -84,7 +83,6 @@ pub(super) struct Lanes {
     last_body: i64,
     added: Vec<Lane>,
     dropped: Vec<(Lane, LaneNumber)>,
-    ahead: Option<Ahead>,
 }
 
 impl Lanes {
@@ -184,25 +182,6 @@ impl Lanes {
         let first = Lane { queue, level: 0, generation: 0 };
         let last = Lane { queue, level: u8::MAX, generation: u32::MAX };
         self.numbers.range(first..=last).map(|(lane, _)| *lane).collect()
-    }
-
-    /// The lane that may be ahead of its row.
-    pub(super) fn ahead(&self) -> Option<Ahead> {
-        self.ahead
-    }
-
-    pub(super) fn set_ahead(&mut self, ahead: Ahead) {
-        self.ahead = Some(ahead);
-    }
-
-    /// A batch is committed; whether it left the lane's row as it was.
-    pub(super) fn note_rows(&mut self, batch: &Batch, advances: bool) {
-        self.ahead = match (&batch.lanes[..], self.ahead) {
-            ([change], Some(ahead)) if advances => Some(ahead.advanced(change.state)),
-            ([change], _) => self.get(change.lane).map(|number| Ahead::at_its_row(change.lane, number, change.state)),
-            ([], Some(ahead)) if self.get(ahead.lane) == Some(ahead.number) => Some(ahead),
-            _ => None,
-        };
     }
 
     /// The transaction is committed.

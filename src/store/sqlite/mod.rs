@@ -3,7 +3,6 @@
 //! sqlx opens and migrates the file and reads topology and lanes at start; from then on the writer's connection is
 //! held as a raw handle with prepared statements (`raw`), and readers have connections of their own.
 
-mod ahead;
 mod backup;
 mod bodies;
 mod care;
@@ -17,12 +16,15 @@ mod log;
 mod opening;
 mod raw;
 mod reader;
+mod redo;
 #[cfg(test)]
 mod tests;
 mod topology;
 mod views;
 
-use super::{Batch, BatchNo, CommitOutcome, CopyProgress, Recovered, Store, StoreError, StoreReader, Vitals};
+use super::{
+    Batch, BatchNo, CommitOutcome, CopyProgress, LaneChange, Recovered, Store, StoreError, StoreReader, Vitals,
+};
 use crate::config::Durability;
 pub use backup::{BackupTarget, back_up};
 use care::Care;
@@ -33,15 +35,18 @@ use lanes::Lanes;
 use opening::{Opening, block_on, migrate, unusable};
 use raw::RawConnection;
 use reader::SqliteReader;
+use redo::{Redo, SystemFiles};
+pub use redo::{RedoFile, RedoFiles};
 use rusqlite::ErrorCode;
 use rusqlite::backup::StepResult;
 use sqlx::{Connection, SqliteConnection};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the file is and what it may cost.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SqliteSettings {
     /// The data directory: made when missing, held by one process at a time.
     pub directory: PathBuf,
@@ -56,8 +61,19 @@ pub struct SqliteSettings {
     /// Pages in the write-ahead log before the writer moves them into the file: the fewest, after small batches, whose
     /// successor should not wait for long; the most, after large ones, which take their time anyhow.
     pub checkpoint_pages: RangeInclusive<u32>,
-    /// SQLite's name of the layer that files are reached through; the system's own when none.
-    pub vfs: Option<String>,
+    /// Bytes of the redo log, where small batches are flushed before they are moved into the file; without any they are not.
+    pub redo_bytes: u64,
+    /// How files are reached; the system's own way when none.
+    pub layer: Option<Layer>,
+}
+
+/// Another way to reach files.
+#[derive(Clone)]
+pub struct Layer {
+    /// What SQLite calls it.
+    pub vfs: String,
+    /// For the redo log.
+    pub redo: Arc<dyn RedoFiles>,
 }
 
 impl SqliteSettings {
@@ -70,7 +86,8 @@ impl SqliteSettings {
             durability_interval: Duration::from_secs(1),
             log_bytes_max: 64 << 20,
             checkpoint_pages: 100..=1_000,
-            vfs: None,
+            redo_bytes: 1 << 20,
+            layer: None,
         }
     }
 }
@@ -84,6 +101,7 @@ pub struct SqliteStore {
     cache_bytes: usize,
     opening: Opening,
     care: Care,
+    redo: Redo,
     /// The reserve is to be taken.
     lacks_reserve: bool,
     /// The last batch was refused for want of space.
@@ -121,21 +139,41 @@ impl SqliteStore {
             last: BatchNo(0),
             cache_bytes,
             care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
+            redo: redo_of(settings, &directory),
             opening,
             is_full: false,
             lacks_reserve: true,
             directory,
         };
         store.adopt(connection)?;
+        store.find_redo()?;
         Ok(store)
+    }
+
+    /// Takes the batches that the last process did not move into the file.
+    fn find_redo(&mut self) -> Result<(), StoreError> {
+        let failed = |error: std::io::Error| StoreError::Unusable(format!("the redo log: {error}"));
+        if let Some(first) = self.redo.find(self.last).map_err(failed)? {
+            tracing::error!(
+                newest_in_file = self.last.0,
+                first_in_redo_log = first.0,
+                kept = %self.redo.kept().display(),
+                "the file lacks batches that were stored; later ones in the redo log cannot be used without them"
+            );
+            self.last = self.redo.newest().unwrap_or(self.last);
+            self.need_moved()?;
+            self.redo.discard().map_err(failed)?;
+        }
+        self.last = self.redo.newest().unwrap_or(self.last);
+        Ok(())
     }
 
     /// Reads what the writer has to know, and holds the connection.
     fn adopt(&mut self, mut connection: SqliteConnection) -> Result<(), StoreError> {
         let known = block_on(async {
             let last = topology::read_state(&mut connection).await?.batch_no;
-            let (_, lanes, newest) = topology::read_lanes(&mut connection).await?;
-            Ok::<_, sqlx::Error>((last.max(newest), lanes))
+            let (_, lanes) = topology::read_lanes(&mut connection).await?;
+            Ok::<_, sqlx::Error>((last, lanes))
         });
         (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
         let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
@@ -146,27 +184,49 @@ impl SqliteStore {
     }
 }
 
-impl Store for SqliteStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
-        let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
-        let recovered = block_on(async {
-            let (mut recovered, lanes) = topology::read(&mut connection).await?;
-            sqlx::query("UPDATE state SET boot = boot + 1, clean = 0").execute(&mut connection).await?;
-            recovered.boot += 1;
-            Ok::<_, sqlx::Error>((recovered, lanes))
-        });
-        self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
-        let (recovered, lanes) = recovered.map_err(|error| unusable(&error))?;
-        self.last = recovered.batch_no;
-        self.lanes = lanes;
-        Ok(recovered)
+impl SqliteStore {
+    /// Whether a batch may wait in the redo log: it needs nothing of the file that it could be denied later.
+    fn may_redo(&self, batch: &Batch) -> bool {
+        let is_copying = || self.connection.as_ref().is_some_and(RawConnection::is_copying);
+        let is_known = |change: &LaneChange| self.lanes.get(change.lane).is_some();
+        !self.is_full && batch.lanes.iter().all(is_known) && !is_copying()
     }
 
-    fn commit(&mut self, batch: &Batch) -> CommitOutcome {
-        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(not_open().to_string()) };
-        if batch.batch_no <= self.last {
-            return CommitOutcome::Committed;
+    /// Writes a batch into the file, and what is pending before it.
+    fn write(&mut self, batch: &Batch) -> CommitOutcome {
+        let whole = self.redo.with(Some(batch));
+        let outcome = self.write_whole(whole.as_ref().unwrap_or(batch));
+        if whole.is_some() && outcome == CommitOutcome::Committed {
+            self.redo.moved(batch.batch_no);
         }
+        outcome
+    }
+
+    /// Moves what is pending into the file.
+    fn move_redo(&mut self) -> CommitOutcome {
+        let Some(whole) = self.redo.with(None) else { return CommitOutcome::Committed };
+        let outcome = self.write_whole(&whole);
+        if outcome == CommitOutcome::Committed {
+            self.redo.moved(whole.batch_no);
+        }
+        outcome
+    }
+
+    /// As [`move_redo`](Self::move_redo), for those who need everything in the file.
+    fn need_moved(&mut self) -> Result<(), StoreError> {
+        match self.move_redo() {
+            CommitOutcome::Committed => Ok(()),
+            outcome => {
+                if let CommitOutcome::Unknown(_) = outcome {
+                    self.directory.note_unflushed();
+                }
+                Err(StoreError::Unusable(format!("the redo log could not be moved into the file: {outcome:?}")))
+            }
+        }
+    }
+
+    fn write_whole(&mut self, batch: &Batch) -> CommitOutcome {
+        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(not_open().to_string()) };
         if !self.is_full {
             let bounds = &self.opening.checkpoint_pages;
             // Erasing fills the log whatever the batches are.
@@ -202,18 +262,49 @@ impl Store for SqliteStore {
             // At once, for there may be no idle moment: without it, the log may be stuck.
             self.lacks_reserve = !self.directory.keep_reserve();
         }
-        let outcome = match outcome {
-            CommitOutcome::Committed => match self.care.committed(connection) {
-                Ok(()) => {
-                    self.last = batch.batch_no;
-                    CommitOutcome::Committed
-                }
-                Err(error) => CommitOutcome::Unknown(error.to_string()),
-            },
-            other => other,
-        };
-        if let CommitOutcome::Unknown(_) = outcome {
-            self.directory.note_unflushed();
+        if outcome == CommitOutcome::Committed { self.committed() } else { outcome }
+    }
+
+    /// What comes after each commit.
+    fn committed(&mut self) -> CommitOutcome {
+        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(not_open().to_string()) };
+        match self.care.committed(connection) {
+            Ok(()) => CommitOutcome::Committed,
+            Err(error) => CommitOutcome::Unknown(error.to_string()),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
+        let recovered = block_on(async {
+            let (mut recovered, lanes) = topology::read(&mut connection).await?;
+            sqlx::query("UPDATE state SET boot = boot + 1, clean = 0").execute(&mut connection).await?;
+            recovered.boot += 1;
+            Ok::<_, sqlx::Error>((recovered, lanes))
+        });
+        self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
+        let (mut recovered, lanes) = recovered.map_err(|error| unusable(&error))?;
+        self.redo.bring_forward(&mut recovered);
+        self.last = recovered.batch_no;
+        self.lanes = lanes;
+        Ok(recovered)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> CommitOutcome {
+        if self.connection.is_none() {
+            return CommitOutcome::Unknown(not_open().to_string());
+        }
+        if batch.batch_no <= self.last {
+            return CommitOutcome::Committed;
+        }
+        let is_redo = self.may_redo(batch) && self.redo.write(batch);
+        let outcome = if is_redo { self.committed() } else { self.write(batch) };
+        match outcome {
+            CommitOutcome::Committed => self.last = batch.batch_no,
+            CommitOutcome::Unknown(_) => self.directory.note_unflushed(),
+            _ => {}
         }
         outcome
     }
@@ -225,11 +316,13 @@ impl Store for SqliteStore {
         let connection = block_on(self.opening.connect(self.cache_bytes))?;
         self.directory.note_flushed();
         self.adopt(connection)?;
+        self.redo.reopened(self.last);
+        self.last = self.redo.newest().unwrap_or(self.last);
         Ok(self.last)
     }
 
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        Ok(Box::new(SqliteReader::open(&self.opening)?))
+        Ok(Box::new(SqliteReader::open(&self.opening, self.redo.pending())?))
     }
 
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
@@ -250,14 +343,23 @@ impl Store for SqliteStore {
         if self.lacks_reserve {
             self.lacks_reserve = !self.directory.keep_reserve();
         }
-        self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))
+        let next = self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))?;
+        if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
+            match self.move_redo() {
+                CommitOutcome::NotCommitted(_) => self.redo.wait_again(),
+                CommitOutcome::Committed => {}
+                outcome => return Err(StoreError::Unusable(format!("the redo log could not be moved: {outcome:?}"))),
+            }
+        }
+        Ok(next.into_iter().chain(self.redo.moved_in()).min())
     }
 
     fn vitals(&self) -> Vitals {
-        self.care.vitals
+        Vitals { redo_batches: self.redo.batches(), ..self.care.vitals }
     }
 
     fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+        self.need_moved()?;
         let connection = self.connection.as_mut().ok_or_else(not_open)?;
         let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
         connection.begin_copy(backup::open_target(target).map_err(failed)?).map_err(failed)
@@ -282,6 +384,7 @@ impl Store for SqliteStore {
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        self.need_moved()?;
         let connection = self.connection.take().ok_or_else(not_open)?;
         let stopped = connection.with(|connection| {
             connection.execute("UPDATE state SET clean = 1", [])?;
@@ -296,6 +399,13 @@ impl Store for SqliteStore {
         }
         block_on(connection.unlock().close()).map_err(|error| unusable(&error))
     }
+}
+
+/// Where flushing a commit is left out, there is nothing that it could save.
+fn redo_of(settings: &SqliteSettings, directory: &Directory) -> Redo {
+    let files = settings.layer.as_ref().map_or_else(|| Arc::new(SystemFiles) as _, |layer| Arc::clone(&layer.redo));
+    let bytes = if settings.durability == Durability::Commit { settings.redo_bytes } else { 0 };
+    Redo::new(directory.redo(), files, bytes)
 }
 
 fn not_open() -> StoreError {

@@ -15,11 +15,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 /// The newest schema this binary knows; each has its script.
-pub(super) const SCHEMAS: [(&str, &str); 4] = [
+pub(super) const SCHEMAS: [(&str, &str); 3] = [
     ("first", include_str!("schema_1.sql")),
     ("stored_at, shared bodies and chunks", include_str!("schema_2.sql")),
     ("batches noted in lanes", include_str!("schema_3.sql")),
-    ("lanes ahead of their rows", include_str!("schema_4.sql")),
 ];
 
 pub(super) const PAGE_BYTES: u32 = 16_384;
@@ -55,7 +54,7 @@ impl Opening {
             durability: settings.durability,
             checkpoint_pages: settings.checkpoint_pages.clone(),
             log_bytes_kept: settings.log_bytes_max,
-            vfs: settings.vfs.clone(),
+            vfs: settings.layer.as_ref().map(|layer| layer.vfs.clone()),
         }
     }
 
@@ -150,8 +149,7 @@ pub(super) fn unusable(error: &sqlx::Error) -> StoreError {
     if is_damage(error) { StoreError::Damaged(error.to_string()) } else { StoreError::Unusable(error.to_string()) }
 }
 
-/// Whether pages are not what they should be.
-pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     // The lowest byte of an extended code is the plain one.
     let code = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xFF);

@@ -4,22 +4,26 @@ use super::bodies;
 use super::lanes::{LaneNumber, position_of};
 use super::opening::{Opening, block_on};
 use super::raw::RawConnection;
+use super::redo::{Overlay, Pending};
 use crate::model::{Lane, Message, Position, WallMillis};
-use crate::store::{BatchNo, Loaded, PositionRange, Row, StoreError, StoreReader};
+use crate::store::{BatchNo, LaneChange, Loaded, PositionRange, Row, StoreError, StoreReader};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A reader's cache: ranges are read once.
 const CACHE_BYTES: usize = 2 << 20;
 
-pub(super) struct SqliteReader(RawConnection);
+pub(super) struct SqliteReader {
+    connection: RawConnection,
+    pending: Pending,
+}
 
 impl SqliteReader {
-    pub(super) fn open(opening: &Opening) -> Result<Self, StoreError> {
+    pub(super) fn open(opening: &Opening, pending: Pending) -> Result<Self, StoreError> {
         let connection = block_on(opening.connect(CACHE_BYTES))?;
         let raw = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
         raw.with(|connection| connection.execute_batch("PRAGMA query_only = 1")).map_err(|error| failed(&error))?;
-        Ok(Self(raw))
+        Ok(Self { connection: raw, pending })
     }
 }
 
@@ -31,10 +35,11 @@ impl StoreReader for SqliteReader {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Loaded, StoreError> {
-        self.0.with(|connection| {
+        let pending = self.pending.changes_of(lane);
+        self.connection.with(|connection| {
             // Dropping it ends the read; there is nothing to roll back.
             let transaction = connection.unchecked_transaction().map_err(|error| failed(&error))?;
-            load(&transaction, lane, range, rows_max, bytes_max)
+            load(&transaction, pending, lane, range, rows_max, bytes_max)
         })
     }
 }
@@ -45,24 +50,53 @@ fn failed(error: &rusqlite::Error) -> StoreError {
 
 fn load(
     connection: &Connection,
+    pending: Vec<(BatchNo, LaneChange)>,
     lane: Lane,
     range: PositionRange,
     rows_max: usize,
     bytes_max: usize,
 ) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded { rows: Vec::new(), as_of: BatchNo(0) };
-    if let Some((number, as_of)) = find(connection, lane).map_err(|error| failed(&error))? {
-        loaded.as_of = as_of;
-        read_rows(connection, number, range, rows_max, bytes_max, &mut loaded.rows)?;
+    let mut found = Found { rows: Vec::new(), bytes: 0, rows_max: rows_max.max(1), bytes_max: bytes_max.max(1) };
+    let Some((number, as_of)) = find(connection, lane).map_err(|error| failed(&error))? else {
+        return Ok(Loaded { rows: found.rows, as_of: BatchNo(0) });
+    };
+    let overlay = Overlay::new(pending, as_of);
+    let as_of = overlay.as_of;
+    read_rows(connection, number, range, overlay, &mut found)?;
+    Ok(Loaded { rows: found.rows, as_of })
+}
+
+/// What is read, as much as is asked for.
+struct Found {
+    rows: Vec<Row>,
+    bytes: usize,
+    rows_max: usize,
+    bytes_max: usize,
+}
+
+impl Found {
+    fn is_enough(&self) -> bool {
+        self.rows.len() >= self.rows_max || self.bytes >= self.bytes_max
     }
-    Ok(loaded)
+
+    fn add(&mut self, row: Row) {
+        self.bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
+        self.rows.push(row);
+    }
+
+    fn add_pending(&mut self, overlay: &mut Overlay, to: Position) {
+        while !self.is_enough()
+            && let Some(row) = overlay.next_until(to)
+        {
+            self.add(row);
+        }
+    }
 }
 
 /// A lane's number, and the last batch that wrote it.
 fn find(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<(LaneNumber, BatchNo)>> {
-    let statement = "SELECT number, max(batch_no, coalesce((SELECT max(batch_no) FROM message \
-        WHERE id > lane.number << 40 | lane.tail AND id <= lane.number << 40 | 0xFFFFFFFFFF), 0)) \
-        FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
+    let statement =
+        "SELECT number, batch_no FROM lane WHERE queue = ?1 AND level = ?2 AND generation = ?3 AND dropped = 0";
     let key = params![lane.queue.0.cast_signed(), lane.level, lane.generation];
     connection
         .prepare_cached(statement)?
@@ -70,27 +104,29 @@ fn find(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<(LaneNum
         .optional()
 }
 
+/// Reads rows by rising position, and those that are pending in between.
 fn read_rows(
     connection: &Connection,
     number: LaneNumber,
     range: PositionRange,
-    rows_max: usize,
-    bytes_max: usize,
-    found: &mut Vec<Row>,
+    mut overlay: Overlay,
+    found: &mut Found,
 ) -> Result<(), StoreError> {
+    overlay.begin_at(range.from);
     let mut statement = connection.prepare_cached(ROWS).map_err(|error| failed(&error))?;
-    let mut bytes = 0;
     for (first, last) in living(connection, number, range).map_err(|error| failed(&error))? {
         let mut rows = statement.query(params![first, last]).map_err(|error| failed(&error))?;
-        while found.len() < rows_max.max(1)
-            && bytes < bytes_max.max(1)
+        while !found.is_enough()
             && let Some(row) = rows.next().map_err(|error| failed(&error))?
         {
-            let row = row_from(connection, row)?;
-            bytes += row.message.head_bytes().len() + row.message.large_body().map_or(0, |body| body.len());
-            found.push(row);
+            let position = position_of(row.get(0).map_err(|error| failed(&error))?);
+            found.add_pending(&mut overlay, position);
+            if !found.is_enough() && !overlay.removes(position) {
+                found.add(row_from(connection, row)?);
+            }
         }
     }
+    found.add_pending(&mut overlay, range.to);
     Ok(())
 }
 

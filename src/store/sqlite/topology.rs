@@ -1,8 +1,6 @@
 //! Topology in the file: changes written by the writer, everything read back once at start.
 
-use super::ahead::{Ahead, BEHIND_TAIL, add_up};
-use super::lanes::{LaneNumber, Lanes, position_of};
-use super::opening::is_damage;
+use super::lanes::{LaneNumber, Lanes};
 use crate::model::{Lane, Name, Position, QueueId};
 use crate::store::{
     BatchNo, BindingRecord, Destination, ExchangeRecord, LaneRecord, LaneState, QueueRecord, Recovered, TopologyChange,
@@ -12,9 +10,6 @@ use rusqlite::{Connection, params};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use std::collections::HashMap;
-
-/// A batch of one lane writes its row, and that of the lane that was ahead before.
-const AHEAD_AT_NEWEST_MAX: usize = 2;
 
 const QUEUE: i64 = 0;
 const EXCHANGE: i64 = 1;
@@ -118,10 +113,10 @@ fn delete_user(connection: &Connection, name: &Name) -> rusqlite::Result<()> {
 /// Reads everything but rows of messages.
 pub(super) async fn read(connection: &mut SqliteConnection) -> Result<(Recovered, Lanes), sqlx::Error> {
     let State { boot, batch_no, clean } = read_state(connection).await?;
-    let (lane_records, lanes, newest) = read_lanes(connection).await?;
+    let (lane_records, lanes) = read_lanes(connection).await?;
     let recovered = Recovered {
         boot,
-        batch_no: batch_no.max(newest),
+        batch_no,
         clean,
         vhosts: read_all(connection, "SELECT name FROM vhost", |row| Ok(VhostRecord { name: name(row, 0)? })).await?,
         users: read_users(connection).await?,
@@ -141,16 +136,17 @@ pub(super) struct State {
 }
 
 pub(super) async fn read_state(connection: &mut SqliteConnection) -> Result<State, sqlx::Error> {
-    let row = sqlx::query("SELECT boot, batch_no, clean FROM state").fetch_one(connection).await?;
+    let row =
+        sqlx::query("SELECT boot, max(batch_no, (SELECT coalesce(max(batch_no), 0) FROM lane)), clean FROM state")
+            .fetch_one(connection)
+            .await?;
     Ok(State { boot: row.try_get(0)?, batch_no: BatchNo(unsigned(&row, 1)?), clean: row.try_get(2)? })
 }
 
-/// All lanes: the live ones as records, and the numbers of all; and the newest batch that wrote one.
-pub(super) async fn read_lanes(
-    connection: &mut SqliteConnection,
-) -> Result<(Vec<LaneRecord>, Lanes, BatchNo), sqlx::Error> {
+/// All lanes: the live ones as records, and the numbers of all.
+pub(super) async fn read_lanes(connection: &mut SqliteConnection) -> Result<(Vec<LaneRecord>, Lanes), sqlx::Error> {
     let statement = "SELECT number, dropped, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, \
-                     bodies, batch_no FROM lane ORDER BY number";
+                     bodies FROM lane ORDER BY number";
     let last_body = sqlx::query("SELECT coalesce(max(id), 0) FROM body").fetch_one(&mut *connection).await?;
     let mut lanes = Lanes::with_last_body(last_body.try_get(0)?);
     // Before the lanes: the number of a dropped one is given again only after its ranges are erased.
@@ -158,15 +154,8 @@ pub(super) async fn read_lanes(
         lanes.found_range(row.try_get(0)?, row.try_get(1)?);
     }
     let mut records = Vec::new();
-    // Those of the newest batch, as records: with more than two, it was no batch of one lane.
-    let (mut newest, mut of_newest) = (BatchNo(0), Vec::new());
-    for row in sqlx::query(statement).fetch_all(&mut *connection).await? {
+    for row in sqlx::query(statement).fetch_all(connection).await? {
         let number = LaneNumber(row.try_get(0)?);
-        let batch_no = BatchNo(unsigned(&row, 11)?);
-        if batch_no > newest {
-            newest = batch_no;
-            of_newest.clear();
-        }
         if row.try_get::<bool, _>(1)? {
             lanes.found(number, None, unsigned(&row, 10)?);
             continue;
@@ -174,42 +163,9 @@ pub(super) async fn read_lanes(
         let record = lane_from(&row)?;
         lanes.found(number, Some(record.lane), unsigned(&row, 10)?);
         lanes.set_head(number, record.state.head);
-        if batch_no == newest {
-            of_newest.push((records.len(), number));
-        }
         records.push(record);
     }
-    if of_newest.len() <= AHEAD_AT_NEWEST_MAX {
-        for (at, number) in of_newest {
-            if let Some((state, batch_no)) = read_ahead(connection, number, records[at].state).await? {
-                records[at].state = state;
-                newest = newest.max(batch_no);
-                lanes.set_ahead(Ahead::found(records[at].lane, number, state));
-            }
-        }
-    }
-    Ok((records, lanes, newest))
-}
-
-/// What a lane that is ahead of its row has come to, and by which batch. Of a lane whose end cannot be read its row is all that
-/// is known.
-async fn read_ahead(
-    connection: &mut SqliteConnection,
-    number: LaneNumber,
-    state: LaneState,
-) -> Result<Option<(LaneState, BatchNo)>, sqlx::Error> {
-    let tail = state.tail.0.cast_signed();
-    let row = match sqlx::query(BEHIND_TAIL).bind(number.0).bind(tail).fetch_one(connection).await {
-        Err(error) if is_damage(&error) => {
-            tracing::error!(lane = number.0, %error, "the end of a lane cannot be read; `prontomq doctor` tells what is left");
-            return Ok(None);
-        }
-        row => row?,
-    };
-    let Some(last) = row.try_get::<Option<i64>, _>(2)? else { return Ok(None) };
-    let state = add_up(state, unsigned(&row, 0)?, unsigned(&row, 1)?, position_of(last));
-    let batch_no = row.try_get::<Option<i64>, _>(3)?.unwrap_or(0);
-    Ok(Some((state, BatchNo(batch_no.cast_unsigned()))))
+    Ok((records, lanes))
 }
 
 fn lane_from(row: &SqliteRow) -> Result<LaneRecord, sqlx::Error> {

@@ -6,12 +6,11 @@ CREATE VIEW v_store AS
 SELECT
     (SELECT max(version) FROM _sqlx_migrations) AS schema,
     boot AS starts,
-    max(batch_no, coalesce((SELECT max(max(batch_no, coalesce((SELECT max(batch_no) FROM message
-        WHERE id > lane.number << 40 | lane.tail AND id <= lane.number << 40 | 0xFFFFFFFFFF), 0))) FROM lane), 0)) AS batch_no,
+    max(batch_no, (SELECT coalesce(max(batch_no), 0) FROM lane)) AS batch_no,
     clean AS stopped_in_good_order,
     (SELECT count(*) FROM queue) AS queues,
-    (SELECT coalesce(sum(messages), 0) FROM v_levels) AS messages,
-    (SELECT coalesce(sum(bytes), 0) FROM v_levels) AS bytes
+    (SELECT coalesce(sum(count), 0) FROM lane WHERE dropped = 0) AS messages,
+    (SELECT coalesce(sum(body_bytes), 0) FROM lane WHERE dropped = 0) AS bytes
 FROM state;
 
 CREATE VIEW v_vhosts AS
@@ -20,7 +19,8 @@ SELECT
     (SELECT count(*) FROM queue WHERE queue.vhost = vhost.name) AS queues,
     (SELECT count(*) FROM exchange WHERE exchange.vhost = vhost.name) AS exchanges,
     (SELECT count(*) FROM binding WHERE binding.vhost = vhost.name) AS bindings,
-    (SELECT coalesce(sum(messages), 0) FROM v_levels WHERE v_levels.vhost = vhost.name) AS messages
+    (SELECT coalesce(sum(count), 0) FROM lane JOIN queue ON queue.id = lane.queue
+        WHERE dropped = 0 AND queue.vhost = vhost.name) AS messages
 FROM vhost;
 
 CREATE VIEW v_users AS
@@ -42,19 +42,12 @@ SELECT
     destination, routing_key, arguments
 FROM binding;
 
--- A lane may be ahead of its row: messages behind its tail count as well.
 CREATE VIEW v_levels AS
 SELECT
     queue.vhost AS vhost, queue.name AS queue,
     lane.level AS level, lane.generation AS generation,
-    lane.count + (SELECT count(batch_no) FROM message
-        WHERE id > lane.number << 40 | lane.tail AND id <= lane.number << 40 | 0xFFFFFFFFFF) AS messages,
-    lane.body_bytes + (SELECT coalesce(sum(message.body_bytes), 0) FROM message
-        WHERE id > lane.number << 40 | lane.tail AND id <= lane.number << 40 | 0xFFFFFFFFFF) AS bytes,
-    lane.head AS head,
-    coalesce((SELECT max(id) & 0xFFFFFFFFFF FROM message
-        WHERE id > lane.number << 40 | lane.tail AND id <= lane.number << 40 | 0xFFFFFFFFFF
-            AND batch_no IS NOT NULL), lane.tail) AS tail,
+    lane.count AS messages, lane.body_bytes AS bytes,
+    lane.head AS head, lane.tail AS tail,
     lane.number AS lane
 FROM lane JOIN queue ON queue.id = lane.queue
 WHERE lane.dropped = 0;
@@ -62,9 +55,9 @@ WHERE lane.dropped = 0;
 CREATE VIEW v_queues AS
 SELECT
     queue.vhost AS vhost, queue.name AS name,
-    coalesce(sum(its_level.messages), 0) AS messages,
-    coalesce(sum(its_level.bytes), 0) AS bytes,
-    count(DISTINCT CASE WHEN its_level.messages > 0 THEN its_level.level END) AS levels,
+    coalesce(sum(lane.count), 0) AS messages,
+    coalesce(sum(lane.body_bytes), 0) AS bytes,
+    count(DISTINCT CASE WHEN lane.count > 0 THEN lane.level END) AS levels,
     (SELECT round((julianday('now') - 2440587.5) * 86400 - min(first.stored_at) / 1000.0, 3)
         FROM lane AS its CROSS JOIN message AS first
         WHERE its.queue = queue.id AND its.dropped = 0 AND first.id =
@@ -75,9 +68,7 @@ SELECT
     queue.auto_delete AS auto_delete,
     queue.arguments AS arguments,
     queue.id AS id
-FROM queue
-LEFT JOIN lane ON lane.queue = queue.id AND lane.dropped = 0
-LEFT JOIN v_levels AS its_level ON its_level.lane = lane.number
+FROM queue LEFT JOIN lane ON lane.queue = queue.id AND lane.dropped = 0
 GROUP BY queue.id;
 
 -- head begins with 16 bytes: flags (1: persistent), priority, length of the address (2), length of the properties (4),

@@ -8,7 +8,10 @@ use super::{Shared, WriterHandle};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The writer's thread is not woken to wake earlier by less than this.
+const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// What this thread has offered.
 #[derive(Clone, Copy)]
@@ -114,7 +117,7 @@ impl super::Writer {
         if !inbox.asleep {
             return;
         }
-        let is_late = due.is_some_and(|due| inbox.alarm.is_none_or(|alarm| due < alarm));
+        let is_late = due.is_some_and(|due| inbox.alarm.is_none_or(|alarm| due + LATE_MAX < alarm));
         let is_quiet = inbox.contributions.is_empty() && inbox.topology.is_empty() && inbox.flushes == 0;
         if self.may_erase || is_late || !is_quiet || inbox.stopping || Self::has_copy(&inbox) {
             return self.shared.wake_writer(inbox);

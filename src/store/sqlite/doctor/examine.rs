@@ -31,17 +31,6 @@ pub(super) struct Counters {
     pub(super) bodies: i64,
 }
 
-impl Counters {
-    /// A row behind the tail that was written without the lane's counts as noted by itself.
-    fn note_ahead(&mut self, position: i64, body_bytes: i64) {
-        if position > self.tail {
-            self.tail = position;
-            self.count += 1;
-            self.body_bytes += body_bytes;
-        }
-    }
-}
-
 /// A row of the table of bodies, and what is counted of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BodyRow {
@@ -248,9 +237,6 @@ impl Examined {
                 counters.tail = position;
                 counters.count += 1;
                 counters.body_bytes += body_bytes;
-                if let (ValueRef::Integer(_), Some(lane)) = (row.get_ref(6)?, self.lanes.get_mut(&lane)) {
-                    lane.noted.note_ahead(position, row.get(7)?);
-                }
                 if let ValueRef::Integer(body) = row.get_ref(4)? {
                     counters.bodies += 1;
                     if let Some(body) = self.bodies.get_mut(&body) {

@@ -13,6 +13,7 @@ mod walk;
 use super::backup::{flush_folder_of, with_suffix};
 use super::directory::Directory;
 use super::opening::SCHEMAS;
+use super::{SqliteSettings, SqliteStore};
 use crate::store::StoreError;
 use examine::{Examined, examine};
 use finding::Remedy;
@@ -88,9 +89,16 @@ pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
     if before.is_sound() {
         return Ok(Repaired { after: before.clone(), before, kept: None });
     }
-    let kept = repair::keep_copy(&file).map_err(|error| unusable(&file, &error))?;
+    let kept = repair::keep_copy(&file, &held.redo()).map_err(|error| unusable(&file, &error))?;
     let is_damaged = examined.findings.iter().any(|finding| finding.remedy() == Remedy::Salvage);
-    let mended = if is_damaged { salvaged(&file)? } else { examined };
+    if is_damaged {
+        salvage(&file)?;
+    }
+    // What is counted anew must have it all.
+    drop(held);
+    SqliteStore::open(&SqliteSettings::new(directory))?.need_moved()?;
+    let _held = Directory::hold_existing(directory)?;
+    let mended = look(&open(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)?;
     let mut connection = open(&file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     repair::mend(&mut connection, &mended).map_err(|error| unusable(&file, &error))?;
     let after = Diagnosis::of(&look(&connection)?);
@@ -98,8 +106,8 @@ pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
     Ok(Repaired { before, after, kept: Some(kept) })
 }
 
-/// Replaces the file by one of everything that can be read, and looks that over.
-fn salvaged(file: &Path) -> Result<Examined, StoreError> {
+/// Replaces the file by one of everything that can be read.
+fn salvage(file: &Path) -> Result<(), StoreError> {
     let new = with_suffix(file, ".salvaged");
     {
         let source = open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -112,9 +120,7 @@ fn salvaged(file: &Path) -> Result<Examined, StoreError> {
         // SQLite has removed them as a rule.
         let _ = fs::remove_file(with_suffix(file, beside));
     }
-    fs::rename(&new, file).and_then(|()| flush_folder_of(file)).map_err(|error| unusable(file, &error))?;
-    let connection = open(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    look(&connection)
+    fs::rename(&new, file).and_then(|()| flush_folder_of(file)).map_err(|error| unusable(file, &error))
 }
 
 fn open(file: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
@@ -141,7 +147,7 @@ fn open(file: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 fn schema_of(connection: &Connection) -> rusqlite::Result<i64> {
     let newest = connection.query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get::<_, i64>(0));
     newest.or_else(|error| {
-        let added = "SELECT count(*) FROM pragma_table_info('message') WHERE name = 'batch_no'";
+        let added = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = 'batch_no'";
         match connection.query_row(added, [], |row| row.get::<_, i64>(0))? {
             0 => Err(error),
             _ => Ok(SCHEMAS.len() as i64),

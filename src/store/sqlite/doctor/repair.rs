@@ -18,17 +18,18 @@ use std::{fs, io};
 /// The cache of the connection that makes the new file.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Puts a copy of the file, as it is, beside it; with the log that belongs to it.
-pub(super) fn keep_copy(file: &Path) -> io::Result<PathBuf> {
+/// Puts a copy of the file, as it is, beside it; with the logs that belong to it.
+pub(super) fn keep_copy(file: &Path, redo: &Path) -> io::Result<PathBuf> {
     let names = (1..).map(|number| match number {
         1 => with_suffix(file, ".before-repair"),
         _ => with_suffix(file, &format!(".before-repair-{number}")),
     });
     let kept = names.into_iter().find(|path| !path.exists()).expect("there are numbers enough");
     let copy = |from: &Path, to: &Path| fs::copy(from, to).and_then(|_| flush(to));
-    let log = with_suffix(file, "-wal");
-    if log.exists() {
-        copy(&log, &with_suffix(&kept, "-wal"))?;
+    for (log, suffix) in [(with_suffix(file, "-wal"), "-wal"), (redo.to_owned(), "-redo")] {
+        if log.exists() {
+            copy(&log, &with_suffix(&kept, suffix))?;
+        }
     }
     copy(file, &kept)?;
     flush_folder_of(file)?;

@@ -348,6 +348,42 @@ fn nothing_that_happens_to_the_bytes_makes_the_doctor_panic_or_lie() {
     assert!(mended > 12, "only {mended} of 25 could be mended");
 }
 
+/// Leaves a row in the redo log, as a kill does; its queue's lane.
+fn leave_pending(directory: &Path) -> Lane {
+    let (mut store, recovered) = opened(directory);
+    let record = recovered.lanes.iter().find(|record| record.lane == lane(1)).unwrap();
+    let mut change = inserts(record.lane, [MESSAGES + 1]);
+    let body_bytes = change.inserts[0].message.body_len() as u64;
+    let LaneState { count, body_bytes: before, .. } = record.state;
+    let tail = Position(MESSAGES + 1);
+    change.state = LaneState { tail, count: count + 1, body_bytes: before + body_bytes, ..record.state };
+    let number = recovered.batch_no.0 + 1;
+    assert_eq!(store.commit(&Batch { lanes: vec![change], ..batch(number) }), CommitOutcome::Committed);
+    lane(1)
+}
+
+#[test]
+fn what_waits_in_the_redo_log_is_there_after_a_repair() {
+    let counted = place();
+    let lane = leave_pending(counted.path());
+    change(counted.path(), "UPDATE lane SET count = count + 7");
+    let damaged = place();
+    leave_pending(damaged.path());
+    let pages = pages(damaged.path());
+    let leaf = pages.iter().rfind(|(_, (name, kind, _))| name == "message" && kind == "leaf").unwrap();
+    // The log of a closed store is empty; the recovery of the next one was written to it.
+    raw(damaged.path()).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    zero(damaged.path(), *leaf.0);
+    for place in [&counted, &damaged] {
+        let kept = repaired(place.path()).kept.unwrap();
+        let mut redo = kept.into_os_string();
+        redo.push("-redo");
+        assert!(Path::new(&redo).is_file());
+        let (store, _) = opened(place.path());
+        assert_eq!(rows(&store, lane).last().map(|row| row.position), Some(Position(MESSAGES + 1)));
+    }
+}
+
 #[test]
 fn an_earlier_copy_is_never_overwritten() {
     let place = place();

@@ -21,11 +21,8 @@ pub(super) struct Keyed {
     pub(super) columns: &'static str,
 }
 
-pub(super) const MESSAGES: Keyed = Keyed {
-    table: "message",
-    key: "id",
-    columns: "id, redelivered, expires_at, head, body, stored_at, batch_no, body_bytes",
-};
+pub(super) const MESSAGES: Keyed =
+    Keyed { table: "message", key: "id", columns: "id, redelivered, expires_at, head, body, stored_at" };
 pub(super) const ERASING: Keyed = Keyed { table: "erasing", key: "first", columns: "first, last" };
 pub(super) const LANES: Keyed = Keyed {
     table: "lane",

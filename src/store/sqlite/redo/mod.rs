@@ -1,0 +1,268 @@
+//! The redo log: small batches are written here first, and moved into SQLite's file later, many at a time.
+//!
+//! To commit a lone message through SQLite takes two writes to its log, six locks and the way through its pages; here it is one
+//! write and one flush. After a crash the entries that follow the file's newest batch are what was not moved. One whose
+//! number is not the next is of a time before the last move. The first block of the log's file says what it is.
+
+mod entry;
+mod file;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use file::SystemFiles;
+pub use file::{RedoFile, RedoFiles};
+pub(super) use pending::{Overlay, Pending};
+
+use super::backup::with_suffix;
+use crate::store::{Batch, BatchNo, Recovered};
+use entry::{ALIGN, Found, Salt};
+use file::Aligned;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Batches are moved into the file when the first of them has waited for so long, and there is time.
+const MOVED_AFTER: Duration = Duration::from_millis(100);
+
+/// How the file begins, before its salt; the last letter is the version of what follows.
+const WORD: [u8; 16] = *b"ProntoMQ redo  1";
+
+/// A file whose beginning is known.
+struct Opened {
+    file: Box<dyn RedoFile>,
+    bytes: u64,
+    salt: Salt,
+}
+
+/// The redo log of one store.
+pub(super) struct Redo {
+    path: PathBuf,
+    files: Arc<dyn RedoFiles>,
+    /// How long it should be; none is written when that is nothing.
+    bytes: u64,
+    /// None until something is to be written or read, and after it could not be.
+    opened: Option<Opened>,
+    /// Something could not be written: it is left alone until the store is opened again.
+    is_given_up: bool,
+    pending: Pending,
+    /// Since when the first of them waits.
+    since: Option<Instant>,
+    /// Where the next entry goes.
+    end: u64,
+    /// How many were written.
+    batches: u64,
+    draft: Vec<u8>,
+    buffer: Aligned,
+}
+
+impl Redo {
+    pub(super) fn new(path: PathBuf, files: Arc<dyn RedoFiles>, bytes: u64) -> Self {
+        Self {
+            path,
+            files,
+            bytes: bytes / ALIGN as u64 * ALIGN as u64,
+            opened: None,
+            is_given_up: false,
+            pending: Pending::default(),
+            since: None,
+            end: ALIGN as u64,
+            batches: 0,
+            draft: Vec::new(),
+            buffer: Aligned::new(padded(entry::BYTES_MAX)),
+        }
+    }
+
+    /// For readers.
+    pub(super) fn pending(&self) -> Pending {
+        self.pending.clone()
+    }
+
+    /// The newest batch that is to be moved.
+    pub(super) fn newest(&self) -> Option<BatchNo> {
+        self.pending.lock().last().map(|batch| batch.batch_no)
+    }
+
+    /// How many batches were written.
+    pub(super) fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    /// Finds the batches that were not moved: those that follow `last`, the newest in the file.
+    ///
+    /// Batches that come later still cannot be used, for some between are lost: the first of them, if there are any. A copy
+    /// is kept then, and the log is to be [discarded](Self::discard).
+    pub(super) fn find(&mut self, last: BatchNo) -> io::Result<Option<BatchNo>> {
+        let Some(opened) = Opened::open(&*self.files, &self.path)? else { return Ok(None) };
+        let mut bytes = Aligned::new(usize::try_from(opened.bytes / ALIGN as u64).unwrap_or(0) * ALIGN);
+        opened.file.read_at(&mut bytes, 0)?;
+        let mut found = Vec::new();
+        let mut at = ALIGN;
+        let mut next = BatchNo(last.0 + 1);
+        let mut later = None;
+        while at < bytes.len() {
+            match entry::take(&bytes[at..], opened.salt)? {
+                Found::Entry(batch, len) if batch.batch_no == next && later.is_none() => {
+                    next.0 += 1;
+                    found.push(batch);
+                    at += padded(len);
+                    self.end = at as u64;
+                    continue;
+                }
+                Found::Entry(batch, _) if batch.batch_no >= next => later = later.or(Some(batch.batch_no)),
+                _ => {}
+            }
+            at += ALIGN;
+        }
+        if later.is_some() {
+            std::fs::write(self.kept(), &*bytes)?;
+        }
+        self.opened = Some(opened);
+        self.since = (!found.is_empty()).then(Instant::now);
+        *self.pending.lock() = found;
+        Ok(later)
+    }
+
+    /// Where the copy is of one that could not be used.
+    pub(super) fn kept(&self) -> PathBuf {
+        with_suffix(&self.path, ".kept")
+    }
+
+    /// Makes sure that nothing in the file passes for a batch, be its number the next.
+    pub(super) fn discard(&mut self) -> io::Result<()> {
+        let Some(Opened { file, .. }) = self.opened.take() else { return Ok(()) };
+        file.write_at(&Aligned::new(ALIGN), 0)?;
+        file.flush()
+    }
+
+    /// Lanes as they were found in the file become what the batches make of them.
+    pub(super) fn bring_forward(&self, recovered: &mut Recovered) {
+        let pending = self.pending.lock();
+        let Some(newest) = pending.last() else { return };
+        recovered.batch_no = recovered.batch_no.max(newest.batch_no);
+        let states: HashMap<_, _> =
+            pending.iter().flat_map(|batch| &batch.lanes).map(|change| (change.lane, change.state)).collect();
+        for record in &mut recovered.lanes {
+            record.state = states.get(&record.lane).copied().unwrap_or(record.state);
+        }
+    }
+
+    /// Writes a batch and flushes it, if it is one for the redo log, and there is room; whether it did.
+    pub(super) fn write(&mut self, batch: &Batch) -> bool {
+        if self.is_given_up || self.bytes == 0 || !entry::takes(batch) {
+            return false;
+        }
+        self.try_write(batch).unwrap_or_else(|error| {
+            // Whoever reads the file finds the batch there, or does not: nobody was told of it yet.
+            tracing::warn!(%error, file = %self.path.display(), "the redo log cannot be written, and is done without");
+            self.is_given_up = true;
+            false
+        })
+    }
+
+    fn try_write(&mut self, batch: &Batch) -> io::Result<bool> {
+        let opened = match &self.opened {
+            Some(opened) => opened,
+            None => self.opened.insert(Opened::open_or_make(&*self.files, &self.path, self.bytes)?),
+        };
+        entry::put(&mut self.draft, opened.salt, batch);
+        let (len, padded) = (self.draft.len(), padded(self.draft.len()));
+        if len > entry::BYTES_MAX || self.end + padded as u64 > opened.bytes {
+            return Ok(false);
+        }
+        self.buffer[..len].copy_from_slice(&self.draft);
+        self.buffer[len..padded].fill(0);
+        opened.file.write_at(&self.buffer[..padded], self.end)?;
+        opened.file.flush()?;
+        self.end += padded as u64;
+        self.batches += 1;
+        self.since.get_or_insert_with(Instant::now);
+        self.pending.lock().push(batch.clone());
+        Ok(true)
+    }
+
+    /// When the batches are to be moved, counted from now; none when there are none.
+    pub(super) fn moved_in(&self) -> Option<Duration> {
+        self.since.map(|since| MOVED_AFTER.saturating_sub(since.elapsed()))
+    }
+
+    /// They could not be moved: it is tried again after a while.
+    pub(super) fn wait_again(&mut self) {
+        self.since = self.since.map(|_| Instant::now());
+    }
+
+    /// One batch of all those that are to be moved and this one, if there are any.
+    pub(super) fn with(&self, batch: Option<&Batch>) -> Option<Batch> {
+        let pending = self.pending.lock();
+        let newest = pending.last()?;
+        let lanes = pending.iter().chain(batch).flat_map(|batch| batch.lanes.iter().cloned()).collect();
+        let mut whole = match batch {
+            Some(Batch { batch_no, topology, drop_lanes, lanes: _ }) => {
+                Batch { batch_no: *batch_no, topology: topology.clone(), lanes, drop_lanes: drop_lanes.clone() }
+            }
+            None => Batch { batch_no: newest.batch_no, topology: Vec::new(), lanes, drop_lanes: Vec::new() },
+        };
+        whole.join_lanes();
+        Some(whole)
+    }
+
+    /// All of them are in the file, up to this one at least.
+    pub(super) fn moved(&mut self, newest: BatchNo) {
+        let mut pending = self.pending.lock();
+        pending.retain(|batch| batch.batch_no > newest);
+        if pending.is_empty() {
+            self.end = ALIGN as u64;
+            self.since = None;
+            // One of another length is made anew.
+            self.opened.take_if(|opened| opened.bytes != self.bytes);
+        }
+    }
+
+    /// The store is opened again, and has this batch as its newest.
+    pub(super) fn reopened(&mut self, newest: BatchNo) {
+        self.moved(newest);
+        self.is_given_up = false;
+    }
+}
+
+impl Opened {
+    /// None when there is no such file, or it was not made to its end.
+    fn open(files: &dyn RedoFiles, path: &Path) -> io::Result<Option<Self>> {
+        let file = match files.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let bytes = file.bytes()?;
+        if bytes < ALIGN as u64 {
+            return Ok(None);
+        }
+        let mut first = Aligned::new(ALIGN);
+        file.read_at(&mut first, 0)?;
+        let (word, rest) = first.split_at(WORD.len());
+        let salt = Salt(*rest.first_chunk().expect("a block is longer"));
+        Ok((word == WORD).then_some(Self { file, bytes, salt }))
+    }
+
+    /// Makes the file where there is none of that length; nothing that counts is in it.
+    fn open_or_make(files: &dyn RedoFiles, path: &Path, bytes: u64) -> io::Result<Self> {
+        if let Some(opened) = Self::open(files, path)?
+            && opened.bytes == bytes
+        {
+            return Ok(opened);
+        }
+        let file = files.make(path, bytes)?;
+        let salt = Salt(getrandom::u64().map_err(io::Error::other)?.to_le_bytes());
+        let mut first = Aligned::new(ALIGN);
+        first[..WORD.len()].copy_from_slice(&WORD);
+        first[WORD.len()..][..salt.0.len()].copy_from_slice(&salt.0);
+        file.write_at(&first, 0)?;
+        file.flush()?;
+        Ok(Self { file, bytes, salt })
+    }
+}
+
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGN)
+}
