@@ -61,10 +61,11 @@ const SPAWNS: [(&str, &str); 6] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 12] = [
+const CLOCKS: [(&str, &str); 13] = [
     ("server/clock.rs", "the clock of a running broker"),
     ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
     ("store/sqlite/care.rs", "flushes that are due, and how long the writer has been idle"),
+    ("store/sqlite/redo/mod.rs", "how long a batch has waited to be moved"),
     ("store/writer/reading.rs", "when a read failed"),
     ("store/writer/stats.rs", "how long ago that was"),
     ("store/writer.rs", "keeps the moments that gather.rs reads"),

@@ -102,6 +102,10 @@ impl Store for MemoryStore {
         Ok(Box::new(MemoryReader { disk: self.disk.clone() }))
     }
 
+    fn has_dead_rows(&self) -> bool {
+        !self.disk.contents().erasing.is_empty()
+    }
+
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
         let mut contents = self.disk.contents();
         let mut budget = rows.max(1);

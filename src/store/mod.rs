@@ -344,6 +344,9 @@ pub trait Store: Send + 'static {
     /// A reader of its own, for another thread.
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
 
+    /// Whether rows are left to be erased, of dropped lanes or of long removals.
+    fn has_dead_rows(&self) -> bool;
+
     /// Erases up to `rows` rows of dropped lanes; whether more are left. Called when there is nothing to commit.
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError>;
 

@@ -268,6 +268,7 @@ impl WriterHandle {
             last,
             since_erase: 0,
             may_erase: true,
+            has_dead_rows: false,
             copy: None,
             unsettled: None,
         };
@@ -438,6 +439,8 @@ struct Writer {
     since_erase: u64,
     /// Rows of dropped lanes may remain.
     may_erase: bool,
+    /// There were some when it was looked last.
+    has_dead_rows: bool,
     /// Hears of the copy that is under way.
     copy: Option<CopyHeard>,
     /// A batch that was not committed at the first try, which another thread made.
@@ -503,12 +506,10 @@ impl Writer {
     }
 
     fn tell(&mut self, gathered: Gathered, durable: bool) {
-        let Gathered { batch, tickets, thens, rows, .. } = gathered;
+        let Gathered { tickets, thens, .. } = gathered;
         self.since_erase += 1;
         self.may_erase |= self.since_erase >= BATCHES_PER_CARE;
-        self.may_erase |= batch.is_some_and(|batch| {
-            !batch.drop_lanes.is_empty() || rows > self.settings.rows_max || deletes_queue(&batch.topology)
-        });
+        self.look_for_dead_rows();
         for then in thens {
             guarded("then", || then(durable));
         }
@@ -517,10 +518,24 @@ impl Writer {
         }
     }
 
+    /// Lets the store do what is due; when it wants to be called again.
+    fn tend(&mut self) -> Option<Duration> {
+        let next = self.settler.tend();
+        self.look_for_dead_rows();
+        next
+    }
+
+    /// The first of them are erased at once. Where that failed, it is tried again after some batches.
+    fn look_for_dead_rows(&mut self) {
+        let had_dead_rows = std::mem::replace(&mut self.has_dead_rows, self.settler.has_dead_rows());
+        self.may_erase |= self.has_dead_rows && !had_dead_rows;
+    }
+
     fn erase(&mut self) {
         let is_busy = std::mem::take(&mut self.since_erase) > 0;
         let rows = if is_busy { self.settings.erase_rows / BUSY_SLICE_DIVISOR } else { self.settings.erase_rows };
         self.may_erase = self.settler.erase(rows);
+        self.has_dead_rows = self.settler.has_dead_rows();
     }
 }
 

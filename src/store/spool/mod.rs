@@ -99,8 +99,12 @@ impl Store for SpoolStore {
         Ok(Box::new(SpoolReader(Arc::clone(&self.index))))
     }
 
+    /// A dropped lane leaves nothing behind.
+    fn has_dead_rows(&self) -> bool {
+        false
+    }
+
     fn erase(&mut self, _rows: usize) -> Result<bool, StoreError> {
-        // A dropped lane leaves nothing behind.
         Ok(false)
     }
 

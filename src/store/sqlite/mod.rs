@@ -325,6 +325,10 @@ impl Store for SqliteStore {
         Ok(Box::new(SqliteReader::open(&self.opening, self.redo.pending())?))
     }
 
+    fn has_dead_rows(&self) -> bool {
+        self.lanes.next_to_erase().is_some()
+    }
+
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
         let erased = connection.with(|connection| erasing::erase(connection, &mut self.lanes, rows));

@@ -124,7 +124,7 @@ impl Writer {
             match tended.take() {
                 None => {
                     drop(inbox);
-                    tended = Some(self.settler.tend());
+                    tended = Some(self.tend());
                     inbox = shared.inbox();
                 }
                 Some(next) => return Next::Rest(inbox, next),

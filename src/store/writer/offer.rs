@@ -101,7 +101,7 @@ impl WriterHandle {
             return shared.wake_writer(shared.inbox());
         }
         shared.stats().batches_of_offers += 1;
-        let due = writer.settler.tend().map(|wait| Instant::now() + wait);
+        let due = writer.tend().map(|wait| Instant::now() + wait);
         // Who is told may answer at once, so little is left to do then.
         writer.tell(gathered, true);
         writer.rest_again(due);

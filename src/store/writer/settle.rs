@@ -202,6 +202,10 @@ impl Settler {
         next
     }
 
+    pub(super) fn has_dead_rows(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.has_dead_rows())
+    }
+
     /// Erases a slice of what was dropped; whether more is left.
     pub(super) fn erase(&mut self, rows: usize) -> bool {
         let Some(store) = self.store.as_mut() else { return false };

@@ -61,6 +61,10 @@ impl Store for FakeStore {
         Ok(Box::new(FakeReader))
     }
 
+    fn has_dead_rows(&self) -> bool {
+        self.slices > 0
+    }
+
     fn erase(&mut self, _rows: usize) -> Result<bool, StoreError> {
         if self.slices > 0 {
             self.slices -= 1;

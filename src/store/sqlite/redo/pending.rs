@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Those of one store, by rising numbers; a clone is the same.
 #[derive(Clone, Default)]
-pub(in super::super) struct Pending(Arc<Mutex<Vec<Batch>>>);
+pub(crate) struct Pending(Arc<Mutex<Vec<Batch>>>);
 
 impl Pending {
     pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Batch>> {
@@ -16,7 +16,7 @@ impl Pending {
     }
 
     /// What they do to a lane. To be asked for before the file is read: what leaves in between is found there.
-    pub(in super::super) fn changes_of(&self, lane: Lane) -> Vec<(BatchNo, LaneChange)> {
+    pub(crate) fn changes_of(&self, lane: Lane) -> Vec<(BatchNo, LaneChange)> {
         let pending = self.lock();
         let of_lane = |batch: &Batch| {
             let changes = batch.lanes.iter().filter(|change| change.lane == lane);
@@ -28,19 +28,19 @@ impl Pending {
 
 /// What pending batches make of a lane that is read from the file.
 #[derive(Debug, Default)]
-pub(in super::super) struct Overlay {
+pub(crate) struct Overlay {
     /// By rising positions.
     inserts: VecDeque<Row>,
     below: Position,
     ranges: Vec<PositionRange>,
     removes: HashSet<Position>,
     /// The last batch that wrote the lane.
-    pub(in super::super) as_of: BatchNo,
+    pub(crate) as_of: BatchNo,
 }
 
 impl Overlay {
     /// Of those changes that came after the batch that the file has of the lane.
-    pub(in super::super) fn new(changes: Vec<(BatchNo, LaneChange)>, as_of: BatchNo) -> Self {
+    pub(crate) fn new(changes: Vec<(BatchNo, LaneChange)>, as_of: BatchNo) -> Self {
         let mut overlay = Self { as_of, ..Self::default() };
         let mut changes = changes.into_iter().filter(|(batch_no, _)| *batch_no > as_of);
         let Some((first, mut joined)) = changes.next() else { return overlay };
@@ -59,18 +59,18 @@ impl Overlay {
         overlay
     }
 
-    pub(in super::super) fn removes(&self, position: Position) -> bool {
+    pub(crate) fn removes(&self, position: Position) -> bool {
         let is_within = |range: &PositionRange| (range.from..=range.to).contains(&position);
         position < self.below || self.ranges.iter().any(is_within) || self.removes.contains(&position)
     }
 
     /// The next row that is inserted at or below a position.
-    pub(in super::super) fn next_until(&mut self, to: Position) -> Option<Row> {
+    pub(crate) fn next_until(&mut self, to: Position) -> Option<Row> {
         self.inserts.pop_front_if(|row| row.position <= to)
     }
 
     /// Nothing before a position is asked for.
-    pub(in super::super) fn begin_at(&mut self, from: Position) {
+    pub(crate) fn begin_at(&mut self, from: Position) {
         self.inserts.retain(|row| row.position >= from);
     }
 }
