@@ -179,20 +179,30 @@ impl Batch {
 /// Adds a later change of the same lane.
 fn join(change: &mut LaneChange, later: LaneChange) {
     let LaneChange { lane: _, inserts, remove_below, remove_ranges, removes, state } = later;
-    for row in &inserts {
+    let removed_up_to = highest_removed(change);
+    for row in inserts.iter().filter(|row| row.position <= removed_up_to) {
         spare(change, row.position);
     }
     let removed: HashSet<Position> = removes.iter().copied().collect();
-    change.inserts.retain(|row| {
-        let is_below = remove_below.is_some_and(|below| row.position < below);
-        let is_within = remove_ranges.iter().any(|range| (range.from..=range.to).contains(&row.position));
-        !is_below && !is_within && !removed.contains(&row.position)
-    });
+    if remove_below.is_some() || !remove_ranges.is_empty() || !removed.is_empty() {
+        change.inserts.retain(|row| {
+            let is_below = remove_below.is_some_and(|below| row.position < below);
+            let is_within = remove_ranges.iter().any(|range| (range.from..=range.to).contains(&row.position));
+            !is_below && !is_within && !removed.contains(&row.position)
+        });
+    }
     change.inserts.extend(inserts);
     change.remove_below = change.remove_below.max(remove_below);
     change.remove_ranges.extend(remove_ranges);
     change.removes.extend(removes);
     change.state = state;
+}
+
+/// No position beyond it is removed.
+fn highest_removed(change: &LaneChange) -> Position {
+    let ranges = change.remove_ranges.iter().map(|range| range.to);
+    let all = change.remove_below.into_iter().chain(ranges).chain(change.removes.iter().copied());
+    all.max().unwrap_or_default()
 }
 
 /// Removes all but this position, at which a row comes later: a range may reach beyond what there was at its time.

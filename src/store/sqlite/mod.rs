@@ -206,8 +206,10 @@ impl SqliteStore {
     fn move_redo(&mut self) -> CommitOutcome {
         let Some(whole) = self.redo.with(None) else { return CommitOutcome::Committed };
         let outcome = self.write_whole(&whole);
-        if outcome == CommitOutcome::Committed {
-            self.redo.moved(whole.batch_no);
+        match outcome {
+            CommitOutcome::Committed => self.redo.moved(whole.batch_no),
+            CommitOutcome::Unknown(_) => self.directory.note_unflushed(),
+            _ => {}
         }
         outcome
     }
@@ -216,12 +218,7 @@ impl SqliteStore {
     fn need_moved(&mut self) -> Result<(), StoreError> {
         match self.move_redo() {
             CommitOutcome::Committed => Ok(()),
-            outcome => {
-                if let CommitOutcome::Unknown(_) = outcome {
-                    self.directory.note_unflushed();
-                }
-                Err(StoreError::Unusable(format!("the redo log could not be moved into the file: {outcome:?}")))
-            }
+            outcome => Err(StoreError::Unusable(format!("the redo log could not be moved into the file: {outcome:?}"))),
         }
     }
 

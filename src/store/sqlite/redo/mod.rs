@@ -179,7 +179,8 @@ impl Redo {
         self.end += padded as u64;
         self.batches += 1;
         self.since.get_or_insert_with(Instant::now);
-        self.pending.lock().push(batch.clone());
+        let batch = batch.clone();
+        self.pending.lock().push(batch);
         Ok(true)
     }
 
