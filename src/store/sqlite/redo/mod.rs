@@ -35,6 +35,8 @@ struct Opened {
     file: Box<dyn RedoFile>,
     bytes: u64,
     salt: Salt,
+    /// Its beginning is on the disk: what is read from a file may come from memory, after a flush that failed.
+    is_flushed: bool,
 }
 
 /// The redo log of one store.
@@ -95,7 +97,7 @@ impl Redo {
     /// Batches that come later still cannot be used, for some between are lost: the first of them, if there are any. A copy
     /// is kept then, and the log is to be [discarded](Self::discard).
     pub(super) fn find(&mut self, last: BatchNo) -> io::Result<Option<BatchNo>> {
-        let Some(opened) = Opened::open(&*self.files, &self.path)? else { return Ok(None) };
+        let Some(mut opened) = Opened::open(&*self.files, &self.path)? else { return Ok(None) };
         let mut bytes = Aligned::new(usize::try_from(opened.bytes / ALIGN as u64).unwrap_or(0) * ALIGN);
         opened.file.read_at(&mut bytes, 0)?;
         let mut found = Vec::new();
@@ -118,6 +120,13 @@ impl Redo {
         }
         if later.is_some() {
             std::fs::write(self.kept(), &*bytes)?;
+        }
+        if !found.is_empty() {
+            // Nobody knows whether the last process could flush all of it.
+            let end = usize::try_from(self.end).expect("it lies within the file");
+            opened.file.write_at(&bytes[..end], 0)?;
+            opened.file.flush()?;
+            opened.is_flushed = true;
         }
         self.opened = Some(opened);
         self.since = (!found.is_empty()).then(Instant::now);
@@ -163,7 +172,7 @@ impl Redo {
     }
 
     fn try_write(&mut self, batch: &Batch) -> io::Result<bool> {
-        let opened = match &self.opened {
+        let opened = match &mut self.opened {
             Some(opened) => opened,
             None => self.opened.insert(Opened::open_or_make(&*self.files, &self.path, self.bytes)?),
         };
@@ -174,8 +183,12 @@ impl Redo {
         }
         self.buffer[..len].copy_from_slice(&self.draft);
         self.buffer[len..padded].fill(0);
+        if !opened.is_flushed {
+            opened.file.write_at(&first_block(opened.salt), 0)?;
+        }
         opened.file.write_at(&self.buffer[..padded], self.end)?;
         opened.file.flush()?;
+        opened.is_flushed = true;
         self.end += padded as u64;
         self.batches += 1;
         self.since.get_or_insert_with(Instant::now);
@@ -225,6 +238,9 @@ impl Redo {
     pub(super) fn reopened(&mut self, newest: BatchNo) {
         self.moved(newest);
         self.is_given_up = false;
+        if let Some(opened) = &mut self.opened {
+            opened.is_flushed = false;
+        }
     }
 }
 
@@ -243,7 +259,7 @@ impl Opened {
         file.read_at(&mut first, 0)?;
         let (word, rest) = first.split_at(WORD.len());
         let salt = Salt(*rest.first_chunk().expect("a block is longer"));
-        Ok((word == WORD).then_some(Self { file, bytes, salt }))
+        Ok((word == WORD).then_some(Self { file, bytes, salt, is_flushed: false }))
     }
 
     /// Makes the file where there is none of that length; nothing that counts is in it.
@@ -255,13 +271,15 @@ impl Opened {
         }
         let file = files.make(path, bytes)?;
         let salt = Salt(getrandom::u64().map_err(io::Error::other)?.to_le_bytes());
-        let mut first = Aligned::new(ALIGN);
-        first[..WORD.len()].copy_from_slice(&WORD);
-        first[WORD.len()..][..salt.0.len()].copy_from_slice(&salt.0);
-        file.write_at(&first, 0)?;
-        file.flush()?;
-        Ok(Self { file, bytes, salt })
+        Ok(Self { file, bytes, salt, is_flushed: false })
     }
+}
+
+fn first_block(salt: Salt) -> Aligned {
+    let mut block = Aligned::new(ALIGN);
+    block[..WORD.len()].copy_from_slice(&WORD);
+    block[WORD.len()..][..salt.0.len()].copy_from_slice(&salt.0);
+    block
 }
 
 fn padded(len: usize) -> usize {
