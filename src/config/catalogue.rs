@@ -191,7 +191,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "store.redo_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.redo_bytes), range(0, GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.store.redo_bytes), range(0, 64 * MIB)),
         meaning: "The file in which small batches of persistent messages are flushed at once, before they are moved into the \
                   database many at a time, after a tenth of a second at the latest where there is time. It takes as much \
                   of the disk from the first of them on; 0 does without.",

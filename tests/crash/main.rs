@@ -459,6 +459,11 @@ fn run_with_faults(
         // Housekeeping may fail, and then goes on.
         fault(random, &mut disk.state());
         let _ = store.erase(3);
+        if random.next_u64().is_multiple_of(4) {
+            // It moves what is pending.
+            let _ = store.begin_copy(&place.join(format!("copy-{number}")));
+            store.end_copy();
+        }
         let range = PositionRange { from: Position(0), to: POSITION_MAX };
         let lane = Lane { queue: QueueId(1), level: 0, generation: 0 };
         if let Some(reader) = &mut reader {

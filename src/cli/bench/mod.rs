@@ -92,6 +92,7 @@ struct Report {
 impl Bench {
     #[expect(clippy::print_stderr, reason = "the command line's own words")]
     pub(super) fn run(&self) -> ExitCode {
+        pace::wake_in_time();
         let report = match &self.compare {
             None => self.measure(),
             Some(other) => self.measure_in_turn(other),

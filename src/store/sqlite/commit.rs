@@ -167,8 +167,9 @@ impl Rows<'_> {
             let last = number.keys_below(below).into_inner().1;
             self.remove(lanes, &mut bodies, &(number.key(from)..=last))?;
         }
-        for range in &change.remove_ranges {
-            self.remove(lanes, &mut bodies, &(number.key(range.from)..=number.key(range.to)))?;
+        let below = change.remove_below.unwrap_or_default();
+        for range in change.remove_ranges.iter().filter(|range| range.to >= below) {
+            self.remove(lanes, &mut bodies, &(number.key(range.from.max(below))..=number.key(range.to)))?;
         }
         for position in &change.removes {
             let key = number.key(*position);

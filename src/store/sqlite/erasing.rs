@@ -37,8 +37,10 @@ const REWRITTEN_BYTES: i64 = 4 << 20;
 pub(super) const ROWS_AT_ONCE: u64 = 4096;
 
 /// Notes a range of rows as dead; readers leave them out.
-pub(super) const INSERT_RANGE: &str = "INSERT OR REPLACE INTO erasing VALUES (?1, ?2)";
-const DELETE_ERASED_RANGE: &str = "DELETE FROM erasing WHERE first = ?1";
+pub(super) const INSERT_RANGE: &str = "INSERT INTO erasing VALUES (?1, ?2) \
+    ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last)";
+/// Another one with the same beginning may be longer, and has its turn yet.
+const DELETE_ERASED_RANGE: &str = "DELETE FROM erasing WHERE first = ?1 AND last <= ?2";
 
 /// Erases up to `rows` rows of dropped lanes and dead ranges; whether more is left. It is not flushed, which would keep the
 /// next commit waiting: that one's flush takes it along, and what a loss of power brings back is still noted as dead.
@@ -109,7 +111,7 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: 
         match (end, range) {
             (Some(_), _) => {}
             (None, None) => _ = connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?,
-            (None, Some(range)) => _ = connection.prepare_cached(DELETE_ERASED_RANGE)?.execute(params![range])?,
+            (None, Some(range)) => _ = connection.prepare_cached(DELETE_ERASED_RANGE)?.execute(params![range, last])?,
         }
         run(connection, "COMMIT")?;
         if let Some(end) = end {

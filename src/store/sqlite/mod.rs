@@ -113,7 +113,11 @@ impl SqliteStore {
     /// Takes the directory, opens or makes the file and brings it to the newest schema. May be called on any thread;
     /// it blocks.
     pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
-        let directory = Directory::hold(&settings.directory)?;
+        Self::open_held(Directory::hold(&settings.directory)?, settings)
+    }
+
+    /// As [`open`](Self::open), of a directory that is held.
+    fn open_held(directory: Directory, settings: &SqliteSettings) -> Result<Self, StoreError> {
         let opening = Opening::new(directory.database(), settings);
         let cache_bytes = settings.cache_bytes;
         let was_unflushed = directory.is_unflushed();
@@ -148,6 +152,11 @@ impl SqliteStore {
         store.adopt(connection)?;
         store.find_redo()?;
         Ok(store)
+    }
+
+    /// Closes the file, as a kill would.
+    fn let_go(self) -> Directory {
+        self.directory
     }
 
     /// Takes the batches that the last process did not move into the file.
@@ -208,7 +217,11 @@ impl SqliteStore {
         let outcome = self.write_whole(&whole);
         match outcome {
             CommitOutcome::Committed => self.redo.moved(whole.batch_no),
-            CommitOutcome::Unknown(_) => self.directory.note_unflushed(),
+            CommitOutcome::Unknown(_) => {
+                // Nobody else looks up what became of it: the next commit has the file opened again.
+                self.directory.note_unflushed();
+                self.connection = None;
+            }
             _ => {}
         }
         outcome
@@ -347,7 +360,7 @@ impl Store for SqliteStore {
         let next = self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))?;
         if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
             match self.move_redo() {
-                CommitOutcome::NotCommitted(_) => self.redo.wait_again(),
+                CommitOutcome::NotCommitted(error) => self.redo.refused(&error),
                 CommitOutcome::Committed => {}
                 outcome => return Err(StoreError::Unusable(format!("the redo log could not be moved: {outcome:?}"))),
             }

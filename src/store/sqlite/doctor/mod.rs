@@ -13,8 +13,9 @@ mod walk;
 use super::backup::{flush_folder_of, with_suffix};
 use super::directory::Directory;
 use super::opening::SCHEMAS;
+use super::redo::first_batch;
 use super::{SqliteSettings, SqliteStore};
-use crate::store::StoreError;
+use crate::store::{BatchNo, StoreError};
 use examine::{Examined, examine};
 use finding::Remedy;
 use rusqlite::{Connection, OpenFlags};
@@ -92,12 +93,12 @@ pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
     let kept = repair::keep_copy(&file, &held.redo()).map_err(|error| unusable(&file, &error))?;
     let is_damaged = examined.findings.iter().any(|finding| finding.remedy() == Remedy::Salvage);
     if is_damaged {
-        salvage(&file)?;
+        salvage(&file, first_batch(&held.redo()))?;
     }
     // What is counted anew must have it all.
-    drop(held);
-    SqliteStore::open(&SqliteSettings::new(directory))?.need_moved()?;
-    let _held = Directory::hold_existing(directory)?;
+    let mut store = SqliteStore::open_held(held, &SqliteSettings::new(directory))?;
+    store.need_moved()?;
+    let _held = store.let_go();
     let mended = look(&open(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)?;
     let mut connection = open(&file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     repair::mend(&mut connection, &mended).map_err(|error| unusable(&file, &error))?;
@@ -107,14 +108,14 @@ pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
 }
 
 /// Replaces the file by one of everything that can be read.
-fn salvage(file: &Path) -> Result<(), StoreError> {
+fn salvage(file: &Path, redo: Option<BatchNo>) -> Result<(), StoreError> {
     let new = with_suffix(file, ".salvaged");
     {
         let source = open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // The log must be gone before another file takes the place of the one that it belongs to. Moving its pages reads
         // none of them.
         source.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|error| unusable(file, &error))?;
-        repair::salvage(&source, &new)?;
+        repair::salvage(&source, &new, redo)?;
     }
     for beside in ["-wal", "-shm"] {
         // SQLite has removed them as a rule.

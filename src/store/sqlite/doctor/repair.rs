@@ -7,7 +7,7 @@ use crate::store::sqlite::SqliteSettings;
 use crate::store::sqlite::backup::{flush, flush_folder_of, with_suffix};
 use crate::store::sqlite::lanes::POSITION_BITS;
 use crate::store::sqlite::opening::{Opening, block_on, migrate};
-use crate::store::{POSITION_MAX, StoreError};
+use crate::store::{BatchNo, POSITION_MAX, StoreError};
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, Result, params, params_from_iter};
 use std::collections::BTreeSet;
@@ -89,8 +89,12 @@ const UNKEYED: [(&str, &[&str]); 6] = [
     ("binding", &["vhost", "source", "destination_kind", "destination", "routing_key", "arguments"]),
 ];
 
-/// Makes a new file at `target` of everything that can be read in `source`.
-pub(super) fn salvage(source: &Connection, target: &Path) -> std::result::Result<(), StoreError> {
+/// Makes a new file at `target` of everything that can be read in `source`. The redo log begins with the batch `redo`.
+pub(super) fn salvage(
+    source: &Connection,
+    target: &Path,
+    redo: Option<BatchNo>,
+) -> std::result::Result<(), StoreError> {
     let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
     for left in [target.to_owned(), with_suffix(target, "-wal"), with_suffix(target, "-shm")] {
         match fs::remove_file(&left) {
@@ -106,15 +110,15 @@ pub(super) fn salvage(source: &Connection, target: &Path) -> std::result::Result
         migrate(&mut connection, target).await?;
         sqlx::Connection::close(connection).await.map_err(|error| StoreError::Unusable(error.to_string()))
     })?;
-    copy_everything(source, target).map_err(failed)?;
+    copy_everything(source, target, redo).map_err(failed)?;
     flush(target).map_err(|error| StoreError::Unusable(format!("{}: {error}", target.display())))
 }
 
-fn copy_everything(source: &Connection, target: &Path) -> Result<()> {
+fn copy_everything(source: &Connection, target: &Path, redo: Option<BatchNo>) -> Result<()> {
     let target = Connection::open(target)?;
     // It is flushed once, at the end.
     target.pragma_update(None, "synchronous", "OFF")?;
-    copy_state(source, &target)?;
+    let knows_batch = copy_state(source, &target)?;
     for (table, order) in UNKEYED {
         copy_from_both_ends(source, &target, table, order)?;
     }
@@ -123,6 +127,9 @@ fn copy_everything(source: &Connection, target: &Path) -> Result<()> {
     let lost_lanes = copy_rows(source, &target, LANES, everything.clone())?;
     copy_rows(source, &target, BODIES, everything.clone())?;
     copy_rows(source, &target, CHUNKS, everything)?;
+    if let Some(first) = redo.filter(|_| !knows_batch && !lost_lanes) {
+        follow_on(&target, first)?;
+    }
     if lost_lanes {
         make_lanes(source, &target)?;
     }
@@ -176,11 +183,21 @@ fn make_queues(target: &Connection) -> Result<()> {
     ))
 }
 
-/// Without it, the broker counts starts from a number that it has not used; the newest batches are noted in lanes.
-fn copy_state(source: &Connection, target: &Connection) -> Result<()> {
+/// Whether it could be read. Without it, the broker counts starts and batches from numbers that it has not used.
+fn copy_state(source: &Connection, target: &Connection) -> Result<bool> {
     let read = source.query_row("SELECT boot, batch_no FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let is_read = read.is_ok();
     let (boot, batch_no): (i64, i64) = read.unwrap_or((1 << 20, 1 << 40));
     target.execute("UPDATE state SET boot = ?1, batch_no = ?2, clean = 0", params![boot, batch_no])?;
+    Ok(is_read)
+}
+
+/// Where all lanes are known and none has this batch, which the redo log begins with, it is the next one: the state, which
+/// says so otherwise, could not be read.
+fn follow_on(target: &Connection, first: BatchNo) -> Result<()> {
+    let last = first.0.saturating_sub(1).cast_signed();
+    let unless_moved = "UPDATE state SET batch_no = ?1 WHERE (SELECT coalesce(max(batch_no), 0) FROM lane) <= ?1";
+    target.execute(unless_moved, [last])?;
     Ok(())
 }
 

@@ -67,14 +67,19 @@ impl RedoFiles for SystemFiles {
     }
 
     fn make(&self, path: &Path, len: u64) -> io::Result<Box<dyn RedoFile>> {
-        first_that_works(|past_cache| {
+        let made = first_that_works(|past_cache| {
             let file = open(OpenOptions::new().read(true).write(true).create(true).truncate(true), path, past_cache)?;
             let zeros = Aligned::new(usize::try_from(len).unwrap_or(usize::MAX));
             RedoFile::write_at(&file, &zeros, 0)?;
             file.sync_all()?;
             flush_folder_of(path)?;
             Ok(file)
-        })
+        });
+        if made.is_err() {
+            // On a full disk it would take what is left.
+            let _ = std::fs::remove_file(path);
+        }
+        made
     }
 }
 

@@ -19,7 +19,8 @@ use crate::store::{Batch, BatchNo, Recovered};
 use entry::{ALIGN, Found, Salt};
 use file::Aligned;
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +28,13 @@ use std::time::{Duration, Instant};
 /// Batches are moved into the file when the first of them has waited for so long, and there is time.
 const MOVED_AFTER: Duration = Duration::from_millis(100);
 
+/// The longest that is waited when they could not be moved; the first time so long as above, then twice as long each time.
+const MOVED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
+
 /// How the file begins, before its salt; the last letter is the version of what follows.
 const WORD: [u8; 16] = *b"ProntoMQ redo  1";
+
+const NOT_OURS: &str = "prontomq.redo is damaged at its beginning, or of another version";
 
 /// A file whose beginning is known.
 struct Opened {
@@ -52,6 +58,8 @@ pub(super) struct Redo {
     pending: Pending,
     /// Since when the first of them waits.
     since: Option<Instant>,
+    /// How long it is to wait.
+    wait: Duration,
     /// Where the next entry goes.
     end: u64,
     /// How many were written.
@@ -70,6 +78,7 @@ impl Redo {
             is_given_up: false,
             pending: Pending::default(),
             since: None,
+            wait: MOVED_AFTER,
             end: ALIGN as u64,
             batches: 0,
             draft: Vec::new(),
@@ -106,7 +115,8 @@ impl Redo {
         let mut later = None;
         while at < bytes.len() {
             match entry::take(&bytes[at..], opened.salt)? {
-                Found::Entry(batch, len) if batch.batch_no == next && later.is_none() => {
+                // They begin where the log does.
+                Found::Entry(batch, len) if batch.batch_no == next && at as u64 == self.end => {
                     next.0 += 1;
                     found.push(batch);
                     at += padded(len);
@@ -119,7 +129,9 @@ impl Redo {
             at += ALIGN;
         }
         if later.is_some() {
-            std::fs::write(self.kept(), &*bytes)?;
+            let mut kept = File::create(self.kept())?;
+            kept.write_all(&bytes)?;
+            kept.sync_all()?;
         }
         if !found.is_empty() {
             // Nobody knows whether the last process could flush all of it.
@@ -199,24 +211,29 @@ impl Redo {
 
     /// When the batches are to be moved, counted from now; none when there are none.
     pub(super) fn moved_in(&self) -> Option<Duration> {
-        self.since.map(|since| MOVED_AFTER.saturating_sub(since.elapsed()))
+        self.since.map(|since| self.wait.saturating_sub(since.elapsed()))
     }
 
     /// They could not be moved: it is tried again after a while.
-    pub(super) fn wait_again(&mut self) {
+    pub(super) fn refused(&mut self, error: &str) {
+        if self.wait == MOVED_AFTER {
+            tracing::warn!(error, "the redo log cannot be moved into the file; it is tried again");
+        }
+        self.wait = (self.wait * 2).min(MOVED_AGAIN_AFTER_MAX);
         self.since = self.since.map(|_| Instant::now());
     }
 
     /// One batch of all those that are to be moved and this one, if there are any.
     pub(super) fn with(&self, batch: Option<&Batch>) -> Option<Batch> {
         let pending = self.pending.lock();
-        let newest = pending.last()?;
+        let newest = pending.last()?.batch_no;
         let lanes = pending.iter().chain(batch).flat_map(|batch| batch.lanes.iter().cloned()).collect();
+        drop(pending);
         let mut whole = match batch {
             Some(Batch { batch_no, topology, drop_lanes, lanes: _ }) => {
                 Batch { batch_no: *batch_no, topology: topology.clone(), lanes, drop_lanes: drop_lanes.clone() }
             }
-            None => Batch { batch_no: newest.batch_no, topology: Vec::new(), lanes, drop_lanes: Vec::new() },
+            None => Batch { batch_no: newest, topology: Vec::new(), lanes, drop_lanes: Vec::new() },
         };
         whole.join_lanes();
         Some(whole)
@@ -229,6 +246,7 @@ impl Redo {
         if pending.is_empty() {
             self.end = ALIGN as u64;
             self.since = None;
+            self.wait = MOVED_AFTER;
             // One of another length is made anew.
             self.opened.take_if(|opened| opened.bytes != self.bytes);
         }
@@ -259,7 +277,12 @@ impl Opened {
         file.read_at(&mut first, 0)?;
         let (word, rest) = first.split_at(WORD.len());
         let salt = Salt(*rest.first_chunk().expect("a block is longer"));
-        Ok((word == WORD).then_some(Self { file, bytes, salt, is_flushed: false }))
+        if word == WORD {
+            return Ok(Some(Self { file, bytes, salt, is_flushed: false }));
+        }
+        // One that was not made to its end begins with zeros.
+        let is_empty = first.iter().all(|byte| *byte == 0);
+        if is_empty { Ok(None) } else { Err(io::Error::new(io::ErrorKind::InvalidData, NOT_OURS)) }
     }
 
     /// Makes the file where there is none of that length; nothing that counts is in it.
@@ -272,6 +295,18 @@ impl Opened {
         let file = files.make(path, bytes)?;
         let salt = Salt(getrandom::u64().map_err(io::Error::other)?.to_le_bytes());
         Ok(Self { file, bytes, salt, is_flushed: false })
+    }
+}
+
+/// The number of the batch that the log begins with, be it moved or not; none where there is none, or it cannot be read.
+pub(super) fn first_batch(path: &Path) -> Option<BatchNo> {
+    let opened = Opened::open(&SystemFiles, path).ok()??;
+    let len = usize::try_from(opened.bytes).ok()?.checked_sub(ALIGN)?.min(padded(entry::BYTES_MAX)) / ALIGN * ALIGN;
+    let mut bytes = Aligned::new(len);
+    opened.file.read_at(&mut bytes, ALIGN as u64).ok()?;
+    match entry::take(&bytes, opened.salt).ok()? {
+        Found::Entry(batch, _) => Some(batch.batch_no),
+        Found::Nothing => None,
     }
 }
 
