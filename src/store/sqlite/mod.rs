@@ -191,9 +191,7 @@ impl SqliteStore {
         self.connection = Some(connection);
         Ok(())
     }
-}
 
-impl SqliteStore {
     /// Whether a batch may wait in the redo log: it needs nothing of the file that it could be denied later.
     fn may_redo(&self, batch: &Batch) -> bool {
         let is_copying = || self.connection.as_ref().is_some_and(RawConnection::is_copying);
