@@ -367,14 +367,18 @@ fn what_waits_in_the_redo_log_is_there_after_a_repair() {
     let counted = place();
     let lane = leave_pending(counted.path());
     change(counted.path(), "UPDATE lane SET count = count + 7");
-    let damaged = place();
-    leave_pending(damaged.path());
-    let pages = pages(damaged.path());
-    let leaf = pages.iter().rfind(|(_, (name, kind, _))| name == "message" && kind == "leaf").unwrap();
-    // The log of a closed store is empty; the recovery of the next one was written to it.
-    raw(damaged.path()).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-    zero(damaged.path(), *leaf.0);
-    for place in [&counted, &damaged] {
+    // The table of state says after which batch the redo log follows.
+    let damaged = ["message", "state"].map(|table| {
+        let place = place();
+        leave_pending(place.path());
+        let pages = pages(place.path());
+        let leaf = pages.iter().rfind(|(_, (name, kind, _))| name == table && kind == "leaf").unwrap();
+        // The log of a closed store is empty; the recovery of the next one was written to it.
+        raw(place.path()).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        zero(place.path(), *leaf.0);
+        place
+    });
+    for place in [&counted].into_iter().chain(&damaged) {
         let kept = repaired(place.path()).kept.unwrap();
         let mut redo = kept.into_os_string();
         redo.push("-redo");
