@@ -110,6 +110,17 @@ pub struct Publishes {
     pub dropped: u64,
 }
 
+impl Publishes {
+    /// A message went to so many queues.
+    pub fn note(&mut self, mandatory: bool, parts: u32) {
+        self.received += 1;
+        self.routed += u64::from(parts);
+        if parts == 0 {
+            *(if mandatory { &mut self.returned } else { &mut self.dropped }) += 1;
+        }
+    }
+}
+
 impl Counters {
     /// Adds to one of them.
     pub fn add(counter: &AtomicU64, count: u64) {

@@ -1,11 +1,13 @@
 //! What one connection does to the broker. Everything here returns at once; answers come through the connection's inlet.
 
+use super::batches::Batches;
 use super::cell::Cell;
+use super::commit::TransactionCommit;
 use super::counters::Counters;
 use super::node::Broker;
 use super::peer::Peer;
-use super::publish::{Publisher, Routed};
 use super::queue_arguments::{self, Declared};
+use super::routes::Routes;
 use super::topology::{QueueEntry, Topology};
 use super::turns::TurnList;
 use super::vhost::Vhost;
@@ -15,9 +17,9 @@ use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Name,
-    Now, Promise, PromiseOwner, QueueId, RequestNo,
+    Now, Promise, QueueId, RequestNo,
 };
-use crate::queue::{Consume, Outcome, QueueInput, QueueState, Requester};
+use crate::queue::{Consume, Enqueue, Outcome, QueueInput, QueueState, Requester};
 use crate::routing::Destination;
 use crate::store::{QueueRecord, TopologyChange};
 use ahash::{AHashMap, AHashSet};
@@ -34,7 +36,10 @@ pub struct Link {
     broker: Arc<Broker>,
     vhost: Arc<Vhost>,
     peer: Arc<Peer>,
-    publisher: Publisher,
+    routes: Routes,
+    batches: Batches,
+    /// Permits that the settlements of this read give back.
+    released: Vec<(ChannelKey, u32)>,
     random: Random,
     /// Queues that hold something for a channel, or may.
     attached: AHashMap<ChannelKey, AHashSet<QueueId>>,
@@ -42,16 +47,6 @@ pub struct Link {
     cells: AHashMap<QueueId, Arc<Cell>>,
     limited: AHashSet<ChannelKey>,
     exclusive: Vec<Name>,
-    /// The settlements of the transaction that is being committed.
-    transaction: Option<Vec<(QueueId, Settled)>>,
-}
-
-/// Deliveries settled inside a transaction, and what they free once it is sealed.
-#[derive(Debug)]
-struct Settled {
-    channel: ChannelKey,
-    input: QueueInput,
-    counted: u32,
 }
 
 impl Link {
@@ -63,13 +58,14 @@ impl Link {
             broker: Arc::clone(broker),
             vhost,
             peer,
-            publisher: Publisher::default(),
+            routes: Routes::default(),
+            batches: Batches::default(),
+            released: Vec::new(),
             random: Random::new(seed),
             attached: AHashMap::new(),
             cells: AHashMap::new(),
             limited: AHashSet::new(),
             exclusive: Vec::new(),
-            transaction: None,
         }
     }
 
@@ -78,81 +74,73 @@ impl Link {
         &self.peer
     }
 
-    fn holder(&self, channel: ChannelKey) -> Holder {
+    pub(super) fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    pub(super) fn vhost(&self) -> &Vhost {
+        &self.vhost
+    }
+
+    pub(super) fn holder(&self, channel: ChannelKey) -> Holder {
         Holder { connection: self.peer.id(), channel }
     }
 
     // ---- messages ----------------------------------------------------------------------------------------------
 
-    /// Routes a message and adds it to this read's batches. The promise is owed by each queue that takes it.
-    pub fn publish(&mut self, message: Message, promise: Option<Promise>) -> Result<Routed, AmqpError> {
-        self.publisher.publish(&self.vhost, message, promise)
+    /// Routes a message and adds it to this read's batches. Returns how many queues it goes to; each owes the promise.
+    ///
+    /// # Errors
+    /// The exchange is missing, or closed to clients.
+    pub fn publish(&mut self, message: Message, promise: Option<Promise>) -> Result<u32, AmqpError> {
+        let targets = self.routes.targets(&self.vhost, &message)?;
+        if let [only] = targets {
+            self.batches.publish(only, Enqueue { message, promise });
+            return Ok(1);
+        }
+        for cell in targets {
+            self.batches.publish(cell, Enqueue { message: message.clone(), promise });
+        }
+        Ok(u32::try_from(targets.len()).unwrap_or(u32::MAX))
     }
 
-    /// Whether a message could be published.
-    pub fn check_publish(&mut self, message: &Message) -> Result<(), AmqpError> {
-        self.publisher.check(&self.vhost, message)
+    /// The names of the queues that a message goes to now.
+    ///
+    /// # Errors
+    /// As `publish`.
+    pub fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
+        let targets = self.routes.targets(&self.vhost, message)?;
+        Ok(targets.iter().map(|cell| cell.name().clone()).collect())
     }
 
-    /// The end of a read: the batches go to their queues.
+    /// The end of a read: the batches go to their queues, and permits of settled deliveries come back.
     pub fn flush(&mut self, now: Now) {
-        self.publisher.flush(&self.broker, now);
-    }
-
-    /// Settles deliveries of one queue; `counted` of them held a permit of their channel.
-    pub fn settle(
-        &mut self,
-        channel: ChannelKey,
-        queue: QueueId,
-        lends: Vec<LendId>,
-        outcome: Outcome,
-        counted: u32,
-        now: Now,
-    ) {
-        let input = QueueInput::Settle { lends, outcome };
-        if let Some(settlements) = &mut self.transaction {
-            settlements.push((queue, Settled { channel, input, counted }));
+        if self.batches.is_empty() {
             return;
         }
-        self.input(queue, input, now);
-        self.release(channel, counted, now);
-    }
-
-    /// A transaction's publishes and settlements follow; they are held back until `seal`.
-    pub fn begin_transaction(&mut self, now: Now) {
-        self.flush(now);
-        self.transaction = Some(Vec::new());
-    }
-
-    /// The transaction goes to its queues, and from them to the store as one group. Each of these queues owes the channel a
-    /// promise numbered 0; returns how many there are.
-    pub fn seal(&mut self, channel: ChannelKey, now: Now) -> u32 {
-        let mut inputs: Vec<(Arc<Cell>, Vec<QueueInput>)> = Vec::new();
-        for (cell, messages) in self.publisher.take_batches() {
-            inputs.push((cell, vec![QueueInput::Publish(messages)]));
+        self.batches.flush(&self.broker, now);
+        while let Some((channel, count)) = self.released.pop() {
+            self.release(channel, count, now);
         }
-        let mut freed = Vec::new();
-        for (queue, Settled { channel, input, counted }) in self.transaction.take().unwrap_or_default() {
-            freed.push((channel, counted));
-            match inputs.iter_mut().find(|(cell, _)| cell.id() == queue) {
-                Some((_, inputs)) => inputs.push(input),
-                None => inputs.extend(self.cell(queue).map(|cell| (cell, vec![input]))),
+    }
+
+    /// Adds the settlement of a delivery to this read's batches, behind what it brought for that queue before; `counted`
+    /// says that it held a permit of its channel.
+    pub fn settle(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
+        let Self { batches, cells, broker, released, .. } = self;
+        batches.settle(queue, lend, outcome, || cells.get(&queue).map(Arc::clone).or_else(|| broker.cell(queue)));
+        if counted {
+            match released.iter_mut().find(|(released, _)| *released == channel) {
+                Some((_, count)) => *count += 1,
+                None => released.push((channel, 1)),
             }
         }
-        let parts = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-        let group = self.broker.new_group(inputs.len());
-        let promise = Some(Promise { owner: PromiseOwner::Channel(self.holder(channel)), sequence: 0 });
-        let mut list = TurnList::new();
-        for (cell, mut inputs) in inputs {
-            inputs.push(QueueInput::Seal { group, promise });
-            cell.push_all(inputs);
-            list.push_back(cell);
-        }
-        self.broker.take_listed(list, now);
-        for (channel, counted) in freed {
-            self.release(channel, counted, now);
-        }
-        parts
+    }
+
+    /// A transaction of a channel takes effect behind what was published before.
+    pub fn commit(&mut self, channel: ChannelKey, now: Now) -> TransactionCommit<'_> {
+        self.flush(now);
+        TransactionCommit::new(self, channel)
     }
 
     /// Gives back a delivery that the connection could not take.
@@ -175,7 +163,7 @@ impl Link {
         self.input(queue, QueueInput::Written { consumer, count, bytes }, now);
     }
 
-    fn release(&mut self, channel: ChannelKey, counted: u32, now: Now) {
+    pub(super) fn release(&mut self, channel: ChannelKey, counted: u32, now: Now) {
         let waiting = self.peer.release_permits(channel, counted);
         self.permits_free(channel, waiting, now);
     }
@@ -193,7 +181,7 @@ impl Link {
         }
     }
 
-    fn cell(&self, queue: QueueId) -> Option<Arc<Cell>> {
+    pub(super) fn cell(&self, queue: QueueId) -> Option<Arc<Cell>> {
         self.cells.get(&queue).map(Arc::clone).or_else(|| self.broker.cell(queue))
     }
 

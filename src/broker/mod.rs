@@ -11,16 +11,18 @@
 //!
 //! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one.
 
+mod batches;
 mod cell;
+mod commit;
 mod counters;
 mod dead_letters;
 mod flow;
 mod link;
 mod node;
 mod peer;
-mod publish;
 mod queue_arguments;
 mod recovery;
+mod routes;
 mod scratch;
 mod timers;
 mod topology;
@@ -28,11 +30,11 @@ mod turns;
 mod vhost;
 
 pub use cell::{Cell, QueueCounts};
+pub use commit::TransactionCommit;
 pub use counters::{Counters, CountersSnapshot, Publishes};
 pub use flow::Flow;
 pub use link::Link;
 pub use node::{Broker, BrokerSettings, Runner};
 pub use peer::Peer;
-pub use publish::Routed;
 pub use scratch::OpenScratch;
 pub use vhost::Vhost;

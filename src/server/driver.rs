@@ -6,9 +6,14 @@
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Counters, Link, Publishes};
-use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, Monotonic, Notice, Now, Promise, PromiseOwner};
+use crate::model::{
+    AmqpError, ChannelKey, ConnectionId, Holder, Message, Monotonic, Name, Notice, Now, Promise, PromiseOwner,
+};
 use crate::queue::Outcome;
-use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
+use crate::session::{
+    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, SettleOutcome,
+    Settlement, Tally,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -33,8 +38,6 @@ pub(super) struct Driver {
     partial: Vec<u8>,
     out: Output,
     notices: Vec<Notice>,
-    /// Channels that failed while effects are carried out, some of which they gave out before.
-    failed: Vec<ChannelKey>,
     sizes: SizesOfRead,
     published: Publishes,
     /// What of the session's counts was folded into the gauges.
@@ -62,7 +65,6 @@ impl Driver {
             partial: Vec::new(),
             out: Output::default(),
             notices: Vec::new(),
-            failed: Vec::new(),
             sizes: SizesOfRead::default(),
             published: Publishes::default(),
             channels_told: 0,
@@ -122,7 +124,7 @@ impl Driver {
     /// The broker stops.
     pub(super) fn stop(&mut self, now: Now) {
         let reason = "broker forced connection closure with reason 'shutdown'";
-        self.session.notice(Notice::Close(AmqpError::connection_forced(reason)), now, &mut self.out);
+        self.notice(Notice::Close(AmqpError::connection_forced(reason)), now);
         self.carry_out(now);
     }
 
@@ -171,7 +173,8 @@ impl Driver {
     fn process(&mut self, input: &[u8], now: Now) -> usize {
         let mut used = 0;
         loop {
-            used += self.session.receive(&input[used..], now, &mut self.out);
+            let (session, mut outlet, out) = self.parts(now);
+            used += session.receive(&input[used..], now, &mut outlet, out);
             let paused = self.out.pause;
             self.carry_out(now);
             if !paused || self.closing {
@@ -180,6 +183,17 @@ impl Driver {
             // The answer may be at hand already.
             self.take_notices(now);
         }
+    }
+
+    fn notice(&mut self, notice: Notice, now: Now) {
+        let (session, mut outlet, out) = self.parts(now);
+        session.notice(notice, now, &mut outlet, out);
+    }
+
+    /// The session, where it publishes to, and where it writes to.
+    fn parts(&mut self, now: Now) -> (&mut Session, LinkOutlet<'_>, &mut Output) {
+        let Self { id, session, link, out, published, sizes, publishes, .. } = self;
+        (session, LinkOutlet { connection: *id, now, link: link.as_mut(), published, sizes, publishes }, out)
     }
 
     // ---- effects -----------------------------------------------------------------------------------------------
@@ -191,7 +205,6 @@ impl Driver {
             for effect in effects.drain(..) {
                 self.carry_out_one(effect, now);
             }
-            self.failed.clear();
             if self.out.effects.is_empty() {
                 // Keeps the room for the next pass.
                 self.out.effects = effects;
@@ -202,37 +215,19 @@ impl Driver {
 
     fn carry_out_one(&mut self, effect: Effect, now: Now) {
         match effect {
-            Effect::Publish(publish) => self.publish(publish, now),
-            Effect::CheckPublish(publish) => self.check_publish(publish, now),
-            Effect::Settle(settle) => self.settle(settle, now),
-            Effect::TransactionBegins => self.with_link(|link| link.begin_transaction(now)),
-            Effect::TransactionEnds { channel } => {
-                if let Some(link) = &mut self.link {
-                    let parts = link.seal(channel, now);
-                    self.session.sealed(channel, parts, now, &mut self.out);
-                }
-            }
+            Effect::Commit(commit) => self.commit(commit, now),
             Effect::Written { channel, consumer, queue, count, bytes } => {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
-                if !self.failed.contains(&channel) {
-                    self.with_link(|link| {
-                        link.flush(now);
-                        link.command(channel, request, command, now);
-                    });
-                }
+                self.with_link(|link| {
+                    link.flush(now);
+                    link.command(channel, request, command, now);
+                });
             }
             Effect::Bounce { channel, queue, lend, counted } => {
                 self.with_link(|link| link.bounce(channel, queue, lend, counted, now));
             }
-            Effect::ChannelLimit { channel, limit, outstanding } => {
-                self.with_link(|link| link.limit_channel(channel, limit, outstanding, now));
-            }
-            Effect::ChannelEnded { channel } => self.with_link(|link| {
-                link.flush(now);
-                link.end_channel(channel, now);
-            }),
             Effect::ConnectionEnds => {
                 self.end_link(now);
                 self.session.ended(now, &mut self.out);
@@ -252,66 +247,27 @@ impl Driver {
         }
     }
 
-    fn publish(&mut self, publish: Publish, now: Now) {
-        let Publish { channel, message, mandatory, sequence, fault } = publish;
+    /// A transaction goes to its queues.
+    fn commit(&mut self, commit: Commit, now: Now) {
+        let Some(link) = &mut self.link else { return };
         self.publishes = true;
-        let Some(link) = &mut self.link else { return };
-        if self.failed.contains(&channel) {
-            return;
-        }
-        self.published.received += 1;
-        self.published.received_confirm += u64::from(sequence.is_some());
-        self.sizes.record(message.body_len());
-        if let Some(fault) = fault {
-            let error = link.check_publish(&message).err().unwrap_or(*fault);
-            return self.publish_failed(channel, &error, now);
-        }
-        let promise = sequence.map(|sequence| {
-            let holder = Holder { connection: self.id, channel };
-            Promise { owner: PromiseOwner::Channel(holder), sequence }
-        });
-        let returnable = mandatory.then(|| message.clone());
-        match link.publish(message, promise) {
-            Ok(routed) => {
-                self.published.routed += u64::from(routed.parts);
-                if routed.parts == 0 {
-                    if let Some(message) = returnable {
-                        self.published.returned += 1;
-                        self.session.returned(channel, &message, &mut self.out);
-                    } else {
-                        self.published.dropped += 1;
-                    }
-                }
-                self.session.published(channel, sequence, routed.parts, now, &mut self.out);
+        let Commit { channel, publishes, settlements } = commit;
+        let mut returned = Vec::new();
+        let mut transaction = link.commit(channel, now);
+        for RoutedMessage { message, mandatory, queues } in publishes {
+            let parts = transaction.publish(&message, &queues);
+            self.sizes.record(message.body_len());
+            self.published.note(mandatory, parts);
+            if parts == 0 && mandatory {
+                returned.push(message);
             }
-            Err(error) => self.publish_failed(channel, &error, now),
         }
-    }
-
-    /// The channel closes; what it sent behind the failed publish is not carried out.
-    fn publish_failed(&mut self, channel: ChannelKey, error: &AmqpError, now: Now) {
-        self.failed.push(channel);
-        self.session.publish_failed(channel, error, now, &mut self.out);
-    }
-
-    fn check_publish(&mut self, publish: Publish, now: Now) {
-        let Some(link) = &mut self.link else { return };
-        if self.failed.contains(&publish.channel) {
-            return;
+        for Settlement { queue, lend, outcome, counted } in settlements {
+            transaction.settle(queue, lend, queue_outcome(outcome), counted);
         }
-        if let Some(error) = link.check_publish(&publish.message).err().or(publish.fault.map(|fault| *fault)) {
-            self.publish_failed(publish.channel, &error, now);
-        }
-    }
-
-    fn settle(&mut self, settle: Settle, now: Now) {
-        let Settle { channel, queue, outcome, lends, counted } = settle;
-        let outcome = match outcome {
-            SettleOutcome::Acknowledged => Outcome::Acknowledged,
-            SettleOutcome::Requeued => Outcome::Requeued,
-            SettleOutcome::Rejected => Outcome::Rejected,
-        };
-        self.with_link(|link| link.settle(channel, queue, lends, outcome, counted, now));
+        let promises = transaction.seal(now);
+        let (session, mut outlet, out) = self.parts(now);
+        session.committed(channel, &returned, promises, now, &mut outlet, out);
     }
 
     fn authenticate(&mut self, mechanism: &str, response: &[u8], now: Now) {
@@ -417,7 +373,7 @@ impl Driver {
             }
             let mut notices = std::mem::take(&mut self.notices);
             for notice in notices.drain(..) {
-                self.session.notice(notice, now, &mut self.out);
+                self.notice(notice, now);
             }
             self.notices = notices;
             self.carry_out(now);
@@ -513,5 +469,66 @@ impl Driver {
             reason,
             "connection closed"
         );
+    }
+}
+
+/// Where a session's publishes go: through the connection's link, and into its counts.
+struct LinkOutlet<'a> {
+    connection: ConnectionId,
+    now: Now,
+    link: Option<&'a mut Link>,
+    published: &'a mut Publishes,
+    sizes: &'a mut SizesOfRead,
+    publishes: &'a mut bool,
+}
+
+impl Outlet for LinkOutlet<'_> {
+    fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError> {
+        let Publish { channel, message, mandatory, sequence } = publish;
+        let Some(link) = &mut self.link else { return Ok(0) };
+        *self.publishes = true;
+        let promise = sequence.map(|sequence| {
+            let holder = Holder { connection: self.connection, channel };
+            Promise { owner: PromiseOwner::Channel(holder), sequence }
+        });
+        let size = message.body_len();
+        let parts = link.publish(message, promise)?;
+        self.published.received_confirm += u64::from(sequence.is_some());
+        self.sizes.record(size);
+        self.published.note(mandatory, parts);
+        Ok(parts)
+    }
+
+    fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
+        self.link.as_mut().map_or_else(|| Ok(Vec::new()), |link| link.route(message))
+    }
+
+    fn settle(&mut self, channel: ChannelKey, settlement: Settlement) {
+        let Settlement { queue, lend, outcome, counted } = settlement;
+        if let Some(link) = &mut self.link {
+            link.settle(channel, queue, lend, queue_outcome(outcome), counted);
+        }
+    }
+
+    fn limit_channel(&mut self, channel: ChannelKey, limit: u32, outstanding: u32) {
+        if let Some(link) = &mut self.link {
+            link.flush(self.now);
+            link.limit_channel(channel, limit, outstanding, self.now);
+        }
+    }
+
+    fn end_channel(&mut self, channel: ChannelKey) {
+        if let Some(link) = &mut self.link {
+            link.flush(self.now);
+            link.end_channel(channel, self.now);
+        }
+    }
+}
+
+fn queue_outcome(outcome: SettleOutcome) -> Outcome {
+    match outcome {
+        SettleOutcome::Acknowledged => Outcome::Acknowledged,
+        SettleOutcome::Requeued => Outcome::Requeued,
+        SettleOutcome::Rejected => Outcome::Rejected,
     }
 }

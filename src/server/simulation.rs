@@ -208,9 +208,10 @@ impl Simulation {
 }
 
 impl Client {
-    /// Takes notices and writes; whether anything came of it.
+    /// Takes notices and writes; whether there was anything to do.
     fn pass(&mut self, now: Now) -> bool {
         let Some(driver) = &mut self.driver else { return false };
+        let noticed = driver.has_notices(Waker::noop());
         driver.take_notices(now);
         let wrote = !driver.output().is_empty();
         if wrote {
@@ -222,7 +223,7 @@ impl Client {
             driver.end(now);
             self.driver = None;
         }
-        wrote
+        noticed || wrote
     }
 }
 

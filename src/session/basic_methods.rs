@@ -2,14 +2,15 @@
 
 use super::channel::{Awaited, Channel};
 use super::content::{Content, Started, whole_content};
-use super::effect::{Effect, Output, Publish, SettleOutcome};
+use super::effect::{Effect, Output, Publish, RoutedMessage, SettleOutcome};
 use super::machine::{Fault, Session};
+use super::outlet::Outlet;
 use super::unacked::Delivered;
 use crate::model::command::BasicConsume;
-use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, QueueId};
+use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, QueueId, ReplyCode};
 use crate::wire::method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, MethodId};
 use crate::wire::properties::Properties;
-use crate::wire::writer::{ConsumerPrefix, write_deliver, write_method};
+use crate::wire::writer::{ConsumerPrefix, write_deliver, write_method, write_return};
 use amq_protocol::protocol::{AMQPClass, basic};
 
 /// basic.publish, as closes name it.
@@ -30,6 +31,13 @@ pub(super) struct ConsumerEntry {
     unreported_bytes: u64,
 }
 
+/// What follows a publish. `size` is the body's length as it was announced; the body is empty when that was too much.
+pub(super) struct PublishContent<'a> {
+    pub(super) properties: &'a [u8],
+    pub(super) body: PublishBody<'a>,
+    pub(super) size: u64,
+}
+
 /// The body of a publish: still in the read buffer, or gathered.
 pub(super) enum PublishBody<'a> {
     Borrowed(&'a [u8]),
@@ -44,16 +52,20 @@ impl Session {
         number: u16,
         publish: &BasicPublish<'_>,
         behind: &[u8],
+        outlet: &mut dyn Outlet,
         out: &mut Output,
     ) -> Result<usize, Fault> {
         // One that is too large is read to its end before its channel closes.
         let most = self.settings.message_bytes_max;
         match whole_content(behind, number, self.payload_max).filter(|whole| whole.body.len() as u64 <= most) {
             Some(whole) => {
-                let size = whole.body.len() as u64;
-                let body = PublishBody::Borrowed(whole.body);
-                self.published_whole(number, publish, whole.properties, body, size, out)?;
-                Ok(whole.used)
+                let (properties, size) = (whole.properties, whole.body.len() as u64);
+                let content = PublishContent { properties, body: PublishBody::Borrowed(whole.body), size };
+                let used = whole.used;
+                self.published_whole(number, publish, content, outlet, out).map(|()| used).inspect_err(|_| {
+                    // Its content is still to be read past.
+                    self.channel(number).content.begin_discarded();
+                })
             }
             None => {
                 self.channel(number).content = Content::Header(Started::of(publish));
@@ -62,17 +74,17 @@ impl Session {
         }
     }
 
-    /// A publish is complete. `size` is what was announced; the body is empty when that was too much.
+    /// A publish is complete: it goes to its queues, or into the channel's transaction.
     pub(super) fn published_whole(
         &mut self,
         number: u16,
         publish: &BasicPublish<'_>,
-        properties: &[u8],
-        body: PublishBody<'_>,
-        size: u64,
+        content: PublishContent<'_>,
+        outlet: &mut dyn Outlet,
         out: &mut Output,
     ) -> Result<(), Fault> {
         let blame = |error| Fault { error, method: Some(PUBLISH) };
+        let PublishContent { properties, body, size } = content;
         if publish.immediate {
             return Err(blame(AmqpError::not_implemented("immediate=true")));
         }
@@ -82,25 +94,65 @@ impl Session {
             return Err(blame(AmqpError::precondition_failed(text)));
         }
         let properties = Properties::check(properties).map_err(|_| Fault::of(AmqpError::internal_error()))?;
-        let fault = self.publish_fault(&properties).map(Box::new);
+        let fault = self.publish_fault(&properties);
         let (exchange, routing_key) = (publish.exchange, publish.routing_key);
         let message = match body {
             PublishBody::Borrowed(body) => Message::new(exchange, routing_key, &properties, body),
             PublishBody::Owned(body) => Message::with_body(exchange, routing_key, &properties, body),
         };
+        if let Some(fault) = fault {
+            // A missing exchange is reported first, as RabbitMQ does it.
+            return Err(blame(outlet.route(&message).err().unwrap_or(fault)));
+        }
         let channel = self.channels.get_mut(number).expect("the publish came on an open channel");
         channel.has_published = true;
-        let mandatory = publish.mandatory;
+        let (key, mandatory) = (channel.key, publish.mandatory);
         if let Some(transaction) = &mut channel.transaction {
-            let check = Publish { channel: channel.key, message: message.clone(), mandatory, sequence: None, fault };
-            transaction.publishes.push((message, mandatory));
-            out.effects.push(Effect::CheckPublish(check));
+            let queues = outlet.route(&message).map_err(blame)?;
+            transaction.publishes.push(RoutedMessage { message, mandatory, queues });
         } else {
             let sequence = channel.confirms.next_sequence();
-            out.effects.push(Effect::Publish(Publish { channel: channel.key, message, mandatory, sequence, fault }));
+            let returnable = mandatory.then(|| message.clone());
+            let parts = outlet.publish(Publish { channel: key, message, mandatory, sequence }).map_err(blame)?;
+            self.published(number, sequence, parts, returnable.as_ref(), out);
         }
         self.block_if_alarmed(out);
         Ok(())
+    }
+
+    /// A publish goes to so many queues. With none it is confirmed at once, and a mandatory one returned before that.
+    fn published(
+        &mut self,
+        number: u16,
+        sequence: Option<u64>,
+        parts: u32,
+        returnable: Option<&Message>,
+        out: &mut Output,
+    ) {
+        let returned = returnable.filter(|_| parts == 0);
+        if let Some(message) = returned {
+            // Confirms that are due stay in front of the return, so that the next one is the returned message's own.
+            self.flush_confirms_of(number, out);
+            self.write_return(number, message, out);
+        }
+        let Some(sequence) = sequence else { return };
+        let channel = self.channel(number);
+        channel.confirms.set_parts(sequence, parts);
+        if parts > 0 {
+            return;
+        }
+        channel.confirms.promised(sequence, sequence, true);
+        if returned.is_some() {
+            self.flush_confirms_of(number, out);
+        } else {
+            self.note_to_confirm(number);
+        }
+    }
+
+    /// Returns a mandatory message that no queue took.
+    pub(super) fn write_return(&self, number: u16, message: &Message, out: &mut Output) {
+        let code = ReplyCode::NoRoute;
+        write_return(&mut out.bytes, number, code.number(), code.name(), message.content(), self.payload_max);
     }
 
     /// What is wrong with a message, to be reported once its exchange was found in order.
@@ -257,18 +309,28 @@ impl Session {
         }
     }
 
-    pub(super) fn basic_ack(&mut self, number: u16, ack: BasicAck, out: &mut Output) -> Result<(), AmqpError> {
+    pub(super) fn basic_ack(&mut self, number: u16, ack: BasicAck, outlet: &mut dyn Outlet) -> Result<(), AmqpError> {
         let BasicAck { delivery_tag, multiple } = ack;
-        self.settle(number, delivery_tag, multiple, SettleOutcome::Acknowledged, out)
+        self.settle(number, delivery_tag, multiple, SettleOutcome::Acknowledged, outlet)
     }
 
-    pub(super) fn basic_nack(&mut self, number: u16, nack: BasicNack, out: &mut Output) -> Result<(), AmqpError> {
+    pub(super) fn basic_nack(
+        &mut self,
+        number: u16,
+        nack: BasicNack,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), AmqpError> {
         let BasicNack { delivery_tag, multiple, requeue } = nack;
-        self.settle(number, delivery_tag, multiple, negative(requeue), out)
+        self.settle(number, delivery_tag, multiple, negative(requeue), outlet)
     }
 
-    pub(super) fn basic_reject(&mut self, number: u16, reject: BasicReject, out: &mut Output) -> Result<(), AmqpError> {
-        self.settle(number, reject.delivery_tag, false, negative(reject.requeue), out)
+    pub(super) fn basic_reject(
+        &mut self,
+        number: u16,
+        reject: BasicReject,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), AmqpError> {
+        self.settle(number, reject.delivery_tag, false, negative(reject.requeue), outlet)
     }
 
     fn settle(
@@ -277,14 +339,14 @@ impl Session {
         tag: u64,
         multiple: bool,
         outcome: SettleOutcome,
-        out: &mut Output,
+        outlet: &mut dyn Outlet,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let key = channel.key;
         let Channel { unacked, transaction, .. } = channel;
         let mut one = |tag: u64, delivered: Delivered| match transaction {
             Some(transaction) => transaction.settlements.push((tag, delivered, outcome)),
-            None => out.settle(key, delivered.queue, outcome, delivered.lend, delivered.counted),
+            None => outlet.settle(key, delivered.settled(outcome)),
         };
         let known = if multiple { unacked.take_up_to(tag, &mut one) } else { unacked.take(tag, &mut one) };
         if known { Ok(()) } else { Err(AmqpError::precondition_failed(format!("unknown delivery tag {tag}"))) }
@@ -295,6 +357,7 @@ impl Session {
         number: u16,
         requeue: bool,
         answered: bool,
+        outlet: &mut dyn Outlet,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         if !requeue {
@@ -303,7 +366,7 @@ impl Session {
         let channel = self.channel(number);
         let key = channel.key;
         channel.unacked.take_all(&mut |_, delivered: Delivered| {
-            out.settle(key, delivered.queue, SettleOutcome::Requeued, delivered.lend, delivered.counted);
+            outlet.settle(key, delivered.settled(SettleOutcome::Requeued));
         });
         if answered {
             let ok = basic::AMQPMethod::RecoverOk(basic::RecoverOk {});
@@ -312,11 +375,17 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn basic_qos(&mut self, number: u16, qos: BasicQos, out: &mut Output) -> Result<(), AmqpError> {
+    pub(super) fn basic_qos(
+        &mut self,
+        number: u16,
+        qos: BasicQos,
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) -> Result<(), AmqpError> {
         if qos.prefetch_size != 0 {
             return Err(AmqpError::not_implemented(format!("prefetch_size!=0 ({})", qos.prefetch_size)));
         }
-        self.channel(number).set_prefetch(qos, out);
+        self.channel(number).set_prefetch(qos, outlet);
         let ok = basic::AMQPMethod::QosOk(basic::QosOk {});
         write_method(&mut out.bytes, number, AMQPClass::Basic(ok));
         Ok(())

@@ -8,6 +8,7 @@ use super::confirms::Confirms;
 use super::content::Content;
 use super::effect::{Effect, Output};
 use super::machine::{Fault, Session};
+use super::outlet::Outlet;
 use super::tally::Tally;
 use super::transaction::Transaction;
 use super::unacked::Unacked;
@@ -19,6 +20,7 @@ use ahash::AHashMap;
 use amq_protocol::protocol::{AMQPClass, access, basic, channel, exchange, queue};
 use std::collections::VecDeque;
 
+const CHANNEL_CLOSE: MethodId = MethodId { class_id: 20, method_id: 40 };
 const QUEUE_DELETE: MethodId = MethodId { class_id: 50, method_id: 40 };
 
 /// Whether a channel is in business.
@@ -67,8 +69,9 @@ pub(super) enum Awaited {
     Commit,
 }
 
+/// A frame that waits for an answer to what came before it.
 #[derive(Debug)]
-struct Parked {
+pub(super) struct Parked {
     kind: FrameKind,
     payload: Vec<u8>,
 }
@@ -157,6 +160,11 @@ impl Channel {
         !follows
     }
 
+    /// Whether a method waits for its answer, or frames wait behind one.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.parked.is_empty()
+    }
+
     /// Whether a commit waits for its promises.
     pub(super) fn is_committing(&self) -> bool {
         self.waiting.iter().any(|pending| pending.what == Awaited::Commit)
@@ -214,6 +222,10 @@ fn parked_bytes(payload: &[u8]) -> usize {
     payload.len() + size_of::<Parked>()
 }
 
+fn is_channel_close(parked: &Parked) -> bool {
+    parked.kind == FrameKind::Method && MethodId::of(&parked.payload) == Some(CHANNEL_CLOSE)
+}
+
 fn is_topology(payload: &[u8]) -> bool {
     // queue.declare by the broker's choice of name or for the last name is answered before it is used, so queue methods
     // that may name "the last queue" wait; exchange methods and named declarations follow.
@@ -221,12 +233,16 @@ fn is_topology(payload: &[u8]) -> bool {
 }
 
 impl Session {
-    fn handle_parked(&mut self, frame: Frame<'_>, out: &mut Output) -> Result<(), Fault> {
-        self.handle(frame, &[], out).map(|_| ())
-    }
-
     /// The answer to a command has come.
-    pub(super) fn answer(&mut self, key: ChannelKey, request: RequestNo, answer: Answer, now: Now, out: &mut Output) {
+    pub(super) fn answer(
+        &mut self,
+        key: ChannelKey,
+        request: RequestNo,
+        answer: Answer,
+        now: Now,
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) {
         let Some(channel) = self.channels.get_mut(key.number).filter(|channel| channel.key == key) else {
             return bounce_answer(key, answer, out);
         };
@@ -236,11 +252,11 @@ impl Session {
         if let Some(pending) = channel.waiting.iter_mut().find(|pending| pending.request == request) {
             pending.answer = Some(answer);
         }
-        self.proceed(key.number, now, out);
+        self.proceed(key.number, now, outlet, out);
     }
 
     /// Writes the answers whose turn it is, then takes up what was parked behind them.
-    pub(super) fn proceed(&mut self, number: u16, now: Now, out: &mut Output) {
+    pub(super) fn proceed(&mut self, number: u16, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         loop {
             let Some(channel) = self.channels.get_mut(number) else { return };
             if channel.stage == Stage::Closing {
@@ -249,7 +265,7 @@ impl Session {
             if let Some(pending) = channel.next_answered() {
                 let method = pending.method;
                 if let Err(error) = self.write_answer(number, pending, out) {
-                    return self.fail(number, &error, Some(method), now, out);
+                    return self.fail(number, &error, Some(method), now, outlet, out);
                 }
                 continue;
             }
@@ -260,9 +276,14 @@ impl Session {
             }
             let Some(parked) = channel.unpark() else { return };
             self.parked_bytes = self.parked_bytes.saturating_sub(parked_bytes(&parked.payload));
+            if is_channel_close(&parked) {
+                let mut rest = self.take_parked(number);
+                rest.push_front(parked);
+                return self.replay(number, rest, now, outlet, out);
+            }
             let frame = Frame { kind: parked.kind, channel: number, payload: &parked.payload };
-            if let Err(Fault { error, method }) = self.handle_parked(frame, out) {
-                return self.fail(number, &error, method, now, out);
+            if let Err(Fault { error, method }) = self.handle(frame, &[], outlet, out) {
+                return self.fail(number, &error, method, now, outlet, out);
             }
         }
     }
@@ -322,9 +343,9 @@ impl Session {
     }
 
     /// channel.close: all the channel holds goes back.
-    pub(super) fn channel_close(&mut self, number: u16, out: &mut Output) {
+    pub(super) fn channel_close(&mut self, number: u16, outlet: &mut dyn Outlet, out: &mut Output) {
         self.flush_confirms(out);
-        self.drop_channel(number, out);
+        self.drop_channel(number, outlet);
         let ok = channel::AMQPMethod::CloseOk(channel::CloseOk {});
         write_method(&mut out.bytes, number, AMQPClass::Channel(ok));
     }
@@ -336,6 +357,7 @@ impl Session {
         error: &AmqpError,
         method: Option<MethodId>,
         now: Now,
+        outlet: &mut dyn Outlet,
         out: &mut Output,
     ) {
         // Confirms that were already earned go out before the close.
@@ -344,39 +366,43 @@ impl Session {
         if channel.stage == Stage::Closing {
             return;
         }
-        let parked: usize = channel.parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
-        self.parked_bytes = self.parked_bytes.saturating_sub(parked);
         let key = channel.key;
+        let parked = self.take_parked(number);
+        let channel = self.channel(number);
         let mut ended = std::mem::replace(channel, Channel::new(key));
         channel.stage = Stage::Closing;
         channel.content = std::mem::take(&mut ended.content).discarded();
         self.untally(&ended);
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
-        out.effects.push(Effect::ChannelEnded { channel: key });
-        self.skip_parked(number, ended.parked, now, out);
+        outlet.end_channel(key);
+        self.replay(number, parked, now, outlet, out);
     }
 
-    /// Frames behind a method that failed are not carried out. Where they end within a content its rest is still to come.
-    fn skip_parked(&mut self, number: u16, parked: VecDeque<Parked>, now: Now, out: &mut Output) {
+    /// Takes away what is parked on a channel.
+    pub(super) fn take_parked(&mut self, number: u16) -> VecDeque<Parked> {
+        let Some(channel) = self.channels.get_mut(number) else { return VecDeque::new() };
+        let parked = std::mem::take(&mut channel.parked);
+        let bytes: usize = parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
+        self.parked_bytes = self.parked_bytes.saturating_sub(bytes);
+        parked
+    }
+
+    /// Takes frames that were parked on a channel which has closed since, or closes, as if they came now: behind an error
+    /// they are thrown away, and behind a close of the client they may open the channel again.
+    fn replay(&mut self, number: u16, parked: VecDeque<Parked>, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         for Parked { kind, payload } in parked {
-            let frame = Frame { kind, channel: number, payload: &payload };
-            let content = &mut self.channel(number).content;
-            if content.is_idle() {
-                if kind == FrameKind::Method && MethodId::of(&payload) == Some(super::basic_methods::PUBLISH) {
-                    content.begin_discarded();
-                }
-            } else if let Err(Fault { error, method }) = self.content_frame(frame, out) {
-                return self.fail(number, &error, method, now, out);
+            if !self.has_channels() {
+                return;
             }
+            self.channel_frame(Frame { kind, channel: number, payload: &payload }, &[], now, outlet, out);
         }
     }
 
-    fn drop_channel(&mut self, number: u16, out: &mut Output) {
+    fn drop_channel(&mut self, number: u16, outlet: &mut dyn Outlet) {
         let Some(channel) = self.channels.remove(number) else { return };
-        let parked: usize = channel.parked.iter().map(|parked| parked_bytes(&parked.payload)).sum();
-        self.parked_bytes = self.parked_bytes.saturating_sub(parked);
+        debug_assert!(!channel.is_busy(), "a close waits for what came before it");
         self.untally(&channel);
-        out.effects.push(Effect::ChannelEnded { channel: channel.key });
+        outlet.end_channel(channel.key);
     }
 
     pub(super) fn method_while_channel_closes(&mut self, number: u16, method: &ClientMethod<'_>, out: &mut Output) {

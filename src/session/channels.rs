@@ -35,6 +35,10 @@ impl Channels {
         channel
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.by_number.iter().filter_map(Option::as_deref)
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,10 +1,13 @@
 //! The methods of class confirm, and the promises that come back.
 
+use super::channel::Stage;
 use super::effect::Output;
 use super::machine::Session;
+use super::outlet::Outlet;
 use crate::model::{AmqpError, ChannelKey, Now};
 use crate::wire::writer::write_method;
 use amq_protocol::protocol::{AMQPClass, confirm};
+use std::ops::RangeInclusive;
 
 impl Session {
     pub(super) fn confirm_select(&mut self, number: u16, nowait: bool, out: &mut Output) -> Result<(), AmqpError> {
@@ -21,19 +24,53 @@ impl Session {
     }
 
     /// Queues kept or refused promises of a channel.
-    pub(super) fn promised(&mut self, key: ChannelKey, first: u64, last: u64, kept: bool, now: Now, out: &mut Output) {
+    pub(super) fn promised(
+        &mut self,
+        key: ChannelKey,
+        numbers: RangeInclusive<u64>,
+        kept: bool,
+        now: Now,
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) {
+        let (first, last) = numbers.into_inner();
         self.touch(key.number);
         let Some(channel) = self.live(key) else { return };
         if let Some(transaction) = &mut channel.transaction {
             if transaction.promised(first, last, kept) {
                 channel.commit_settled();
-                self.proceed(key.number, now, out);
+                self.proceed(key.number, now, outlet, out);
             }
             return;
         }
-        if channel.confirms.promised(first, last, kept) && !channel.confirm_noted {
-            channel.confirm_noted = true;
-            self.to_confirm.push(key.number);
+        if channel.confirms.promised(first, last, kept) {
+            self.note_to_confirm(key.number);
+        }
+    }
+
+    /// A channel has something to confirm at the end of this pass.
+    pub(super) fn note_to_confirm(&mut self, number: u16) {
+        let channel = self.channel(number);
+        if !std::mem::replace(&mut channel.confirm_noted, true) {
+            self.to_confirm.push(number);
+        }
+    }
+
+    /// The end of a pass over input and notices: confirms are written.
+    pub fn flush_confirms(&mut self, out: &mut Output) {
+        while let Some(number) = self.to_confirm.pop() {
+            if let Some(channel) = self.channels.get_mut(number) {
+                channel.confirm_noted = false;
+                self.flush_confirms_of(number, out);
+            }
+        }
+    }
+
+    /// Writes the confirms that are due on one channel.
+    pub(super) fn flush_confirms_of(&mut self, number: u16, out: &mut Output) {
+        let channel = self.channel(number);
+        if channel.stage == Stage::Open && channel.confirms.is_selected() {
+            out.confirmed += channel.confirms.flush(number, &mut out.bytes);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A publish's frames become a message: in place when they lie together, piece by piece otherwise.
 
-use super::channel::Stage;
+use super::basic_methods::{PublishBody, PublishContent};
+use super::channel::{Channel, Stage};
 use super::effect::Output;
 use super::machine::{Fault, Session};
+use super::outlet::Outlet;
 use crate::model::AmqpError;
 use crate::wire::content_header::ContentHeader;
 use crate::wire::frame::{Frame, FrameKind, read_frame};
@@ -121,14 +123,27 @@ pub(super) fn whole_content(behind: &[u8], channel: u16, payload_max: usize) -> 
 
 impl Session {
     /// A frame in the middle of a content.
-    pub(super) fn content_frame(&mut self, frame: Frame<'_>, out: &mut Output) -> Result<(), Fault> {
+    pub(super) fn content_frame(
+        &mut self,
+        frame: Frame<'_>,
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) -> Result<(), Fault> {
+        let Some(body) = self.content_progress(&frame)? else { return Ok(()) };
+        let Body { started, properties, size, bytes, .. } = *body;
+        let content = PublishContent { properties: &properties, body: PublishBody::Owned(bytes), size };
+        self.published_whole(frame.channel, &started.borrow(), content, outlet, out)
+    }
+
+    /// Takes a frame of a content; returns the content with its last one, unless the channel closes.
+    fn content_progress(&mut self, frame: &Frame<'_>) -> Result<Option<Box<Body>>, Fault> {
         let number = frame.channel;
         let message_bytes_max = self.settings.message_bytes_max;
         let channel = self.channel(number);
         match std::mem::take(&mut channel.content) {
             Content::Idle => unreachable!("callers found a content under way"),
             Content::Header(started) => {
-                let header = content_header(&frame)?;
+                let header = content_header(frame)?;
                 let kept = header.body_size <= message_bytes_max && channel.stage == Stage::Open;
                 let at_once = usize::try_from(header.body_size).unwrap_or(usize::MAX).min(BODY_BYTES_AT_ONCE);
                 let body = Box::new(Body {
@@ -138,7 +153,7 @@ impl Session {
                     missing: header.body_size,
                     bytes: Vec::with_capacity(if kept { at_once } else { 0 }),
                 });
-                self.body_progress(number, body, out)
+                Ok(channel.body_progress(body))
             }
             Content::Body(mut body) => {
                 if frame.kind != FrameKind::Body {
@@ -154,29 +169,19 @@ impl Session {
                 if body.size <= message_bytes_max && channel.stage == Stage::Open {
                     body.bytes.extend_from_slice(frame.payload);
                 }
-                self.body_progress(number, body, out)
+                Ok(channel.body_progress(body))
             }
         }
     }
+}
 
-    fn body_progress(&mut self, number: u16, body: Box<Body>, out: &mut Output) -> Result<(), Fault> {
-        let channel = self.channel(number);
+impl Channel {
+    fn body_progress(&mut self, body: Box<Body>) -> Option<Box<Body>> {
         if body.missing > 0 {
-            channel.content = Content::Body(body);
-            return Ok(());
+            self.content = Content::Body(body);
+            return None;
         }
-        if channel.stage == Stage::Closing {
-            return Ok(());
-        }
-        let Body { started, properties, size, bytes, .. } = *body;
-        self.published_whole(
-            number,
-            &started.borrow(),
-            &properties,
-            super::basic_methods::PublishBody::Owned(bytes),
-            size,
-            out,
-        )
+        (self.stage == Stage::Open).then_some(body)
     }
 }
 
@@ -214,8 +219,8 @@ fn content_header<'a>(frame: &Frame<'a>) -> Result<ContentHeader<'a>, Fault> {
 mod tests {
     use super::super::machine::{Session, State};
     use super::*;
-    use crate::model::{Answer, ChannelKey, Monotonic, Notice, Now, RequestNo, WallMillis};
-    use crate::session::SessionSettings;
+    use crate::model::{Answer, ChannelKey, Message, Monotonic, Name, Notice, Now, RequestNo, WallMillis};
+    use crate::session::{Publish, SessionSettings, Settlement};
     use crate::wire::writer::{Content as Sent, write_method, write_publish};
     use amq_protocol::protocol::{AMQPClass, basic, channel};
     use std::sync::Arc;
@@ -243,6 +248,25 @@ mod tests {
         }
     }
 
+    /// No exchange is there.
+    struct Missing;
+
+    impl Outlet for Missing {
+        fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError> {
+            self.route(&publish.message).map(|_| 1)
+        }
+
+        fn route(&mut self, _: &Message) -> Result<Vec<Name>, AmqpError> {
+            Err(AmqpError::not_found("no exchange"))
+        }
+
+        fn settle(&mut self, _: ChannelKey, _: Settlement) {}
+
+        fn limit_channel(&mut self, _: ChannelKey, _: u32, _: u32) {}
+
+        fn end_channel(&mut self, _: ChannelKey) {}
+    }
+
     /// A connection with channel 1 open, and a publish cut into its three frames.
     fn opened() -> (Session, Output, Vec<Vec<u8>>) {
         let mut session = Session::new(Arc::new(settings()), 1, NOW);
@@ -267,7 +291,7 @@ mod tests {
     /// All of it is used: the shell has carried out what was to be done before.
     fn give(session: &mut Session, input: &[u8], out: &mut Output) {
         out.pause = false;
-        assert_eq!(session.receive(input, NOW, out), input.len());
+        assert_eq!(session.receive(input, NOW, &mut Missing, out), input.len());
     }
 
     /// The rest of a content is swallowed: nothing is said, and the channel still waits for close-ok.
@@ -290,7 +314,7 @@ mod tests {
         for came in 1..3 {
             let (mut session, mut out, frames) = opened();
             frames[..came].iter().for_each(|frame| give(&mut session, frame, &mut out));
-            session.publish_failed(KEY, &AmqpError::not_found("an earlier publish failed"), NOW, &mut out);
+            session.fail(1, &AmqpError::not_found("something else failed"), None, NOW, &mut Missing, &mut out);
             assert_swallowed(session, out, &frames[came..]);
         }
     }
@@ -305,7 +329,8 @@ mod tests {
             give(&mut session, &waits, &mut out);
             frames[..came].iter().for_each(|frame| give(&mut session, frame, &mut out));
             let answer = Answer::Refused(AmqpError::not_found("no queue 'q'"));
-            session.notice(Notice::Answer { channel: KEY, request: RequestNo(1), answer }, NOW, &mut out);
+            let notice = Notice::Answer { channel: KEY, request: RequestNo(1), answer };
+            session.notice(notice, NOW, &mut Missing, &mut out);
             assert_swallowed(session, out, &frames[came..]);
         }
     }

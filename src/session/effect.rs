@@ -1,6 +1,6 @@
 //! What a session asks of its shell.
 
-use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, LendId, Message, Name, QueueId, RequestNo};
+use crate::model::{ChannelKey, Command, ConsumerSlot, LendId, Message, Name, QueueId, RequestNo};
 
 /// One thing only the shell can do. Effects are carried out in order.
 #[derive(Debug)]
@@ -17,10 +17,6 @@ pub enum Effect {
         /// Its name, taken literally.
         vhost: Name,
     },
-    /// Publish and call `Session::published`.
-    Publish(Publish),
-    /// Check that a publish inside a transaction could be made; its error closes the channel.
-    CheckPublish(Publish),
     /// Carry out a command; its answer comes as a notice. What was gathered before goes first.
     Command {
         /// The channel that waits.
@@ -30,15 +26,8 @@ pub enum Effect {
         /// What to do.
         command: Command,
     },
-    /// A transaction's publishes and settlements follow, and then `TransactionEnds`.
-    TransactionBegins,
-    /// They take effect together: make them durable in one go and call `Session::sealed`.
-    TransactionEnds {
-        /// The channel that commits.
-        channel: ChannelKey,
-    },
-    /// Settle deliveries of one queue.
-    Settle(Settle),
+    /// Make a transaction take effect as a whole, and call `Session::committed`.
+    Commit(Commit),
     /// Give back a delivery that came too late.
     Bounce {
         /// The channel it was for.
@@ -63,21 +52,7 @@ pub enum Effect {
         /// Their body bytes.
         bytes: u64,
     },
-    /// The channel's own prefetch limit changed.
-    ChannelLimit {
-        /// The channel.
-        channel: ChannelKey,
-        /// The limit; 0 is none.
-        limit: u32,
-        /// Deliveries that count against it from the start.
-        outstanding: u32,
-    },
-    /// The channel has ended: all it holds goes back, its consumers go.
-    ChannelEnded {
-        /// The channel.
-        channel: ChannelKey,
-    },
-    /// The connection ends: as `ChannelEnded` for all, and its exclusive queues are deleted. Then `Session::ended`.
+    /// The connection ends: as `Outlet::end_channel` for all, and its exclusive queues are deleted. Then `Session::ended`.
     ConnectionEnds,
     /// Close the socket once the output is written.
     CloseSocket,
@@ -94,23 +69,42 @@ pub struct Publish {
     pub mandatory: bool,
     /// Its publish sequence number, where the channel waits for promises.
     pub sequence: Option<u64>,
-    /// What is wrong with it, to be reported only after the exchange was found in order.
-    pub fault: Option<Box<AmqpError>>,
 }
 
-/// Deliveries of one queue, settled alike.
+/// A message of a transaction, routed when it was published.
 #[derive(Debug)]
-pub struct Settle {
-    /// The channel that held them.
+pub struct RoutedMessage {
+    /// The message, addressed.
+    pub message: Message,
+    /// Return it when no queue takes it.
+    pub mandatory: bool,
+    /// The queues it goes to, as far as they are still there when the transaction commits.
+    pub queues: Vec<Name>,
+}
+
+/// What a transaction held back: publishes in order, then settlements in order.
+#[derive(Debug)]
+pub struct Commit {
+    /// The channel that commits. Each queue owes it a promise for each message, numbered from 1 in their order, and one
+    /// numbered 0 for the whole.
     pub channel: ChannelKey,
-    /// The queue they came from.
+    /// Its publishes.
+    pub publishes: Vec<RoutedMessage>,
+    /// Its settlements.
+    pub settlements: Vec<Settlement>,
+}
+
+/// A delivery that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The queue it came from.
     pub queue: QueueId,
-    /// What became of them.
+    /// Which lending.
+    pub lend: LendId,
+    /// What became of it.
     pub outcome: SettleOutcome,
-    /// Which lendings.
-    pub lends: Vec<LendId>,
-    /// How many of them held a permit of the channel.
-    pub counted: u32,
+    /// Whether it held a permit of the channel.
+    pub counted: bool,
 }
 
 /// What became of deliveries.
@@ -137,39 +131,10 @@ pub struct Output {
     pub confirmed: u64,
 }
 
-/// How far back a settlement looks for one to join.
-const MERGE_LOOK_BACK: usize = 8;
-
 impl Output {
     /// Hands over a command; reading stops until the shell has seen to it.
     pub(super) fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command) {
         self.effects.push(Effect::Command { channel, request, command });
         self.pause = true;
-    }
-
-    /// Settles one delivery, together with others of the same queue and fate where possible.
-    pub(super) fn settle(
-        &mut self,
-        channel: ChannelKey,
-        queue: QueueId,
-        outcome: SettleOutcome,
-        lend: LendId,
-        counted: bool,
-    ) {
-        let counted = u32::from(counted);
-        for effect in self.effects.iter_mut().rev().take(MERGE_LOOK_BACK) {
-            match effect {
-                Effect::Settle(settle)
-                    if settle.channel == channel && settle.queue == queue && settle.outcome == outcome =>
-                {
-                    settle.lends.push(lend);
-                    settle.counted += counted;
-                    return;
-                }
-                Effect::Settle(settle) if settle.channel != channel || settle.outcome == outcome => {}
-                _ => break,
-            }
-        }
-        self.effects.push(Effect::Settle(Settle { channel, queue, outcome, lends: vec![lend], counted }));
     }
 }

@@ -1,7 +1,8 @@
 //! From the protocol header to an open vhost.
 
+use super::closing::Ending;
 use super::effect::{Effect, Output};
-use super::machine::{Ending, Session, State, write_connection};
+use super::machine::{Session, State, write_connection};
 use crate::model::{AmqpError, Name, Now};
 use crate::wire::frame::payload_max;
 use crate::wire::method::{ClientMethod, MethodId};

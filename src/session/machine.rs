@@ -2,37 +2,20 @@
 
 use super::channel::{Channel, Stage};
 use super::channels::Channels;
-use super::effect::{Effect, Output};
+use super::closing::{Close, Ending};
+use super::effect::Output;
 use super::handshake::Handshake;
+use super::outlet::Outlet;
 use super::settings::SessionSettings;
 use super::tally::Tally;
 use super::timers::Timers;
 use crate::model::random::Random;
-use crate::model::{AmqpError, ChannelKey, Message, Monotonic, Name, Notice, Now, ReplyCode, Scope};
+use crate::model::{AmqpError, ChannelKey, Monotonic, Name, Notice, Now, ReplyCode, Scope};
 use crate::wire::frame::{Frame, FrameError, FrameErrorCode, FrameKind, payload_max, read_frame};
 use crate::wire::method::{ClientMethod, MethodError, MethodId};
-use crate::wire::writer::{write_connection_close, write_method, write_return};
+use crate::wire::writer::write_method;
 use amq_protocol::protocol::{AMQPClass, connection};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How a connection that is not in good order waits before the socket is dropped (RabbitMQ's silent close).
-pub(super) const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
-/// The longest wait for a close-ok.
-const CLOSE_OK_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// Why a connection ended, for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The client closed it with this code and text.
-    ByClient(u16, String),
-    /// The broker closed it with this error.
-    ByBroker(String),
-    /// Nothing was heard from the client for two heartbeats and more.
-    MissedHeartbeats,
-    /// The handshake was not finished in time, or broken off.
-    Handshake(String),
-}
 
 /// Where the connection is in its life.
 #[derive(Debug)]
@@ -41,6 +24,13 @@ pub(super) enum State {
     Handshake(Handshake),
     /// Channels are open for business.
     Running,
+    /// Nothing more is read; channels carry out what they were sent before, then this close follows.
+    Draining {
+        /// How the connection ends then.
+        close: Close,
+        /// When waiting for the channels ends.
+        until: Monotonic,
+    },
     /// The client asked to close; its exclusive queues are being deleted.
     Ending,
     /// The client's close was answered, and it is left to the client to close the socket, until then; a second close is
@@ -86,7 +76,7 @@ pub struct Session {
     alarm: Option<String>,
     /// Nothing is read until the alarm is over.
     blocked: bool,
-    ending: Option<Ending>,
+    pub(super) ending: Option<Ending>,
 }
 
 /// What is known of the client.
@@ -158,6 +148,11 @@ impl Session {
         matches!(self.state, State::Running)
     }
 
+    /// Whether frames on channels are taken: those that come, or only those that are parked.
+    pub(super) fn has_channels(&self) -> bool {
+        matches!(self.state, State::Running | State::Draining { .. })
+    }
+
     /// How many channels are open.
     pub fn channel_count(&self) -> usize {
         self.channels.len()
@@ -187,7 +182,7 @@ impl Session {
 
     /// Takes input; returns how much of it was used. What is left is the beginning of a frame, or waits because the shell
     /// must carry out effects first (`out.pause`).
-    pub fn receive(&mut self, input: &[u8], now: Now, out: &mut Output) -> usize {
+    pub fn receive(&mut self, input: &[u8], now: Now, outlet: &mut dyn Outlet, out: &mut Output) -> usize {
         let mut used = 0;
         while !out.pause && !self.blocked {
             let rest = &input[used..];
@@ -200,7 +195,7 @@ impl Session {
                     Ok(None) => return used,
                     Err(_) => return input.len(),
                 },
-                State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
+                State::Draining { .. } | State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
                 State::Handshake(Handshake::Header) => match self.receive_header(rest, now, out) {
                     Some(taken) => used += taken,
                     None => return used,
@@ -210,7 +205,7 @@ impl Session {
                         Ok(None) => return used,
                         Ok(Some(cut)) => {
                             used += cut.consumed;
-                            used += self.frame(cut.frame, &input[used..], now, out);
+                            used += self.frame(cut.frame, &input[used..], now, outlet, out);
                         }
                         Err(error) => {
                             self.frame_error(&error, now, out);
@@ -225,7 +220,7 @@ impl Session {
 
     /// One frame; `behind` is what follows it, from which a publish may take its content at once. Returns how much of that
     /// was used.
-    fn frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> usize {
+    fn frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, outlet: &mut dyn Outlet, out: &mut Output) -> usize {
         if matches!(self.state, State::Closing { .. }) {
             self.frame_while_closing(frame, out);
             return 0;
@@ -241,7 +236,7 @@ impl Session {
             self.channel_frame_too_early(frame, now, out);
             return 0;
         }
-        self.channel_frame(frame, behind, now, out)
+        self.channel_frame(frame, behind, now, outlet, out)
     }
 
     /// Between tune-ok and connection.open the client is told; before that it hears nothing.
@@ -254,7 +249,15 @@ impl Session {
         }
     }
 
-    fn channel_frame(&mut self, frame: Frame<'_>, behind: &[u8], now: Now, out: &mut Output) -> usize {
+    /// Takes a frame on a channel's number. Returns how much of `behind` was used.
+    pub(super) fn channel_frame(
+        &mut self,
+        frame: Frame<'_>,
+        behind: &[u8],
+        now: Now,
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) -> usize {
         let number = frame.channel;
         let Some(channel) = self.channels.get_mut(number) else {
             self.open_channel(frame, now, out);
@@ -273,20 +276,26 @@ impl Session {
             channel.touched = true;
             self.touched.push(number);
         }
-        match self.handle(frame, behind, out) {
+        match self.handle(frame, behind, outlet, out) {
             Ok(used) => used,
             Err(fault) => {
-                self.fail(number, &fault.error, fault.method, now, out);
+                self.fail(number, &fault.error, fault.method, now, outlet, out);
                 0
             }
         }
     }
 
-    pub(super) fn handle(&mut self, frame: Frame<'_>, behind: &[u8], out: &mut Output) -> Result<usize, Fault> {
+    pub(super) fn handle(
+        &mut self,
+        frame: Frame<'_>,
+        behind: &[u8],
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) -> Result<usize, Fault> {
         let number = frame.channel;
         let channel = self.channels.get_mut(number).expect("callers found the channel");
         if !channel.content.is_idle() {
-            return self.content_frame(frame, out).map(|()| 0);
+            return self.content_frame(frame, outlet, out).map(|()| 0);
         }
         if frame.kind != FrameKind::Method {
             let text = "expected method frame, got non method frame instead";
@@ -298,10 +307,10 @@ impl Session {
             return Ok(0);
         }
         if let ClientMethod::BasicPublish(publish) = method {
-            return self.basic_publish(number, &publish, behind, out);
+            return self.basic_publish(number, &publish, behind, outlet, out);
         }
         let id = MethodId::of(frame.payload).expect("a parsed method has an identity");
-        self.method(number, id, method, out).map(|()| 0).map_err(|error| Fault { error, method: Some(id) })
+        self.method(number, id, method, outlet, out).map(|()| 0).map_err(|error| Fault { error, method: Some(id) })
     }
 
     fn method(
@@ -309,22 +318,23 @@ impl Session {
         number: u16,
         id: MethodId,
         method: ClientMethod<'_>,
+        outlet: &mut dyn Outlet,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         match method {
-            ClientMethod::BasicAck(ack) => self.basic_ack(number, ack, out),
-            ClientMethod::BasicNack(nack) => self.basic_nack(number, nack, out),
-            ClientMethod::BasicReject(reject) => self.basic_reject(number, reject, out),
-            ClientMethod::BasicQos(qos) => self.basic_qos(number, qos, out),
+            ClientMethod::BasicAck(ack) => self.basic_ack(number, ack, outlet),
+            ClientMethod::BasicNack(nack) => self.basic_nack(number, nack, outlet),
+            ClientMethod::BasicReject(reject) => self.basic_reject(number, reject, outlet),
+            ClientMethod::BasicQos(qos) => self.basic_qos(number, qos, outlet, out),
             ClientMethod::BasicConsume(consume) => self.basic_consume(number, id, consume, out),
             ClientMethod::BasicCancel(cancel) => self.basic_cancel(number, id, &cancel, out),
             ClientMethod::BasicGet(get) => self.basic_get(number, id, &get, out),
-            ClientMethod::BasicRecover(recover) => self.basic_recover(number, recover.requeue, true, out),
-            ClientMethod::BasicRecoverAsync(recover) => self.basic_recover(number, recover.requeue, false, out),
+            ClientMethod::BasicRecover(recover) => self.basic_recover(number, recover.requeue, true, outlet, out),
+            ClientMethod::BasicRecoverAsync(recover) => self.basic_recover(number, recover.requeue, false, outlet, out),
             ClientMethod::ChannelOpen => Err(AmqpError::channel_error("second 'channel.open' seen")),
             ClientMethod::ChannelFlow(flow) => self.channel_flow(number, flow.active, out),
             ClientMethod::ChannelClose(_) => {
-                self.channel_close(number, out);
+                self.channel_close(number, outlet, out);
                 Ok(())
             }
             ClientMethod::AccessRequest(_) => {
@@ -376,9 +386,7 @@ impl Session {
         match method {
             ClientMethod::ConnectionClose(close) => {
                 self.ending = Some(Ending::ByClient(close.reply_code, close.reply_text.to_string()));
-                self.state = State::Ending;
-                out.effects.push(Effect::ConnectionEnds);
-                out.pause = true;
+                self.drain_then(Close::ByClient, now, out);
             }
             ClientMethod::ConnectionUpdateSecret(_) => {
                 write_connection(out, connection::AMQPMethod::UpdateSecretOk(connection::UpdateSecretOk {}));
@@ -387,19 +395,6 @@ impl Session {
                 let error = AmqpError::channel_error("unexpected method in connection state running");
                 self.close(&error, id, now, out);
             }
-        }
-    }
-
-    fn frame_while_closing(&mut self, frame: Frame<'_>, out: &mut Output) {
-        if frame.channel != 0 || frame.kind != FrameKind::Method {
-            return;
-        }
-        match ClientMethod::parse(frame.payload) {
-            Ok(ClientMethod::ConnectionClose(_)) => {
-                write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
-            }
-            Ok(ClientMethod::ConnectionCloseOk) if !matches!(self.state, State::Ended { .. }) => self.close_socket(out),
-            _ => {}
         }
     }
 
@@ -414,54 +409,10 @@ impl Session {
             FrameErrorCode::FrameError => AmqpError::frame_error(error.reply_text()),
             FrameErrorCode::UnexpectedFrame => AmqpError::unexpected_frame(error.reply_text()),
         };
-        self.close(&error, None, now, out);
         if error.code == ReplyCode::FrameError {
-            // Where the next frame begins is not known any more: nothing that follows can be read.
-            self.state = State::Doomed { at: now.monotonic.plus(SILENT_CLOSE_DELAY) };
-        }
-    }
-
-    /// Ends the connection without a word, after a pause.
-    pub(super) fn doom(&mut self, why: &str, now: Now) {
-        self.ending = Some(Ending::Handshake(why.to_owned()));
-        self.state = State::Doomed { at: now.monotonic.plus(SILENT_CLOSE_DELAY) };
-    }
-
-    /// Ends the connection with an error: connection.close is sent once channels and exclusive queues are gone.
-    pub(super) fn close(&mut self, error: &AmqpError, method: Option<MethodId>, now: Now, out: &mut Output) {
-        self.ending.get_or_insert_with(|| Ending::ByBroker(error.reply_text()));
-        self.flush_confirms(out);
-        self.forget_channels();
-        self.parked_bytes = 0;
-        out.effects.push(Effect::ConnectionEnds);
-        out.pause = true;
-        write_connection_close(&mut out.bytes, error.code.number(), &error.reply_text(), method);
-        let heartbeat = self.timers.heartbeat();
-        let wait = if heartbeat.is_zero() { CLOSE_OK_WAIT_MAX } else { heartbeat.min(CLOSE_OK_WAIT_MAX) };
-        self.state = State::Closing { until: now.monotonic.plus(wait) };
-    }
-
-    pub(super) fn set_ending(&mut self, ending: Ending) {
-        self.ending = Some(ending);
-    }
-
-    /// After a refused login the wait for close-ok is short.
-    pub(super) fn shorten_closing(&mut self, now: Now) {
-        self.state = State::Closing { until: now.monotonic.plus(SILENT_CLOSE_DELAY) };
-    }
-
-    pub(super) fn close_socket(&mut self, out: &mut Output) {
-        self.state = State::Closed;
-        out.effects.push(Effect::CloseSocket);
-        out.pause = true;
-    }
-
-    /// The shell has carried out `ConnectionEnds`.
-    pub fn ended(&mut self, now: Now, out: &mut Output) {
-        if matches!(self.state, State::Ending) {
-            self.forget_channels();
-            write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));
-            self.state = State::Ended { until: now.monotonic.plus(SILENT_CLOSE_DELAY) };
+            self.close_unreadable(&error, now, out);
+        } else {
+            self.close(&error, None, now, out);
         }
     }
 
@@ -472,11 +423,16 @@ impl Session {
         error: &AmqpError,
         method: Option<MethodId>,
         now: Now,
+        outlet: &mut dyn Outlet,
         out: &mut Output,
     ) {
         match error.scope {
-            Scope::Connection => self.close(error, method, now, out),
-            Scope::Channel => self.channel_fail(number, error, method, now, out),
+            Scope::Connection => {
+                self.take_parked(number);
+                self.close(error, method, now, out);
+                self.end_draining(now, out);
+            }
+            Scope::Channel => self.channel_fail(number, error, method, now, outlet, out),
         }
     }
 
@@ -503,55 +459,24 @@ impl Session {
     }
 
     /// Takes a notice. Its order among notices is the order on the wire.
-    pub fn notice(&mut self, notice: Notice, now: Now, out: &mut Output) {
+    pub fn notice(&mut self, notice: Notice, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         match notice {
             Notice::Deliver(delivery) => self.deliver(&delivery, out),
-            Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, out),
-            Notice::Promised { channel, first, last, kept } => self.promised(channel, first, last, kept, now, out),
+            Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, outlet, out),
+            Notice::Promised { channel, first, last, kept } => {
+                self.promised(channel, first..=last, kept, now, outlet, out);
+            }
             Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
             Notice::Alarm(reason) => self.alarm(reason, out),
             Notice::Close(error) => {
                 if self.is_running() {
-                    self.close(&error, None, now, out);
+                    self.close_at_once(&error, now, out);
                 } else {
                     self.close_socket(out);
                 }
             }
         }
-    }
-
-    /// How many queues took a message. With none, a mandatory one is returned; promises are kept at once.
-    pub fn published(&mut self, channel: ChannelKey, sequence: Option<u64>, parts: u32, now: Now, out: &mut Output) {
-        let Some(sequence) = sequence else { return };
-        if let Some(live) = self.live(channel) {
-            if let Some(transaction) = &mut live.transaction {
-                if transaction.routed(parts) {
-                    live.commit_settled();
-                    self.proceed(channel.number, now, out);
-                }
-                return;
-            }
-            live.confirms.set_parts(sequence, parts);
-            if parts == 0 {
-                self.promised(channel, sequence, sequence, true, now, out);
-            }
-        }
-    }
-
-    /// Returns a mandatory message that no queue took. Call it before `published`.
-    pub fn returned(&mut self, channel: ChannelKey, message: &Message, out: &mut Output) {
-        if self.live(channel).is_some() {
-            let payload_max = self.payload_max;
-            let code = ReplyCode::NoRoute;
-            write_return(&mut out.bytes, channel.number, code.number(), code.name(), message.content(), payload_max);
-        }
-    }
-
-    /// A publish failed: the channel closes.
-    pub fn publish_failed(&mut self, channel: ChannelKey, error: &AmqpError, now: Now, out: &mut Output) {
-        if self.live(channel).is_some() {
-            self.fail(channel.number, error, Some(super::basic_methods::PUBLISH), now, out);
-        }
+        self.end_draining(now, out);
     }
 
     /// The channel, if it is this incarnation and not closing.
@@ -561,18 +486,6 @@ impl Session {
 
     pub(super) fn channel(&mut self, number: u16) -> &mut Channel {
         self.channels.get_mut(number).expect("the method came on an open channel")
-    }
-
-    /// The end of a pass over input and notices: confirms are written.
-    pub fn flush_confirms(&mut self, out: &mut Output) {
-        while let Some(number) = self.to_confirm.pop() {
-            if let Some(channel) = self.channels.get_mut(number) {
-                channel.confirm_noted = false;
-                if channel.stage == Stage::Open && channel.confirms.is_selected() {
-                    out.confirmed += channel.confirms.flush(number, &mut out.bytes);
-                }
-            }
-        }
     }
 
     /// The output was written to the socket: consumers may be given more.
@@ -597,6 +510,7 @@ impl Session {
                 [Some(self.timers.handshake_deadline()), self.timers.next()].into_iter().flatten().min()
             }
             State::Running | State::Ending => self.timers.next(),
+            State::Draining { until, .. } => [Some(until), self.timers.next()].into_iter().flatten().min(),
             State::Closing { until } | State::Ended { until } => Some(until),
             State::Doomed { at } => Some(at),
             State::Closed => None,
@@ -614,7 +528,8 @@ impl Session {
                 self.ending = Some(Ending::Handshake("not finished in time".to_owned()));
                 self.close_socket(out);
             }
-            State::Handshake(_) | State::Running | State::Ending => {
+            State::Draining { until, .. } if until <= now.monotonic => self.stop_draining(now, out),
+            State::Handshake(_) | State::Running | State::Draining { .. } | State::Ending => {
                 if self.timers.tick(now.monotonic, &mut out.bytes).is_dead() {
                     self.ending = Some(Ending::MissedHeartbeats);
                     self.close_socket(out);

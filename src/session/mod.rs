@@ -2,18 +2,19 @@
 //!
 //! - `machine`: the whole, and what a shell calls.
 //! - `handshake`: from the protocol header to an open vhost.
-//! - `timers`: heartbeats and deadlines.
+//! - `timers`: heartbeats and deadlines; `closing`: how a connection ends.
 //! - `channel`: one channel: what it waits for, what is parked behind that; `channels`: all of a connection.
 //! - `content`: a publish's frames become a message.
 //! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
-//! - `effect`: what the shell is asked to do.
+//! - `effect`: what the shell is asked to do; `outlet`: what leaves for exchanges and queues, in order.
 //!
-//! A session never learns that a broker exists: it hands out commands and hears notices.
+//! A session does not know the broker: it emits commands, takes notices, and publishes and settles through the `Outlet` it is given.
 
 mod basic_methods;
 mod channel;
 mod channels;
+mod closing;
 mod confirm_methods;
 mod confirms;
 mod content;
@@ -21,6 +22,7 @@ mod effect;
 mod exchange_methods;
 mod handshake;
 mod machine;
+mod outlet;
 mod prefetch;
 mod queue_methods;
 mod settings;
@@ -32,8 +34,10 @@ mod transaction;
 mod tx_methods;
 mod unacked;
 
-pub use effect::{Effect, Output, Publish, Settle, SettleOutcome};
+pub use closing::Ending;
+pub use effect::{Commit, Effect, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
 pub use handshake::{Login, LoginRefusal};
-pub use machine::{Ending, Session};
+pub use machine::Session;
+pub use outlet::Outlet;
 pub use settings::SessionSettings;
 pub use tally::Tally;

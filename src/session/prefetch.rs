@@ -1,13 +1,13 @@
 //! basic.qos: a limit for each consumer to come, or one for the whole channel.
 
 use super::channel::Channel;
-use super::effect::{Effect, Output};
+use super::outlet::Outlet;
 use crate::wire::method::BasicQos;
 
 impl Channel {
     /// `global=false` sets the limit of consumers created later, and takes a channel-wide one away; `global=true` limits the
     /// channel at once, what is unacknowledged now included.
-    pub(super) fn set_prefetch(&mut self, qos: BasicQos, out: &mut Output) {
+    pub(super) fn set_prefetch(&mut self, qos: BasicQos, outlet: &mut dyn Outlet) {
         let count = u32::from(qos.prefetch_count);
         let limit = if qos.global {
             count
@@ -20,6 +20,6 @@ impl Channel {
         }
         self.channel_limited = limit > 0;
         let outstanding = self.unacked.count_all(limit > 0);
-        out.effects.push(Effect::ChannelLimit { channel: self.key, limit, outstanding });
+        outlet.limit_channel(self.key, limit, outstanding);
     }
 }

@@ -1,7 +1,7 @@
 //! A session by hand: frames in, effects and frames out, with answers as late as a test wants them. What needs no delay is
 //! proven by the golden dialogues.
 
-use super::{Effect, Login, Output, Session, SessionSettings};
+use super::{Effect, Login, Outlet, Output, Publish, Session, SessionSettings, Settlement};
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Delivery, LendId, Message, Monotonic, Name, Notice, Now,
     QueueId, RequestNo, WallMillis,
@@ -20,6 +20,41 @@ struct Bench {
     session: Session,
     out: Output,
     now: Now,
+    exchanges: Exchanges,
+}
+
+/// Takes what is published. A message to `missing` fails, one to `nowhere` goes to no queue.
+#[derive(Default)]
+struct Exchanges {
+    published: Vec<Publish>,
+    settled: Vec<Settlement>,
+    ended: Vec<ChannelKey>,
+}
+
+impl Outlet for Exchanges {
+    fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError> {
+        let parts = self.route(&publish.message)?.len();
+        self.published.push(publish);
+        Ok(parts as u32)
+    }
+
+    fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
+        match message.exchange() {
+            b"missing" => Err(AmqpError::no_exchange("missing", "/")),
+            b"nowhere" => Ok(Vec::new()),
+            _ => Ok(vec![Name::from("q")]),
+        }
+    }
+
+    fn settle(&mut self, _: ChannelKey, settlement: Settlement) {
+        self.settled.push(settlement);
+    }
+
+    fn limit_channel(&mut self, _: ChannelKey, _: u32, _: u32) {}
+
+    fn end_channel(&mut self, channel: ChannelKey) {
+        self.ended.push(channel);
+    }
 }
 
 fn short(text: &str) -> Vec<u8> {
@@ -55,7 +90,11 @@ fn basic_get(queue: &str) -> Vec<u8> {
 }
 
 fn basic_publish(body_len: u64, body: &[u8]) -> Vec<u8> {
-    let publish = method(1, (60, 40), &[&[0, 0], &short(""), &short("q"), &[0]]);
+    publish_to("", false, body_len, body)
+}
+
+fn publish_to(exchange: &str, mandatory: bool, body_len: u64, body: &[u8]) -> Vec<u8> {
+    let publish = method(1, (60, 40), &[&[0, 0], &short(exchange), &short("q"), &[u8::from(mandatory)]]);
     let header = frame(2, 1, &[&[0, 60, 0, 0][..], &body_len.to_be_bytes(), &[0, 0]].concat());
     [publish, header, if body.is_empty() { Vec::new() } else { frame(3, 1, body) }].concat()
 }
@@ -87,7 +126,7 @@ impl Bench {
         };
         let now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
         let session = Session::new(Arc::new(settings), 1, now);
-        Self { session, out: Output::default(), now }
+        Self { session, out: Output::default(), now, exchanges: Exchanges::default() }
     }
 
     /// In the middle of the handshake: tuned, and nothing opened.
@@ -128,16 +167,21 @@ impl Bench {
         let mut used = 0;
         while used < input.len() {
             self.out.pause = false;
-            used += self.session.receive(&input[used..], self.now, &mut self.out);
+            used += self.session.receive(&input[used..], self.now, &mut self.exchanges, &mut self.out);
         }
     }
 
     fn notice(&mut self, notice: Notice) {
-        self.session.notice(notice, self.now, &mut self.out);
+        self.session.notice(notice, self.now, &mut self.exchanges, &mut self.out);
     }
 
     fn answer(&mut self, (channel, request): (ChannelKey, RequestNo), answer: Answer) {
         self.notice(Notice::Answer { channel, request, answer });
+    }
+
+    /// The bodies that were published since the last look.
+    fn published(&mut self) -> Vec<Vec<u8>> {
+        self.exchanges.published.drain(..).map(|publish| publish.message.body().to_vec()).collect()
     }
 
     fn effects(&mut self) -> Vec<Effect> {
@@ -195,12 +239,11 @@ fn what_follows_a_waiting_method_is_parked_and_taken_up_in_order() {
     assert!(bench.effects().is_empty() && bench.heard().is_empty());
     bench.answer(to, declared("q"));
     assert_eq!(bench.heard(), [(1, 50, 11)]);
-    let effects = bench.effects();
-    let [Effect::Publish(publish), Effect::Command { channel, request, .. }] = &effects[..] else { panic!() };
-    assert_eq!(publish.message.body(), b"ab");
-    bench.answer((*channel, *request), Answer::GetEmpty);
+    let [(to, _)] = bench.commands()[..] else { panic!() };
+    assert_eq!(bench.published(), [b"ab"]);
+    bench.answer(to, Answer::GetEmpty);
     assert_eq!(bench.heard(), [(1, 60, 72)]);
-    assert!(matches!(&bench.effects()[..], [Effect::Publish(publish)] if publish.message.body() == b"cd"));
+    assert_eq!(bench.published(), [b"cd"]);
 }
 
 #[test]
@@ -225,7 +268,7 @@ fn much_that_is_parked_stops_the_reading_until_it_is_taken_up() {
     }
     bench.answer(to, declared("q"));
     assert!(!bench.session.is_saturated());
-    assert!(bench.effects().len() > 5);
+    assert!(bench.published().len() > 5);
 }
 
 #[test]
@@ -238,10 +281,59 @@ fn nothing_parked_behind_a_method_that_fails_is_carried_out() {
     }
     bench.answer(to, Answer::Refused(AmqpError::precondition_failed("no")));
     assert_eq!(bench.heard(), [(1, 20, 40)]);
-    assert!(matches!(bench.effects()[..], [Effect::ChannelEnded { .. }]));
+    assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
+    assert!(bench.published().is_empty());
     assert!(!bench.session.is_saturated());
     bench.answer(to, declared("q"));
     assert!(bench.heard().is_empty(), "the channel is closing");
+}
+
+#[test]
+fn what_follows_a_failed_publish_in_the_same_read_is_thrown_away() {
+    let mut bench = Bench::open();
+    let ack = method(1, (60, 80), &[&0u64.to_be_bytes(), &[1]]);
+    let behind = [ack, queue_declare("q"), method(1, (60, 10), &[&[0; 7]]), basic_publish(2, b"cd")].concat();
+    bench.receive(&[basic_publish(2, b"ab"), publish_to("missing", false, 2, b"xx"), behind].concat());
+    assert_eq!(bench.heard(), [(1, 20, 40)]);
+    assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
+    assert_eq!(bench.published(), [b"ab"], "what came before it stays");
+    assert_eq!(bench.exchanges.settled, []);
+    bench.receive(&method(1, (20, 40), &CLOSE));
+    assert_eq!(bench.heard(), [(1, 20, 41)]);
+}
+
+#[test]
+fn a_return_stands_between_the_confirms_before_it_and_its_own() {
+    let mut bench = Bench::open();
+    bench.receive(&method(1, (85, 10), &[&[0]]));
+    bench.heard();
+    for (number, mandatory) in (1..=8).map(|number| (number, number == 4 || number == 7)) {
+        bench.receive(&publish_to("nowhere", mandatory, 1, &[number]));
+    }
+    bench.session.flush_confirms(&mut bench.out);
+    let (ack, returned) = ((1, 60, 80), (1, 60, 50));
+    assert_eq!(bench.heard(), [ack, returned, ack, ack, returned, ack, ack]);
+}
+
+#[test]
+fn a_close_waits_for_what_came_before_it_on_other_channels() {
+    for close in [method(0, (10, 50), &CLOSE), method(0, (10, 31), &[&[0; 8]]), method(2, (60, 10), &[&[0; 7]])] {
+        let mut bench = Bench::open();
+        bench.receive(&queue_declare("q"));
+        let [(to, _)] = bench.commands()[..] else { panic!() };
+        bench.receive(&[basic_publish(2, b"ab"), close, basic_publish(2, b"cd")].concat());
+        assert!(bench.heard().is_empty() && bench.effects().is_empty());
+        bench.answer(to, declared("q"));
+        assert_eq!(bench.published(), [b"ab"]);
+        assert_eq!(bench.heard()[0], (1, 50, 11));
+        assert!(matches!(bench.effects()[..], [Effect::ConnectionEnds]));
+    }
+    let mut bench = Bench::open();
+    bench.receive(&[queue_declare("q"), method(0, (10, 50), &CLOSE)].concat());
+    bench.effects();
+    bench.now.monotonic = bench.session.deadline().expect("it does not wait for ever");
+    bench.session.tick(bench.now, &mut bench.out);
+    assert!(matches!(bench.effects()[..], [Effect::ConnectionEnds]));
 }
 
 #[test]
@@ -314,9 +406,12 @@ fn a_method_during_a_commit_is_an_error_of_the_connection() {
     bench.receive(&method(1, (90, 10), &[]));
     bench.receive(&basic_publish(2, b"ab"));
     bench.receive(&method(1, (90, 20), &[]));
+    let [.., Effect::Commit(commit)] = &bench.effects()[..] else { panic!() };
+    assert_eq!(commit.publishes[0].queues, [Name::from("q")]);
     bench.heard();
     bench.receive(&method(1, (90, 10), &[]));
-    assert_eq!(bench.heard(), [(0, 10, 50)]);
+    bench.session.committed(commit.channel, &[], 0, bench.now, &mut bench.exchanges, &mut bench.out);
+    assert_eq!(bench.heard(), [(1, 90, 21), (0, 10, 50)], "the commit stands");
     assert!(matches!(bench.effects().last(), Some(Effect::ConnectionEnds)));
 }
 
@@ -326,7 +421,7 @@ fn a_message_beyond_the_limit_is_refused_once_its_body_has_come() {
     let mut bench = Bench::open();
     bench.receive(&basic_publish(body.len() as u64, &body));
     assert_eq!(bench.heard(), [(1, 20, 40)]);
-    assert!(matches!(bench.effects()[..], [Effect::ChannelEnded { .. }]));
+    assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
     let mut bench = Bench::open();
     bench.receive(&basic_publish(body.len() as u64, &body[1..]));
     assert!(bench.heard().is_empty());
@@ -358,13 +453,15 @@ fn a_client_that_publishes_during_an_alarm_is_blocked_until_it_is_over() {
     assert_eq!(bench.heard(), [(0, 10, 60)]);
     assert!(bench.session.is_saturated());
     let more = basic_publish(2, b"cd");
-    assert_eq!(bench.session.receive(&more, bench.now, &mut bench.out), 0, "nothing more is read");
+    let used = bench.session.receive(&more, bench.now, &mut bench.exchanges, &mut bench.out);
+    assert_eq!(used, 0, "nothing more is read");
     bench.notice(Notice::Alarm(Some("low on memory & disk".to_owned())));
     assert!(bench.heard().is_empty(), "a second alarm is not told");
 
     bench.notice(Notice::Alarm(None));
     assert_eq!(bench.heard(), [(0, 10, 61)]);
-    assert_eq!(bench.session.receive(&more, bench.now, &mut bench.out), more.len());
+    let used = bench.session.receive(&more, bench.now, &mut bench.exchanges, &mut bench.out);
+    assert_eq!(used, more.len());
 }
 
 #[test]

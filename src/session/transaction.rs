@@ -1,59 +1,47 @@
 //! What a transactional channel holds back until its commit.
 
-use super::effect::SettleOutcome;
+use super::effect::{RoutedMessage, SettleOutcome};
 use super::unacked::Delivered;
-use crate::model::Message;
 
 /// A transaction, and the commit that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
-    /// Messages in order, and whether each is mandatory.
-    pub(super) publishes: Vec<(Message, bool)>,
+    /// Messages in order, routed when they were published.
+    pub(super) publishes: Vec<RoutedMessage>,
     /// Settlements in order: tag, delivery, fate.
     pub(super) settlements: Vec<(u64, Delivered, SettleOutcome)>,
     commit: Option<Commit>,
 }
 
-/// Promises of a commit: each publish is owed one per queue, and the shell tells how many.
-#[derive(Debug)]
+/// Promises of a commit.
+#[derive(Debug, Default)]
 struct Commit {
-    /// Queues that have not kept their promise, less those that did so before their number was told.
+    /// Promises owed and not kept, less those that were kept before their number was known.
     missing: i64,
-    /// Publishes whose number of queues is not told yet.
-    unrouted: usize,
-    /// The number of queues that owe word of the whole was told.
-    sealed: bool,
+    /// The number of promises is known.
+    is_counted: bool,
     refused: bool,
 }
 
 impl Transaction {
-    /// A commit of so many publishes begins.
-    pub(super) fn begin_commit(&mut self, publishes: usize) {
-        self.commit = Some(Commit { missing: 0, unrouted: publishes, sealed: false, refused: false });
+    pub(super) fn begin_commit(&mut self) {
+        self.commit = Some(Commit::default());
     }
 
-    /// A publish went to so many queues. Returns whether all is settled.
-    pub(super) fn routed(&mut self, parts: u32) -> bool {
+    /// Queues owe so many promises for the commit. Returns whether all are kept or refused.
+    pub(super) fn owed(&mut self, promises: u64) -> bool {
         let Some(commit) = &mut self.commit else { return false };
-        commit.unrouted = commit.unrouted.saturating_sub(1);
-        commit.missing += i64::from(parts);
-        commit.is_settled()
+        commit.is_counted = true;
+        commit.missing += i64::try_from(promises).unwrap_or(i64::MAX);
+        commit.is_complete()
     }
 
-    /// Queues kept or refused promises. Returns whether all is settled.
+    /// Queues kept or refused promises. Returns whether all are kept or refused.
     pub(super) fn promised(&mut self, first: u64, last: u64, kept: bool) -> bool {
         let Some(commit) = &mut self.commit else { return false };
         commit.missing -= i64::try_from(last - first + 1).unwrap_or(i64::MAX);
         commit.refused |= !kept;
-        commit.is_settled()
-    }
-
-    /// So many queues owe word of the whole. Returns whether all is settled.
-    pub(super) fn sealed(&mut self, parts: u32) -> bool {
-        let Some(commit) = &mut self.commit else { return false };
-        commit.sealed = true;
-        commit.missing += i64::from(parts);
-        commit.is_settled()
+        commit.is_complete()
     }
 
     /// Ends the commit; whether every queue took everything.
@@ -63,7 +51,7 @@ impl Transaction {
 }
 
 impl Commit {
-    fn is_settled(&self) -> bool {
-        self.sealed && self.unrouted == 0 && self.missing == 0
+    fn is_complete(&self) -> bool {
+        self.is_counted && self.missing == 0
     }
 }

@@ -1,10 +1,11 @@
 //! The methods of class tx.
 
 use super::channel::Awaited;
-use super::effect::{Effect, Output, Publish};
+use super::effect::{Commit, Effect, Output};
 use super::machine::Session;
+use super::outlet::Outlet;
 use super::transaction::Transaction;
-use crate::model::{AmqpError, ChannelKey, Now};
+use crate::model::{AmqpError, ChannelKey, Message, Now};
 use crate::wire::method::MethodId;
 use crate::wire::writer::write_method;
 use amq_protocol::protocol::{AMQPClass, tx};
@@ -27,28 +28,35 @@ impl Session {
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;
         let publishes = std::mem::take(&mut transaction.publishes);
         let settlements = std::mem::take(&mut transaction.settlements);
-        transaction.begin_commit(publishes.len());
+        transaction.begin_commit();
         channel.note_request(id, Awaited::Commit);
-        out.effects.push(Effect::TransactionBegins);
-        for (sequence, (message, mandatory)) in (1..).zip(publishes) {
-            let publish = Publish { channel: key, message, mandatory, sequence: Some(sequence), fault: None };
-            out.effects.push(Effect::Publish(publish));
-        }
-        for (_, delivered, outcome) in settlements {
-            out.settle(key, delivered.queue, outcome, delivered.lend, delivered.counted);
-        }
-        out.effects.push(Effect::TransactionEnds { channel: key });
+        let settlements = settlements.into_iter().map(|(_, delivered, outcome)| delivered.settled(outcome)).collect();
+        out.effects.push(Effect::Commit(Commit { channel: key, publishes, settlements }));
         out.pause = true;
         Ok(())
     }
 
-    /// What a transaction changed goes to the store in one go; so many queues owe word of it, each a promise numbered 0.
-    pub fn sealed(&mut self, channel: ChannelKey, parts: u32, now: Now, out: &mut Output) {
-        let Some(live) = self.live(channel) else { return };
-        if live.transaction.as_mut().is_some_and(|transaction| transaction.sealed(parts)) {
-            live.commit_settled();
-            self.proceed(channel.number, now, out);
+    /// A transaction is on its way to its queues, which owe so many promises for it. Messages that no queue took are
+    /// returned, where they are mandatory, before commit-ok.
+    pub fn committed(
+        &mut self,
+        channel: ChannelKey,
+        returned: &[Message],
+        promises: u64,
+        now: Now,
+        outlet: &mut dyn Outlet,
+        out: &mut Output,
+    ) {
+        if self.live(channel).is_none() {
+            return;
         }
+        returned.iter().for_each(|message| self.write_return(channel.number, message, out));
+        let live = self.channel(channel.number);
+        if live.transaction.as_mut().is_some_and(|transaction| transaction.owed(promises)) {
+            live.commit_settled();
+            self.proceed(channel.number, now, outlet, out);
+        }
+        self.end_draining(now, out);
     }
 
     pub(super) fn commit_answered(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {

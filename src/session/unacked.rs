@@ -1,5 +1,6 @@
 //! Deliveries that a channel has to acknowledge, by rising delivery tag.
 
+use super::effect::{SettleOutcome, Settlement};
 use crate::model::{Delivery, LendId, QueueId};
 use std::collections::VecDeque;
 
@@ -10,6 +11,13 @@ pub(super) struct Delivered {
     pub(super) lend: LendId,
     /// Whether it holds a permit of the channel-wide limit.
     pub(super) counted: bool,
+}
+
+impl Delivered {
+    pub(super) fn settled(self, outcome: SettleOutcome) -> Settlement {
+        let Self { queue, lend, counted } = self;
+        Settlement { queue, lend, outcome, counted }
+    }
 }
 
 #[derive(Debug, Default)]

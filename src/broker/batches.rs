@@ -1,0 +1,125 @@
+//! What one read of a connection brings for each queue, in the order in which it came: runs of messages and of settlements,
+//! handed over at the end of the read.
+
+use super::cell::Cell;
+use super::node::Broker;
+use super::turns::TurnList;
+use crate::model::{LendId, Now, QueueId};
+use crate::queue::{Enqueue, Outcome, QueueInput};
+use ahash::AHashMap;
+use std::sync::Arc;
+
+/// Up to this many batches are looked through one by one.
+const BATCHES_COMPARED_MAX: usize = 8;
+/// Room for messages is made at once, as much as the largest batch of the read before took.
+const ROOM_MAX: usize = 2048;
+
+/// Batches by queue.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    batches: Vec<Batch>,
+    by_queue: AHashMap<QueueId, usize>,
+    /// Messages of the longest run of the read before.
+    room: usize,
+}
+
+#[derive(Debug)]
+struct Batch {
+    cell: Arc<Cell>,
+    /// Runs before the last one.
+    earlier: Vec<QueueInput>,
+    last: Run,
+}
+
+/// Inputs of one kind, one after the other.
+#[derive(Debug)]
+enum Run {
+    Publish(Vec<Enqueue>),
+    Settle { lends: Vec<LendId>, outcome: Outcome },
+}
+
+impl From<Run> for QueueInput {
+    fn from(run: Run) -> Self {
+        match run {
+            Run::Publish(messages) => Self::Publish(messages),
+            Run::Settle { lends, outcome } => Self::Settle { lends, outcome },
+        }
+    }
+}
+
+impl Batch {
+    fn begin(&mut self, run: Run) {
+        self.earlier.push(std::mem::replace(&mut self.last, run).into());
+    }
+}
+
+impl Batches {
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub(super) fn publish(&mut self, cell: &Arc<Cell>, message: Enqueue) {
+        if let Some(batch) = self.find(cell.id()) {
+            match &mut batch.last {
+                Run::Publish(messages) => messages.push(message),
+                Run::Settle { .. } => batch.begin(Run::Publish(vec![message])),
+            }
+            return;
+        }
+        // A read that feeds several queues divides its messages among them.
+        let mut messages = Vec::with_capacity(if self.batches.is_empty() { self.room.clamp(1, ROOM_MAX) } else { 1 });
+        messages.push(message);
+        self.insert(Arc::clone(cell), Run::Publish(messages));
+    }
+
+    /// Adds a settlement; `cell` finds the queue, where it still exists.
+    pub(super) fn settle(
+        &mut self,
+        queue: QueueId,
+        lend: LendId,
+        outcome: Outcome,
+        cell: impl FnOnce() -> Option<Arc<Cell>>,
+    ) {
+        if let Some(batch) = self.find(queue) {
+            match &mut batch.last {
+                Run::Settle { lends, outcome: same } if *same == outcome => lends.push(lend),
+                _ => batch.begin(Run::Settle { lends: vec![lend], outcome }),
+            }
+        } else if let Some(cell) = cell() {
+            self.insert(cell, Run::Settle { lends: vec![lend], outcome });
+        }
+    }
+
+    fn find(&mut self, queue: QueueId) -> Option<&mut Batch> {
+        if self.batches.len() <= BATCHES_COMPARED_MAX {
+            return self.batches.iter_mut().rev().find(|batch| batch.cell.id() == queue);
+        }
+        let at = *self.by_queue.get(&queue)?;
+        self.batches.get_mut(at)
+    }
+
+    fn insert(&mut self, cell: Arc<Cell>, last: Run) {
+        self.by_queue.insert(cell.id(), self.batches.len());
+        self.batches.push(Batch { cell, earlier: Vec::new(), last });
+    }
+
+    /// Hands the batches over and takes the turns.
+    pub(super) fn flush(&mut self, broker: &Arc<Broker>, now: Now) {
+        self.by_queue.clear();
+        self.room = 0;
+        let mut list = TurnList::new();
+        for Batch { cell, mut earlier, last } in self.batches.drain(..) {
+            if let Run::Publish(messages) = &last {
+                self.room = self.room.max(messages.len());
+            }
+            if earlier.is_empty() {
+                cell.push(last.into());
+            } else {
+                earlier.push(last.into());
+                cell.push_all(earlier);
+            }
+            list.push_back(cell);
+        }
+        broker.take_listed(list, now);
+    }
+}

@@ -1,0 +1,102 @@
+//! A transaction on its way to its queues: messages that were routed when they were published, and settlements. The store
+//! takes all of it or nothing, whatever happened to exchanges, bindings and queues meanwhile.
+
+use super::cell::Cell;
+use super::link::Link;
+use super::turns::TurnList;
+use crate::model::{ChannelKey, LendId, Message, Name, Now, Promise, PromiseOwner, QueueId};
+use crate::queue::{Enqueue, Outcome, QueueInput};
+use ahash::AHashMap;
+use std::sync::Arc;
+
+/// Gathers a transaction per queue, then hands it over with `seal`.
+#[derive(Debug)]
+pub struct TransactionCommit<'a> {
+    link: &'a mut Link,
+    channel: ChannelKey,
+    parts: Vec<Part>,
+    by_queue: AHashMap<QueueId, usize>,
+    /// The number of the last publish.
+    sequence: u64,
+    /// Promises that queues owe for messages.
+    promises: u64,
+    /// Permits that the settlements give back.
+    released: u32,
+}
+
+/// What one queue has to do with it.
+#[derive(Debug)]
+struct Part {
+    cell: Arc<Cell>,
+    messages: Vec<Enqueue>,
+    settlements: Vec<QueueInput>,
+}
+
+impl<'a> TransactionCommit<'a> {
+    pub(super) fn new(link: &'a mut Link, channel: ChannelKey) -> Self {
+        let (parts, by_queue) = (Vec::new(), AHashMap::new());
+        Self { link, channel, parts, by_queue, sequence: 0, promises: 0, released: 0 }
+    }
+
+    /// Adds a message for the queues it was routed to. Those that are gone are left out; returns how many are not.
+    pub fn publish(&mut self, message: &Message, queues: &[Name]) -> u32 {
+        self.sequence += 1;
+        let promise = Some(self.promise(self.sequence));
+        let mut taken = 0;
+        for queue in queues {
+            if let Some(cell) = self.link.vhost().queue(queue.as_bytes()) {
+                self.part(cell).messages.push(Enqueue { message: message.clone(), promise });
+                taken += 1;
+            }
+        }
+        self.promises += u64::from(taken);
+        taken
+    }
+
+    /// Adds the settlement of a delivery; `counted` says that it holds a permit of the channel.
+    pub fn settle(&mut self, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
+        self.released += u32::from(counted);
+        let Some(cell) = self.link.cell(queue) else { return };
+        let settlements = &mut self.part(cell).settlements;
+        match settlements.last_mut() {
+            Some(QueueInput::Settle { lends, outcome: same }) if *same == outcome => lends.push(lend),
+            _ => settlements.push(QueueInput::Settle { lends: vec![lend], outcome }),
+        }
+    }
+
+    /// Hands everything over as one group. Returns how many promises the queues owe the channel: one for each message each
+    /// of them took, numbered from 1, and one of each queue for the whole, numbered 0.
+    #[must_use]
+    pub fn seal(self, now: Now) -> u64 {
+        let promise = Some(self.promise(0));
+        let Self { link, channel, parts, promises, released, .. } = self;
+        let count = parts.len();
+        let group = link.broker().new_group(count);
+        let mut list = TurnList::new();
+        for Part { cell, messages, settlements } in parts {
+            let mut inputs = Vec::with_capacity(settlements.len() + 2);
+            if !messages.is_empty() {
+                inputs.push(QueueInput::Publish(messages));
+            }
+            inputs.extend(settlements);
+            inputs.push(QueueInput::Seal { group, promise });
+            cell.push_all(inputs);
+            list.push_back(cell);
+        }
+        link.broker().take_listed(list, now);
+        link.release(channel, released, now);
+        promises + count as u64
+    }
+
+    fn promise(&self, sequence: u64) -> Promise {
+        Promise { owner: PromiseOwner::Channel(self.link.holder(self.channel)), sequence }
+    }
+
+    fn part(&mut self, cell: Arc<Cell>) -> &mut Part {
+        let at = *self.by_queue.entry(cell.id()).or_insert_with(|| {
+            self.parts.push(Part { cell, messages: Vec::new(), settlements: Vec::new() });
+            self.parts.len() - 1
+        });
+        &mut self.parts[at]
+    }
+}

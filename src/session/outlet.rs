@@ -1,0 +1,33 @@
+//! What leaves a session for exchanges and queues, in the order in which it comes, before the next frame is looked at.
+//!
+//! A publish that fails closes its channel, and what the client sent behind it is thrown away, in the same read too.
+
+use super::effect::{Publish, Settlement};
+use crate::model::{AmqpError, ChannelKey, Message, Name};
+
+/// Takes what a session publishes and settles. The shell passes it in.
+pub trait Outlet {
+    /// Routes a message, and hands it to its queues at the latest at the end of this read. Returns how many queues it goes
+    /// to; each of them owes a promise where the publish has a sequence number.
+    ///
+    /// # Errors
+    /// The exchange is missing, or closed to clients: the channel closes with this.
+    fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError>;
+
+    /// The queues that a message goes to now. They get it when its transaction commits, whatever happens to exchanges and
+    /// bindings until then.
+    ///
+    /// # Errors
+    /// As `publish`.
+    fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError>;
+
+    /// Hands a settlement to its queue, at the latest at the end of this read and behind what went to the queue before.
+    fn settle(&mut self, channel: ChannelKey, settlement: Settlement);
+
+    /// The limit that a channel's consumers share changes, behind what was published before; 0 is none. `outstanding`
+    /// deliveries count against it from the start.
+    fn limit_channel(&mut self, channel: ChannelKey, limit: u32, outstanding: u32);
+
+    /// A channel has ended: all it holds goes back, its consumers go, behind what was published before.
+    fn end_channel(&mut self, channel: ChannelKey);
+}
