@@ -390,7 +390,10 @@ impl Script {
             18..=20 => self.topology(channel),
             21 | 22 => self.other(channel),
             _ => match self.below(12) {
-                0 => Sent::Frames(vec![method(channel, 20, 40, &[CLOSE]), method(channel, 20, 10, &[&[0]])]),
+                0 => {
+                    self.confirming &= channel != 1;
+                    Sent::Frames(vec![method(channel, 20, 40, &[CLOSE]), method(channel, 20, 10, &[&[0]])])
+                }
                 1 => Sent::Frames(vec![method(0, 10, 50, &[CLOSE])]),
                 _ if self.alone.is_none_or(|channel| channel == 2) => Sent::Frames(vec![method(2, 90, 20, &[])]),
                 _ => self.publish(channel, true),

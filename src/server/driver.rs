@@ -361,7 +361,7 @@ impl Driver {
 
     /// What the broker and its queues have to say goes to the session.
     pub(super) fn take_notices(&mut self, now: Now) {
-        let was_blocked = self.session.is_blocked();
+        let held_input = self.session.holds_input();
         for _ in 0..ROUNDS_MAX {
             let Some(link) = &self.link else { break };
             if self.is_backed_up() {
@@ -380,8 +380,8 @@ impl Driver {
             self.with_link(|link| link.flush(now));
         }
         self.session.flush_confirms(&mut self.out);
-        if was_blocked && !self.session.is_blocked() {
-            // What was read before the client was blocked.
+        if held_input && !self.session.holds_input() {
+            // What was read before.
             self.take_input(&[], now);
             self.end_read(now);
         }

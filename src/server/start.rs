@@ -287,6 +287,7 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
             0 => (limit_of_memory(limits.memory_bytes) / TRANSIENT_SHARE).min(TRANSIENT_BYTES_MAX),
             bytes => bytes,
         },
+        trust_published_x_death: settings.dead_letter.trust_published_x_death,
         batch_rows_max: settings.store.batch_rows_max as usize,
         batch_bytes_max: bytes(settings.store.batch_bytes_max),
     }

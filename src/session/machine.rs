@@ -172,19 +172,20 @@ impl Session {
     /// Whether input should wait: too much is parked behind methods that wait for answers, or the client has published while
     /// a resource runs short.
     pub fn is_saturated(&self) -> bool {
-        self.blocked || self.parked_bytes > self.settings.parked_bytes_max
+        self.holds_input() || self.parked_bytes > self.settings.parked_bytes_max
     }
 
-    /// Whether input waits for the end of an alarm.
-    pub fn is_blocked(&self) -> bool {
-        self.blocked
+    /// Whether input that has come is kept for later: until an alarm ends, or until channels have done what came before a
+    /// close of the connection.
+    pub fn holds_input(&self) -> bool {
+        self.blocked || matches!(self.state, State::Draining { .. })
     }
 
     /// Takes input; returns how much of it was used. What is left is the beginning of a frame, or waits because the shell
     /// must carry out effects first (`out.pause`).
     pub fn receive(&mut self, input: &[u8], now: Now, outlet: &mut dyn Outlet, out: &mut Output) -> usize {
         let mut used = 0;
-        while !out.pause && !self.blocked {
+        while !out.pause && !self.holds_input() {
             let rest = &input[used..];
             match &self.state {
                 State::Ended { .. } => match read_frame(rest, self.payload_max) {
@@ -195,7 +196,8 @@ impl Session {
                     Ok(None) => return used,
                     Err(_) => return input.len(),
                 },
-                State::Draining { .. } | State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
+                State::Ending | State::Doomed { .. } | State::Closed => return input.len(),
+                State::Draining { .. } => return used,
                 State::Handshake(Handshake::Header) => match self.receive_header(rest, now, out) {
                     Some(taken) => used += taken,
                     None => return used,
@@ -519,7 +521,7 @@ impl Session {
 
     /// Time has passed: heartbeats are sent, deadlines kept.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
-        if self.blocked {
+        if self.holds_input() {
             // Nobody listens, so nothing can be missed.
             self.timers.heard(now.monotonic);
         }

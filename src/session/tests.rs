@@ -165,7 +165,7 @@ impl Bench {
     /// As a shell does whose broker takes its time: nothing is answered.
     fn receive(&mut self, input: &[u8]) {
         let mut used = 0;
-        while used < input.len() {
+        while used < input.len() && !self.session.holds_input() {
             self.out.pause = false;
             used += self.session.receive(&input[used..], self.now, &mut self.exchanges, &mut self.out);
         }
