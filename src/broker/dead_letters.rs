@@ -21,7 +21,8 @@ impl Broker {
             return 0;
         };
         let routing_key = from.dead_letter_routing_key.as_ref();
-        let copy = dead_letter_copy(message, &from.name, reason, now.wall, exchange, routing_key);
+        let trust = self.settings().trust_published_x_death;
+        let copy = dead_letter_copy(message, &from.name, reason, now.wall, exchange, routing_key, trust);
         let headers = copy.properties().headers();
         let route = vhost.topology().route_inside(copy.exchange(), copy.routing_key(), headers);
         let promise =

@@ -43,6 +43,8 @@ pub struct BrokerSettings {
     pub batch_rows_max: usize,
     /// And their bytes.
     pub batch_bytes_max: usize,
+    /// Whether `x-death` that a publisher brings along is counted on.
+    pub trust_published_x_death: bool,
 }
 
 /// One node's broker.

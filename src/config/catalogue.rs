@@ -292,6 +292,13 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_tail_bytes), range(4 * KIB, GIB)),
         meaning: "The same in bytes.",
     },
+    Setting {
+        name: "dead_letter.trust_published_x_death",
+        kind: Kind::Flag(|s| &mut s.dead_letter.trust_published_x_death),
+        meaning: "Whether an `x-death` header that a publisher brings along is counted on when the message is dead-lettered. \
+                  Programs that publish a dead letter again and count their retries this way need it. RabbitMQ up to 3.13 does \
+                  so; 4.0 begins at 1.",
+    },
 ];
 
 /// The text of `docs/configuration.md`.
@@ -403,6 +410,7 @@ mod tests {
                 Kind::Bytes(_, range) => range.max.to_string(),
                 Kind::Time(_, range) => format!("{} ms", range.max),
                 Kind::Choice(choice) => (*choice.words.last().unwrap()).to_owned(),
+                Kind::Flag(_) => "false".to_owned(),
             };
             let mut settings = Settings::default();
             assert!(setting.kind.set(&mut settings, &Raw::Text(other)), "{}", setting.name);

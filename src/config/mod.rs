@@ -11,5 +11,5 @@ pub mod sources;
 pub mod value;
 
 pub use entries::{Password, UserEntry, VhostEntry};
-pub use settings::{Durability, Limits, LogFormat, LogLevel, Settings, StoreKind, StoreSettings};
+pub use settings::{DeadLetterSettings, Durability, Limits, LogFormat, LogLevel, Settings, StoreKind, StoreSettings};
 pub use sources::{Origin, SettingError, Sources};

@@ -50,6 +50,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Limits of buffers.
     pub limits: Limits,
+    /// Dead letters.
+    pub dead_letter: DeadLetterSettings,
     /// Vhosts made at start when they are missing.
     pub vhosts: Vec<VhostEntry>,
     /// Users made or changed at start.
@@ -117,6 +119,13 @@ pub struct Limits {
     pub window_tail_bytes: u64,
     /// Bytes of the head, and of one read from the store.
     pub window_bytes: u64,
+}
+
+/// How messages are dead-lettered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterSettings {
+    /// Whether `x-death` that a publisher brings along is counted on, as RabbitMQ 3.13 does it, or replaced, as 4.0 does it.
+    pub trust_published_x_death: bool,
 }
 
 /// Implementations of the store.
@@ -208,6 +217,7 @@ impl Default for Settings {
             loopback_users: vec!["guest".to_owned()],
             store: StoreSettings::default(),
             limits: Limits::default(),
+            dead_letter: DeadLetterSettings::default(),
             vhosts: Vec::new(),
             users: Vec::new(),
         }
@@ -230,6 +240,12 @@ impl Default for StoreSettings {
             hold_max: Duration::from_millis(4),
             hold_ack_time_max: Duration::from_millis(2),
         }
+    }
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self { trust_published_x_death: true }
     }
 }
 

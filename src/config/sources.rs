@@ -290,7 +290,7 @@ mod tests {
     fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         let text = error(&file("[store]\nkin = \"sqlite\""));
         assert!(text.starts_with("setting store.kin (file p.toml): no such setting; there are store.kind, "), "{text}");
-        assert!(error(&file("[stores]\nkind = 1")).ends_with("no such section; there are limits, store"));
+        assert!(error(&file("[stores]\nkind = 1")).ends_with("no such section; there are dead_letter, limits, store"));
         assert!(error(&file("heart_beat = 1")).contains("heartbeat"));
         assert!(error(&variable("PRONTOMQ_HEART_BEAT", "1")).contains("PRONTOMQ_HEARTBEAT"));
         assert!(error(&file("store = 1")).starts_with("setting store (file p.toml)"));

@@ -28,6 +28,8 @@ pub enum Kind {
     Time(fn(&mut Settings) -> &mut Duration, Range),
     /// One of a few words.
     Choice(Choice),
+    /// True or false.
+    Flag(fn(&mut Settings) -> &mut bool),
 }
 
 /// The least and the greatest value, both allowed; milliseconds for lengths of time.
@@ -85,6 +87,13 @@ impl Raw {
         }
     }
 
+    fn flag(&self) -> Option<bool> {
+        match self {
+            Self::Toml(toml::Value::Boolean(flag)) => Some(*flag),
+            _ => self.text()?.parse().ok(),
+        }
+    }
+
     fn list(&self) -> Option<Vec<String>> {
         match self {
             Self::Text(text) => {
@@ -133,6 +142,7 @@ impl Kind {
                 let text = raw.text()?;
                 (choice.set)(settings, choice.words.iter().position(|word| *word == text)?);
             }
+            Self::Flag(at) => *at(settings) = raw.flag()?,
         }
         Some(())
     }
@@ -154,6 +164,7 @@ impl Kind {
             Self::Bytes(integer, _) => printed_bytes(integer.get(&mut settings)),
             Self::Time(at, _) => printed_millis(millis_of(*at(&mut settings))),
             Self::Choice(choice) => format!("{:?}", choice.words[(choice.get)(&settings)]),
+            Self::Flag(at) => at(&mut settings).to_string(),
         }
     }
 
@@ -177,6 +188,7 @@ impl Kind {
                 printed_millis(range.max)
             ),
             Self::Choice(choice) => joined(choice.words.iter().map(|word| format!("\"{word}\""))),
+            Self::Flag(_) => "true or false".to_owned(),
         }
     }
 }

@@ -24,6 +24,9 @@ const EXPIRATION: usize = 8;
 const PERSISTENT: u8 = 1;
 const HAS_HEADERS: u8 = 2;
 const DEAD_LETTER: u8 = 4;
+const OWN_DEATHS_SHIFT: u32 = 3;
+/// The largest number of deaths that a message is marked with.
+pub const OWN_DEATHS_MAX: u8 = 31;
 
 /// Stands for "no expiration"; no valid one comes near.
 const NEVER: u64 = u64::MAX;
@@ -183,14 +186,25 @@ impl Message {
         self.bytes[FLAGS] & DEAD_LETTER != 0
     }
 
-    /// Marks a message that nobody shares yet as dead-lettered.
+    /// How many entries of `x-death`, from the front, brokers wrote since it was published; none stands for all.
+    #[must_use]
+    pub fn own_deaths(&self) -> Option<u8> {
+        match self.bytes[FLAGS] >> OWN_DEATHS_SHIFT {
+            0 => None,
+            own => Some(own),
+        }
+    }
+
+    /// Marks a message that nobody shares yet as dead-lettered, with what [`own_deaths`](Self::own_deaths) is to be.
     ///
     /// # Panics
-    /// When it was cloned before.
+    /// When it was cloned before, or more than [`OWN_DEATHS_MAX`] are to be kept.
     #[must_use]
-    pub fn into_dead_letter(mut self) -> Self {
+    pub fn into_dead_letter(mut self, own_deaths: Option<u8>) -> Self {
+        let own = own_deaths.unwrap_or(0);
+        assert!(own <= OWN_DEATHS_MAX, "the number has five bits");
         let bytes = Arc::get_mut(&mut self.bytes).expect("the copy was just made");
-        bytes[FLAGS] |= DEAD_LETTER;
+        bytes[FLAGS] |= DEAD_LETTER | own << OWN_DEATHS_SHIFT;
         self
     }
 
@@ -265,7 +279,9 @@ impl Message {
         };
         let mut expected = [0; PREFIX_BYTES];
         write_prefix(&mut expected, address_len, &properties);
-        expected[FLAGS] |= prefix[FLAGS] & DEAD_LETTER;
+        if prefix[FLAGS] & DEAD_LETTER != 0 {
+            expected[FLAGS] |= prefix[FLAGS] & (DEAD_LETTER | OWN_DEATHS_MAX << OWN_DEATHS_SHIFT);
+        }
         has_its_body && is_address(address) && *prefix == expected
     }
 }
@@ -358,9 +374,11 @@ mod stored_tests {
         for len in [0, 5, SMALL_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX + 1] {
             let message = sample(len);
             let body = message.large_body().map(|body| body.to_vec());
-            let dead = sample(len).into_dead_letter();
+            let dead = sample(len).into_dead_letter(Some(17));
             let found = Message::from_stored(dead.head_bytes(), body.clone());
-            assert!(found.is_some_and(|found| found == dead && found.is_dead_letter()));
+            assert!(
+                found.is_some_and(|found| found == dead && found.is_dead_letter() && found.own_deaths() == Some(17))
+            );
             assert_eq!(Message::from_stored(message.head_bytes(), body), Some(message));
         }
     }

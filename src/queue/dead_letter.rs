@@ -1,15 +1,13 @@
-//! Dead letters: how an entry leaves, and what is written into the copies' headers.
+//! Dead letters: how an entry leaves.
 //!
-//! A durable original is kept as leaving until its copies are safe; whatever else dies is handed out and forgotten.
-//! Where copies go is the driver's business.
+//! A durable original is kept as leaving until its copies are safe; any other is handed out and forgotten. What is written
+//! into the copies' headers is in `deaths`; where copies go is the driver's business.
 
 use super::effect::{Effects, QueueEffect};
 use super::entry::{EntryState, Slot, leaving_number};
 use super::input::Origin;
 use super::state::QueueState;
-use crate::model::{Message, Name, Now, Position, WallMillis};
-use crate::wire::properties::{Properties, PropertiesWriter, Property};
-use crate::wire::table::{Array, Table, TableWriter, Value};
+use crate::model::{Now, Position};
 
 /// Why a message died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,149 +89,4 @@ impl QueueState {
         change(copies, settled);
         copies.is_some_and(|copies| *settled >= copies).then_some(slot)
     }
-}
-
-const DEATHS: &[u8] = b"x-death";
-const FIRST: [&[u8]; 3] = [b"x-first-death-exchange", b"x-first-death-queue", b"x-first-death-reason"];
-const LAST: [&[u8]; 3] = [b"x-last-death-exchange", b"x-last-death-queue", b"x-last-death-reason"];
-
-/// One entry of `x-death`: the deaths of a message in one queue for one reason.
-#[derive(Clone, Copy, Debug)]
-struct Death<'a> {
-    count: i64,
-    reason: &'a [u8],
-    queue: &'a [u8],
-    seconds: u64,
-    exchange: &'a [u8],
-    routing_keys: RoutingKeys<'a>,
-    original_expiration: Option<&'a [u8]>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum RoutingKeys<'a> {
-    Own(&'a [u8]),
-    Known(Option<Array<'a>>),
-}
-
-impl<'a> Death<'a> {
-    fn read(table: Table<'a>) -> Self {
-        let text = |key: &[u8]| match table.get(key) {
-            Some(Value::LongString(text)) => text,
-            _ => &[],
-        };
-        Self {
-            count: table.get(b"count").and_then(|count| count.as_integer()).unwrap_or(1),
-            reason: text(b"reason"),
-            queue: text(b"queue"),
-            seconds: match table.get(b"time") {
-                Some(Value::Timestamp(seconds)) => seconds,
-                _ => 0,
-            },
-            exchange: text(b"exchange"),
-            routing_keys: RoutingKeys::Known(match table.get(b"routing-keys") {
-                Some(Value::Array(keys)) => Some(keys),
-                _ => None,
-            }),
-            original_expiration: match table.get(b"original-expiration") {
-                Some(Value::LongString(text)) => Some(text),
-                _ => None,
-            },
-        }
-    }
-
-    fn write(&self, table: &mut TableWriter<'_>) {
-        if let Some(expiration) = self.original_expiration {
-            table.value(b"original-expiration", Value::LongString(expiration));
-        }
-        table.value(b"count", Value::I64(self.count));
-        table.value(b"reason", Value::LongString(self.reason));
-        table.value(b"queue", Value::LongString(self.queue));
-        table.value(b"time", Value::Timestamp(self.seconds));
-        table.value(b"exchange", Value::LongString(self.exchange));
-        table.array(b"routing-keys", |keys| match self.routing_keys {
-            RoutingKeys::Own(key) => keys.value(Value::LongString(key)),
-            RoutingKeys::Known(known) => known.into_iter().flatten().for_each(|key| keys.value(key)),
-        });
-    }
-}
-
-/// The deaths that brokers wrote into a message; what a publisher wrote there does not count.
-fn deaths(message: &Message) -> Vec<Death<'_>> {
-    if !message.is_dead_letter() {
-        return Vec::new();
-    }
-    match message.properties().headers().and_then(|headers| headers.get(DEATHS)) {
-        Some(Value::Array(deaths)) => deaths
-            .iter()
-            .filter_map(|death| match death {
-                Value::Table(death) => Some(Death::read(death)),
-                _ => None,
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Whether handing the copy to `target` would close a circle that no client had a part in: it died there before, and since
-/// then never because a client rejected it.
-pub fn would_cycle(copy: &Message, target: &[u8], reason: DeadLetterReason) -> bool {
-    if reason == DeadLetterReason::Rejected {
-        return false;
-    }
-    let deaths = deaths(copy);
-    let Some(at) = deaths.iter().position(|death| death.queue == target) else { return false };
-    deaths[..=at].iter().all(|death| death.reason != DeadLetterReason::Rejected.name().as_bytes())
-}
-
-/// The copy of a dead message as it is published to the dead-letter exchange: re-addressed, without expiration, with
-/// the death written into its headers. Field order and contents as RabbitMQ 3.13 and later have them.
-pub fn dead_letter_copy(
-    message: &Message,
-    queue: &Name,
-    reason: DeadLetterReason,
-    now: WallMillis,
-    exchange: &Name,
-    routing_key: Option<&Name>,
-) -> Message {
-    let properties = message.properties();
-    let mut deaths = deaths(message);
-    let reason = reason.name().as_bytes();
-    let death = match deaths.iter().position(|death| death.queue == queue.as_bytes() && death.reason == reason) {
-        Some(at) => {
-            let known = deaths.remove(at);
-            Death { count: known.count + 1, ..known }
-        }
-        None => Death {
-            count: 1,
-            reason,
-            queue: queue.as_bytes(),
-            seconds: now.seconds(),
-            exchange: message.exchange(),
-            routing_keys: RoutingKeys::Own(message.routing_key()),
-            original_expiration: properties.expiration(),
-        },
-    };
-    deaths.insert(0, death);
-
-    let died = [message.exchange(), queue.as_bytes(), reason];
-    let keeps_first = message.is_dead_letter();
-    let mut bytes = Vec::new();
-    let mut table = TableWriter::new(&mut bytes);
-    for entry in properties.headers().into_iter().flatten() {
-        let first = FIRST.contains(&entry.key);
-        if entry.key != DEATHS && !LAST.contains(&entry.key) && (!first || keeps_first) {
-            table.value(entry.key, entry.value);
-        }
-    }
-    table.array(DEATHS, |list| deaths.iter().for_each(|death| list.table(|table| death.write(table))));
-    if !keeps_first {
-        FIRST.iter().zip(died).for_each(|(key, text)| table.value(key, Value::LongString(text)));
-    }
-    LAST.iter().zip(died).for_each(|(key, text)| table.value(key, Value::LongString(text)));
-
-    let raw =
-        PropertiesWriter::from(&properties).without(Property::Expiration).headers(Table::from_checked(&bytes)).to_vec();
-    let properties = Properties::check(&raw).expect("they were just written");
-    let routing_key = routing_key.map_or(message.routing_key(), Name::as_bytes);
-    message.with_address(exchange.as_bytes(), routing_key, &properties).into_dead_letter()
 }

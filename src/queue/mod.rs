@@ -12,6 +12,7 @@
 
 mod consumers;
 mod dead_letter;
+mod deaths;
 mod effect;
 mod entry;
 mod expiry;
@@ -25,7 +26,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use dead_letter::{DeadLetterReason, dead_letter_copy, would_cycle};
+pub use dead_letter::DeadLetterReason;
+pub use deaths::{dead_letter_copy, would_cycle};
 pub use effect::{Counts, Effects, Pulled, QueueEffect};
 pub use input::{Consume, Enqueue, LoadedRows, Origin, Outcome, QueueInput, Requester, Ticket};
 pub use level::WindowLimits;

@@ -84,7 +84,7 @@ fn a_row_comes_back_with_all_that_it_has() {
     let rows = [
         Row { place, ..row(1) },
         Row { place, redelivered: true, expires_at: Some(WallMillis(5)), message: large(1, 50_000), ..row(2) },
-        Row { message: large(2, 5_000).into_dead_letter(), ..row(3) },
+        Row { message: large(2, 5_000).into_dead_letter(None), ..row(3) },
     ];
     commit(&mut store, 1, vec![LaneChange { inserts: rows.to_vec(), ..change(lane(1)) }]);
     let found = load(&store, lane(1)).unwrap();
