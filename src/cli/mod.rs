@@ -25,7 +25,7 @@ enum Command {
     /// Run a broker.
     Serve(serve::Serve),
     /// Put load on an AMQP 0-9-1 broker and measure it.
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     Sql(sql::Sql),
     Backup(backup::Backup),
     Doctor(doctor::Doctor),
