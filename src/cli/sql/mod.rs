@@ -25,7 +25,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// The file is opened read-only, whether a broker runs on it or not. docs/sql.md explains the views (v_store, v_vhosts,
 /// v_users, v_exchanges, v_bindings, v_queues, v_levels, v_messages). Beside SQLite's own there are the functions
-/// amqp_properties(head), amqp_headers(head) and amqp_table(arguments), which give JSON.
+/// amqp_properties(head) and amqp_headers(head), which give JSON, as arguments are.
 #[derive(Debug, Args)]
 pub(super) struct Sql {
     /// One statement.
@@ -84,6 +84,7 @@ impl Sql {
         let directory = self.place.directory().map_err(Failure::Because)?;
         let connection = open(&directory).map_err(Failure::Because)?;
         let told = |error: rusqlite::Error| Failure::Because(self.in_words(&directory, &connection, &error));
+        functions::decode_arguments(&connection).map_err(told)?;
         let began = Instant::now();
         let timeout = Duration::from_secs(self.timeout);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || began.elapsed() >= timeout)).map_err(told)?;
