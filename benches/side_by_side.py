@@ -49,6 +49,7 @@ OTHERS = {
     "large": "as B, bodies of 1 MiB, 10 in flight",
     "priorities": "as B, ten priorities",
     "rpc": "a request and its answer, one in flight",
+    "relay": "as B, through a worker that takes, publishes to a second queue and acknowledges once that is confirmed, on one channel",
     "connections": "connect, publish one message, close",
 }
 SCALES = {

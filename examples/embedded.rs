@@ -12,12 +12,17 @@ use lapin::{BasicProperties, Connection, ConnectionProperties};
 use prontomq::config::{StoreKind, StoreSettings};
 use prontomq::{Server, Settings};
 use std::error::Error;
+use std::process::ExitCode;
 
 const QUEUE: &str = "letters";
 const PERSISTENT: u8 = 2;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     in_memory().await?;
     in_a_file().await
 }

@@ -9,9 +9,14 @@ mod common;
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use std::process::ExitCode;
 
 #[tokio::main]
-async fn main() -> lapin::Result<()> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> lapin::Result<()> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
 

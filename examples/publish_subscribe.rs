@@ -11,13 +11,18 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer, ExchangeKind};
+use std::process::ExitCode;
 use tokio_stream::StreamExt;
 
 const EXCHANGE: &str = "example.news";
 const NEWS: [&str; 3] = ["It has stopped raining", "The bakery is open", "The ferry is late"];
 
 #[tokio::main]
-async fn main() -> lapin::Result<()> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> lapin::Result<()> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
 

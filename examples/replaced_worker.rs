@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use tokio_stream::StreamExt;
 
 const QUEUE: &str = "example.orders";
@@ -21,7 +21,11 @@ const ORDERS: [&str; 5] = ["soup", "bread", "cheese", "salad", "coffee"];
 const IN_HAND: usize = 3;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
     if std::env::args().nth(2).as_deref() == Some("--as-ada") {

@@ -11,13 +11,18 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
+use std::process::ExitCode;
 
 const EXCHANGE: &str = "example.log";
 const LINES: [(&str, &str); 4] =
     [("info", "started"), ("warning", "disk is nearly full"), ("error", "disk is full"), ("info", "cleaned up")];
 
 #[tokio::main]
-async fn main() -> lapin::Result<()> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> lapin::Result<()> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
 

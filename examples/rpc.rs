@@ -9,10 +9,15 @@ mod common;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Connection, Consumer};
+use std::process::ExitCode;
 use tokio_stream::StreamExt;
 
 #[tokio::main]
-async fn main() -> lapin::Result<()> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> lapin::Result<()> {
     // Two connections, as if they were two programs: they share nothing but the name of a queue.
     let server = common::connect().await?;
     let questions = open_for_questions(&server).await?;

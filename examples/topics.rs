@@ -11,6 +11,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, ExchangeKind};
+use std::process::ExitCode;
 
 const EXCHANGE: &str = "example.weather";
 const PATTERNS: [&str; 4] = ["europe.#", "*.*.rain", "europe.berlin.rain", "#"];
@@ -22,7 +23,11 @@ const REPORTS: [(&str, &str); 4] = [
 ];
 
 #[tokio::main]
-async fn main() -> lapin::Result<()> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> lapin::Result<()> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
 

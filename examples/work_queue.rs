@@ -12,6 +12,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
+use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -31,7 +32,11 @@ const JOBS: [(u8, &str); 8] = [
 ];
 
 #[tokio::main]
-async fn main() -> lapin::Result<()> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> lapin::Result<()> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
     publish_all(&channel).await?;

@@ -55,11 +55,18 @@ impl Run {
 
     /// A client, once so many messages are ready in the run's first queue.
     fn wait_for_ready(&self, bench: &Bench, ready: u32) -> Client {
+        self.wait_for("0", bench, ready)
+    }
+
+    /// A client, once so many messages are ready in a queue of the run.
+    fn wait_for(&self, queue: &str, bench: &Bench, ready: u32) -> Client {
         let began = Instant::now();
         loop {
             assert!(began.elapsed() < PATIENCE, "never {ready} ready");
             let mut client = Client::connect(bench.1.amqp);
-            if client.try_queue(&self.name("0"), &[Flag::Passive], &[]).is_ok_and(|queue| queue.message_count >= ready)
+            if client
+                .try_queue(&self.name(queue), &[Flag::Passive], &[])
+                .is_ok_and(|queue| queue.message_count >= ready)
             {
                 return client;
             }
@@ -137,6 +144,18 @@ fn what_is_counted_is_what_was_published() {
         (&["--scenario", "rpc", "--count", "300", "--publishers", "3", "--consumers", "2", "--queues", "2"], 300.0),
         (&["--scenario", "rpc", "--count", "40", "--size", "16..400000", "--channels", "2"], 40.0),
         (&["--scenario", "rpc", "--count", "50", "--prefetch", "7", "--ack-every", "3", "--exchange", "topic"], 50.0),
+        (&["--scenario", "relay", "--count", "2000"], 2_000.0),
+        (
+            &["--scenario", "relay", "--count", "500", "--confirms", "0", "--size", "16..200000", "--channels", "2"],
+            500.0,
+        ),
+        (&["--scenario", "relay", "--count", "900", "--queues", "3", "--consumers", "2", "--publishers", "2"], 900.0),
+        (&["--scenario", "relay", "--count", "900", "--consumers", "3", "--ack-every", "7", "--channels", "2"], 900.0),
+        (
+            &["--scenario", "relay", "--count", "100", "--exchange", "fanout", "--queues", "2", "--priorities", "4"],
+            200.0,
+        ),
+        (&["--scenario", "relay", "--count", "200", "--one-write-each", "--persistent", "false"], 200.0),
         (&["--exchange", "direct", "--bindings", "7", "--queues", "3", "--count", "700"], 700.0),
         (&["--exchange", "headers", "--bindings", "7", "--queues", "3", "--count", "700"], 700.0),
         (&["--exchange", "topic", "--bindings", "7", "--queues", "3", "--count", "700"], 700.0),
@@ -277,6 +296,56 @@ fn a_message_that_is_lost_or_comes_twice_is_found() {
     }
 }
 
+/// Takes a message where a worker of the run takes, and puts so many copies of it back.
+fn divert(run: &Run, bench: &Bench, copies: usize) {
+    let mut client = run.wait_for_ready(bench, 0);
+    client.qos(1);
+    client.consume(&run.name("0"), "thief");
+    let taken = client.delivery();
+    client.ack(taken.delivery_tag, false);
+    let properties = taken.properties();
+    let properties = PropertiesWriter::from(&properties);
+    (0..copies).for_each(|_| client.publish("", &run.name("0"), &properties, &taken.body));
+    client.flush().unwrap();
+    client.close();
+}
+
+#[test]
+fn what_is_lost_or_comes_twice_before_a_worker_is_found_behind_it() {
+    let bench = Bench::new();
+    let arguments = ["--scenario", "relay", "--rate", "500", "--duration", "4s", "--prefetch", "10", "--confirms"];
+    let expected = [(0, [1.0, 0.0]), (1, [0.0, 0.0]), (2, [0.0, 1.0])];
+    std::thread::scope(|scope| {
+        for (confirms, (copies, [gaps, duplicates])) in ["1000", "0"].map(|it| expected.map(|two| (it, two))).concat() {
+            let (bench, arguments) = (&bench, [&arguments[..], &[confirms]].concat());
+            scope.spawn(move || {
+                let run = bench.begin(&arguments);
+                divert(&run, bench, copies);
+                let (outcome, is_content) = run.end();
+                assert_eq!(number(&outcome, "gaps"), gaps, "{confirms} confirms, {copies} copies: {outcome}");
+                assert_eq!(number(&outcome, "duplicates"), duplicates, "{confirms} confirms, {copies}: {outcome}");
+                assert_eq!(is_content, gaps + duplicates == 0.0, "the exit code shows it");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_worker_copies_messages_as_they_are_and_its_queues_go_with_the_run() {
+    let bench = Bench::new();
+    let run = bench.begin(&["--scenario", "relay", "--rate", "200", "--duration", "3s"]);
+    run.wait_for_ready(&bench, 0).close();
+    let mut client = run.wait_for("out-0", &bench, 0);
+    client.qos(1);
+    client.consume(&run.name("out-0"), "witness");
+    let seen = client.delivery();
+    assert!(seen.properties().is_persistent() && seen.body.len() == 1024, "{seen:?}");
+    client.close();
+    let (outcome, is_content) = run.end();
+    assert!(is_content, "{outcome}");
+    bench.1.wait_for_metric("rabbitmq_queues", |queues| queues == 0.0);
+}
+
 #[test]
 fn a_request_without_an_answer_and_an_answer_that_comes_twice_are_found() {
     let bench = Bench::new();
@@ -344,6 +413,10 @@ fn a_broker_that_is_not_there_and_options_that_make_no_sense_are_said() {
         (&["--scenario", "rpc", "--confirms", "5"], "--confirms: a requester"),
         (&["--scenario", "rpc", "--exchange", "fanout", "--queues", "2"], "several answers"),
         (&["--scenario", "connections", "--one-write-each"], "one message at a time"),
+        (&["--scenario", "relay", "--consumers", "0"], "relay needs consumers"),
+        (&["--scenario", "relay", "--prefetch", "0"], "--prefetch: the workers of relay"),
+        (&["--scenario", "relay", "--standing", "5"], "--standing: the workers of relay"),
+        (&["--patience", "0s"], "more than 0"),
         (&["--bindings", "5"], "--bindings needs --exchange"),
         (&["--exchange", "topic", "--bindings", "5", "--queues", "6"], "--bindings is less than --queues"),
         (&["--size", "20..16"], "the lesser first"),

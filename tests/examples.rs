@@ -191,15 +191,53 @@ fn embedded_brokers_forget_or_keep_as_they_are_told() {
     assert_eq!(run("embedded"), expected);
 }
 
+/// The examples, by their files.
+fn examples() -> Vec<String> {
+    let entries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let sources = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    sources.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn without_a_broker_that_lets_it_in_each_example_ends_with_a_sentence() {
+    let broker = Broker::start();
+    let (_, address) = broker.url.rsplit_once('@').unwrap();
+    let address = address.split('/').next().unwrap();
+    let cases = [
+        ("amqp://guest:secret@127.0.0.1:1/%2f".to_owned(), "refused"),
+        (format!("amqp://nobody:secret@{address}/%2f"), "ACCESS_REFUSED"),
+        (format!("amqp://guest:guest@{address}/missing"), "missing"),
+        ("http://127.0.0.1/".to_owned(), "http"),
+        ("secret".to_owned(), ""),
+    ];
+    // The embedded broker is its own.
+    for example in examples().iter().filter(|example| *example != "embedded") {
+        for (url, reason) in &cases {
+            let output = Command::new(binary(example)).arg(url).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{example} {url}: {text}");
+            assert!(text.lines().count() == 1 && text.contains(reason), "{example} {url}: {text}");
+            let dumps = ["Error {", "Error:", "kind:", "Kind", "Some(", "backtrace", "panicked", "secret@"];
+            assert!(!dumps.iter().any(|dump| text.contains(dump)), "{example} {url}: {text}");
+        }
+    }
+    broker.stop();
+}
+
+#[test]
+fn the_embedded_broker_that_finds_no_room_ends_with_a_sentence() {
+    let output = Command::new(binary("embedded")).env("TMPDIR", "/nonexistent").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.lines().count() == 1 && text.contains("/nonexistent") && !text.contains("kind:"), "{text}");
+}
+
 #[test]
 fn each_example_is_tested_here() {
     let tested = include_str!("examples.rs");
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            assert!(tested.contains(&format!("run(\"{name}\")")), "{name}");
-        }
+    for name in examples() {
+        assert!(tested.contains(&format!("run(\"{name}\")")), "{name}");
     }
 }
 

@@ -4,6 +4,8 @@
 
 use lapin::message::Delivery;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
+use std::error::Error;
+use std::process::ExitCode;
 
 /// The broker's address: the first argument, or else `AMQP_URL`, or else the default of `prontomq serve`.
 pub(crate) fn url() -> String {
@@ -16,6 +18,23 @@ pub(crate) fn url() -> String {
 /// Connects to the broker at [`url`].
 pub(crate) async fn connect() -> lapin::Result<Connection> {
     Connection::connect(&url(), ConnectionProperties::default()).await
+}
+
+/// The exit code of an example; what went wrong is a sentence on stderr. It names the broker without the login.
+#[allow(clippy::print_stderr, reason = "an example speaks to whoever runs it")]
+pub(crate) fn exit_code<E: Into<Box<dyn Error>>>(ended: Result<(), E>) -> ExitCode {
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    let (error, url) = (error.into(), url());
+    match error.downcast_ref::<lapin::Error>().map(lapin::Error::kind) {
+        None => eprintln!("{error}"),
+        Some(kind) => {
+            let place = url.rsplit_once('@').map_or(url.as_str(), |(_, place)| place);
+            let is_missing = matches!(kind, ErrorKind::IOError(_));
+            let advice = if is_missing { " Start one with `prontomq serve`, or give the URL of another." } else { "" };
+            eprintln!("The broker at {place} cannot be used: {error}.{advice}");
+        }
+    }
+    ExitCode::FAILURE
 }
 
 /// Says goodbye. A channel that was dropped a moment ago may still be closing, which lapin reports though nothing is wrong.

@@ -1,7 +1,8 @@
 //! `prontomq backup`: asks a running broker for a copy of its store, or copies that of one that does not run.
 
+use super::place::StorePlace;
 use crate::server::socket_path;
-use crate::store::sqlite::back_up;
+use crate::store::sqlite::{back_up, existing_database};
 use crate::store::{CopyProgress, StoreError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,9 +21,8 @@ use std::process::ExitCode;
 pub(super) struct Backup {
     /// The directory to be made.
     target: PathBuf,
-    /// The broker's data directory; by default that of the environment, or ./prontomq-data.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: StorePlace,
 }
 
 /// What a broker says on its local socket.
@@ -52,11 +52,19 @@ impl Backup {
 
     /// The bytes of the copy.
     fn back_up(&self) -> Result<u64, String> {
-        let directory = super::data_dir(self.data_dir.as_deref());
+        let directory = self.place.directory()?;
         let target = std::path::absolute(&self.target).map_err(|error| error.to_string())?;
         let bar = progress_bar();
-        let copied = match UnixStream::connect(socket_path(&directory)) {
+        let socket = socket_path(&directory);
+        let copied = match UnixStream::connect(&socket) {
             Ok(stream) => ask_for(&target, stream, &bar),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                // It may be the directory that is closed to this user.
+                existing_database(&directory).map_err(in_words).and_then(|_| {
+                    let why = "run this as the user that the broker runs as";
+                    Err(format!("no permission to speak to the broker on {}: {why}", socket.display()))
+                })
+            }
             Err(_) => copy_itself(&directory, &target, &bar),
         };
         bar.finish_and_clear();
@@ -89,12 +97,18 @@ fn ask_for(target: &Path, mut stream: UnixStream, bar: &ProgressBar) -> Result<u
 fn copy_itself(directory: &Path, target: &Path, bar: &ProgressBar) -> Result<u64, String> {
     let show = |progress: CopyProgress| show(bar, progress.pages_copied, progress.pages);
     back_up(directory, target, show).map_err(|error| match error {
-        StoreError::Unusable(why) => why,
         StoreError::Locked { pid: Some(pid) } => {
             format!("process {pid} holds {} and does not listen on its local socket", directory.display())
         }
-        other => other.to_string(),
+        other => in_words(other),
     })
+}
+
+fn in_words(error: StoreError) -> String {
+    match error {
+        StoreError::Unusable(why) => why,
+        other => other.to_string(),
+    }
 }
 
 fn show(bar: &ProgressBar, pages_copied: u64, pages: u64) {

@@ -1,10 +1,10 @@
 //! `prontomq doctor`: looks a store over, and mends it when told to.
 
+use super::place::StorePlace;
 use crate::store::StoreError;
 use crate::store::sqlite::{Diagnosis, Repaired, diagnose, repair};
 use clap::Args;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Findings that are printed; the others are counted.
@@ -17,13 +17,12 @@ const NOT_LOOKED_OVER: u8 = 3;
 ///
 /// Looks at every page and row: SQLite's own check; lanes' counters against their rows; rows that are no messages; bodies
 /// and bindings that belong to nobody. Changes nothing without --repair. Exit code 0: nothing is wrong, or is any more; 1:
-/// something is wrong; 3: it could not be looked over or repaired, because a broker runs, the disk is full, or the file's
-/// beginning is destroyed.
+/// something is wrong; 3: it could not be looked over or repaired, because a broker runs, there is no store, permission
+/// is missing, the configuration is wrong, the disk is full, or the file's beginning is destroyed.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// The broker's data directory; by default that of the environment, or ./prontomq-data.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: StorePlace,
     /// Mend what is wrong, once a copy of the file is made: count anew, remove what belongs to nobody, and copy what can
     /// be read of a damaged file into a new one.
     #[arg(long)]
@@ -33,7 +32,13 @@ pub(super) struct Doctor {
 impl Doctor {
     #[expect(clippy::print_stderr, reason = "the command line's own words")]
     pub(super) fn run(&self) -> ExitCode {
-        let directory = super::data_dir(self.data_dir.as_deref());
+        let directory = match self.place.directory() {
+            Ok(directory) => directory,
+            Err(why) => {
+                eprintln!("prontomq doctor: {why}");
+                return ExitCode::from(NOT_LOOKED_OVER);
+            }
+        };
         let done = if self.repair {
             repair(&directory).map(|repaired| told(&repaired))
         } else {

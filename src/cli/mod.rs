@@ -4,12 +4,11 @@ mod backup;
 mod bench;
 mod doctor;
 mod log;
+mod place;
 mod serve;
 mod sql;
 
-use crate::config::Settings;
 use clap::{Parser, Subcommand};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// A message broker that speaks AMQP 0-9-1, in one binary with one file.
@@ -25,7 +24,7 @@ enum Command {
     /// Run a broker.
     Serve(serve::Serve),
     /// Put load on an AMQP 0-9-1 broker and measure it.
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     Sql(sql::Sql),
     Backup(backup::Backup),
     Doctor(doctor::Doctor),
@@ -41,11 +40,4 @@ pub fn run() -> ExitCode {
         Command::Backup(backup) => backup.run(),
         Command::Doctor(doctor) => doctor.run(),
     }
-}
-
-/// The data directory of a command that needs no other setting: its flag's, else that of the environment, else the
-/// default.
-fn data_dir(flag: Option<&Path>) -> PathBuf {
-    let environment = || std::env::var_os("PRONTOMQ_DATA_DIR").map(PathBuf::from);
-    flag.map(Path::to_owned).or_else(environment).unwrap_or_else(|| Settings::default().data_dir)
 }

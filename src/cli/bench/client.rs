@@ -1,12 +1,14 @@
 //! A light AMQP client for load: blocking, and as cheap per message as the wire allows, so that it is not the limit.
 
+use super::seen::{ending, sentence};
+use super::target::Target;
 use crate::wire::frame::{Frame, FrameKind, OVERHEAD_BYTES, read_frame};
 use crate::wire::method::MethodId;
 use crate::wire::writer::{write_fields, write_method};
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// The first channel of a connection.
@@ -17,35 +19,8 @@ const READ_BYTES: usize = 256 * 1024;
 const FRAME_MAX: u32 = 131_072;
 /// The longest piece of a body that a frame holds.
 pub(super) const PAYLOAD_MAX: usize = FRAME_MAX as usize - OVERHEAD_BYTES;
-/// How long a broker may take to answer as a connection begins and ends.
-const ANSWER: Duration = Duration::from_secs(20);
-
-/// Where a broker is and who asks: `amqp://user:password@host:port/vhost`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    /// Host and port.
-    pub(super) address: String,
-    user: String,
-    password: String,
-    vhost: String,
-}
-
-impl Target {
-    /// Reads a URL; what is missing is guest, localhost, 5672 and the vhost `/`.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("amqp://").ok_or_else(|| format!("{url}: expected amqp://..."))?;
-        let (rest, vhost) = match rest.split_once('/') {
-            Some((rest, "")) | Some((rest, "%2f" | "%2F")) => (rest, "/"),
-            Some((rest, vhost)) => (rest, vhost),
-            None => (rest, "/"),
-        };
-        let (login, address) = rest.rsplit_once('@').unwrap_or(("guest:guest", rest));
-        let (user, password) = login.split_once(':').unwrap_or((login, ""));
-        let address = if address.contains(':') { address.to_owned() } else { format!("{address}:5672") };
-        let (user, password, vhost) = (user.to_owned(), password.to_owned(), vhost.to_owned());
-        Ok(Self { address, user, password, vhost })
-    }
-}
+/// What the broker is to announce instead of doing it silently.
+const CAPABILITIES: [&str; 3] = ["authentication_failure_close", "connection.blocked", "consumer_cancel_notify"];
 
 /// A queue to declare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +32,11 @@ pub(super) struct Queue<'a> {
     pub(super) priorities: u16,
 }
 
-/// One connection with its open channels.
+/// One connection with its open channels. Its errors are sentences that name no connection.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: TcpStream,
+    patience: Duration,
     input: Vec<u8>,
     filled: usize,
     used: usize,
@@ -69,26 +45,11 @@ pub(super) struct Client {
 impl Client {
     /// Connects, logs in and opens so many channels.
     pub(super) fn connect(target: &Target, channels: u16) -> io::Result<Self> {
-        let address = target
-            .address
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| io::Error::other(format!("{}: no such address", target.address)))?;
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        let mut client = Self { stream, input: vec![0; READ_BYTES], filled: 0, used: 0 };
-        client.stream.write_all(b"AMQP\x00\x00\x09\x01")?;
-        client.expect(10, 10)?;
-        let response = format!("\0{}\0{}", target.user, target.password);
-        let start_ok = connection::StartOk {
-            client_properties: FieldTable::default(),
-            mechanism: "PLAIN".into(),
-            response: response.as_str().into(),
-            locale: "en_US".into(),
-        };
-        client.send(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)))?;
-        client.expect(10, 30)?;
+        let (stream, patience) = (target.connect()?, target.patience);
+        let mut client = Self { stream, patience, input: vec![0; READ_BYTES], filled: 0, used: 0 };
+        client.write(b"AMQP\x00\x00\x09\x01")?;
+        client.expect(10, 10).map_err(|error| if client.is_amqp_so_far() { error } else { no_amqp() })?;
+        client.log_in(target)?;
         let tune_ok = connection::TuneOk { channel_max: CHANNEL_MAX, frame_max: FRAME_MAX, heartbeat: 0 };
         client.send(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)))?;
         let open = connection::Open { virtual_host: target.vhost.as_str().into() };
@@ -98,51 +59,93 @@ impl Client {
             client.send(channel, AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})))?;
             client.expect(20, 11)?;
         }
-        client.stream.set_read_timeout(None)?;
         Ok(client)
+    }
+
+    fn log_in(&mut self, target: &Target) -> io::Result<()> {
+        let mut capabilities = FieldTable::default();
+        for name in CAPABILITIES {
+            capabilities.insert(name.into(), AMQPValue::Boolean(true));
+        }
+        let mut client_properties = FieldTable::default();
+        client_properties.insert("product".into(), AMQPValue::LongString("prontomq bench".into()));
+        client_properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+        let response = format!("\0{}\0{}", target.user, target.password);
+        let start_ok = connection::StartOk {
+            client_properties,
+            mechanism: "PLAIN".into(),
+            response: response.as_str().into(),
+            locale: "en_US".into(),
+        };
+        self.send(0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)))?;
+        let user = &target.user;
+        self.expect(10, 30).map_err(|error| io::Error::other(format!("login as user {user:?}: {error}")))
+    }
+
+    /// Whether what has come and was not a whole frame could be the beginning of a method.
+    fn is_amqp_so_far(&self) -> bool {
+        self.input[self.used..self.filled].first().is_none_or(|octet| *octet == FrameKind::Method.octet())
+    }
+
+    /// From now on the broker may be silent for as long as it likes.
+    pub(super) fn allow_silence(&self) -> io::Result<()> {
+        self.stream.set_read_timeout(None)
     }
 
     /// Closes the connection; what was published before has been taken when this returns.
     pub(super) fn close(&mut self) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(ANSWER))?;
         let close = connection::Close { reply_code: 200, reply_text: "bye".into(), class_id: 0, method_id: 0 };
         self.send(0, AMQPClass::Connection(connection::AMQPMethod::Close(close)))?;
         self.expect(10, 51)
     }
 
+    /// Writes frames.
+    pub(super) fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames).map_err(|error| self.in_words(&error))
+    }
+
+    fn in_words(&self, error: &io::Error) -> io::Error {
+        io::Error::other(sentence(error, self.patience))
+    }
+
     fn send(&mut self, channel: u16, method: AMQPClass) -> io::Result<()> {
         let mut out = Vec::new();
         write_method(&mut out, channel, method);
-        self.stream.write_all(&out)
+        self.write(&out)
     }
 
-    /// Waits for a method; whatever else comes is an error.
+    /// Waits for a method; any other is an error.
     fn expect(&mut self, class_id: u16, method_id: u16) -> io::Result<()> {
         loop {
             let mut found = None;
             self.next_frames(1, |frame| {
                 if frame.kind == FrameKind::Method {
-                    found = Some((MethodId::of(frame.payload), String::from_utf8_lossy(frame.payload).into_owned()));
+                    found = MethodId::of(frame.payload);
                 }
             })?;
             match found {
-                Some((Some(id), _)) if id == (MethodId { class_id, method_id }) => return Ok(()),
-                Some((_, text)) => {
-                    return Err(io::Error::other(format!("expected method {class_id}.{method_id}, got: {text}")));
+                Some(id) if id == (MethodId { class_id, method_id }) => return Ok(()),
+                Some(MethodId { class_id: class, method_id: method }) => {
+                    let why = format!("the broker sent method {class}.{method} in place of {class_id}.{method_id}");
+                    return Err(io::Error::other(why));
                 }
                 None => {}
             }
         }
     }
 
-    /// Reads, then hands over up to `most` whole frames; at least one unless the read brought only a part.
+    /// Reads, then hands over up to `most` whole frames; at least one unless the read brought only a part. A method by
+    /// which the broker ends or blocks the work is an error.
     pub(super) fn next_frames(&mut self, most: usize, mut each: impl FnMut(Frame<'_>)) -> io::Result<()> {
         let mut handed = 0;
         loop {
             while handed < most {
-                let cut = read_frame(&self.input[self.used..self.filled], usize::MAX)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
+                let cut = read_frame(&self.input[self.used..self.filled], usize::MAX);
+                let cut = cut.map_err(|_| no_amqp())?;
                 let Some(cut) = cut else { break };
+                if let Some(why) = ending(&cut.frame) {
+                    return Err(io::Error::other(why));
+                }
                 self.used += cut.consumed;
                 handed += 1;
                 each(cut.frame);
@@ -156,9 +159,10 @@ impl Client {
             if self.filled == self.input.len() {
                 self.input.resize(self.input.len() * 2, 0);
             }
-            match self.stream.read(&mut self.input[self.filled..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                len => self.filled += len,
+            match self.stream.read(&mut self.input[self.filled..]) {
+                Ok(0) => return Err(self.in_words(&io::ErrorKind::UnexpectedEof.into())),
+                Ok(len) => self.filled += len,
+                Err(error) => return Err(self.in_words(&error)),
             }
         }
     }
@@ -245,7 +249,7 @@ impl Client {
             fields.extend_from_slice(&count.to_be_bytes());
             fields.push(0);
         });
-        self.stream.write_all(&out)?;
+        self.write(&out)?;
         self.expect(60, 11)
     }
 
@@ -264,49 +268,6 @@ impl Client {
     }
 }
 
-/// What a frame tells a load client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen<'a> {
-    /// basic.deliver.
-    Deliver { tag: u64, consumer: &'a [u8] },
-    /// basic.nack from the broker.
-    Nack,
-    /// basic.ack from the broker: tag, multiple.
-    Ack(u64, bool),
-    /// The content header of a message.
-    Header(&'a [u8]),
-    /// A body, or a part of one.
-    Body(&'a [u8]),
-    /// The broker closes channel or connection, with these octets.
-    Close(&'a [u8]),
-    /// Anything else.
-    Other,
-}
-
-impl<'a> Seen<'a> {
-    pub(super) fn of(frame: Frame<'a>) -> Self {
-        let payload = frame.payload;
-        if frame.kind == FrameKind::Body {
-            return Self::Body(payload);
-        }
-        if frame.kind == FrameKind::Header {
-            return Self::Header(payload);
-        }
-        if frame.kind != FrameKind::Method {
-            return Self::Other;
-        }
-        let tag =
-            |at: usize| payload.get(at..at + 8).map(|tag| u64::from_be_bytes(tag.try_into().expect("eight octets")));
-        match payload {
-            [0, 60, 0, 60, len, rest @ ..] if rest.len() > usize::from(*len) + 8 => {
-                let (consumer, rest) = rest.split_at(usize::from(*len));
-                let tag = rest.first_chunk().map_or(0, |tag| u64::from_be_bytes(*tag));
-                Self::Deliver { tag, consumer }
-            }
-            [0, 60, 0, 120, ..] => Self::Nack,
-            [0, 60, 0, 80, ..] => tag(4).map_or(Self::Other, |tag| Self::Ack(tag, payload[12] & 1 == 1)),
-            [0, 20, 0, 40, ..] | [0, 10, 0, 50, ..] => Self::Close(&payload[4..]),
-            _ => Self::Other,
-        }
-    }
+fn no_amqp() -> io::Error {
+    io::Error::other("the server does not speak AMQP 0-9-1")
 }

@@ -1,7 +1,8 @@
 //! Confirms of one publisher: how many it may still have open, and how long each took.
 
-use super::client::{Client, Seen};
+use super::client::Client;
 use super::meter::{Meter, PATIENCE, lock};
+use super::seen::Seen;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,15 +66,20 @@ impl Window {
 
 /// The delivery tags of one channel that are confirmed.
 #[derive(Clone, Debug, Default)]
-struct Tags {
+pub(super) struct Tags {
     /// This one, and all before it.
     below: u64,
     ahead: BTreeSet<u64>,
 }
 
 impl Tags {
+    /// This tag, and all before it, are confirmed.
+    pub(super) fn below(&self) -> u64 {
+        self.below
+    }
+
     /// Takes an acknowledgement; hands over the tags that were not confirmed before.
-    fn acknowledge(&mut self, tag: u64, multiple: bool, mut newly: impl FnMut(u64)) {
+    pub(super) fn acknowledge(&mut self, tag: u64, multiple: bool, mut newly: impl FnMut(u64)) {
         if multiple {
             (self.below + 1..=tag).filter(|tag| !self.ahead.contains(tag)).for_each(newly);
             self.below = self.below.max(tag);
@@ -96,26 +102,15 @@ pub(super) fn read(client: &mut Client, window: Option<&Window>, meter: &Meter) 
     let mut confirmed = vec![Tags::default(); channels as usize];
     let mut newly = Vec::new();
     loop {
-        let (mut closed, mut nacked) = (None, 0);
         newly.clear();
-        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
-            Seen::Ack(tag, multiple) => {
+        client.next_frames(usize::MAX, |frame| {
+            if let Seen::Ack(tag, multiple) = Seen::of(frame) {
                 let channel = u64::from(frame.channel).saturating_sub(1);
                 if let Some(tags) = confirmed.get_mut(channel as usize) {
                     tags.acknowledge(tag, multiple, |tag| newly.push((tag - 1) * channels + channel));
                 }
             }
-            Seen::Nack => nacked += 1,
-            Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
-            _ => {}
         })?;
-        meter.nacked.fetch_add(nacked, Ordering::Relaxed);
-        if let Some(closed) = closed {
-            return Err(io::Error::other(format!("the broker closed: {closed}")));
-        }
-        if nacked > 0 {
-            return Err(io::Error::other("the broker refused a message (basic.nack)"));
-        }
         let Some(window) = window else { continue };
         let now = meter.clock.micros();
         let mut latencies = meter.confirm.lock();

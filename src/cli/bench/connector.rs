@@ -1,13 +1,14 @@
 //! A publisher that opens a connection and a channel for each message, and closes it again.
 
-use super::client::{CHANNEL, Client, Target};
+use super::client::{CHANNEL, Client};
 use super::clock::micros;
 use super::message::Messages;
 use super::meter::Meter;
 use super::pace;
 use super::publisher::{Job, next_channel};
 use super::running::{self, Running};
-use std::io::{self, Write};
+use super::target::Target;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,7 +28,7 @@ fn connect(target: &Target, job: &Job, meter: &Meter) -> io::Result<()> {
         out.clear();
         messages.write(&mut out, channel, number, micros(begin));
         channel = next_channel(channel, job.load.channels);
-        client.stream.write_all(&out)?;
+        client.write(&out)?;
         meter.published.fetch_add(1, Ordering::Relaxed);
         client.close()?;
         let took = micros(meter.clock.elapsed() - begin);

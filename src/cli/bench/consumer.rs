@@ -1,14 +1,16 @@
 //! A consumer: one connection and one thread that takes, checks and acknowledges.
 
-use super::client::{CHANNEL, Client, Seen, Target};
+use super::client::{CHANNEL, Client};
 use super::ledger::Lane;
 use super::message::{Deal, Stamp};
 use super::meter::{Meter, lock};
 use super::rpc::Answer;
 use super::running::{self, Running};
 use super::scenario::Consume;
+use super::seen::Seen;
+use super::target::Target;
 use crate::wire::writer::write_ack;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -49,6 +51,7 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     for ((name, number), channel) in pairs.take(job.queues.len().max(job.channels.into())) {
         client.consume(channel, name, &format!("{number:05}"), prefetch.is_none())?;
     }
+    client.allow_silence()?;
     let stream = client.stream.try_clone()?;
     let reader = running::begin("a consumer", meter, move |meter| take(&mut client, &job, meter));
     Ok(Running { stream: Some(stream), threads: vec![reader] })
@@ -69,7 +72,7 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
     let mut inbound = vec![Inbound::default(); job.channels.into()];
     loop {
         out.clear();
-        let (mut count, mut closed, mut now) = (0u64, None, None);
+        let (mut count, mut now) = (0u64, None);
         let mut ledger = None;
         let mut latencies = None;
         client.next_frames(usize::MAX, |frame| {
@@ -107,14 +110,10 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
                         answer.take(&mut out, frame.channel, body);
                     }
                 }
-                Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
                 _ => {}
             }
         })?;
         drop((ledger, latencies));
-        if let Some(closed) = closed {
-            return Err(io::Error::other(format!("the broker closed: {closed}")));
-        }
         let consumed = meter.consumed.fetch_add(count, Ordering::Relaxed) + count;
         while job.standing > 0
             && consumed + job.standing > meter.published.load(Ordering::Relaxed) * job.copies
@@ -123,7 +122,7 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
             thread::sleep(STANDING_LOOK);
         }
         if !out.is_empty() {
-            client.stream.write_all(&out)?;
+            client.write(&out)?;
         }
     }
 }

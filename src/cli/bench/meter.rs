@@ -24,7 +24,6 @@ pub(super) struct Meter {
     pub(super) clock: Clock,
     pub(super) published: AtomicU64,
     pub(super) confirmed: AtomicU64,
-    pub(super) nacked: AtomicU64,
     pub(super) consumed: AtomicU64,
     /// Round trips that are complete.
     pub(super) answered: AtomicU64,
@@ -50,7 +49,6 @@ impl Meter {
             clock: Clock::start(),
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
-            nacked: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             stop: AtomicBool::new(false),

@@ -15,16 +15,18 @@ mod plot;
 mod probe;
 mod process;
 mod publisher;
+mod relay;
 mod report;
 mod rpc;
 mod run;
 mod running;
 mod scenario;
+mod seen;
 mod stage;
+mod target;
 mod watch;
 
 use clap::Args;
-use client::Target;
 use compare::Side;
 use indicatif::{ProgressBar, ProgressStyle};
 use options::LoadOptions;
@@ -34,17 +36,22 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use target::Target;
 use watch::{Outcome, Second};
 
 /// Put load on an AMQP 0-9-1 broker and measure it.
 ///
 /// What a scenario says is changed by the options below it. Each publisher and consumer has a connection of its own.
-/// Everything that is taken is checked: exit code 1 when a message is lost or comes twice.
+/// Everything that is taken is checked: exit code 1 when a message is lost or comes twice, and when the broker refuses, blocks
+/// (connection.blocked) or ends the load.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     /// The broker.
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     url: String,
+    /// How long the broker may be without an answer, or the load without a message, before the run fails.
+    #[arg(long, default_value = "20s", value_parser = patience)]
+    patience: Duration,
     #[command(flatten)]
     load: LoadOptions,
     /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run to their end.
@@ -111,7 +118,7 @@ impl Bench {
     }
 
     fn measure(&self) -> Result<Report, String> {
-        let target = Target::parse(&self.url)?;
+        let target = Target::parse(&self.url, self.patience)?;
         let plan = self.plan()?;
         let outcome = watched(&target, &plan)?;
         let write = |path: &PathBuf, text: String| {
@@ -134,7 +141,7 @@ impl Bench {
     /// Interleaved, so that what changes about the machine meanwhile changes for both.
     fn measure_in_turn(&self, other: &str) -> Result<Report, String> {
         let plan = self.plan()?;
-        let targets = [Target::parse(&self.url)?, Target::parse(other)?];
+        let targets = [Target::parse(&self.url, self.patience)?, Target::parse(other, self.patience)?];
         let plans = [plan.clone(), Plan { broker_pid: self.compare_pid, ..plan }];
         let mut sides = targets.each_ref().map(|target| Side { broker: target.address.clone(), outcomes: Vec::new() });
         for round in 1..=self.rounds {
@@ -206,6 +213,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| "expected a number and a unit, such as 5s".to_owned())?;
     Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(
+        |patience| {
+            if patience.is_zero() { Err("expected more than 0".to_owned()) } else { Ok(patience) }
+        },
+    )
 }
 
 #[cfg(test)]

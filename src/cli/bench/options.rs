@@ -17,7 +17,7 @@ pub(super) struct LoadOptions {
     /// Connections that publish.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     publishers: Option<u16>,
-    /// Connections that consume, 0 for none.
+    /// Connections that consume, 0 for none. In relay as many workers stand before them.
     #[arg(long)]
     consumers: Option<u16>,
     /// Connections that are opened before and stay idle throughout.
@@ -41,7 +41,8 @@ pub(super) struct LoadOptions {
     /// Messages per second of all publishers; latencies then count from when a message was due.
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
-    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms.
+    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms. With 0, the workers of relay acknowledge as soon
+    /// as they have published.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     confirms: Option<u64>,
     /// Unacknowledged deliveries of each consumer, 0 for no-ack.
@@ -93,6 +94,7 @@ impl LoadOptions {
             standing: self.standing.unwrap_or(scenario.standing),
             rate: self.rate,
             one_write_each: self.one_write_each,
+            ahead_max: scenario.ahead_max,
         };
         let refusal = self.refusals(&load).into_iter().find(|(is_so, _)| *is_so);
         refusal.map_or(Ok(load), |(_, why)| Err(why.to_owned()))
@@ -107,9 +109,9 @@ impl LoadOptions {
     }
 
     /// What cannot be done, or would do nothing; each with the reason.
-    fn refusals(&self, load: &Load) -> [(bool, &'static str); 15] {
+    fn refusals(&self, load: &Load) -> [(bool, &'static str); 18] {
         let (drains, calls) = (load.course == Course::Drain, load.course == Course::Call);
-        let connects = load.course == Course::Connect;
+        let (connects, relays) = (load.course == Course::Connect, load.course == Course::Relay);
         let consumes = load.consume.is_some();
         let prefetch = load.consume.and_then(|consume| consume.prefetch);
         let bindings = match load.route {
@@ -125,6 +127,9 @@ impl LoadOptions {
             (calls && load.standing > 0, "--standing: every request of rpc would wait behind those messages"),
             (calls && load.copies() > 1, "rpc: a request that goes to several queues has several answers"),
             (calls && self.confirms.is_some(), "--confirms: a requester of rpc waits for the answer"),
+            (relays && !consumes, "relay needs consumers, and workers before them"),
+            (relays && consumes && prefetch.is_none(), "--prefetch: the workers of relay acknowledge what they take"),
+            (relays && load.standing > 0, "--standing: the workers of relay leave nothing standing"),
             (connects && self.confirms.is_some(), "--confirms: a connection that is closed has its message taken"),
             ((calls || connects) && load.one_write_each, "--one-write-each: there is one message at a time anyway"),
             (self.bindings.is_some() && load.route == Route::Queue, "--bindings needs --exchange"),

@@ -1,6 +1,6 @@
 //! A publisher: one connection, a thread that writes and one that reads confirms.
 
-use super::client::{CHANNEL, Client, Target};
+use super::client::{CHANNEL, Client};
 use super::clock::micros;
 use super::confirms::{self, Window};
 use super::message::{Envelope, Messages};
@@ -8,6 +8,8 @@ use super::meter::{Meter, PATIENCE};
 use super::pace::Pace;
 use super::running::{self, Running};
 use super::scenario::Load;
+use super::seen::{is_hang_up, sentence};
+use super::target::Target;
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -17,6 +19,9 @@ use std::time::Duration;
 
 /// What a publisher gathers before it writes.
 const WRITE_BYTES: usize = 32 * 1024;
+
+/// How often a publisher that is far ahead of the consumers looks whether they have come nearer.
+const AHEAD_LOOK: Duration = Duration::from_micros(200);
 
 /// What one publisher is to do.
 #[derive(Clone, Debug)]
@@ -45,9 +50,16 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     if window.is_some() {
         (CHANNEL..=channels).try_for_each(|channel| client.confirm_select(channel))?;
     }
+    client.allow_silence()?;
     let (stream, writing) = (client.stream.try_clone()?, client.stream.try_clone()?);
-    let shared = window.clone();
-    let writer = running::begin("a publisher", meter, move |meter| publish(writing, &job, shared.as_deref(), meter));
+    let (shared, patience) = (window.clone(), target.patience);
+    let writer = running::begin("a publisher", meter, move |meter| {
+        match publish(writing, &job, shared.as_deref(), meter) {
+            // The reader finds out why.
+            Err(error) if is_hang_up(&error) => Ok(()),
+            published => published.map_err(|error| io::Error::other(sentence(&error, patience))),
+        }
+    });
     let reader =
         running::begin("a publisher", meter, move |meter| confirms::read(&mut client, window.as_deref(), meter));
     Ok(Running { stream: Some(stream), threads: vec![writer, reader] })
@@ -61,6 +73,11 @@ fn publish(mut stream: TcpStream, job: &Job, window: Option<&Window>, meter: &Me
     while number < job.end && !meter.is_over() {
         let sent = number - job.first;
         let room = window.map_or(u64::MAX, |window| window.room(sent, meter));
+        let ahead = job.load.room(meter.published.load(Ordering::Relaxed), meter.consumed.load(Ordering::Relaxed));
+        if ahead == 0 {
+            thread::sleep(AHEAD_LOOK);
+            continue;
+        }
         let now = meter.clock.elapsed();
         let due = job.pace.map_or(u64::MAX, |pace| pace.due(now).saturating_sub(sent));
         if due == 0 {
@@ -68,7 +85,7 @@ fn publish(mut stream: TcpStream, job: &Job, window: Option<&Window>, meter: &Me
             thread::sleep(pause.min(PATIENCE));
             continue;
         }
-        let count = batch.min(room).min(due).min(job.end - number);
+        let count = batch.min(room).min(ahead).min(due).min(job.end - number);
         out.clear();
         for number in number..number + count {
             let place = number - job.first;

@@ -1,6 +1,6 @@
 //! Requests and replies: a requester with one request in flight, and what a consumer does to answer it.
 
-use super::client::{CHANNEL, Client, PAYLOAD_MAX, Queue, Seen, Target};
+use super::client::{CHANNEL, Client, PAYLOAD_MAX, Queue};
 use super::clock::micros;
 use super::ledger::Lane;
 use super::message::{Envelope, Messages};
@@ -8,11 +8,13 @@ use super::meter::{Meter, lock};
 use super::pace;
 use super::publisher::{Job, next_channel};
 use super::running::{self, Running};
+use super::seen::Seen;
 use super::stage;
+use super::target::Target;
 use crate::wire::content_header::ContentHeader;
 use crate::wire::properties::{Properties, PropertiesWriter, Property};
 use crate::wire::writer::{Content, write_publish};
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +24,7 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     let replies = format!("{}-reply-{}", stage::name(), job.publisher);
     client.declare(&Queue { name: &replies, durable: false, exclusive: true, priorities: 1 })?;
     client.consume(CHANNEL, &replies, "0", true)?;
+    client.allow_silence()?;
     let stream = client.stream.try_clone()?;
     let thread = running::begin("a requester", meter, move |meter| ask(&mut client, &job, &replies, meter));
     Ok(Running { stream: Some(stream), threads: vec![thread] })
@@ -38,11 +41,10 @@ fn ask(client: &mut Client, job: &Job, replies: &str, meter: &Meter) -> io::Resu
         messages.write(&mut out, channel, number, micros(begin));
         channel = next_channel(channel, job.load.channels);
         lock(&meter.replies).await_below(lane, number + 1);
-        client.stream.write_all(&out)?;
+        client.write(&out)?;
         meter.published.fetch_add(1, Ordering::Relaxed);
         let mut answered = false;
         while !answered {
-            let mut closed = None;
             client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
                 Seen::Header(payload) => reply = Reply::announced(payload),
                 Seen::Body(body) => {
@@ -55,12 +57,8 @@ fn ask(client: &mut Client, job: &Job, replies: &str, meter: &Meter) -> io::Resu
                         }
                     }
                 }
-                Seen::Close(octets) => closed = Some(String::from_utf8_lossy(octets).into_owned()),
                 _ => {}
             })?;
-            if let Some(closed) = closed {
-                return Err(io::Error::other(format!("the broker closed: {closed}")));
-            }
         }
         let took = micros(meter.clock.elapsed() - begin);
         meter.round_trip.lock().record(took).expect("it grows as needed");

@@ -1,14 +1,15 @@
 //! One run of a load against one broker.
 
-use super::client::{Client, Target};
+use super::client::Client;
 use super::meter::Meter;
 use super::pace::Pace;
 use super::probe::probe;
 use super::running::{self, Running};
-use super::scenario::{Course, Load};
+use super::scenario::{Consume, Course, Load};
 use super::stage::Stage;
-use super::watch::{LOOK, Outcome, Second, Watch};
-use super::{connector, consumer, publisher, rpc};
+use super::target::Target;
+use super::watch::{LOOK, Outcome, Second, Stall, Watch};
+use super::{connector, consumer, publisher, relay, rpc};
 use std::fs::File;
 use std::io;
 use std::net::TcpStream;
@@ -93,6 +94,7 @@ impl Work<'_> {
                 while watch.elapsed(self) < self.plan.warm_up {
                     thread::sleep(LOOK.min(self.plan.warm_up));
                     self.check()?;
+                    watch.moved(self)?;
                 }
                 watch = Watch::start(self);
             }
@@ -135,6 +137,11 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// How long nothing may move before the run is given up.
+    pub(super) fn patience(&self) -> Duration {
+        self.target.patience
+    }
+
     fn check(&self) -> io::Result<()> {
         self.meter.failure().map_or(Ok(()), |why| Err(io::Error::other(why)))
     }
@@ -153,7 +160,7 @@ impl Work<'_> {
     /// How often each message is counted there.
     fn counted_each(&self) -> u64 {
         match (self.plan.load.course, self.plan.load.consume) {
-            (Course::Flow | Course::Drain, Some(_)) => self.plan.load.copies(),
+            (Course::Flow | Course::Drain | Course::Relay, Some(_)) => self.plan.load.copies(),
             _ => 1,
         }
     }
@@ -173,8 +180,14 @@ impl Work<'_> {
             Some(_) => &self.meter.confirmed,
             None => &self.meter.published,
         };
-        while done.load(Ordering::Relaxed) < standing {
+        let mut stall = Stall::new(0, self.meter.clock.elapsed());
+        loop {
+            let count = done.load(Ordering::Relaxed);
+            if count >= standing {
+                break;
+            }
             self.check()?;
+            stall.check(count, self.meter.clock.elapsed(), self.patience())?;
             thread::sleep(Duration::from_millis(5));
         }
         // Closing at once could lose what the kernel still holds.
@@ -189,7 +202,7 @@ impl Work<'_> {
         let begin = self.meter.clock.elapsed();
         let pace = load.rate.map(|rate| Pace::new(begin, rate / f64::from(load.publishers)));
         let start = match load.course {
-            Course::Flow | Course::Drain => publisher::start,
+            Course::Flow | Course::Drain | Course::Relay => publisher::start,
             Course::Connect => connector::start,
             Course::Call => rpc::start,
         };
@@ -212,27 +225,53 @@ impl Work<'_> {
 
     fn consume(&mut self, standing: u64) -> io::Result<()> {
         let Some(consume) = self.plan.load.consume else { return Ok(()) };
-        let queues = self.plan.load.queues;
         for consumer in 0..consume.consumers {
-            let own = (0..queues).filter(|queue| {
-                if consume.consumers < queues {
-                    queue % consume.consumers == consumer
-                } else {
-                    consumer % queues == *queue
-                }
-            });
-            let job = consumer::Job {
-                consume,
-                queues: own.map(|queue| (self.stage.queues[usize::from(queue)].clone(), queue)).collect(),
-                ledger: usize::from(consumer % queues),
-                standing: standing * self.plan.load.copies(),
-                deal: self.plan.load.deal(),
-                channels: self.plan.load.channels,
-                answers: self.plan.load.course == Course::Call,
-                copies: self.plan.load.copies(),
-            };
-            self.running.push(consumer::start(self.target, job, &self.meter)?);
+            self.consume_as(consumer, consume, standing)?;
+            if self.plan.load.course == Course::Relay {
+                self.relay_as(consumer, consume)?;
+            }
         }
+        Ok(())
+    }
+
+    /// The queues of one of so many consumers: each has several, or each queue has several consumers.
+    fn queues_of(&self, consumer: u16, consumers: u16) -> impl Iterator<Item = u16> {
+        let queues = self.plan.load.queues;
+        (0..queues).filter(
+            move |queue| {
+                if consumers < queues { queue % consumers == consumer } else { consumer % queues == *queue }
+            },
+        )
+    }
+
+    fn consume_as(&mut self, consumer: u16, consume: Consume, standing: u64) -> io::Result<()> {
+        let Load { course, channels, queues, .. } = self.plan.load;
+        let names = if course == Course::Relay { &self.stage.outputs } else { &self.stage.queues };
+        let own = self.queues_of(consumer, consume.consumers);
+        let job = consumer::Job {
+            consume,
+            queues: own.map(|queue| (names[usize::from(queue)].clone(), queue)).collect(),
+            ledger: usize::from(consumer % queues),
+            standing: standing * self.plan.load.copies(),
+            deal: self.plan.load.deal(),
+            channels,
+            answers: course == Course::Call,
+            copies: self.plan.load.copies(),
+        };
+        self.running.push(consumer::start(self.target, job, &self.meter)?);
+        Ok(())
+    }
+
+    fn relay_as(&mut self, worker: u16, consume: Consume) -> io::Result<()> {
+        let Load { channels, confirms_in_flight, one_write_each, .. } = self.plan.load;
+        let passage = |number: u16| relay::Passage {
+            input: self.stage.queues[usize::from(number)].clone(),
+            output: self.stage.outputs[usize::from(number)].clone(),
+            number,
+        };
+        let passages = self.queues_of(worker, consume.consumers).map(passage).collect();
+        let job = relay::Job { consume, passages, channels, confirms: confirms_in_flight.is_some(), one_write_each };
+        self.running.push(relay::start(self.target, job, &self.meter)?);
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Load {
     pub(super) rate: Option<f64>,
     /// A write for each message, as most client libraries do.
     pub(super) one_write_each: bool,
+    /// How many messages publishers may be ahead of the consumers; none without a limit.
+    pub(super) ahead_max: Option<u64>,
 }
 
 impl Load {
@@ -37,6 +39,11 @@ impl Load {
     pub(super) fn deal(&self) -> Deal {
         let queues = if self.route.is_fanout() { 1 } else { self.queues.into() };
         Deal { queues, priorities: self.priorities.into() }
+    }
+
+    /// How many messages may be published when so many are, and so many copies are consumed.
+    pub(super) fn room(&self, published: u64, consumed: u64) -> u64 {
+        self.ahead_max.map_or(u64::MAX, |most| (consumed / self.copies() + most).saturating_sub(published))
     }
 
     /// Copies that each message makes.
@@ -129,6 +136,9 @@ pub(super) enum Course {
     Connect,
     /// Each publisher waits for a consumer's reply to one message before the next.
     Call,
+    /// As flow, with a worker between publisher and consumer: it takes a message from the publisher's queue and publishes it
+    /// to the consumer's.
+    Relay,
 }
 
 /// A named load.
@@ -173,10 +183,16 @@ pub(super) enum Scenario {
     Connections,
     /// requests that a consumer answers, 16 B, transient, one in flight; latency of the round trip
     Rpc,
+    /// as B, through a worker that on one channel takes, publishes to a second queue, and acknowledges once that is confirmed;
+    /// the consumer takes from the second queue, and publishers are at most 10,000 messages ahead of it
+    Relay,
 }
 
 /// The standing messages of D and D2.
 const STANDING: u64 = 1_000_000;
+
+/// Enough to keep the workers of relay busy, and so few that what is measured is no growing queue.
+const RELAY_AHEAD: u64 = 10_000;
 
 impl Scenario {
     pub(super) fn load(self) -> Load {
@@ -197,6 +213,7 @@ impl Scenario {
             standing: 0,
             rate: None,
             one_write_each: false,
+            ahead_max: None,
         };
         let b =
             Load { size: Size::of(1024), persistent: true, confirms_in_flight: Some(1000), consume: acks(1000), ..a };
@@ -219,6 +236,7 @@ impl Scenario {
             Self::Priorities => Load { priorities: 10, ..b },
             Self::Connections => Load { course: Course::Connect, ..a },
             Self::Rpc => Load { course: Course::Call, ..a },
+            Self::Relay => Load { course: Course::Relay, ahead_max: Some(RELAY_AHEAD), ..b },
         }
     }
 }

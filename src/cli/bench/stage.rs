@@ -1,8 +1,9 @@
 //! The queues and the exchange of a run, on the broker.
 
-use super::client::{Client, Queue, Target};
+use super::client::{Client, Queue};
 use super::message::Envelope;
-use super::scenario::{Kind, Load, Route};
+use super::scenario::{Course, Kind, Load, Route};
+use super::target::Target;
 use std::io;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ const HEADER: &str = "bench";
 pub(super) struct Stage {
     pub(super) control: Client,
     pub(super) queues: Vec<String>,
+    /// The queues that workers publish to, one for each of the others; none without workers.
+    pub(super) outputs: Vec<String>,
     exchange: Option<String>,
     /// Where messages go, in turn: the first to the first queue, and so on.
     pub(super) envelopes: Arc<[Envelope]>,
@@ -29,13 +32,15 @@ impl Stage {
     pub(super) fn set(target: &Target, load: &Load) -> io::Result<Self> {
         let name = name();
         let queues: Vec<String> = (0..load.queues).map(|number| format!("{name}-{number}")).collect();
+        let outputs = if load.course == Course::Relay { load.queues } else { 0 };
+        let outputs: Vec<String> = (0..outputs).map(|number| format!("{name}-out-{number}")).collect();
         let mut control = Client::connect(target, 1)?;
-        for queue in &queues {
+        for queue in queues.iter().chain(&outputs) {
             control.declare(&declared(queue, load))?;
         }
         let Route::Exchange { kind, bindings } = load.route else {
             let envelopes = queues.iter().map(|queue| Envelope::new("", queue)).collect();
-            return Ok(Self { control, queues, exchange: None, envelopes });
+            return Ok(Self { control, queues, outputs, exchange: None, envelopes });
         };
         control.declare_exchange(&name, kind.name())?;
         let bindings = bindings.unwrap_or(load.queues.into());
@@ -50,7 +55,7 @@ impl Stage {
             ..Envelope::new(&name, &kind.routing_key(number))
         };
         let envelopes = (0..keys).map(envelope).collect();
-        Ok(Self { control, queues, exchange: Some(name), envelopes })
+        Ok(Self { control, queues, outputs, exchange: Some(name), envelopes })
     }
 
     /// Answers once the broker has taken what was written to other connections before.
@@ -59,7 +64,7 @@ impl Stage {
     }
 
     pub(super) fn strike(mut self) -> io::Result<()> {
-        for queue in &self.queues {
+        for queue in self.queues.iter().chain(&self.outputs) {
             self.control.delete(queue)?;
         }
         self.exchange.iter().try_for_each(|exchange| self.control.delete_exchange(exchange))

@@ -8,8 +8,6 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// How long a run that ends by a count may stand still before it is given up.
-const STALL: Duration = Duration::from_secs(20);
 /// How often a run with an end in time looks whether it has failed.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
@@ -50,9 +48,30 @@ pub(super) struct Watch {
     broker_cpu_seconds: Option<f64>,
     turned: Duration,
     counted_then: u64,
-    moved: Duration,
-    moved_to: u64,
+    stall: Stall,
     seconds: Vec<Second>,
+}
+
+/// How far a count had come, and when it came so far.
+pub(super) struct Stall {
+    count: u64,
+    since: Duration,
+}
+
+impl Stall {
+    pub(super) fn new(count: u64, now: Duration) -> Self {
+        Self { count, since: now }
+    }
+
+    /// An error when the count has stood still for longer than `patience`.
+    pub(super) fn check(&mut self, count: u64, now: Duration, patience: Duration) -> io::Result<()> {
+        if count != self.count {
+            *self = Self::new(count, now);
+        } else if now - self.since > patience {
+            return Err(io::Error::other(format!("nothing has moved for {patience:?}, after {count} messages")));
+        }
+        Ok(())
+    }
 }
 
 impl Watch {
@@ -64,9 +83,8 @@ impl Watch {
         let (began, counted) = (work.meter.clock.elapsed(), work.counted());
         let client_cpu_seconds = cpu_seconds(std::process::id()).unwrap_or_default();
         let broker_cpu_seconds = work.plan.broker_pid.and_then(cpu_seconds);
-        let (turned, moved, seconds) = (began, began, Vec::new());
-        let (counted_then, moved_to) = (counted, counted);
-        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, turned, counted_then, moved, moved_to, seconds }
+        let (turned, counted_then, stall, seconds) = (began, counted, Stall::new(counted, began), Vec::new());
+        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, turned, counted_then, stall, seconds }
     }
 
     pub(super) fn elapsed(&self, work: &Work<'_>) -> Duration {
@@ -84,12 +102,8 @@ impl Watch {
 
     /// How many messages have come so far; an error when it has been long that one came.
     pub(super) fn moved(&mut self, work: &Work<'_>) -> io::Result<u64> {
-        let (counted, now) = (work.counted(), work.meter.clock.elapsed());
-        if counted != self.moved_to {
-            (self.moved_to, self.moved) = (counted, now);
-        } else if now - self.moved > STALL {
-            return Err(io::Error::other(format!("nothing has moved for {STALL:?}, after {counted} messages")));
-        }
+        let counted = work.counted();
+        self.stall.check(counted, work.meter.clock.elapsed(), work.patience())?;
         Ok(counted - self.counted)
     }
 

@@ -11,6 +11,31 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Result};
 use serde_json::{Map, Value as Json, json};
 
+/// The function for encoded tables.
+const TABLE: &str = "amqp_table";
+
+/// The views whose `arguments` are encoded tables.
+const WITH_ARGUMENTS: [&str; 3] = ["v_queues", "v_exchanges", "v_bindings"];
+
+/// Has the views give `arguments` as JSON: for this connection, views of the same names and columns stand before those of
+/// the file. A file without views stays without.
+pub(super) fn decode_arguments(connection: &Connection) -> Result<()> {
+    for view in WITH_ARGUMENTS {
+        let mut columns = connection.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
+        let columns = columns.query_map([view], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
+        if columns.is_empty() {
+            continue;
+        }
+        let decoded = columns.iter().map(|column| match column.as_str() {
+            "arguments" => format!("{TABLE}(arguments) AS arguments"),
+            other => other.to_owned(),
+        });
+        let decoded = decoded.collect::<Vec<_>>().join(", ");
+        connection.execute_batch(&format!("CREATE TEMP VIEW {view} AS SELECT {decoded} FROM main.{view}"))?;
+    }
+    Ok(())
+}
+
 /// Adds `amqp_properties(head)`, `amqp_headers(head)` and `amqp_table(arguments)`. What is NULL stays NULL; a message
 /// without headers has none.
 pub(super) fn add_to(connection: &Connection) -> Result<()> {
@@ -22,7 +47,7 @@ pub(super) fn add_to(connection: &Connection) -> Result<()> {
         let message = message_of(head)?;
         Some(message.properties().headers().map(|headers| table(&headers)))
     })?;
-    add(connection, "amqp_table", |arguments| {
+    add(connection, TABLE, |arguments| {
         let bytes = Reader::new(arguments).longstr()?;
         Table::check(bytes).ok().map(|(arguments, _)| Some(table(&arguments)))
     })
@@ -39,6 +64,8 @@ fn add(
         let bytes = match context.get_raw(0) {
             ValueRef::Null => return Ok(None),
             ValueRef::Blob(bytes) => bytes,
+            // The views give arguments as JSON already.
+            ValueRef::Text(json) if name == TABLE => return Ok(Some(String::from_utf8_lossy(json).into_owned())),
             _ => return Err(Error::UserFunctionError(format!("{name} wants a blob").into())),
         };
         let unreadable = || Error::UserFunctionError(format!("{name}: these bytes cannot be read").into());
@@ -223,14 +250,16 @@ mod tests {
         assert_eq!(ask("amqp_headers", &bare).unwrap(), None);
         assert_eq!(json_of("amqp_properties", &bare), json!({}));
         assert_eq!(json_of("amqp_table", &[0; 4]), json!({}));
-        for function in ["amqp_properties", "amqp_headers", "amqp_table"] {
+        for function in ["amqp_properties", "amqp_headers", TABLE] {
             let error = ask(function, b"\x01nonsense").unwrap_err().to_string();
             assert!(error.contains(function), "{error}");
             let connection = Connection::open_in_memory().unwrap();
             add_to(&connection).unwrap();
             let of_null = format!("SELECT {function}(NULL) IS NULL");
             assert!(connection.query_row(&of_null, [], |row| row.get::<_, bool>(0)).unwrap());
-            assert!(connection.query_row(&format!("SELECT {function}('text')"), [], |_| Ok(())).is_err());
+            let of_text =
+                connection.query_row(&format!("SELECT {function}('{{}}')"), [], |row| row.get::<_, String>(0));
+            assert_eq!(of_text.ok(), (function == TABLE).then(|| "{}".to_owned()), "JSON stays as it is");
         }
     }
 

@@ -3,13 +3,15 @@
 mod functions;
 mod print;
 
-use crate::store::sqlite::database_file;
+use super::place::StorePlace;
+use crate::store::StoreError;
+use crate::store::sqlite::existing_database;
 use clap::Args;
 use print::{Format, Printer};
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags};
 use std::io::{self, BufWriter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -23,14 +25,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// The file is opened read-only, whether a broker runs on it or not. docs/sql.md explains the views (v_store, v_vhosts,
 /// v_users, v_exchanges, v_bindings, v_queues, v_levels, v_messages). Beside SQLite's own there are the functions
-/// amqp_properties(head), amqp_headers(head) and amqp_table(arguments), which give JSON.
+/// amqp_properties(head) and amqp_headers(head), which give JSON, as arguments are.
 #[derive(Debug, Args)]
 pub(super) struct Sql {
     /// One statement.
     statement: String,
-    /// The broker's data directory; by default that of the environment, or ./prontomq-data.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: StorePlace,
     /// Print a JSON array with an object for each row.
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -80,9 +81,10 @@ impl Sql {
 
     /// Runs the statement and prints its rows; whether some were left out.
     fn print(&self) -> Result<bool, Failure> {
-        let directory = super::data_dir(self.data_dir.as_deref());
+        let directory = self.place.directory().map_err(Failure::Because)?;
         let connection = open(&directory).map_err(Failure::Because)?;
-        let told = |error: rusqlite::Error| Failure::Because(self.tell(&connection, &error));
+        let told = |error: rusqlite::Error| Failure::Because(self.in_words(&directory, &connection, &error));
+        functions::decode_arguments(&connection).map_err(told)?;
         let began = Instant::now();
         let timeout = Duration::from_secs(self.timeout);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || began.elapsed() >= timeout)).map_err(told)?;
@@ -121,7 +123,7 @@ impl Sql {
         }
     }
 
-    fn tell(&self, connection: &Connection, error: &rusqlite::Error) -> String {
+    fn in_words(&self, directory: &Path, connection: &Connection, error: &rusqlite::Error) -> String {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => {
                 format!("given up after {} s; --timeout allows more", self.timeout)
@@ -129,6 +131,12 @@ impl Sql {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 format!("the file is damaged ({error}); prontomq doctor says how, once no broker runs")
             }
+            // Readers of a write-ahead log share its index with the writer.
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => format!(
+                "no permission to write in {}, which a write-ahead log wants of readers too ({error}): run this as the user that \
+                 the broker runs as",
+                directory.display()
+            ),
             _ if !has_views(connection) => {
                 format!("{error}; the file has no views yet: prontomq serve makes them when it starts")
             }
@@ -138,10 +146,10 @@ impl Sql {
 }
 
 fn open(directory: &Path) -> Result<Connection, String> {
-    let file = database_file(directory);
-    if !file.is_file() {
-        return Err(format!("there is no store in {} (--data-dir names another directory)", directory.display()));
-    }
+    let file = existing_database(directory).map_err(|error| match error {
+        StoreError::Unusable(why) => why,
+        other => other.to_string(),
+    })?;
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&file, flags)?;

@@ -2,7 +2,7 @@
 
 use crate::store::StoreError;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const DATABASE_FILE: &str = "prontomq.sqlite3";
@@ -29,7 +29,7 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn hold(path: &Path) -> Result<Self, StoreError> {
-        let unusable = |error: std::io::Error| StoreError::Unusable(format!("{}: {error}", path.display()));
+        let unusable = |error: std::io::Error| StoreError::Unusable(no_access("write in", path, &error));
         make(path).map_err(unusable)?;
         let mut options = OpenOptions::new();
         let mut lock =
@@ -45,9 +45,7 @@ impl Directory {
 
     /// As [`hold`](Self::hold), but of a directory that holds a store.
     pub(super) fn hold_existing(path: &Path) -> Result<Self, StoreError> {
-        if !database_file(path).is_file() {
-            return Err(StoreError::Unusable(format!("there is no store in {}", path.display())));
-        }
+        existing_database(path)?;
         Self::hold(path)
     }
 
@@ -100,6 +98,35 @@ impl Directory {
 #[must_use]
 pub fn database_file(directory: &Path) -> PathBuf {
     directory.join(DATABASE_FILE)
+}
+
+/// The file of a data directory that holds a store.
+///
+/// # Errors
+/// When there is none, or this user may not read it.
+pub fn existing_database(directory: &Path) -> Result<PathBuf, StoreError> {
+    let file = database_file(directory);
+    let unusable = |why: String| Err(StoreError::Unusable(why));
+    match file.metadata() {
+        Ok(found) if !found.is_file() => unusable(format!("{} is not a file", file.display())),
+        // Without opening it: a close would end the locks of this process on it.
+        Ok(_) => match rustix::fs::access(&file, rustix::fs::Access::READ_OK) {
+            Ok(()) => Ok(file),
+            Err(error) => unusable(no_access("read", &file, &error.into())),
+        },
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            unusable(format!("there is no store in {} (--data-dir names another directory)", directory.display()))
+        }
+        Err(error) => unusable(no_access("read", &file, &error)),
+    }
+}
+
+/// Why a file or directory cannot be used. A missing permission is named, with who has it.
+fn no_access(verb: &str, path: &Path, error: &std::io::Error) -> String {
+    if error.kind() == ErrorKind::PermissionDenied {
+        return format!("no permission to {verb} {}: run this as the user that the broker runs as", path.display());
+    }
+    format!("{}: {error}", path.display())
 }
 
 /// The redo log in a data directory.

@@ -29,7 +29,7 @@ use crate::config::Durability;
 pub use backup::{BackupTarget, back_up};
 use care::Care;
 use directory::Directory;
-pub use directory::database_file;
+pub use directory::{database_file, existing_database};
 pub use doctor::{Diagnosis, Repaired, diagnose, repair};
 use lanes::Lanes;
 use opening::{Opening, block_on, migrate, unusable};
