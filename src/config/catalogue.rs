@@ -233,12 +233,20 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.outbox_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.outbox_bytes_max), range(16 * KIB, GIB)),
-        meaning: "What waits to be written to one socket; beyond it, its consumers get nothing new.",
+        meaning: "What waits to be written to one socket; beyond it, its consumers get nothing new, and methods whose \
+                  answers add to it wait.",
+    },
+    Setting {
+        name: "limits.gets_in_flight_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.gets_in_flight_max), range(1, U16)),
+        meaning: "Gets on different channels of one connection that wait for their answers at the same time; more wait for \
+                  their turn.",
     },
     Setting {
         name: "limits.parked_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.parked_bytes_max), range(4 * KIB, GIB)),
-        meaning: "Frames of one connection that wait behind an unanswered method; beyond it, its socket is not read.",
+        meaning: "Frames of one connection that wait behind an unanswered method, or for room in the output; beyond it, \
+                  its socket is not read.",
     },
     Setting {
         name: "limits.consumer_window_messages",

@@ -96,6 +96,8 @@ pub struct Limits {
     pub disk_free_bytes: u64,
     /// Bytes waiting to be written to a socket; beyond it its consumers are lent nothing new.
     pub outbox_bytes_max: u64,
+    /// Gets of one connection that wait for their answers at the same time.
+    pub gets_in_flight_max: u32,
     /// Bytes of frames parked behind an unanswered method; beyond it the socket is not read.
     pub parked_bytes_max: u64,
     /// Messages on their way to one consumer at first.
@@ -255,6 +257,7 @@ impl Default for Limits {
             memory_bytes: 0,
             disk_free_bytes: 50 * 1000 * 1000,
             outbox_bytes_max: MIB,
+            gets_in_flight_max: 8,
             parked_bytes_max: 64 * KIB,
             consumer_window_messages: 64,
             consumer_window_messages_max: 4096,

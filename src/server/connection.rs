@@ -6,6 +6,7 @@
 use super::driver::Driver;
 use super::runner::{self, AtHand, TokioRunner};
 use super::shared::Shared;
+use super::socket;
 use crate::model::{Monotonic, Now};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -51,6 +52,8 @@ struct Connection {
     written: usize,
     /// When the task wakes by itself.
     armed: Option<Monotonic>,
+    /// While the socket is not read: when the peer's TCP is looked at.
+    look_at: Option<Monotonic>,
     /// The socket is of no use any more.
     gone: bool,
 }
@@ -79,6 +82,7 @@ impl Desk {
                 called,
                 written: 0,
                 armed: None,
+                look_at: None,
                 gone: false,
             };
             Self { shared, runner, connection: Mutex::new(connection), task: OnceLock::new() }
@@ -225,7 +229,7 @@ impl Connection {
         }
         // What the client held goes to others now, however slowly it takes its last bytes.
         self.driver.end_link(now);
-        Next::Closes
+        if self.driver.has_lost_client() { Next::IsGone } else { Next::Closes }
     }
 
     fn pass(&mut self, woken: Woken, now: Now) {
@@ -235,6 +239,7 @@ impl Connection {
         }
         if woken.deadline {
             self.armed = None;
+            self.look(now);
             self.driver.tick(now);
         }
         if woken.readable && self.may_read() {
@@ -256,9 +261,24 @@ impl Connection {
         is_armed && is_written && self.may_read() && !self.driver.has_notices(&self.called)
     }
 
-    /// Whether more is to be read.
+    /// Whether more is to be read. Output that waits does not matter: what a slow reader sends is carried out.
     fn may_read(&self) -> bool {
-        !self.gone && !self.driver.is_closing() && !self.driver.is_saturated() && !self.driver.is_backed_up()
+        !self.gone && !self.driver.is_closing() && !self.driver.is_saturated()
+    }
+
+    /// Looks at the peer's TCP, for a connection that is not read gives no other sign of life.
+    fn look(&mut self, now: Now) {
+        if self.look_at.is_none_or(|at| at > now.monotonic) {
+            return;
+        }
+        self.look_at = Some(now.monotonic.plus(socket::LOOK_INTERVAL));
+        let peer = socket::peer(&self.stream);
+        if peer.has_hung_up && self.driver.is_blocked() {
+            // It would wait for the end of the alarm, which may be far.
+            self.gone("the client hung up while it was blocked");
+        } else if peer.acknowledges {
+            self.driver.heard(now);
+        }
     }
 
     fn poll_wake(
@@ -270,15 +290,20 @@ impl Connection {
         if self.gone {
             return Poll::Ready(Woken::default());
         }
-        let deadline = self.driver.deadline();
+        let backed_up = self.driver.is_backed_up();
+        let reads = !self.driver.is_saturated() && !self.driver.waits_for_store(cx.waker());
+        if reads || self.driver.is_closing() {
+            self.look_at = None;
+        } else if self.look_at.is_none() {
+            self.look_at = Some(self.shared.clock.now().monotonic.plus(socket::LOOK_INTERVAL));
+        }
+        let deadline = [self.driver.deadline(), self.look_at].into_iter().flatten().min();
         if deadline != self.armed {
             self.armed = deadline;
             if let Some(deadline) = deadline {
                 sleep.as_mut().reset(self.shared.clock.instant(deadline));
             }
         }
-        let backed_up = self.driver.is_backed_up();
-        let reads = !self.driver.is_saturated() && !backed_up && !self.driver.waits_for_store(cx.waker());
         let woken = Woken {
             readable: reads && self.stream.poll_read_ready(cx).is_ready(),
             writable: self.written < self.driver.output().len() && self.stream.poll_write_ready(cx).is_ready(),
@@ -303,8 +328,9 @@ impl Connection {
         self.driver.end_read(now);
     }
 
+    /// Writes what there is; what waited for room in the output may add to it.
     fn write(&mut self, now: Now) {
-        while !self.gone && self.written < self.driver.output().len() {
+        while !self.gone && !self.driver.output().is_empty() {
             match self.stream.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => {
                     self.written += len;
@@ -313,10 +339,10 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.gone(&error.to_string()),
             }
-        }
-        if self.written > 0 {
-            self.written = 0;
-            self.driver.written(now);
+            if self.written == self.driver.output().len() {
+                self.written = 0;
+                self.driver.written(now);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::session::{
     Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, SettleOutcome,
     Settlement, Tally,
 };
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -38,6 +39,10 @@ pub(super) struct Driver {
     partial: Vec<u8>,
     out: Output,
     notices: Vec<Notice>,
+    /// Taken from the inlet, and left while too much output waits.
+    backlog: VecDeque<Notice>,
+    /// Output that input added while too much waited already.
+    added_while_backed_up: usize,
     sizes: SizesOfRead,
     published: Publishes,
     /// What of the session's counts was folded into the gauges.
@@ -65,6 +70,8 @@ impl Driver {
             partial: Vec::new(),
             out: Output::default(),
             notices: Vec::new(),
+            backlog: VecDeque::new(),
+            added_while_backed_up: 0,
             sizes: SizesOfRead::default(),
             published: Publishes::default(),
             channels_told: 0,
@@ -90,14 +97,30 @@ impl Driver {
         self.closing
     }
 
-    /// Whether the session has to wait for others before it can take more.
+    /// Whether no more input is to be taken: the session waits for others, or what comes in adds too much to an output that
+    /// is not read.
     pub(super) fn is_saturated(&self) -> bool {
-        self.session.is_saturated()
+        self.session.is_saturated() || self.added_while_backed_up > self.shared.session_settings.parked_bytes_max
     }
 
-    /// Whether so much waits to be written that nothing more is to be produced.
+    /// Whether the client was silent for too long: nobody would read what is left of the output.
+    pub(super) fn has_lost_client(&self) -> bool {
+        matches!(self.session.ending(), Some(Ending::MissedHeartbeats))
+    }
+
+    /// Whether the client is blocked until an alarm ends.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.session.is_blocked()
+    }
+
+    /// Whether so much waits to be written that notices wait.
     pub(super) fn is_backed_up(&self) -> bool {
         self.out.bytes.len() > self.outbox_bytes_max()
+    }
+
+    /// The client has shown that it lives.
+    pub(super) fn heard(&mut self, now: Now) {
+        self.session.heard(now);
     }
 
     /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
@@ -107,7 +130,7 @@ impl Driver {
 
     /// Whether notices have come; otherwise the waker is called when one does.
     pub(super) fn has_notices(&self, waker: &Waker) -> bool {
-        self.link.as_ref().is_some_and(|link| link.peer().is_ready(waker))
+        !self.backlog.is_empty() || self.link.as_ref().is_some_and(|link| link.peer().is_ready(waker))
     }
 
     /// The connection's task is awake.
@@ -130,10 +153,6 @@ impl Driver {
 
     /// A deadline passed.
     pub(super) fn tick(&mut self, now: Now) {
-        if self.publishes && self.shared.broker.flow().is_over() {
-            // Nobody listens, so nothing can be missed.
-            self.session.heard(now);
-        }
         self.session.tick(now, &mut self.out);
         self.carry_out(now);
         self.release_buffers();
@@ -146,6 +165,13 @@ impl Driver {
         Counters::add(&self.shared.broker.counters().bytes_in, input.len() as u64);
         self.session.heard(now);
         self.take_input(input, now);
+    }
+
+    /// Has the session take output's state into account.
+    fn note_output(&mut self, now: Now) {
+        let waits = self.is_backed_up();
+        let (session, mut outlet, out) = self.parts(now);
+        session.set_output_waits(waits, now, &mut outlet, out);
     }
 
     /// What was gathered goes to the queues.
@@ -172,12 +198,17 @@ impl Driver {
     /// Gives input to the session and carries out what it asks for; returns how much was used.
     fn process(&mut self, input: &[u8], now: Now) -> usize {
         let mut used = 0;
+        self.note_output(now);
+        let (was_backed_up, before) = (self.is_backed_up(), self.out.bytes.len());
         loop {
             let (session, mut outlet, out) = self.parts(now);
             used += session.receive(&input[used..], now, &mut outlet, out);
             let paused = self.out.pause;
             self.carry_out(now);
             if !paused || self.closing {
+                if was_backed_up {
+                    self.added_while_backed_up += self.out.bytes.len() - before;
+                }
                 return used;
             }
             // The answer may be at hand already.
@@ -355,27 +386,20 @@ impl Driver {
     pub(super) fn written(&mut self, now: Now) {
         Counters::add(&self.shared.broker.counters().bytes_out, self.out.bytes.len() as u64);
         self.out.bytes.clear();
+        self.added_while_backed_up = 0;
         self.session.flushed(&mut self.out);
+        self.note_output(now);
         self.carry_out(now);
+        self.with_link(|link| link.flush(now));
     }
 
     /// What the broker and its queues have to say goes to the session.
     pub(super) fn take_notices(&mut self, now: Now) {
         let held_input = self.session.holds_input();
         for _ in 0..ROUNDS_MAX {
-            let Some(link) = &self.link else { break };
-            if self.is_backed_up() {
+            if self.is_backed_up() || !self.take_some_notices(now) {
                 break;
             }
-            link.peer().take(&mut self.notices);
-            if self.notices.is_empty() {
-                break;
-            }
-            let mut notices = std::mem::take(&mut self.notices);
-            for notice in notices.drain(..) {
-                self.notice(notice, now);
-            }
-            self.notices = notices;
             self.carry_out(now);
             self.with_link(|link| link.flush(now));
         }
@@ -387,6 +411,32 @@ impl Driver {
         }
     }
 
+    /// Gives notices to the session until there are none, or too much output waits. Whether there were any.
+    fn take_some_notices(&mut self, now: Now) -> bool {
+        let Some(link) = &self.link else { return false };
+        if !self.backlog.is_empty() {
+            while !self.is_backed_up()
+                && let Some(notice) = self.backlog.pop_front()
+            {
+                self.notice(notice, now);
+            }
+            return true;
+        }
+        link.peer().take(&mut self.notices);
+        let mut notices = std::mem::take(&mut self.notices);
+        let has_come = !notices.is_empty();
+        let mut left = notices.drain(..);
+        for notice in left.by_ref() {
+            self.notice(notice, now);
+            if self.is_backed_up() {
+                break;
+            }
+        }
+        self.backlog.extend(left);
+        self.notices = notices;
+        has_come
+    }
+
     pub(super) fn release_buffers(&mut self) {
         if self.out.bytes.is_empty() && self.out.bytes.capacity() > IDLE_BUFFER_BYTES {
             self.out.bytes = Vec::new();
@@ -396,6 +446,7 @@ impl Driver {
         }
         self.out.effects.shrink_to(0);
         self.notices.shrink_to(0);
+        self.backlog.shrink_to(0);
     }
 
     // ---- the end -----------------------------------------------------------------------------------------------

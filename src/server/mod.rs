@@ -21,6 +21,7 @@ mod metrics_page;
 mod runner;
 mod shared;
 mod simulation;
+mod socket;
 mod start;
 mod tasks;
 #[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]

@@ -313,6 +313,7 @@ pub(super) fn session_settings(settings: &Settings) -> SessionSettings {
         heartbeat_seconds: u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX),
         handshake_timeout: settings.handshake_timeout,
         message_bytes_max: settings.message_bytes_max,
+        gets_in_flight_max: settings.limits.gets_in_flight_max,
         parked_bytes_max: usize::try_from(settings.limits.parked_bytes_max).unwrap_or(usize::MAX),
     }
 }

@@ -283,6 +283,7 @@ impl Session {
         let channel = self.channel(number);
         let queue = channel.queue_or_last(get.queue.as_str())?;
         channel.request(id, Awaited::Get, Command::BasicGet { queue, no_ack: get.no_ack }, out);
+        self.begin_get();
         Ok(())
     }
 

@@ -103,6 +103,8 @@ pub(super) struct Channel {
     /// Its counts as they were last summed up, and whether they may have changed since.
     pub(super) tallied: Tally,
     pub(super) touched: bool,
+    /// Listed among the channels whose parked frames wait for room in the output, or for gets to be answered.
+    pub(super) is_stalled: bool,
     /// Listed among the channels with something to confirm.
     pub(super) confirm_noted: bool,
     /// Listed among the channels with deliveries to report.
@@ -132,6 +134,7 @@ impl Channel {
             has_published: false,
             tallied: Tally::default(),
             touched: false,
+            is_stalled: false,
             confirm_noted: false,
             report_noted: false,
         }
@@ -165,6 +168,12 @@ impl Channel {
         !self.waiting.is_empty() || !self.parked.is_empty()
     }
 
+    /// Gets that wait for their answers.
+    fn gets_waiting(&self) -> u32 {
+        let gets = self.waiting.iter().filter(|pending| pending.what == Awaited::Get && pending.answer.is_none());
+        gets.count() as u32
+    }
+
     /// Whether a commit waits for its promises.
     pub(super) fn is_committing(&self) -> bool {
         self.waiting.iter().any(|pending| pending.what == Awaited::Commit)
@@ -177,6 +186,10 @@ impl Channel {
             self.cancelled.push(consumer);
         }
         deleting
+    }
+
+    pub(super) fn forget_commit(&mut self) {
+        self.waiting.retain(|pending| pending.what != Awaited::Commit);
     }
 
     /// Keeps a frame for later; returns what it weighs.
@@ -212,8 +225,10 @@ impl Channel {
             .then(|| self.waiting.pop_front().expect("looked at above"))
     }
 
-    fn unpark(&mut self) -> Option<Parked> {
-        if self.waiting.is_empty() { self.parked.pop_front() } else { None }
+    /// The first frame that is parked, if no answer is waited for.
+    fn next_parked(&self) -> Option<Frame<'_>> {
+        let parked = self.parked.front().filter(|_| self.waiting.is_empty())?;
+        Some(Frame { kind: parked.kind, channel: self.key.number, payload: &parked.payload })
     }
 }
 
@@ -249,10 +264,14 @@ impl Session {
         if channel.stage == Stage::Closing {
             return bounce_answer(key, answer, out);
         }
-        if let Some(pending) = channel.waiting.iter_mut().find(|pending| pending.request == request) {
-            pending.answer = Some(answer);
-        }
+        let Some(pending) = channel.waiting.iter_mut().find(|pending| pending.request == request) else { return };
+        pending.answer = Some(answer);
+        let is_get = pending.what == Awaited::Get;
         self.proceed(key.number, now, outlet, out);
+        if is_get {
+            self.end_gets(1);
+            self.resume(now, outlet, out);
+        }
     }
 
     /// Writes the answers whose turn it is, then takes up what was parked behind them.
@@ -274,7 +293,11 @@ impl Session {
                 cancelled.into_iter().for_each(|consumer| self.consumer_cancelled(key, consumer, out));
                 continue;
             }
-            let Some(parked) = channel.unpark() else { return };
+            let Some(frame) = channel.next_parked() else { return };
+            if self.restraint.holds_back(&frame, channel) {
+                return self.restraint.stall(channel);
+            }
+            let parked = channel.parked.pop_front().expect("looked at above");
             self.parked_bytes = self.parked_bytes.saturating_sub(parked_bytes(&parked.payload));
             if is_channel_close(&parked) {
                 let mut rest = self.take_parked(number);
@@ -344,7 +367,7 @@ impl Session {
 
     /// channel.close: all the channel holds goes back.
     pub(super) fn channel_close(&mut self, number: u16, outlet: &mut dyn Outlet, out: &mut Output) {
-        self.flush_confirms(out);
+        self.flush_confirms_of(number, out);
         self.drop_channel(number, outlet);
         let ok = channel::AMQPMethod::CloseOk(channel::CloseOk {});
         write_method(&mut out.bytes, number, AMQPClass::Channel(ok));
@@ -360,19 +383,21 @@ impl Session {
         outlet: &mut dyn Outlet,
         out: &mut Output,
     ) {
-        // Confirms that were already earned go out before the close.
-        self.flush_confirms(out);
-        let Some(channel) = self.channels.get_mut(number) else { return };
-        if channel.stage == Stage::Closing {
+        if self.channels.get(number).is_none_or(|channel| channel.stage == Stage::Closing) {
             return;
         }
+        // Confirms that were already earned go out before the close.
+        self.flush_confirms_of(number, out);
+        let channel = self.channel(number);
         let key = channel.key;
         let parked = self.take_parked(number);
         let channel = self.channel(number);
         let mut ended = std::mem::replace(channel, Channel::new(key));
+        channel.is_stalled = ended.is_stalled;
         channel.stage = Stage::Closing;
         channel.content = std::mem::take(&mut ended.content).discarded();
         self.untally(&ended);
+        self.end_gets(ended.gets_waiting());
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
         outlet.end_channel(key);
         self.replay(number, parked, now, outlet, out);

@@ -14,6 +14,10 @@ impl Channels {
         self.count
     }
 
+    pub(super) fn get(&self, number: u16) -> Option<&Channel> {
+        self.by_number.get(usize::from(number))?.as_deref()
+    }
+
     pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut Channel> {
         self.by_number.get_mut(usize::from(number))?.as_deref_mut()
     }

@@ -110,7 +110,7 @@ impl Session {
             return;
         };
         self.ending.get_or_insert_with(|| Ending::ByBroker(error.reply_text()));
-        self.flush_confirms(out);
+        self.flush_all_confirms(out);
         self.forget_channels();
         write_connection_close(&mut out.bytes, error.code.number(), &error.reply_text(), method);
         self.state = if is_unreadable {

@@ -56,8 +56,14 @@ impl Session {
         }
     }
 
-    /// The end of a pass over input and notices: confirms are written.
+    /// The end of a pass over input and notices: confirms are written, unless too much output waits already.
     pub fn flush_confirms(&mut self, out: &mut Output) {
+        if !self.holds_confirms() {
+            self.flush_all_confirms(out);
+        }
+    }
+
+    pub(super) fn flush_all_confirms(&mut self, out: &mut Output) {
         while let Some(number) = self.to_confirm.pop() {
             if let Some(channel) = self.channels.get_mut(number) {
                 channel.confirm_noted = false;

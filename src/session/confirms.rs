@@ -54,6 +54,11 @@ impl Confirms {
         self.ring.len()
     }
 
+    /// How many are due and not written yet.
+    pub(super) fn due(&self) -> usize {
+        self.acks.len() + self.nacks.len()
+    }
+
     fn at(&mut self, sequence: u64) -> Option<&mut Part> {
         let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
         self.ring.get_mut(index)

@@ -244,6 +244,7 @@ mod tests {
             heartbeat_seconds: 0,
             handshake_timeout: Duration::from_secs(10),
             message_bytes_max: 1 << 20,
+            gets_in_flight_max: 2,
             parked_bytes_max: 1 << 16,
         }
     }

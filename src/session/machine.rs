@@ -6,6 +6,7 @@ use super::closing::{Close, Ending};
 use super::effect::Output;
 use super::handshake::Handshake;
 use super::outlet::Outlet;
+use super::restraint::Restraint;
 use super::settings::SessionSettings;
 use super::tally::Tally;
 use super::timers::Timers;
@@ -70,6 +71,7 @@ pub struct Session {
     /// Channels with deliveries to report as written after the flush.
     pub(super) to_report: Vec<u16>,
     pub(super) parked_bytes: usize,
+    pub(super) restraint: Restraint,
     pub(super) tally: Tally,
     pub(super) touched: Vec<u16>,
     /// A resource runs short: whoever publishes now is blocked.
@@ -110,6 +112,7 @@ impl Session {
             to_confirm: Vec::new(),
             to_report: Vec::new(),
             parked_bytes: 0,
+            restraint: Restraint::default(),
             tally: Tally::default(),
             touched: Vec::new(),
             alarm: None,
@@ -166,13 +169,21 @@ impl Session {
     /// The connection is gone, whatever was open on it.
     pub fn forget_channels(&mut self) {
         self.channels.clear();
+        self.restraint = Restraint::default();
+        self.parked_bytes = 0;
         self.tally = Tally::default();
     }
 
     /// Whether input should wait: too much is parked behind methods that wait for answers, or the client has published while
     /// a resource runs short.
     pub fn is_saturated(&self) -> bool {
-        self.holds_input() || self.parked_bytes > self.settings.parked_bytes_max
+        let most = self.settings.parked_bytes_max;
+        self.holds_input() || self.parked_bytes > most || self.confirms_held() > most
+    }
+
+    /// Whether the client published while a resource ran short, and waits for the end of the alarm.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether input that has come is kept for later: until an alarm ends, or until channels have done what came before a
@@ -267,11 +278,18 @@ impl Session {
         };
         if channel.is_committing() && frame.kind == FrameKind::Method {
             let error = AmqpError::channel_error("unexpected command while processing 'tx.commit'");
+            // The commit goes on, and is not answered any more.
+            channel.forget_commit();
             self.close(&error, MethodId::of(frame.payload), now, out);
             return 0;
         }
         if channel.must_park(&frame) {
             self.parked_bytes += channel.park(&frame);
+            return 0;
+        }
+        if self.restraint.holds_back(&frame, channel) {
+            self.parked_bytes += channel.park(&frame);
+            self.restraint.stall(channel);
             return 0;
         }
         if !channel.touched {
@@ -500,7 +518,7 @@ impl Session {
         }
     }
 
-    /// Bytes arrived, of whatever kind; also to be called while the shell itself does not read.
+    /// The client lives: bytes arrived, of whatever kind, or, while the shell does not read, its TCP acknowledged some.
     pub fn heard(&mut self, now: Now) {
         self.timers.heard(now.monotonic);
     }
@@ -521,10 +539,6 @@ impl Session {
 
     /// Time has passed: heartbeats are sent, deadlines kept.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
-        if self.holds_input() {
-            // Nobody listens, so nothing can be missed.
-            self.timers.heard(now.monotonic);
-        }
         match self.state {
             State::Handshake(_) if self.timers.handshake_deadline() <= now.monotonic => {
                 self.ending = Some(Ending::Handshake("not finished in time".to_owned()));

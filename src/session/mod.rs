@@ -4,7 +4,7 @@
 //! - `handshake`: from the protocol header to an open vhost.
 //! - `timers`: heartbeats and deadlines; `closing`: how a connection ends.
 //! - `channel`: one channel: what it waits for, what is parked behind that; `channels`: all of a connection.
-//! - `content`: a publish's frames become a message.
+//! - `content`: a publish's frames become a message. `restraint`: what waits while the client does not read.
 //! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
 //! - `effect`: what the shell is asked to do; `outlet`: what leaves for exchanges and queues, in order.
@@ -25,6 +25,7 @@ mod machine;
 mod outlet;
 mod prefetch;
 mod queue_methods;
+mod restraint;
 mod settings;
 mod tally;
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub struct SessionSettings {
     pub handshake_timeout: Duration,
     /// Largest message body in bytes.
     pub message_bytes_max: u64,
+    /// Gets of one connection that wait for their answers at the same time.
+    pub gets_in_flight_max: u32,
     /// Bytes parked behind a waiting method above which the socket is not read.
     pub parked_bytes_max: usize,
 }

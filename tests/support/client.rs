@@ -347,6 +347,11 @@ impl Client {
         .expect("the connection closes");
     }
 
+    /// The socket, for tests that read it in their own way.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Ends the socket without a word.
     pub(crate) fn drop_socket(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
