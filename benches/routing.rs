@@ -43,27 +43,52 @@ fn topic(c: &mut Criterion) {
     }
 }
 
-fn headers(c: &mut Criterion) {
+fn headers_exchange(arguments: impl Iterator<Item = Arguments>) -> Exchange {
     let mut bindings = Bindings::new(ExchangeKind::Headers);
-    for number in 0..100 {
-        bindings.bind(Binding {
-            destination: Destination::Queue(Name::from(format!("queue-{number}"))),
-            routing_key: "".into(),
-            arguments: Arguments::default()
-                .with("format", amq_protocol::types::AMQPValue::LongString("pdf".into()))
-                .with("number", amq_protocol::types::AMQPValue::LongInt(number)),
-        });
+    for (number, arguments) in arguments.enumerate() {
+        let destination = Destination::Queue(Name::from(format!("queue-{number}")));
+        bindings.bind(Binding { destination, routing_key: "".into(), arguments });
     }
-    let exchange = Exchange { bindings, alternate: None };
+    Exchange { bindings, alternate: None }
+}
+
+fn headers(c: &mut Criterion) {
+    let mut benches = c.benchmark_group("headers");
+    let exchange = headers_exchange((0..100).map(|number| {
+        Arguments::default().with("format", Value::LongString(b"pdf")).with("number", Value::I32(number))
+    }));
     let mut bytes = Vec::new();
     let mut writer = TableWriter::new(&mut bytes);
     writer.value(b"format", Value::LongString(b"pdf"));
     writer.value(b"number", Value::I32(50));
     writer.value(b"trace", Value::LongString(b"0123456789abcdef"));
     let table = Table::check(&bytes).expect("written just above").0;
-    c.bench_function("headers/100", |b| {
+    benches.bench_function("100", |b| {
         b.iter(|| route(b"x", b"", black_box(Some(table)), |_| Some(&exchange)));
     });
+    for kind in ["all", "any", "all-with-x", "any-with-x"] {
+        let (exchange, bytes) = many_headers(kind, 5_000);
+        let table = Table::check(&bytes).expect("written just above").0;
+        benches.bench_function(BenchmarkId::new("5000x5000", kind), |b| {
+            b.iter(|| route(b"x", b"", black_box(Some(table)), |_| Some(&exchange)));
+        });
+    }
+}
+
+/// As many bindings as headers, two arguments each. All headers are there, and every tenth binding matches.
+fn many_headers(kind: &str, count: i32) -> (Exchange, Vec<u8>) {
+    let exchange = headers_exchange((0..count).map(|number| {
+        Arguments::default()
+            .with("x-match", Value::LongString(kind.as_bytes()))
+            .with(&format!("header-{number:04}"), Value::I32(if number % 10 == 0 { 0 } else { 1 }))
+            .with(&format!("header-{:04}", (number + 10) % count), Value::I32(if number % 10 == 0 { 0 } else { 1 }))
+    }));
+    let mut bytes = Vec::new();
+    let mut writer = TableWriter::new(&mut bytes);
+    for number in 0..count {
+        writer.value(format!("header-{number:04}").as_bytes(), Value::I32(0));
+    }
+    (exchange, bytes)
 }
 
 criterion_group!(benches, direct, topic, headers);

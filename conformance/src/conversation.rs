@@ -93,6 +93,7 @@ impl<D: Dialer> Conversation<'_, D> {
             let wrong = |got: String| Failure { line: step.line, expected: step.text.clone(), got };
             match &step.action {
                 Action::Unordered(steps) => self.unordered(steps)?,
+                Action::Together(steps) => self.together(steps).map_err(wrong)?,
                 Action::Repeat(times, steps) => {
                     for turn in 1..=*times {
                         self.scope.variables.insert("i".into(), Value::Number(turn.into()));
@@ -126,7 +127,7 @@ impl<D: Dialer> Conversation<'_, D> {
                 Ok(())
             }
             Action::Send(link, outgoing) => self.send(link, outgoing),
-            Action::Expect(..) | Action::Unordered(_) | Action::Repeat(..) => {
+            Action::Expect(..) | Action::Unordered(_) | Action::Repeat(..) | Action::Together(_) => {
                 unreachable!("the caller carries these out itself")
             }
         }
@@ -258,6 +259,17 @@ impl<D: Dialer> Conversation<'_, D> {
     }
 
     // --- sending --------------------------------------------------------------------------------
+
+    fn together(&mut self, steps: &[Step]) -> Result<(), String> {
+        self.links.values_mut().for_each(Link::hold);
+        for step in steps {
+            let Action::Send(link, outgoing) = &step.action else {
+                return Err(format!("line {}: only what is sent may go together", step.line));
+            };
+            self.send(link, outgoing)?;
+        }
+        self.links.values_mut().try_for_each(Link::release)
+    }
 
     fn send(&mut self, name: &str, outgoing: &Outgoing) -> Result<(), String> {
         match outgoing {

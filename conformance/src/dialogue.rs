@@ -92,6 +92,8 @@ pub enum Action {
     Unordered(Vec<Step>),
     /// The same lines several times; `$i` counts from 1.
     Repeat(u64, Vec<Step>),
+    /// What these lines send goes out in one write.
+    Together(Vec<Step>),
 }
 
 /// Properties by index into [`spec::properties`], rising, as written.
@@ -265,6 +267,7 @@ impl<'a> Lines<'a> {
         match cursor.word().map_err(at)? {
             "unordered" => Ok(Action::Unordered(steps)),
             "repeat" => Ok(Action::Repeat(cursor.number().map_err(at)?, steps)),
+            "together" => Ok(Action::Together(steps)),
             other => Err(at(format!("no block `{other}`"))),
         }
     }

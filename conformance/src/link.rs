@@ -111,6 +111,8 @@ pub struct Link<T> {
     /// Whether connection.close or close-ok was heard, or the connection has ended.
     pub over: bool,
     buffer: Vec<u8>,
+    /// What was sent since it was held back.
+    held: Option<Vec<u8>>,
     assembling: BTreeMap<u16, Said>,
 }
 
@@ -123,6 +125,7 @@ impl<T: Transport> Link<T> {
             open: false,
             over: false,
             buffer: Vec::new(),
+            held: None,
             assembling: BTreeMap::new(),
         }
     }
@@ -136,7 +139,22 @@ impl<T: Transport> Link<T> {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if let Some(held) = &mut self.held {
+            held.extend(bytes);
+            return Ok(());
+        }
         self.transport.send(bytes).map_err(|error| format!("cannot send: {error}"))
+    }
+
+    /// Keeps what is sent from now on.
+    pub fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// Sends what was kept, in one write.
+    pub fn release(&mut self) -> Result<(), String> {
+        let held = self.held.take().unwrap_or_default();
+        if held.is_empty() { Ok(()) } else { self.send(&held) }
     }
 
     /// Sends a content: its header, and its body in as many frames as it takes.

@@ -17,19 +17,26 @@ struct Recording {
     says: Vec<u8>,
     then_closes: bool,
     clock: Rc<Cell<Duration>>,
+    writes: Rc<Cell<usize>>,
 }
 
 struct RecordingLink {
     says: Vec<u8>,
     then_closes: bool,
     clock: Rc<Cell<Duration>>,
+    writes: Rc<Cell<usize>>,
 }
 
 impl Dialer for Recording {
     type Link = RecordingLink;
 
     fn dial(&self) -> io::Result<RecordingLink> {
-        Ok(RecordingLink { says: self.says.clone(), then_closes: self.then_closes, clock: Rc::clone(&self.clock) })
+        Ok(RecordingLink {
+            says: self.says.clone(),
+            then_closes: self.then_closes,
+            clock: Rc::clone(&self.clock),
+            writes: Rc::clone(&self.writes),
+        })
     }
 
     fn now(&self) -> Duration {
@@ -43,6 +50,7 @@ impl Dialer for Recording {
 
 impl Transport for RecordingLink {
     fn send(&mut self, _: &[u8]) -> io::Result<()> {
+        self.writes.set(self.writes.get() + 1);
         Ok(())
     }
 
@@ -101,11 +109,14 @@ fn get_ok(body: &str) -> Vec<u8> {
 }
 
 fn converse(says: Vec<u8>, then_closes: bool, lines: &str) -> Result<(), Failure> {
-    let dialer = Recording { says, then_closes, clock: Rc::default() };
+    converse_with(&Recording { says, then_closes, clock: Rc::default(), writes: Rc::default() }, lines)
+}
+
+fn converse_with(dialer: &Recording, lines: &str) -> Result<(), Failure> {
     let chapter = format!("== a dialogue\ndial A\n{lines}\n");
     let dialogues = parse_chapter("chapter", &chapter, Target::Prontomq).expect("a dialogue that can be read");
     let login = Login { user: "guest".into(), password: "guest".into(), vhost: "/".into() };
-    run(&dialer, &login, &dialogues[0], "-suffix").failure.map_or(Ok(()), Err)
+    run(dialer, &login, &dialogues[0], "-suffix").failure.map_or(Ok(()), Err)
 }
 
 fn passes(says: Vec<u8>, lines: &str) {
@@ -215,6 +226,19 @@ fn unordered_lines_take_each_arrival_once() {
 }
 
 #[test]
+fn lines_together_go_out_in_one_write() {
+    let writes = |lines: &str| {
+        let dialer = Recording { says: Vec::new(), then_closes: true, clock: Rc::default(), writes: Rc::default() };
+        converse_with(&dialer, &format!("{lines}\nA < closed")).map(|()| dialer.writes.get())
+    };
+    let lines = "A > 1 tx.select\nA > 1 basic.publish | \"m\"\nA > 1 tx.commit";
+    assert_eq!(writes(&format!("together {{\n{lines}\n}}")), Ok(1));
+    assert_eq!(writes(lines), Ok(4));
+    let refused = writes("together {\nA < nothing 1s\n}").unwrap_err();
+    assert!(refused.got.contains("only what is sent may go together"), "{refused}");
+}
+
+#[test]
 fn silence_and_the_end_are_told_apart() {
     passes(Vec::new(), "A < nothing 5s");
     fails(ack(1, false), "A < nothing 5s", "basic.ack");
@@ -259,6 +283,7 @@ fn what_a_dialogue_may_not_say_is_refused_with_its_line() {
         ("A > 1 basic.ack delivery-tag=1 and more", "too much"),
         ("[5.0] A < nothing 1s", "no tag [5.0]"),
         ("unordered {", "a block without its end"),
+        ("together {", "a block without its end"),
         ("connect A color=\"red\"", "connect knows no `color`"),
         ("A < nothing 10", "is no time"),
     ] {

@@ -11,7 +11,7 @@ use super::routes::Routes;
 use super::topology::{QueueEntry, Topology};
 use super::turns::TurnList;
 use super::vhost::Vhost;
-use crate::model::arguments::{integer, keys, type_name};
+use crate::model::arguments::keys;
 use crate::model::command::{BasicConsume, BindTo, QueueDeclare, QueueDelete};
 use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
@@ -441,8 +441,8 @@ impl Link {
             return Err(AmqpError::precondition_failed(text));
         }
         let Some(value) = consume.arguments.get(keys::CONSUMER_PRIORITY) else { return Ok(0) };
-        integer(value).ok_or_else(|| {
-            let of = type_name(value);
+        value.as_integer().ok_or_else(|| {
+            let of = value.type_name();
             let text = format!("invalid arg 'x-priority' for {}: \"expected integer, got {of}\"", at());
             AmqpError::precondition_failed(text)
         })

@@ -1,10 +1,10 @@
 //! A queue's arguments: checked as RabbitMQ's classic queues check them, compared, and turned into settings.
 
-use crate::model::arguments::{equivalent, integer, keys, long_string, printed, type_name};
+use crate::model::arguments::{equivalent, keys, long_string, printed};
 use crate::model::names::queue_in_vhost;
 use crate::model::{AmqpError, Arguments, Name, QueueId};
 use crate::queue::{Overflow, QueueSettings};
-use amq_protocol::types::AMQPValue;
+use crate::wire::table::Value;
 use std::time::Duration;
 
 /// The longest time to live, in milliseconds: ten years, as RabbitMQ has it.
@@ -112,9 +112,9 @@ impl Check<'_> {
 
     fn whole(&self, key: &str) -> Result<Option<i64>, AmqpError> {
         let Some(value) = self.arguments.get(key) else { return Ok(None) };
-        match integer(value) {
+        match value.as_integer() {
             Some(number) => Ok(Some(number)),
-            None => Err(self.invalid(key, &format!("\"expected integer, got {}\"", type_name(value)))),
+            None => Err(self.invalid(key, &format!("\"expected integer, got {}\"", value.type_name()))),
         }
     }
 
@@ -137,7 +137,7 @@ impl Check<'_> {
         let Some(value) = self.arguments.get(key) else { return Ok(None) };
         match long_string(value) {
             Some(text) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
-            None => Err(self.invalid(key, &format!("{{unacceptable_type,{}}}", type_name(value)))),
+            None => Err(self.invalid(key, &format!("{{unacceptable_type,{}}}", value.type_name()))),
         }
     }
 
@@ -146,11 +146,9 @@ impl Check<'_> {
         let key = keys::DEAD_LETTER_EXCHANGE;
         match self.arguments.get(key) {
             None => Ok(None),
-            Some(AMQPValue::LongString(text)) => {
-                Ok(Some(Name::from(String::from_utf8_lossy(text.as_bytes()).as_ref())))
-            }
+            Some(Value::LongString(text)) => Ok(Some(Name::from(String::from_utf8_lossy(text).as_ref()))),
             Some(other) => {
-                let text = format!("invalid type '{}' for arg '{key}' in {}", type_name(other), self.at);
+                let text = format!("invalid type '{}' for arg '{key}' in {}", other.type_name(), self.at);
                 Err(AmqpError::precondition_failed(text))
             }
         }
@@ -229,11 +227,13 @@ pub(super) fn check_equivalent_argument(
     current: &Arguments,
     at: &str,
 ) -> Result<(), AmqpError> {
-    let described = |value: &AMQPValue| format!("the value '{}' of type '{}'", printed(value), type_name(value));
+    let described = |value: Value<'_>| format!("the value '{}' of type '{}'", printed(value), value.type_name());
+    // Beside another value, RabbitMQ takes the value of a void argument for a missing one.
+    let quoted = |value| if value == Value::Void { "none".to_owned() } else { format!("'{}'", printed(value)) };
     let (received, current) = match (received.get(key), current.get(key)) {
         (None, None) => return Ok(()),
         (Some(received), Some(current)) if equivalent(received, current) => return Ok(()),
-        (Some(received), Some(current)) => (format!("'{}'", printed(received)), format!("'{}'", printed(current))),
+        (Some(received), Some(current)) => (quoted(received), quoted(current)),
         (None, Some(current)) => ("none".to_owned(), described(current)),
         (Some(received), None) => (described(received), "none".to_owned()),
     };

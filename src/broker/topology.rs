@@ -3,15 +3,14 @@
 //! Methods change memory at once and return what the store has to be told.
 
 use super::cell::Cell;
-use crate::model::arguments::{keys, type_name};
+use crate::model::arguments::keys;
 use crate::model::command::{BindTo, ExchangeDeclare, QueueDeclare};
 use crate::model::names::exchange_in_vhost;
 use crate::model::{AmqpError, Arguments, ConnectionId, Name, QueueId};
 use crate::routing::{self, Binding, Bindings, Destination, ExchangeKind};
 use crate::store::{self, BindingRecord, ExchangeRecord, TopologyChange};
-use crate::wire::table::Table;
+use crate::wire::table::{Table, Value};
 use ahash::{AHashMap, AHashSet};
-use amq_protocol::types::AMQPValue;
 use std::sync::Arc;
 
 /// The exchanges of every vhost, beside the default one.
@@ -115,9 +114,9 @@ impl Topology {
         }
         let alternate = match declare.arguments.get(keys::ALTERNATE_EXCHANGE) {
             None => None,
-            Some(AMQPValue::LongString(text)) => Some(Name::from(String::from_utf8_lossy(text.as_bytes()).as_ref())),
+            Some(Value::LongString(text)) => Some(Name::from(String::from_utf8_lossy(text).as_ref())),
             Some(other) => {
-                let (of, at) = (type_name(other), exchange_in_vhost(name, vhost));
+                let (of, at) = (other.type_name(), exchange_in_vhost(name, vhost));
                 let text = format!("invalid type '{of}' for arg '{}' in {at}", keys::ALTERNATE_EXCHANGE);
                 return Err(AmqpError::precondition_failed(text));
             }

@@ -1,10 +1,8 @@
 //! Arguments of declarations, bindings and consumers: a field table, compared and printed as RabbitMQ does.
 
-use crate::wire::table;
-use amq_protocol::types::generation::gen_field_table;
-use amq_protocol::types::parsing::parse_field_table;
-use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
-use cookie_factory::WriteContext;
+use super::term::Term;
+use crate::wire::erlang;
+use crate::wire::table::{Entries, Entry, Table, TableWriter, Value};
 use std::sync::Arc;
 
 /// Names of the `x-` arguments, here and nowhere else.
@@ -43,138 +41,194 @@ pub mod keys {
     pub const MATCH: &str = "x-match";
 }
 
-/// A field table that travels: shared, immutable, sorted by key.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Arguments(Arc<FieldTable>);
+/// A field table that travels: shared and immutable, its entries sorted by key. Repeated keys are kept.
+///
+/// Two are equal when RabbitMQ holds them for the same: their types count, the order of their entries does not, the
+/// order of entries inside of nested tables does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Arguments(Arc<[u8]>);
 
 impl Arguments {
-    /// The value under `key`.
-    pub fn get(&self, key: &str) -> Option<&AMQPValue> {
-        self.0.inner().get(key)
+    /// The value under `key`; of repeated keys the first counts.
+    pub fn get(&self, key: &str) -> Option<Value<'_>> {
+        self.table().get(key.as_bytes())
     }
 
     /// All pairs, sorted by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &AMQPValue)> {
-        self.0.inner().iter().map(|(key, value)| (key.as_str(), value))
+    pub fn iter(&self) -> Entries<'_> {
+        self.table().iter()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.inner().is_empty()
+        self.0.is_empty()
     }
 
     /// The table itself.
-    pub fn table(&self) -> &FieldTable {
-        &self.0
+    pub fn table(&self) -> Table<'_> {
+        Table::from_checked(&self.0)
     }
 
     /// As a field table on the wire, with its length, for the store.
     pub fn encode(&self) -> Vec<u8> {
-        let (bytes, _) = gen_field_table(&self.0)(WriteContext::from(Vec::new()))
-            .expect("writing to memory does not fail")
-            .into_inner();
-        bytes
+        let length = u32::try_from(self.0.len()).expect("arguments are bounded by the frame they came in");
+        [&length.to_be_bytes()[..], &self.0].concat()
     }
 
     /// Reads back what `encode` wrote; none when the bytes are no field table.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        table::check(bytes.get(4..)?).ok()?;
-        let (rest, table) = parse_field_table(bytes).ok()?;
-        rest.is_empty().then(|| Self::from(table))
+        let (length, entries) = bytes.split_first_chunk()?;
+        if usize::try_from(u32::from_be_bytes(*length)).ok()? != entries.len() {
+            return None;
+        }
+        Some(Self::from(Table::check(entries).ok()?.0))
     }
 
     /// These arguments and one more.
+    ///
+    /// # Panics
+    /// When `key` is longer than a shortstr may be (255 bytes).
     #[must_use]
-    pub fn with(&self, key: &str, value: AMQPValue) -> Self {
-        let mut table = (*self.0).clone();
-        table.insert(ShortString::from(key), value);
-        Self(Arc::new(table))
+    pub fn with(&self, key: &str, value: Value<'_>) -> Self {
+        let mut bytes = self.0.to_vec();
+        TableWriter::new(&mut bytes).value(key.as_bytes(), value);
+        Self::from(Table::from_checked(&bytes))
     }
 }
 
-impl From<FieldTable> for Arguments {
-    fn from(table: FieldTable) -> Self {
-        Self(Arc::new(table))
+impl From<Table<'_>> for Arguments {
+    fn from(table: Table<'_>) -> Self {
+        Self(table.sorted().into())
     }
 }
 
-/// The name that error texts give to a value's type (`longstr`, `signedint`, ...).
-pub fn type_name(value: &AMQPValue) -> &'static str {
-    match value {
-        AMQPValue::Boolean(_) => "bool",
-        AMQPValue::ShortShortInt(_) => "byte",
-        AMQPValue::ShortShortUInt(_) => "unsignedbyte",
-        AMQPValue::ShortInt(_) => "short",
-        AMQPValue::ShortUInt(_) => "unsignedshort",
-        AMQPValue::LongInt(_) => "signedint",
-        AMQPValue::LongUInt(_) => "unsignedint",
-        AMQPValue::LongLongInt(_) => "long",
-        AMQPValue::Float(_) => "float",
-        AMQPValue::Double(_) => "double",
-        AMQPValue::DecimalValue(_) => "decimal",
-        AMQPValue::ShortString(_) | AMQPValue::LongString(_) => "longstr",
-        AMQPValue::FieldArray(_) => "array",
-        AMQPValue::Timestamp(_) => "timestamp",
-        AMQPValue::FieldTable(_) => "table",
-        AMQPValue::ByteArray(_) => "binary",
-        AMQPValue::Void => "void",
-    }
-}
+impl<'a> IntoIterator for &'a Arguments {
+    type Item = Entry<'a>;
+    type IntoIter = Entries<'a>;
 
-/// The value as an integer, for the types that count as one class when arguments are compared.
-pub fn integer(value: &AMQPValue) -> Option<i64> {
-    match *value {
-        AMQPValue::ShortShortInt(n) => Some(n.into()),
-        AMQPValue::ShortShortUInt(n) => Some(n.into()),
-        AMQPValue::ShortInt(n) => Some(n.into()),
-        AMQPValue::ShortUInt(n) => Some(n.into()),
-        AMQPValue::LongInt(n) => Some(n.into()),
-        AMQPValue::LongUInt(n) => Some(n.into()),
-        AMQPValue::LongLongInt(n) => Some(n),
-        _ => None,
+    fn into_iter(self) -> Entries<'a> {
+        self.iter()
     }
 }
 
 /// The bytes of a long string.
-pub fn long_string(value: &AMQPValue) -> Option<&[u8]> {
+pub fn long_string(value: Value<'_>) -> Option<&[u8]> {
     match value {
-        AMQPValue::LongString(text) => Some(text.as_bytes()),
+        Value::LongString(text) => Some(text),
         _ => None,
     }
 }
 
-/// Whether two values of an argument count as the same: integers by value whatever their width, others exactly.
-pub fn equivalent(one: &AMQPValue, other: &AMQPValue) -> bool {
-    match (integer(one), integer(other)) {
-        (Some(one), Some(other)) => one == other,
-        (None, None) => one == other,
-        _ => false,
-    }
+/// Whether two values of an argument count as the same when something is declared again.
+pub fn equivalent(one: Value<'_>, other: Value<'_>) -> bool {
+    Term::of(one) == Term::of(other)
 }
 
 /// The value as error texts print it, without its type.
-pub fn printed(value: &AMQPValue) -> String {
-    if let Some(number) = integer(value) {
-        return number.to_string();
-    }
+pub fn printed(value: Value<'_>) -> String {
     match value {
-        AMQPValue::Boolean(flag) => flag.to_string(),
-        AMQPValue::Float(number) => number.to_string(),
-        AMQPValue::Double(number) => number.to_string(),
-        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
-        AMQPValue::ShortString(text) => text.to_string(),
-        AMQPValue::Timestamp(seconds) => seconds.to_string(),
-        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into_owned(),
-        AMQPValue::Void => "undefined".to_owned(),
-        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => {
-            format!("{value:?}")
+        Value::LongString(bytes) | Value::ByteArray(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => erlang::Term(other).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    fn with_length(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag][..], &u32::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
+    }
+
+    fn entry(key: &str, value: &[u8]) -> Vec<u8> {
+        [&[u8::try_from(key.len()).unwrap()][..], key.as_bytes(), value].concat()
+    }
+
+    /// Values as they are on the wire, few enough of each class that many are equal.
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        let number = |tag: u8, bytes: &[u8]| [&[tag][..], bytes].concat();
+        let flat = vec![
+            number(b'b', &[1]),
+            number(b'B', &[1]),
+            number(b's', &1_i16.to_be_bytes()),
+            number(b'u', &2_u16.to_be_bytes()),
+            number(b'I', &1_i32.to_be_bytes()),
+            number(b'I', &(-1_i32).to_be_bytes()),
+            number(b'i', &2_u32.to_be_bytes()),
+            number(b'l', &1_i64.to_be_bytes()),
+            number(b'L', &1_i64.to_be_bytes()),
+            number(b'T', &1_u64.to_be_bytes()),
+            number(b'T', &u64::MAX.to_be_bytes()),
+            number(b'f', &1_f32.to_be_bytes()),
+            number(b'd', &1_f64.to_be_bytes()),
+            number(b'f', &0.1_f32.to_be_bytes()),
+            number(b'd', &0.1_f64.to_be_bytes()),
+            number(b't', &[1]),
+            number(b't', &[7]),
+            number(b't', &[0]),
+            number(b'V', &[]),
+            number(b'D', &[0, 0, 0, 0, 1]),
+            number(b'D', &[1, 0, 0, 0, 10]),
+            with_length(b'S', b"1"),
+            with_length(b'x', b"1"),
+            with_length(b'S', b""),
+            with_length(b'x', b""),
+        ];
+        select(flat).prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..3).prop_map(|values| with_length(b'A', &values.concat())),
+                vec((select(&["k", "l"][..]), inner), 0..3).prop_map(|entries| {
+                    let entries: Vec<_> = entries.iter().map(|(key, value)| entry(key, value)).collect();
+                    with_length(b'F', &entries.concat())
+                }),
+            ]
+        })
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        vec((select(&["a", "b", "c"][..]), value()).prop_map(|(key, value)| entry(key, &value)), 0..5)
+    }
+
+    fn arguments(entries: &[Vec<u8>]) -> Arguments {
+        Table::check(&entries.concat()).expect("written above").0.into()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn arguments_are_equivalent_when_erlang_prints_the_same_term(one in value(), other in value()) {
+            let (one, other) = (entry("k", &one), entry("k", &other));
+            let value = |bytes| Table::check(bytes).expect("written above").0.get(b"k").expect("written above");
+            let printed = |value| erlang::Term(value).to_string();
+            let (one, other) = (value(&one), value(&other));
+            prop_assert_eq!(equivalent(one, other), printed(one) == printed(other));
+            prop_assert!(equivalent(one, one));
         }
-        AMQPValue::ShortShortInt(_)
-        | AMQPValue::ShortShortUInt(_)
-        | AMQPValue::ShortInt(_)
-        | AMQPValue::ShortUInt(_)
-        | AMQPValue::LongInt(_)
-        | AMQPValue::LongUInt(_)
-        | AMQPValue::LongLongInt(_) => unreachable!("integers were printed above"),
+
+        #[test]
+        fn the_order_of_keys_is_no_part_of_arguments_and_all_else_is(
+            (entries, shuffled) in entries().prop_flat_map(|entries| (Just(entries.clone()), Just(entries).prop_shuffle())),
+        ) {
+            let by_key = |entries: &[Vec<u8>]| {
+                let normal = |entry: &Vec<u8>| Table::from_checked(entry).normalised().into_owned();
+                let mut entries: Vec<_> = entries.iter().map(normal).collect();
+                entries.sort_by_key(|entry| entry[1]);
+                entries
+            };
+            let same = by_key(&entries) == by_key(&shuffled);
+            prop_assert_eq!(arguments(&entries) == arguments(&shuffled), same);
+        }
+
+        #[test]
+        fn the_store_gives_back_the_same_arguments(entries in entries()) {
+            let arguments = arguments(&entries);
+            prop_assert_eq!(arguments.iter().count(), entries.len());
+            prop_assert_eq!(Arguments::decode(&arguments.encode()), Some(arguments.clone()));
+            prop_assert_eq!(Arguments::decode(&arguments.encode()[1..]), None);
+        }
     }
 }

@@ -12,6 +12,7 @@ pub mod notice;
 pub mod random;
 pub mod reply_code;
 pub mod stored;
+pub mod term;
 pub mod time;
 
 pub use arguments::Arguments;

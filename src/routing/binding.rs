@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::direct::Direct;
-use super::headers::{self, Headers};
+use super::headers::{self, Patterns};
 use super::topic::Topic;
 use crate::model::{AmqpError, Arguments, Name};
 use crate::wire::table::Table;
@@ -58,7 +58,7 @@ pub enum Destination {
 }
 
 /// A binding of one exchange. All three fields together are its identity, the types of its arguments included.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Where it leads.
     pub destination: Destination,
@@ -76,7 +76,7 @@ enum Index {
     Direct(Direct),
     Fanout,
     Topic(Topic),
-    Headers(Headers),
+    Headers(Box<Patterns>),
 }
 
 /// All bindings of one exchange.
@@ -94,7 +94,7 @@ impl Bindings {
             ExchangeKind::Direct => Index::Direct(Direct::default()),
             ExchangeKind::Fanout => Index::Fanout,
             ExchangeKind::Topic => Index::Topic(Topic::default()),
-            ExchangeKind::Headers => Index::Headers(Headers::default()),
+            ExchangeKind::Headers => Index::Headers(Box::default()),
         };
         Self { bound: AHashMap::new(), count: 0, index }
     }
@@ -228,7 +228,7 @@ impl Bindings {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use amq_protocol::types::{AMQPValue, FieldTable};
+    use crate::wire::table::Value;
 
     pub(in super::super) fn queue(name: &str) -> Destination {
         Destination::Queue(name.into())
@@ -248,10 +248,8 @@ pub(super) mod tests {
         names
     }
 
-    fn arguments(value: AMQPValue) -> Arguments {
-        let mut table = FieldTable::default();
-        table.insert("a".into(), value);
-        table.into()
+    fn arguments(value: Value<'_>) -> Arguments {
+        Arguments::default().with("a", value)
     }
 
     const ALL_KINDS: [ExchangeKind; 4] =
@@ -262,7 +260,7 @@ pub(super) mod tests {
         for kind in ALL_KINDS {
             let mut bindings = Bindings::new(kind);
             let plain = binding(queue("q"), "k");
-            let other = Binding { arguments: arguments(AMQPValue::Void), ..plain.clone() };
+            let other = Binding { arguments: arguments(Value::Void), ..plain.clone() };
             let headers = Table::check(&[1, b'a', b'V']).unwrap().0;
             assert!(bindings.bind(plain.clone()));
             assert!(bindings.bind(other.clone()));
@@ -281,8 +279,8 @@ pub(super) mod tests {
     #[test]
     fn arguments_of_another_type_make_another_binding() {
         let mut bindings = Bindings::new(ExchangeKind::Direct);
-        let int = Binding { arguments: arguments(AMQPValue::LongInt(5)), ..binding(queue("q"), "k") };
-        let long = Binding { arguments: arguments(AMQPValue::LongLongInt(5)), ..int.clone() };
+        let int = Binding { arguments: arguments(Value::I32(5)), ..binding(queue("q"), "k") };
+        let long = Binding { arguments: arguments(Value::I64(5)), ..int.clone() };
         assert!(bindings.bind(int));
         assert!(!bindings.unbind(&long));
         assert!(bindings.bind(long));
@@ -294,7 +292,7 @@ pub(super) mod tests {
         for kind in ALL_KINDS {
             let mut bindings = Bindings::new(kind);
             bindings.bind(binding(queue("q"), "k"));
-            bindings.bind(Binding { arguments: arguments(AMQPValue::Void), ..binding(queue("q"), "k") });
+            bindings.bind(Binding { arguments: arguments(Value::Void), ..binding(queue("q"), "k") });
             bindings.bind(binding(queue("q"), "l"));
             bindings.bind(binding(queue("other"), "k"));
             bindings.bind(binding(Destination::Exchange("q".into()), "k"));

@@ -8,8 +8,10 @@
 
 pub mod binding;
 mod direct;
+mod header_index;
 mod headers;
 pub mod route;
+mod slots;
 mod topic;
 
 pub use binding::{Binding, Bindings, Destination, ExchangeKind};

@@ -8,7 +8,7 @@ use super::outlet::Outlet;
 use super::unacked::Delivered;
 use crate::model::command::BasicConsume;
 use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, QueueId, ReplyCode};
-use crate::wire::method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, MethodId};
+use crate::wire::method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, MethodId, WithTable};
 use crate::wire::properties::Properties;
 use crate::wire::writer::{ConsumerPrefix, write_deliver, write_method, write_return};
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -187,7 +187,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        consume: basic::Consume,
+        WithTable { method: consume, table }: WithTable<'_, basic::Consume>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         if consume.queue.as_str() == REPLY_TO {
@@ -222,7 +222,7 @@ impl Session {
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             prefetch: channel.prefetch,
-            arguments: consume.arguments.into(),
+            arguments: table.into(),
         });
         let what = Awaited::Consume { consumer, nowait: consume.nowait };
         channel.request(id, what, command, out);

@@ -5,7 +5,7 @@ use super::effect::Output;
 use super::machine::Session;
 use crate::model::command::{BindTo, ExchangeDeclare};
 use crate::model::{AmqpError, Command, Name};
-use crate::wire::method::MethodId;
+use crate::wire::method::{MethodId, WithTable};
 use amq_protocol::protocol::exchange;
 
 /// A name as declarations and bindings take it: without line ends.
@@ -18,7 +18,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        declare: exchange::Declare,
+        WithTable { method: declare, table }: WithTable<'_, exchange::Declare>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let command = Command::ExchangeDeclare(ExchangeDeclare {
@@ -28,7 +28,7 @@ impl Session {
             durable: declare.durable,
             auto_delete: declare.auto_delete,
             internal: declare.internal,
-            arguments: declare.arguments.into(),
+            arguments: table.into(),
         });
         self.channel(number).request(id, Awaited::Topology { nowait: declare.nowait }, command, out);
         Ok(())
@@ -51,14 +51,14 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        bind: exchange::Bind,
+        WithTable { method: bind, table }: WithTable<'_, exchange::Bind>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let command = Command::ExchangeBind(BindTo {
             source: clean_name(bind.source.as_str()),
             destination: clean_name(bind.destination.as_str()),
             routing_key: Name::from(bind.routing_key.as_str()),
-            arguments: bind.arguments.into(),
+            arguments: table.into(),
         });
         self.channel(number).request(id, Awaited::Topology { nowait: bind.nowait }, command, out);
         Ok(())
@@ -68,14 +68,14 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        unbind: exchange::Unbind,
+        WithTable { method: unbind, table }: WithTable<'_, exchange::Unbind>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let command = Command::ExchangeUnbind(BindTo {
             source: clean_name(unbind.source.as_str()),
             destination: clean_name(unbind.destination.as_str()),
             routing_key: Name::from(unbind.routing_key.as_str()),
-            arguments: unbind.arguments.into(),
+            arguments: table.into(),
         });
         self.channel(number).request(id, Awaited::Topology { nowait: unbind.nowait }, command, out);
         Ok(())

@@ -5,12 +5,11 @@ use super::effect::{Effect, Output};
 use super::machine::{Session, State, write_connection};
 use crate::model::{AmqpError, Name, Now};
 use crate::wire::frame::payload_max;
-use crate::wire::method::{ClientMethod, MethodId};
+use crate::wire::method::{ClientMethod, MethodId, WithTable};
 use crate::wire::protocol_header::{self, ProtocolHeader};
 use crate::wire::table::{Value, write_table};
 use crate::wire::writer::write_fields;
 use amq_protocol::protocol::connection::{self, AMQPMethod};
-use amq_protocol::types::AMQPValue;
 use std::time::Duration;
 
 /// How far the handshake has come.
@@ -114,13 +113,14 @@ impl Session {
         }
     }
 
-    fn connection_start_ok(&mut self, start: &connection::StartOk, now: Now, out: &mut Output) {
-        let text = |key: &str| match start.client_properties.inner().get(key) {
-            Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+    fn connection_start_ok(&mut self, start: &WithTable<'_, connection::StartOk>, now: Now, out: &mut Output) {
+        let WithTable { method: start, table: client_properties } = start;
+        let text = |key: &str| match client_properties.get(key.as_bytes()) {
+            Some(Value::LongString(text)) => String::from_utf8_lossy(text).into_owned(),
             _ => String::new(),
         };
-        let capability = |name: &str| match start.client_properties.inner().get("capabilities") {
-            Some(AMQPValue::FieldTable(table)) => table.inner().get(name) == Some(&AMQPValue::Boolean(true)),
+        let capability = |name: &str| match client_properties.get(b"capabilities") {
+            Some(Value::Table(table)) => table.get(name.as_bytes()) == Some(Value::Bool(true)),
             _ => false,
         };
         self.client.name = text("connection_name");

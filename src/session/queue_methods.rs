@@ -6,7 +6,7 @@ use super::exchange_methods::clean_name;
 use super::machine::Session;
 use crate::model::command::{BindTo, QueueDeclare, QueueDelete};
 use crate::model::{AmqpError, Command, Name};
-use crate::wire::method::MethodId;
+use crate::wire::method::{MethodId, WithTable};
 use amq_protocol::protocol::queue;
 
 impl Session {
@@ -14,7 +14,7 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        declare: queue::Declare,
+        WithTable { method: declare, table }: WithTable<'_, queue::Declare>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let command = Command::QueueDeclare(QueueDeclare {
@@ -23,7 +23,7 @@ impl Session {
             durable: declare.durable,
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
-            arguments: declare.arguments.into(),
+            arguments: table.into(),
         });
         self.channel(number).request(id, Awaited::Topology { nowait: declare.nowait }, command, out);
         Ok(())
@@ -33,13 +33,13 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        bind: queue::Bind,
+        WithTable { method: bind, table }: WithTable<'_, queue::Bind>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let (destination, routing_key) = channel.queue_and_key(bind.queue.as_str(), bind.routing_key.as_str())?;
         let source = clean_name(bind.exchange.as_str());
-        let arguments = bind.arguments.into();
+        let arguments = table.into();
         let command = Command::QueueBind(BindTo { source, destination, routing_key, arguments });
         channel.request(id, Awaited::Topology { nowait: bind.nowait }, command, out);
         Ok(())
@@ -49,13 +49,13 @@ impl Session {
         &mut self,
         number: u16,
         id: MethodId,
-        unbind: queue::Unbind,
+        WithTable { method: unbind, table }: WithTable<'_, queue::Unbind>,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let (destination, routing_key) = channel.queue_and_key(unbind.queue.as_str(), unbind.routing_key.as_str())?;
         let source = clean_name(unbind.exchange.as_str());
-        let arguments = unbind.arguments.into();
+        let arguments = table.into();
         let command = Command::QueueUnbind(BindTo { source, destination, routing_key, arguments });
         channel.request(id, Awaited::Topology { nowait: false }, command, out);
         Ok(())

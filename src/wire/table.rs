@@ -2,6 +2,7 @@
 //!
 //! A table's bytes here are its entries, without the 32-bit length that precedes them on the wire.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
 use super::reader::Reader;
@@ -18,8 +19,8 @@ pub enum TableError {
     UnknownTag(u8),
     /// Tables and arrays nest deeper than [`DEPTH_MAX`].
     TooDeep,
-    /// A key of a method's argument table is not UTF-8.
-    KeyNotUtf8,
+    /// A float is infinite or not a number, which RabbitMQ cannot hold.
+    NotFinite,
 }
 
 impl Display for TableError {
@@ -28,7 +29,7 @@ impl Display for TableError {
             Self::Truncated => f.write_str("field table is truncated"),
             Self::UnknownTag(tag) => write!(f, "field table has a value of unknown type {tag}"),
             Self::TooDeep => write!(f, "field table nests deeper than {DEPTH_MAX}"),
-            Self::KeyNotUtf8 => f.write_str("field table has a key that is not UTF-8"),
+            Self::NotFinite => f.write_str("field table has a float that is infinite or not a number"),
         }
     }
 }
@@ -80,6 +81,30 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
+    /// The name that RabbitMQ's texts give to the type.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "bool",
+            Self::I8(_) => "byte",
+            Self::U8(_) => "unsignedbyte",
+            Self::I16(_) => "short",
+            Self::U16(_) => "unsignedshort",
+            Self::I32(_) => "signedint",
+            Self::U32(_) => "unsignedint",
+            Self::I64(_) => "long",
+            Self::F32(_) => "float",
+            Self::F64(_) => "double",
+            Self::Decimal { .. } => "decimal",
+            Self::LongString(_) => "longstr",
+            Self::Array(_) => "array",
+            Self::Timestamp(_) => "timestamp",
+            Self::Table(_) => "table",
+            Self::Void => "void",
+            Self::ByteArray(_) => "binary",
+        }
+    }
+
     /// The value as a whole number, when it is one of the eight integer types.
     #[must_use]
     pub fn as_integer(&self) -> Option<i64> {
@@ -185,15 +210,44 @@ impl<'a> Table<'a> {
         if !matches!(Self::check(self.bytes), Ok((_, Form::Loose))) {
             return None;
         }
+        let mut entries = self.sorted_entries();
+        entries.dedup_by_key(|entry| entry.key);
+        Some(self.written(&entries))
+    }
+
+    /// The entries sorted by key, repeated keys kept in their order, with values written as in
+    /// [`canonical`](Self::canonical): two tables with the same sorted entries are the same arguments to RabbitMQ.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<u8> {
+        match Self::check(self.bytes) {
+            Ok((_, Form::Loose)) => self.written(&self.sorted_entries()),
+            _ => self.bytes.to_vec(),
+        }
+    }
+
+    /// The entries in their order, with values written as in [`canonical`](Self::canonical): what a table inside of a
+    /// table is compared by.
+    #[must_use]
+    pub fn normalised(&self) -> Cow<'a, [u8]> {
+        if is_normal(self.bytes, true) {
+            return Cow::Borrowed(self.bytes);
+        }
+        Cow::Owned(self.written(&self.iter().collect::<Vec<_>>()))
+    }
+
+    fn sorted_entries(&self) -> Vec<Entry<'a>> {
         let mut entries: Vec<Entry<'a>> = self.iter().collect();
         entries.sort_by_key(|entry| entry.key);
-        entries.dedup_by_key(|entry| entry.key);
+        entries
+    }
+
+    fn written(&self, entries: &[Entry<'a>]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut writer = TableWriter { out: &mut bytes };
         for entry in entries {
             writer.value(entry.key, entry.value);
         }
-        Some(bytes)
+        bytes
     }
 }
 
@@ -214,6 +268,19 @@ impl<'a> Array<'a> {
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// The values as [`Table::canonical`] writes them.
+    #[must_use]
+    pub fn normalised(&self) -> Cow<'a, [u8]> {
+        if is_normal(self.bytes, false) {
+            return Cow::Borrowed(self.bytes);
+        }
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        for value in self.iter() {
+            write_value(&mut bytes, value);
+        }
+        Cow::Owned(bytes)
     }
 }
 
@@ -290,8 +357,10 @@ fn check_value(reader: &mut Reader<'_>, depth_left: usize, form: &mut Form) -> R
         }
         b'b' | b'B' => reader.octet().is_some(),
         b's' | b'u' => reader.short().is_some(),
-        b'I' | b'i' | b'f' => reader.long().is_some(),
-        b'l' | b'd' | b'T' => reader.long_long().is_some(),
+        b'I' | b'i' => reader.long().is_some(),
+        b'l' | b'T' => reader.long_long().is_some(),
+        b'f' => is_finite(reader.long().map(f32::from_bits).map(f64::from))?,
+        b'd' => is_finite(reader.long_long().map(f64::from_bits))?,
         b'D' => reader.take(5).is_some(),
         b'S' | b'x' => reader.longstr().is_some(),
         b'V' => true,
@@ -303,6 +372,17 @@ fn check_value(reader: &mut Reader<'_>, depth_left: usize, form: &mut Form) -> R
         unknown => return Err(TableError::UnknownTag(unknown)),
     };
     if skipped { Ok(()) } else { Err(TableError::Truncated) }
+}
+
+fn is_finite(number: Option<f64>) -> Result<bool, TableError> {
+    if number.is_some_and(|number| !number.is_finite()) { Err(TableError::NotFinite) } else { Ok(number.is_some()) }
+}
+
+/// Whether the values in a nested table or array would be written as they were read.
+fn is_normal(bytes: &[u8], has_keys: bool) -> bool {
+    let mut form = Form::Canonical;
+    // What was never checked is left alone: writing recurses as deep as the table nests.
+    check_nested(Reader::new(bytes), has_keys, DEPTH_MAX, &mut form).is_err() || form == Form::Canonical
 }
 
 /// Recurses at most [`DEPTH_MAX`] times, a few hundred bytes of stack each.
@@ -634,8 +714,45 @@ mod tests {
         assert_eq!(TableError::UnknownTag(85).to_string(), "field table has a value of unknown type 85");
         assert_eq!(TableError::Truncated.to_string(), "field table is truncated");
         assert_eq!(TableError::TooDeep.to_string(), "field table nests deeper than 100");
-        assert_eq!(TableError::KeyNotUtf8.to_string(), "field table has a key that is not UTF-8");
         assert_eq!(Table::from_checked(b"\x01kZ").iter().next(), None);
+    }
+
+    #[test]
+    fn floats_that_are_no_finite_number_are_refused_however_deep() {
+        for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let wide = entries(|out| out.value(b"k", Value::F64(float)));
+            #[expect(clippy::cast_possible_truncation, reason = "these keep their kind")]
+            let narrow = entries(|out| out.array(b"k", |array| array.value(Value::F32(float as f32))));
+            let deep = entries(|out| out.table(b"k", |table| table.array(b"k", |a| a.value(Value::F64(float)))));
+            for bytes in [wide, narrow, deep] {
+                assert_eq!(check(&bytes), Err(TableError::NotFinite));
+            }
+        }
+        let text = "field table has a float that is infinite or not a number";
+        assert_eq!(TableError::NotFinite.to_string(), text);
+    }
+
+    #[test]
+    fn sorted_entries_keep_repeated_keys_and_the_order_inside_of_tables() {
+        let bytes = entries(|out| {
+            out.value(b"b", Value::I32(2));
+            out.value(b"b", Value::I32(1));
+            out.table(b"a", |table| {
+                table.value(b"y", Value::Void);
+                table.value(b"x", Value::Void);
+            });
+        });
+        let sorted = entries(|out| {
+            out.table(b"a", |table| {
+                table.value(b"y", Value::Void);
+                table.value(b"x", Value::Void);
+            });
+            out.value(b"b", Value::I32(2));
+            out.value(b"b", Value::I32(1));
+        });
+        assert_eq!(Table::from_checked(&bytes).sorted(), sorted);
+        assert_eq!(Table::from_checked(&sorted).sorted(), sorted);
+        assert_eq!(Table::from_checked(b"\x01aL\0\0\0\0\0\0\0\x07").sorted(), b"\x01al\0\0\0\0\0\0\0\x07");
     }
 
     /// `depth` arrays or tables inside one another, under one key.

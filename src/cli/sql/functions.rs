@@ -181,7 +181,6 @@ mod tests {
                 ("l", Value::I64(i64::MIN)),
                 ("f", Value::F32(0.5)),
                 ("d", Value::F64(-1e300)),
-                ("nan", Value::F64(f64::NAN)),
                 ("D", Value::Decimal { scale: 3, value: 12 }),
                 ("S", Value::LongString("größer".as_bytes())),
                 ("S!", Value::LongString(b"\xff")),
@@ -202,7 +201,7 @@ mod tests {
     fn every_type_as_json() -> Json {
         json!({
             "t": true, "b": -128, "B": 255, "s": -32768, "u": 65535, "I": i32::MIN, "i": u32::MAX, "l": i64::MIN,
-            "f": 0.5, "d": -1e300, "nan": "NaN", "D": "0.012", "S": "größer", "S!": { "base64": "/w==" },
+            "f": 0.5, "d": -1e300, "D": "0.012", "S": "größer", "S!": { "base64": "/w==" },
             "T": 1_700_000_000, "V": null, "x": { "base64": "YWJj" }, "A": [1, { "in": null }], "F": { "deep": "er" },
         })
     }
@@ -219,6 +218,12 @@ mod tests {
         let head = head(&PropertiesWriter::new().headers(Table::from_checked(&bytes[4..])));
         assert_eq!(json_of("amqp_headers", &head), every_type_as_json());
         assert_eq!(json_of("amqp_properties", &head), json!({ "headers": every_type_as_json() }));
+    }
+
+    #[test]
+    fn floats_that_json_cannot_write_are_text() {
+        assert_eq!(float(f64::NAN), "NaN");
+        assert_eq!(float(f64::NEG_INFINITY), "-inf");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use amq_protocol::protocol::basic::AMQPMethod;
 use nom::bytes::complete::take;
 use nom::{Err, IResult, Parser};
 
-use super::ClientMethod;
 use super::layout::Field::{Bits, Long, LongLong, Short, Shortstr, Table};
 use super::layout::{Layout, layout};
+use super::{ClientMethod, WithTable};
+use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 60;
 
@@ -177,9 +178,9 @@ fn qos(input: &[u8]) -> Parsed<'_, BasicQos> {
 }
 
 /// cancel-ok is not taken: the broker's own basic.cancel asks for no answer, and RabbitMQ answers it with 503.
-pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> {
+pub(super) fn client_method(method: AMQPMethod, table: table::Table<'_>) -> Option<ClientMethod<'_>> {
     Some(match method {
-        AMQPMethod::Consume(consume) => ClientMethod::BasicConsume(consume),
+        AMQPMethod::Consume(method) => ClientMethod::BasicConsume(WithTable { method, table }),
         AMQPMethod::Cancel(cancel) => ClientMethod::BasicCancel(cancel),
         AMQPMethod::Get(get) => ClientMethod::BasicGet(get),
         AMQPMethod::Recover(recover) => ClientMethod::BasicRecover(recover),

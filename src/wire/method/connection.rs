@@ -2,9 +2,10 @@
 
 use amq_protocol::protocol::connection::AMQPMethod;
 
-use super::ClientMethod;
 use super::layout::Field::{Bits, Long, Longstr, Octet, Short, Shortstr, Table};
 use super::layout::{Layout, layout};
+use super::{ClientMethod, WithTable};
+use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 10;
 
@@ -25,9 +26,9 @@ pub(super) const LAYOUTS: &[Layout] = &[
     layout(71, &[]),
 ];
 
-pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> {
+pub(super) fn client_method(method: AMQPMethod, table: table::Table<'_>) -> Option<ClientMethod<'_>> {
     Some(match method {
-        AMQPMethod::StartOk(start_ok) => ClientMethod::ConnectionStartOk(start_ok),
+        AMQPMethod::StartOk(method) => ClientMethod::ConnectionStartOk(WithTable { method, table }),
         AMQPMethod::SecureOk(secure_ok) => ClientMethod::ConnectionSecureOk(secure_ok),
         AMQPMethod::TuneOk(tune_ok) => ClientMethod::ConnectionTuneOk(tune_ok),
         AMQPMethod::Open(open) => ClientMethod::ConnectionOpen(open),

@@ -2,9 +2,10 @@
 
 use amq_protocol::protocol::exchange::AMQPMethod;
 
-use super::ClientMethod;
 use super::layout::Field::{Bits, Short, Shortstr, Table};
 use super::layout::{Layout, layout};
+use super::{ClientMethod, WithTable};
+use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 40;
 
@@ -20,12 +21,12 @@ pub(super) const LAYOUTS: &[Layout] = &[
     layout(51, &[]),
 ];
 
-pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> {
+pub(super) fn client_method(method: AMQPMethod, table: table::Table<'_>) -> Option<ClientMethod<'_>> {
     Some(match method {
-        AMQPMethod::Declare(declare) => ClientMethod::ExchangeDeclare(declare),
+        AMQPMethod::Declare(method) => ClientMethod::ExchangeDeclare(WithTable { method, table }),
         AMQPMethod::Delete(delete) => ClientMethod::ExchangeDelete(delete),
-        AMQPMethod::Bind(bind) => ClientMethod::ExchangeBind(bind),
-        AMQPMethod::Unbind(unbind) => ClientMethod::ExchangeUnbind(unbind),
+        AMQPMethod::Bind(method) => ClientMethod::ExchangeBind(WithTable { method, table }),
+        AMQPMethod::Unbind(method) => ClientMethod::ExchangeUnbind(WithTable { method, table }),
         _ => return None,
     })
 }

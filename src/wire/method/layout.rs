@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::wire::reader::Reader;
-use crate::wire::table::{Form, Table, TableError};
+use crate::wire::table::{self, TableError};
 
 /// The wire types of method fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +41,12 @@ pub(super) const fn layout(method_id: u16, fields: &'static [Field]) -> Layout {
 impl Layout {
     /// Walks over all fields. A wrong length anywhere is told before a text that is not UTF-8, as RabbitMQ matches the
     /// whole layout first.
-    /// Returns where the entries of an argument table are that is not in canonical form; no method has two tables.
+    /// Returns where the entries of the field table are, if there is one; no method has two.
     pub(super) fn check(&self, fields: &[u8]) -> Result<Option<Range<usize>>, Fault> {
         let mut reader = Reader::new(fields);
         let mut is_utf8 = true;
         let mut table_fault = None;
-        let mut loose_table = None;
+        let mut table_at = None;
         for field in self.fields {
             let width = match field {
                 Field::Octet | Field::Bits => 1,
@@ -64,14 +64,9 @@ impl Layout {
                 }
                 Field::Table => {
                     let entries = reader.longstr().ok_or(Fault::Shape)?;
-                    match Table::check(entries) {
-                        Ok((_, Form::Canonical)) => {}
-                        Ok((_, Form::Loose)) => {
-                            let end = fields.len() - reader.rest().len();
-                            loose_table = Some(end - entries.len()..end);
-                        }
-                        Err(error) => table_fault = Some(error),
-                    }
+                    let end = fields.len() - reader.rest().len();
+                    table_at = Some(end - entries.len()..end);
+                    table_fault = table::check(entries).err();
                     0
                 }
             };
@@ -83,6 +78,6 @@ impl Layout {
         if !is_utf8 {
             return Err(Fault::NotUtf8);
         }
-        table_fault.map_or(Ok(loose_table), |error| Err(Fault::Table(error)))
+        table_fault.map_or(Ok(table_at), |error| Err(Fault::Table(error)))
     }
 }

@@ -22,7 +22,7 @@ use layout::{Fault, Layout};
 
 use super::erlang::Octets;
 use super::reader::Reader;
-use super::table::{self, TableError};
+use super::table::{Table, TableError};
 
 /// No reply text is longer than a shortstr, so no more of the undecodable fields is printed than fills one.
 const PRINTED_BYTES_MAX: usize = 255;
@@ -47,6 +47,16 @@ impl MethodId {
     }
 }
 
+/// A method and its field table: arguments, or a client's properties.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WithTable<'a, M> {
+    /// The other fields. The table in here is empty: amq-protocol's type keeps neither repeated keys nor the order
+    /// inside of nested tables, and both count when arguments are compared.
+    pub method: M,
+    /// The table as the client sent it.
+    pub table: Table<'a>,
+}
+
 /// Everything that may arrive from a client.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the variants are AMQP's method names")]
@@ -56,12 +66,12 @@ pub enum ClientMethod<'a> {
     BasicNack(BasicNack),
     BasicReject(BasicReject),
     BasicQos(BasicQos),
-    BasicConsume(amqp::basic::Consume),
+    BasicConsume(WithTable<'a, amqp::basic::Consume>),
     BasicCancel(amqp::basic::Cancel),
     BasicGet(amqp::basic::Get),
     BasicRecover(amqp::basic::Recover),
     BasicRecoverAsync(amqp::basic::RecoverAsync),
-    ConnectionStartOk(amqp::connection::StartOk),
+    ConnectionStartOk(WithTable<'a, amqp::connection::StartOk>),
     ConnectionSecureOk(amqp::connection::SecureOk),
     ConnectionTuneOk(amqp::connection::TuneOk),
     ConnectionOpen(amqp::connection::Open),
@@ -73,15 +83,15 @@ pub enum ClientMethod<'a> {
     ChannelClose(amqp::channel::Close),
     ChannelCloseOk,
     AccessRequest(amqp::access::Request),
-    ExchangeDeclare(amqp::exchange::Declare),
+    ExchangeDeclare(WithTable<'a, amqp::exchange::Declare>),
     ExchangeDelete(amqp::exchange::Delete),
-    ExchangeBind(amqp::exchange::Bind),
-    ExchangeUnbind(amqp::exchange::Unbind),
-    QueueDeclare(amqp::queue::Declare),
-    QueueBind(amqp::queue::Bind),
+    ExchangeBind(WithTable<'a, amqp::exchange::Bind>),
+    ExchangeUnbind(WithTable<'a, amqp::exchange::Unbind>),
+    QueueDeclare(WithTable<'a, amqp::queue::Declare>),
+    QueueBind(WithTable<'a, amqp::queue::Bind>),
     QueuePurge(amqp::queue::Purge),
     QueueDelete(amqp::queue::Delete),
-    QueueUnbind(amqp::queue::Unbind),
+    QueueUnbind(WithTable<'a, amqp::queue::Unbind>),
     ConfirmSelect(amqp::confirm::Select),
     TxSelect,
     TxCommit,
@@ -162,27 +172,26 @@ impl<'a> ClientMethod<'a> {
     }
 }
 
-fn parse_owned<'a>(method: MethodId, payload: &[u8], fields: &[u8]) -> Result<ClientMethod<'a>, MethodError> {
+fn parse_owned<'a>(method: MethodId, payload: &'a [u8], fields: &'a [u8]) -> Result<ClientMethod<'a>, MethodError> {
     let layout = layouts(method.class_id)
         .iter()
         .find(|layout| layout.method_id == method.method_id)
         .ok_or(MethodError::Unknown(method))?;
-    let loose_table = layout.check(fields).map_err(|fault| match fault {
+    let table_at = layout.check(fields).map_err(|fault| match fault {
         Fault::Shape => malformed(method, fields),
         Fault::NotUtf8 => MethodError::NotUtf8(method),
         Fault::Table(error) => MethodError::Table { method, error },
     })?;
-    // amq-protocol keeps the last of repeated keys, RabbitMQ finds the first: it is given a table without the others.
-    let rewritten = loose_table.and_then(|at| {
-        let entries = table::canonical(&fields[at.clone()])?;
-        let length = u32::try_from(entries.len()).ok()?.to_be_bytes();
-        let ids = &payload[..payload.len() - fields.len()];
-        Some([ids, &fields[..at.start - length.len()], &length, &entries, &fields[at.end..]].concat())
+    // The table is handed on as it is; amq-protocol reads the other fields, with an empty table in its place.
+    let table = table_at.clone().map_or(Table::default(), |at| Table::from_checked(&fields[at]));
+    let without_table = table_at.filter(|at| !at.is_empty()).map(|at| {
+        let (before, length) = (&payload[..payload.len() - fields.len() + at.start], [0; 4]);
+        [&before[..before.len() - length.len()], &length, &fields[at.end..]].concat()
     });
-    // The layout fits and nothing nests deep, so all that amq-protocol can still object to is a table's key.
-    let (_, class) = amqp::parse_class(rewritten.as_deref().unwrap_or(payload))
-        .map_err(|_| MethodError::Table { method, error: TableError::KeyNotUtf8 })?;
-    Ok(client_method(class).unwrap_or(ClientMethod::ServerOnly(method)))
+    // The layout fits and the texts are UTF-8: amq-protocol finds nothing more to object to.
+    let (_, class) =
+        amqp::parse_class(without_table.as_deref().unwrap_or(payload)).map_err(|_| malformed(method, fields))?;
+    Ok(client_method(class, table).unwrap_or(ClientMethod::ServerOnly(method)))
 }
 
 fn layouts(class_id: u16) -> &'static [Layout] {
@@ -199,14 +208,14 @@ fn layouts(class_id: u16) -> &'static [Layout] {
     }
 }
 
-fn client_method<'a>(class: AMQPClass) -> Option<ClientMethod<'a>> {
+fn client_method(class: AMQPClass, table: Table<'_>) -> Option<ClientMethod<'_>> {
     match class {
-        AMQPClass::Connection(method) => connection::client_method(method),
+        AMQPClass::Connection(method) => connection::client_method(method, table),
         AMQPClass::Channel(method) => channel::client_method(method),
         AMQPClass::Access(method) => access::client_method(method),
-        AMQPClass::Exchange(method) => exchange::client_method(method),
-        AMQPClass::Queue(method) => queue::client_method(method),
-        AMQPClass::Basic(method) => basic::client_method(method),
+        AMQPClass::Exchange(method) => exchange::client_method(method, table),
+        AMQPClass::Queue(method) => queue::client_method(method, table),
+        AMQPClass::Basic(method) => basic::client_method(method, table),
         AMQPClass::Confirm(method) => confirm::client_method(method),
         AMQPClass::Tx(method) => tx::client_method(&method),
     }

@@ -2,9 +2,10 @@
 
 use amq_protocol::protocol::queue::AMQPMethod;
 
-use super::ClientMethod;
 use super::layout::Field::{Bits, Long, Short, Shortstr, Table};
 use super::layout::{Layout, layout};
+use super::{ClientMethod, WithTable};
+use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 50;
 
@@ -21,13 +22,13 @@ pub(super) const LAYOUTS: &[Layout] = &[
     layout(51, &[]),
 ];
 
-pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> {
+pub(super) fn client_method(method: AMQPMethod, table: table::Table<'_>) -> Option<ClientMethod<'_>> {
     Some(match method {
-        AMQPMethod::Declare(declare) => ClientMethod::QueueDeclare(declare),
-        AMQPMethod::Bind(bind) => ClientMethod::QueueBind(bind),
+        AMQPMethod::Declare(method) => ClientMethod::QueueDeclare(WithTable { method, table }),
+        AMQPMethod::Bind(method) => ClientMethod::QueueBind(WithTable { method, table }),
         AMQPMethod::Purge(purge) => ClientMethod::QueuePurge(purge),
         AMQPMethod::Delete(delete) => ClientMethod::QueueDelete(delete),
-        AMQPMethod::Unbind(unbind) => ClientMethod::QueueUnbind(unbind),
+        AMQPMethod::Unbind(method) => ClientMethod::QueueUnbind(WithTable { method, table }),
         _ => return None,
     })
 }

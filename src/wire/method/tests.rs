@@ -24,6 +24,9 @@ fn arguments() -> FieldTable {
     table
 }
 
+/// What [`arguments`] are on the wire.
+const ARGUMENTS: &[u8] = b"\x16x-dead-letter-exchangeS\0\0\0\x03dlx\x0Ex-max-priorityI\0\0\0\x0A";
+
 macro_rules! method {
     ($class:ident, $module:ident, $method:ident $fields:tt) => {
         AMQPClass::$class($module::AMQPMethod::$method($module::$method $fields))
@@ -37,11 +40,23 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             (method!($class, $module, $method $fields), ClientMethod::$variant($module::$method $fields))
         };
     }
+    /// As `same`, for a method with the field table `$table`.
+    macro_rules! with_table {
+        ($class:ident, $module:ident, $method:ident, $table:ident, $variant:ident $fields:tt) => {{
+            let mut method = $module::$method $fields;
+            let class = AMQPClass::$class($module::AMQPMethod::$method(method.clone()));
+            let is_empty = method.$table.inner().is_empty();
+            method.$table = FieldTable::default();
+            let table = if is_empty { Table::default() } else { Table::from_checked(ARGUMENTS) };
+            (class, ClientMethod::$variant(WithTable { method, table }))
+        }};
+    }
     vec![
-        same!(
+        with_table!(
             Connection,
             amqp_connection,
             StartOk,
+            client_properties,
             ConnectionStartOk {
                 client_properties: arguments(),
                 mechanism: "PLAIN".into(),
@@ -87,10 +102,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 read: true,
             }
         ),
-        same!(
+        with_table!(
             Exchange,
             amqp_exchange,
             Declare,
+            arguments,
             ExchangeDeclare {
                 exchange: "logs".into(),
                 kind: "topic".into(),
@@ -108,10 +124,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             Delete,
             ExchangeDelete { exchange: "logs".into(), if_unused: true, nowait: false }
         ),
-        same!(
+        with_table!(
             Exchange,
             amqp_exchange,
             Bind,
+            arguments,
             ExchangeBind {
                 destination: "a".into(),
                 source: "b".into(),
@@ -120,10 +137,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: arguments(),
             }
         ),
-        same!(
+        with_table!(
             Exchange,
             amqp_exchange,
             Unbind,
+            arguments,
             ExchangeUnbind {
                 destination: "a".into(),
                 source: "b".into(),
@@ -132,10 +150,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: FieldTable::default(),
             }
         ),
-        same!(
+        with_table!(
             Queue,
             amqp_queue,
             Declare,
+            arguments,
             QueueDeclare {
                 queue: "tasks".into(),
                 passive: true,
@@ -146,10 +165,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: arguments(),
             }
         ),
-        same!(
+        with_table!(
             Queue,
             amqp_queue,
             Bind,
+            arguments,
             QueueBind {
                 queue: "tasks".into(),
                 exchange: "logs".into(),
@@ -165,10 +185,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             Delete,
             QueueDelete { queue: "tasks".into(), if_unused: false, if_empty: true, nowait: false }
         ),
-        same!(
+        with_table!(
             Queue,
             amqp_queue,
             Unbind,
+            arguments,
             QueueUnbind {
                 queue: "tasks".into(),
                 exchange: "logs".into(),
@@ -176,10 +197,11 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: arguments(),
             }
         ),
-        same!(
+        with_table!(
             Basic,
             amqp_basic,
             Consume,
+            arguments,
             BasicConsume {
                 queue: "tasks".into(),
                 consumer_tag: "tag".into(),
@@ -407,23 +429,24 @@ fn a_payload_that_names_no_method_is_refused() {
 }
 
 #[test]
-fn the_first_of_repeated_arguments_counts() {
-    let bytes = declare_with(b"\x01kI\x00\x00\x00\x01\x01aV\x01kI\x00\x00\x00\x02");
-    let Ok(ClientMethod::QueueDeclare(declare)) = ClientMethod::parse(&bytes) else {
-        panic!("repeated keys are accepted")
-    };
-    assert_eq!(declare.queue.as_str(), "q");
-    assert_eq!(declare.arguments.inner().len(), 2);
-    assert_eq!(declare.arguments.inner().get("k"), Some(&AMQPValue::LongInt(1)));
+fn tables_are_handed_on_as_they_came() {
+    for table in [&b""[..], b"\x01kI\x00\x00\x00\x01\x01aV\x01kI\x00\x00\x00\x02", b"\x01\xFFV"] {
+        let bytes = declare_with(table);
+        let Ok(ClientMethod::QueueDeclare(declare)) = ClientMethod::parse(&bytes) else {
+            panic!("repeated keys and keys of any bytes are accepted")
+        };
+        assert_eq!(declare.method.queue.as_str(), "q");
+        assert_eq!(declare.table.bytes(), table);
 
-    // With a field behind the table.
-    let table = b"\x01bV\x01bt\x01";
-    let start_ok = [&[0, 10, 0, 11, 0, 0, 0, 7][..], table, b"\x05PLAIN\0\0\0\x01x\x02en"].concat();
-    let Ok(ClientMethod::ConnectionStartOk(start_ok)) = ClientMethod::parse(&start_ok) else {
-        panic!("repeated keys are accepted")
-    };
-    assert_eq!(start_ok.client_properties.inner().get("b"), Some(&AMQPValue::Void));
-    assert_eq!((start_ok.mechanism.as_str(), start_ok.locale.as_str()), ("PLAIN", "en"));
+        // With fields behind the table.
+        let length = u32::try_from(table.len()).unwrap().to_be_bytes();
+        let bytes = [&[0, 10, 0, 11][..], &length, table, b"\x05PLAIN\0\0\0\x01x\x02en"].concat();
+        let Ok(ClientMethod::ConnectionStartOk(start_ok)) = ClientMethod::parse(&bytes) else {
+            panic!("repeated keys and keys of any bytes are accepted")
+        };
+        assert_eq!(start_ok.table.bytes(), table);
+        assert_eq!((start_ok.method.mechanism.as_str(), start_ok.method.locale.as_str()), ("PLAIN", "en"));
+    }
 }
 
 /// queue.declare with these bytes as its arguments.
@@ -440,7 +463,7 @@ fn argument_tables_that_cannot_be_read_are_told_apart() {
     for (arguments, error) in [
         (&b"\x01kU\x00\x00"[..], TableError::UnknownTag(b'U')),
         (b"\x01kI\x00\x00", TableError::Truncated),
-        (b"\x01\xFFV", TableError::KeyNotUtf8),
+        (b"\x01kd\x7F\xF8\0\0\0\0\0\0", TableError::NotFinite),
     ] {
         let refused = ClientMethod::parse(&declare_with(arguments)).expect_err("the table is malformed");
         assert_eq!(refused, MethodError::Table { method: id, error });
