@@ -61,10 +61,11 @@ const SPAWNS: [(&str, &str); 6] = [
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 13] = [
+const CLOCKS: [(&str, &str); 14] = [
     ("server/clock.rs", "the clock of a running broker"),
     ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
     ("store/sqlite/care.rs", "flushes that are due, and how long the writer has been idle"),
+    ("store/sqlite/full_disk.rs", "when a full disk was looked at last"),
     ("store/sqlite/redo/mod.rs", "how long a batch has waited to be moved"),
     ("store/writer/reading.rs", "when a read failed"),
     ("store/writer/stats.rs", "how long ago that was"),

@@ -83,8 +83,9 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         interval = INTERVAL;
         if keeps_files && let Some(free) = available_disk(&shared.settings.data_dir) {
             // A log that somebody keeps from being emptied grows with every message until the disk is full.
-            let is_pinned = shared.broker.writer().vitals().log_is_pinned;
-            set(&shared.alarms.disk, free < disk_min || is_pinned, "disk", free, disk_min);
+            let vitals = shared.broker.writer().vitals();
+            let is_on = free < disk_min || vitals.log_is_pinned || vitals.is_full;
+            set(&shared.alarms.disk, is_on, "disk", free, disk_min);
             if free < disk_min.saturating_add(CLOSE_BYTES) {
                 interval = CLOSE_INTERVAL;
             }

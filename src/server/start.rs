@@ -64,6 +64,7 @@ impl fmt::Display for StartError {
                 write!(f, "data_dir: written by a newer version (schema {found}; this one knows {known})")
             }
             Self::Store(StoreError::Unusable(why)) => write!(f, "data_dir: {why}"),
+            Self::Store(StoreError::DiskFull(why)) => write!(f, "data_dir: there is no space left on the disk: {why}"),
             Self::Store(StoreError::Read(why)) => write!(f, "data_dir: cannot be read: {why}"),
             Self::Store(StoreError::Damaged(why)) => {
                 write!(

@@ -291,6 +291,8 @@ pub struct CopyProgress {
 pub enum StoreError {
     /// The data directory or file cannot be used; the text says why.
     Unusable(String),
+    /// There is no space left for what it takes; the text says for what.
+    DiskFull(String),
     /// Held by another process.
     Locked {
         /// The holder, where it left word.
@@ -313,6 +315,7 @@ impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unusable(text) => write!(f, "the store cannot be used: {text}"),
+            Self::DiskFull(text) => write!(f, "there is no space left on the disk: {text}"),
             Self::Locked { pid: Some(pid) } => write!(f, "the data directory is held by process {pid}"),
             Self::Locked { pid: None } => f.write_str("the data directory is held by another process"),
             Self::NewerSchema { found, known } => {
@@ -335,6 +338,8 @@ pub struct Vitals {
     pub log_bytes: u64,
     /// The log is longer than it should be, and somebody else's reading keeps it from being emptied.
     pub log_is_pinned: bool,
+    /// Something was refused for want of space, and there is none yet.
+    pub is_full: bool,
     /// Batches that were flushed in the redo log.
     pub redo_batches: u64,
 }

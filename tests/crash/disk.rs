@@ -144,6 +144,12 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Somebody else takes all that is left.
+    pub(crate) fn fill(&self) {
+        let mut state = self.state();
+        state.budget = state.used();
+    }
+
     pub(crate) fn mark(&self, mark: Mark) {
         self.state().ops.push(Op::Mark(mark));
     }

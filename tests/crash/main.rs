@@ -15,6 +15,7 @@
 mod content;
 mod damage;
 mod disk;
+mod full;
 mod model;
 mod vfs;
 
@@ -41,6 +42,9 @@ const BATCHES: u64 = 8;
 const DATABASE: &str = "prontomq.sqlite3";
 const REDO: &str = "prontomq.redo";
 
+/// Of each file of space that is kept. The disk is copied at every crash point.
+const RESERVE_BYTES: u64 = 256 << 10;
+
 fn histories(default: usize) -> usize {
     std::env::var("PRONTOMQ_CRASH_HISTORIES").map_or(default, |count| count.parse().unwrap())
 }
@@ -48,7 +52,9 @@ fn histories(default: usize) -> usize {
 /// Log and file change places often, so that crashes meet checkpoints too.
 fn settings(place: &Path, checkpoint_pages: u32) -> SqliteSettings {
     let mut settings = SqliteSettings::new(place);
-    settings.layer = Some(Layer { vfs: vfs::NAME.to_owned(), redo: Arc::new(vfs::DiskFiles) });
+    settings.layer =
+        Some(Layer { vfs: vfs::NAME.to_owned(), redo: Arc::new(vfs::DiskFiles), spares: Arc::new(vfs::DiskFiles) });
+    settings.reserve_bytes_max = RESERVE_BYTES;
     // Room for some batches, so that it is full now and then; another one at the next opening.
     settings.redo_bytes = u64::from(2 + checkpoint_pages % 12) * 4_096;
     settings.cache_bytes = 1 << 20;
@@ -130,6 +136,10 @@ struct Checker<'a> {
     repeated: usize,
     /// What is committed may be lost with the power until it is marked as flushed.
     flushes_later: bool,
+    /// It opens what it finds on a disk without a free byte.
+    is_full: bool,
+    /// The last batch in the files that a history begins with.
+    first: u64,
 }
 
 impl<'a> Checker<'a> {
@@ -143,6 +153,8 @@ impl<'a> Checker<'a> {
             contents: HashMap::new(),
             repeated: 0,
             flushes_later: false,
+            is_full: false,
+            first: 0,
         }
     }
 
@@ -177,7 +189,7 @@ impl<'a> Checker<'a> {
                 return Ok(*last);
             }
         }
-        let last = open_and_compare(self.place, files, self.models)?;
+        let last = open_and_compare(self.place, files, self.models, self.is_full)?;
         self.figures.opened.fetch_add(1, Ordering::Relaxed);
         self.contents.extend(content.map(|content| (content, last)));
         Ok(last)
@@ -185,8 +197,11 @@ impl<'a> Checker<'a> {
 }
 
 /// The last batch that is there; everything must be as it was after it.
-fn open_and_compare(place: &Path, files: &Files, models: &[Model]) -> Result<u64, String> {
+fn open_and_compare(place: &Path, files: &Files, models: &[Model], is_full: bool) -> Result<u64, String> {
     let disk = Disk::new(files);
+    if is_full {
+        disk.fill();
+    }
     let mount = Mount::new(place, &disk);
     let mut store = open(mount.path(), 1_000)?;
     let recovered = store.recover().map_err(|error| error.to_string())?;
@@ -221,7 +236,7 @@ fn consistent(place: &Path) -> Result<(), String> {
         (
             "counts",
             "SELECT count(*) FROM lane WHERE dropped = 0 AND count != (SELECT count(*) FROM message \
-                    WHERE id >> 40 = number)",
+                    WHERE id >> 40 = number AND NOT EXISTS (SELECT 1 FROM erasing WHERE id BETWEEN first AND last))",
         ),
         ("lanes of rows", "SELECT count(*) FROM message WHERE id >> 40 NOT IN (SELECT number FROM lane)"),
         ("bodies of chunks", "SELECT count(*) FROM chunk WHERE id >> 16 NOT IN (SELECT id FROM body)"),
@@ -266,7 +281,7 @@ fn run(place: &Path, disk: &Arc<Disk>, random: &mut Random) -> Vec<Model> {
 /// Crashes at every point of a history.
 fn crash(mut checker: Checker<'_>, base: &Files, ops: &[Op], seed: u64) {
     let mut replay = Replay::new(base, ops, seed);
-    let (mut begun, mut committed, mut flushed) = (0, 0, 0);
+    let [mut begun, mut committed, mut flushed] = [checker.first; 3];
     for at in 0_usize.. {
         let after_power_loss = if checker.flushes_later { flushed } else { committed };
         for (what, files, first) in [

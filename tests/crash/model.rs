@@ -52,6 +52,30 @@ impl Model {
         self.vhosts == other.vhosts && outlines(self) == outlines(other)
     }
 
+    /// The batch that removes every row, and the store after it.
+    pub(crate) fn drained(&self, number: u64) -> (Batch, Self) {
+        let mut next = self.clone();
+        let mut batch =
+            Batch { batch_no: BatchNo(number), topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
+        for (lane, contents) in &mut next.lanes {
+            let mut removes: Vec<_> = std::mem::take(&mut contents.rows).into_keys().collect();
+            // Half of them one by one.
+            let below = removes.get(removes.len() / 2).copied();
+            removes.retain(|position| Some(*position) >= below);
+            let tail = contents.state.tail;
+            contents.state = LaneState { head: tail, count: 0, body_bytes: 0, ..contents.state };
+            batch.lanes.push(LaneChange {
+                lane: *lane,
+                inserts: Vec::new(),
+                remove_below: below,
+                remove_ranges: Vec::new(),
+                removes,
+                state: contents.state,
+            });
+        }
+        (batch, next)
+    }
+
     /// A random batch, and the store after it.
     pub(crate) fn batch(&self, number: u64, random: &mut Random) -> (Batch, Self) {
         let mut next = self.clone();

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
 
 use super::disk::{Disk, Fault, Inode, Op, State};
-use prontomq::store::sqlite::{RedoFile, RedoFiles};
+use prontomq::store::sqlite::{RedoFile, RedoFiles, SpareFiles};
 use rusqlite::{Connection, OpenFlags, ffi};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -236,6 +236,43 @@ impl RedoFiles for DiskFiles {
         done(open.write(&vec![0; len as usize], 0))?;
         done(open.sync())?;
         Ok(Box::new(DiskFile(Mutex::new(open))))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Self::remove_file(path)
+    }
+}
+
+impl DiskFiles {
+    fn remove_file(path: &Path) -> io::Result<()> {
+        let disk = Self::find(path, false)?.disk;
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut state = disk.state();
+        state.names.remove(&name);
+        state.ops.push(Op::Delete { name });
+        Ok(())
+    }
+}
+
+impl SpareFiles for DiskFiles {
+    fn bytes(&self, path: &Path) -> u64 {
+        Self::find(path, false).map_or(0, |open| open.disk.state().files[open.inode].bytes.len() as u64)
+    }
+
+    fn keep(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let open = Self::find(path, true)?;
+        let (inode, len) = (open.inode, bytes as usize);
+        let mut state = open.disk.state();
+        if state.used() + len.saturating_sub(state.files[inode].bytes.len()) > state.budget {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.files[inode].bytes.resize(len);
+        state.ops.push(Op::Truncate { inode, len });
+        Ok(())
+    }
+
+    fn give(&self, path: &Path) -> io::Result<()> {
+        Self::remove_file(path)
     }
 }
 

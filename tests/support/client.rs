@@ -403,6 +403,11 @@ impl Client {
         written
     }
 
+    /// From here on a broker that does not read for so long counts as gone.
+    pub(crate) fn write_within(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).expect("a timeout can be set");
+    }
+
     /// Waits until the broker has confirmed everything from `next`, the first that was not waited for, to `last`.
     pub(crate) fn wait_for_confirms(&mut self, mut next: u64, last: u64) {
         self.flush().expect("the broker reads");

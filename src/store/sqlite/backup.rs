@@ -4,6 +4,7 @@
 //! commits (`raw`).
 
 use super::directory::{Directory, database_file, make, redo_file};
+use super::opening::failure;
 use crate::store::{CopyProgress, StoreError};
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -98,7 +99,10 @@ pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgres
     let held = Directory::hold_existing(directory)?;
     let target = BackupTarget::make(target)?;
     let copied = copy_pages(&held.database(), &target.file(), progress);
-    copied.map_err(|error| StoreError::Unusable(format!("copying {}: {error}", held.database().display())))?;
+    copied.map_err(|error| match failure(&error) {
+        StoreError::DiskFull(why) => StoreError::DiskFull(format!("copying {}: {why}", held.database().display())),
+        _ => StoreError::Unusable(format!("copying {}: {error}", held.database().display())),
+    })?;
     target.take(&held.redo())?;
     target.finish()
 }

@@ -1,13 +1,14 @@
 //! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
 //! and its size following what is in it.
 
-use super::directory::{Directory, RESERVE_BYTES};
+use super::commit::is_full;
 use super::erasing::{Shrunk, erase, shrink};
 use super::lanes::Lanes;
 use super::raw::RawConnection;
+use super::reserve::Reserves;
 use crate::config::Durability;
 use crate::store::Vitals;
-use rusqlite::{Connection, ErrorCode, Result};
+use rusqlite::{Connection, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,27 @@ const READS_LAST: Duration = Duration::from_secs(1);
 /// A log of this length is emptied when the writer is idle.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
 
-/// Making room on a full disk takes no longer than about this, in steps of so many rows and pages.
+/// Making room on a full disk takes no longer than about this.
 const ROOM_TIME: Duration = Duration::from_secs(2);
-const ROOM_ROWS: usize = 1_000;
-const ROOM_PAGES: u32 = 64;
+
+/// And goes in slices of so much.
+const ROOM: Slice = Slice { rows: 1_000, pages: 64 };
 
 /// Elsewhere than here, only opening waits for locks.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is erased or given back in one transaction: the less, the shorter the log that it needs.
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    rows: usize,
+    pages: u32,
+}
+
+impl Slice {
+    fn smaller(self) -> Self {
+        Self { rows: (self.rows / 4).max(1), pages: (self.pages / 4).max(1) }
+    }
+}
 
 /// The state of a file's upkeep.
 pub(super) struct Care {
@@ -167,62 +182,57 @@ impl Care {
         Ok(true)
     }
 
-    /// On a full disk: empties the log, if the file has pages for what is in it or there is room to make them. Else it would
-    /// grow until nothing is left, and the log stay as it is. The reserve may lend its room, since the log that goes takes at
-    /// least as much as the file grows by.
-    pub(super) fn empty_log_that_fits(&mut self, connection: &RawConnection, directory: &Directory) -> bool {
-        connection.with(|connection| {
-            let is_emptied = (|| {
-                let grows = file_bytes(connection)?.saturating_sub(len_of(&self.file));
-                let free = free_bytes(&self.file);
-                if len_of(&self.log) == 0 {
-                    return Ok(false);
-                }
-                if grows <= free {
-                    return self.empty_log(connection);
-                }
-                if grows > free + RESERVE_BYTES || !directory.give_reserve() {
-                    return Ok(false);
-                }
-                let is_emptied = self.empty_log(connection);
-                directory.keep_reserve();
-                is_emptied
-            })();
-            is_emptied.unwrap_or_else(|error: rusqlite::Error| {
-                tracing::warn!(%error, "the log could not be emptied");
-                false
-            })
+    /// On a full disk: empties the log, which needs no space and gives its own back; whether it is empty.
+    pub(super) fn empty_full_log(&mut self, connection: &RawConnection) -> bool {
+        connection.with(|connection| self.empty_log(connection)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the log could not be emptied");
+            false
         })
     }
 
-    /// On a full disk: erases what is dead and gives its pages back, so that the file need not grow for what the log holds.
-    /// Where the log cannot even be moved before, the reserve is given for that.
-    pub(super) fn make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, directory: &Directory) {
-        let mut made = connection.with(|connection| self.erase_and_shrink(connection, lanes));
-        let is_full = |made: &Result<()>| {
-            made.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::DiskFull))
-        };
-        if is_full(&made) && directory.give_reserve() {
-            made = connection.with(|connection| self.erase_and_shrink(connection, lanes));
+    /// On a full disk: erases what is dead and gives its pages back. Where there is no space for the log of that, the reserve
+    /// is lent.
+    pub(super) fn make_room(
+        &mut self,
+        connection: &RawConnection,
+        lanes: &mut Lanes,
+        reserves: &Reserves,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let mut is_lent = false;
+        let mut slice = ROOM;
+        while began.elapsed() < ROOM_TIME {
+            match connection.with(|connection| self.make_some_room(connection, lanes, slice)) {
+                Ok(Shrunk::Enough) => break,
+                Ok(Shrunk::More) => {}
+                Err(error) if is_full(&error) && !is_lent && reserves.lend() => is_lent = true,
+                Err(error) if is_full(&error) && slice.rows > 1 => slice = slice.smaller(),
+                Err(error) => return Err(error),
+            }
         }
-        if let Err(error) = made {
-            tracing::warn!(%error, "the file and its log could not be made smaller");
-        }
+        Ok(())
     }
 
     /// What is written to the log is moved at once: there may be no room for much of it, and only then does the file become
     /// smaller.
-    fn erase_and_shrink(&mut self, connection: &Connection, lanes: &mut Lanes) -> Result<()> {
-        let began = Instant::now();
-        self.empty_log(connection)?;
-        while lanes.next_to_erase().is_some() && began.elapsed() < ROOM_TIME {
-            erase(connection, lanes, ROOM_ROWS)?;
-            self.empty_log(connection)?;
+    fn make_some_room(&mut self, connection: &Connection, lanes: &mut Lanes, slice: Slice) -> Result<Shrunk> {
+        self.try_to_empty_log(connection)?;
+        let shrunk = if lanes.next_to_erase().is_some() {
+            erase(connection, lanes, slice.rows)?;
+            Shrunk::More
+        } else {
+            shrink(connection, slice.pages)?
+        };
+        self.try_to_empty_log(connection)?;
+        Ok(shrunk)
+    }
+
+    /// A log that does not fit into the file, of a version that took no place for it there, does once the file is smaller.
+    fn try_to_empty_log(&mut self, connection: &Connection) -> Result<()> {
+        match self.empty_log(connection) {
+            Err(error) if !is_full(&error) => Err(error),
+            _ => Ok(()),
         }
-        while began.elapsed() < ROOM_TIME && shrink(connection, ROOM_PAGES)? == Shrunk::More {
-            self.empty_log(connection)?;
-        }
-        Ok(())
     }
 
     /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it.
@@ -260,11 +270,6 @@ impl Care {
 
 fn len_of(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |found| found.len())
-}
-
-/// What the file system of a path has left for us; nothing when it does not say.
-fn free_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |found| found.f_bavail * found.f_frsize)
 }
 
 fn file_bytes(connection: &Connection) -> Result<u64> {

@@ -2,6 +2,7 @@
 
 use super::bodies::{self, BatchBodies, Place};
 use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
+use super::growth::Growth;
 use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
 use super::{log, topology};
@@ -27,6 +28,23 @@ const DROP_LANE: &str = "UPDATE lane SET dropped = 1 WHERE number = ?1";
 /// For a batch that writes no lane, or drops one, whose row will go.
 const NUMBER_BATCH: &str = "UPDATE state SET batch_no = ?1";
 
+/// How rows are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removing {
+    /// Deleted, but for long ranges.
+    Now,
+    /// All are noted as dead and erased in slices: every page from which a row is deleted goes into the log, so that deleting
+    /// may take as much space there as the rows have in the file, before it gives any back.
+    InSlices,
+}
+
+/// What a batch is committed with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct With {
+    pub(super) begun: Option<Begun>,
+    pub(super) removing: Removing,
+}
+
 /// What rows and lanes need of the connection, looked up once per batch, and what their batch has in common.
 struct Rows<'a> {
     connection: &'a Connection,
@@ -36,11 +54,17 @@ struct Rows<'a> {
     update_lane: CachedStatement<'a>,
     bodies: BatchBodies,
     batch_no: BatchNo,
+    removing: Removing,
     stored_at: i64,
 }
 
 impl<'a> Rows<'a> {
-    fn prepare(connection: &'a Connection, inserts: &'a mut Inserts, batch: &Batch) -> Result<Self> {
+    fn prepare(
+        connection: &'a Connection,
+        inserts: &'a mut Inserts,
+        batch: &Batch,
+        removing: Removing,
+    ) -> Result<Self> {
         Ok(Self {
             connection,
             inserts: inserts.prepared(connection)?,
@@ -49,8 +73,21 @@ impl<'a> Rows<'a> {
             update_lane: connection.prepare_cached(UPDATE_LANE)?,
             bodies: BatchBodies::of(batch),
             batch_no: batch.batch_no,
+            removing,
             stored_at: wall_millis(),
         })
+    }
+}
+
+/// A process that has begun, and has not written so yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) boot: u32,
+}
+
+impl Begun {
+    pub(super) fn write(self, connection: &Connection) -> Result<()> {
+        connection.prepare_cached("UPDATE state SET boot = ?1, clean = 0")?.execute(params![self.boot]).map(drop)
     }
 }
 
@@ -61,15 +98,19 @@ pub(super) fn commit(
     inserts: &mut Inserts,
     lanes: &mut Lanes,
     batch: &Batch,
+    with: With,
 ) -> (CommitOutcome, bool) {
-    let is_full = |error: &Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-    let (outcome, is_full) = match write(connection, inserts, lanes, batch) {
+    let mut growth = None;
+    let (outcome, is_full) = match write(connection, inserts, lanes, batch, with, &mut growth) {
         Ok(()) => match run(connection, "COMMIT") {
             Ok(()) => (CommitOutcome::Committed, false),
             Err(error) => (end(connection, &error, true), is_full(&error)),
         },
         Err(error) => (end(connection, &error, false), is_full(&error)),
     };
+    if let (Some(growth), CommitOutcome::NotCommitted(_)) = (&growth, &outcome) {
+        growth.give_back(connection);
+    }
     if outcome == CommitOutcome::Committed {
         lanes.committed();
         for change in &batch.lanes {
@@ -81,6 +122,11 @@ pub(super) fn commit(
         lanes.rolled_back();
     }
     (outcome, is_full)
+}
+
+/// Whether there was no space left.
+pub(super) fn is_full(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Runs a statement without parameters.
@@ -115,8 +161,19 @@ fn end(connection: &Connection, error: &Error, while_flushing: bool) -> CommitOu
     }
 }
 
-fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batch: &Batch) -> Result<()> {
+fn write(
+    connection: &Connection,
+    inserts: &mut Inserts,
+    lanes: &mut Lanes,
+    batch: &Batch,
+    with: With,
+    growth: &mut Option<Growth>,
+) -> Result<()> {
     run(connection, "BEGIN IMMEDIATE")?;
+    let growth = growth.insert(Growth::begin(connection)?);
+    if let Some(begun) = with.begun {
+        begun.write(connection)?;
+    }
     for change in &batch.topology {
         topology::write(connection, change)?;
     }
@@ -124,7 +181,7 @@ fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batc
         connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     }
     if !batch.lanes.is_empty() {
-        let mut rows = Rows::prepare(connection, inserts, batch)?;
+        let mut rows = Rows::prepare(connection, inserts, batch, with.removing)?;
         for change in &batch.lanes {
             rows.write(lanes, change)?;
         }
@@ -137,7 +194,7 @@ fn write(connection: &Connection, inserts: &mut Inserts, lanes: &mut Lanes, batc
             drop_lane(connection, lanes, lane)?;
         }
     }
-    Ok(())
+    growth.take(connection)
 }
 
 fn drop_lane(connection: &Connection, lanes: &mut Lanes, lane: Lane) -> Result<()> {
@@ -169,14 +226,25 @@ impl Rows<'_> {
         }
         let below = change.remove_below.unwrap_or_default();
         for range in change.remove_ranges.iter().filter(|range| range.to >= below) {
-            self.remove(lanes, &mut bodies, &(number.key(range.from.max(below))..=number.key(range.to)))?;
+            // Beyond the tail there is nothing yet.
+            let to = if self.removing == Removing::Now { range.to } else { range.to.min(change.state.tail) };
+            self.remove(lanes, &mut bodies, &(number.key(range.from.max(below))..=number.key(to)))?;
         }
-        for position in &change.removes {
-            let key = number.key(*position);
-            if bodies > 0 {
-                bodies = bodies.saturating_sub(bodies::release(self.connection, key, key)?);
+        match self.removing {
+            Removing::Now => {
+                for position in &change.removes {
+                    let key = number.key(*position);
+                    if bodies > 0 {
+                        bodies = bodies.saturating_sub(bodies::release(self.connection, key, key)?);
+                    }
+                    self.delete_row.execute(params![key])?;
+                }
             }
-            self.delete_row.execute(params![key])?;
+            Removing::InSlices => {
+                for keys in runs(change.removes.iter().map(|position| number.key(*position)).collect()) {
+                    self.note_dead(lanes, &keys)?;
+                }
+            }
         }
         if bodies != before {
             lanes.set_bodies(number, bodies);
@@ -217,15 +285,23 @@ impl Rows<'_> {
     /// noted as dead: deleting millions of rows here would keep every other queue waiting.
     fn remove(&mut self, lanes: &mut Lanes, bodies: &mut u64, keys: &RangeInclusive<i64>) -> Result<()> {
         let (first, last) = (*keys.start(), *keys.end());
-        if last.abs_diff(first) > ROWS_AT_ONCE {
-            lanes.erase_later(first, last);
-            self.connection.prepare_cached(INSERT_RANGE)?.execute(params![first, last])?;
+        if first > last {
             return Ok(());
+        }
+        if self.removing == Removing::InSlices || last.abs_diff(first) > ROWS_AT_ONCE {
+            return self.note_dead(lanes, keys);
         }
         if *bodies > 0 {
             *bodies = bodies.saturating_sub(bodies::release(self.connection, first, last)?);
         }
         self.delete_range.execute(params![first, last])?;
+        Ok(())
+    }
+
+    fn note_dead(&self, lanes: &mut Lanes, keys: &RangeInclusive<i64>) -> Result<()> {
+        let (first, last) = (*keys.start(), *keys.end());
+        lanes.erase_later(first, last);
+        self.connection.prepare_cached(INSERT_RANGE)?.execute(params![first, last])?;
         Ok(())
     }
 
@@ -260,6 +336,19 @@ impl Rows<'_> {
         ])?;
         Ok(())
     }
+}
+
+/// Keys as ranges of those that follow each other.
+fn runs(mut keys: Vec<i64>) -> Vec<RangeInclusive<i64>> {
+    keys.sort_unstable();
+    let mut runs: Vec<RangeInclusive<i64>> = Vec::new();
+    for key in keys {
+        match runs.last_mut() {
+            Some(run) if key <= run.end() + 1 => *run = *run.start()..=key,
+            _ => runs.push(key..=key),
+        }
+    }
+    runs
 }
 
 fn beyond_limit(what: &str) -> Error {

@@ -12,10 +12,8 @@ const LOCK_FILE: &str = "prontomq.lock";
 /// that the system could take for clean.
 const UNFLUSHED_FILE: &str = "prontomq.unflushed";
 
-/// Space that only removals get when the disk is full, for their pages in the log, and the log, for what the file grows by
-/// when it is moved.
-const RESERVE_FILE: &str = "prontomq.reserve";
-pub(super) const RESERVE_BYTES: u64 = 8 << 20;
+/// The files that keep space begin with it.
+const RESERVES: &str = "prontomq";
 
 /// Small batches that are flushed, and not yet in the file.
 const REDO_FILE: &str = "prontomq.redo";
@@ -39,7 +37,10 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { pid: holder(&mut lock) }),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        sign(&mut lock).map_err(unusable)?;
+        if let Err(error) = sign(&mut lock) {
+            // On a full disk; it is only for people.
+            tracing::warn!(%error, "the lock file does not say which process holds it");
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -58,22 +59,9 @@ impl Directory {
         redo_file(&self.path)
     }
 
-    /// Takes the reserve, if it is not there and the disk has it to give; whether it is there.
-    pub(super) fn keep_reserve(&self) -> bool {
-        let place = self.path.join(RESERVE_FILE);
-        if place.exists() {
-            return true;
-        }
-        let taken = File::create(&place).and_then(|file| allocate(&file, RESERVE_BYTES)).is_ok();
-        if !taken {
-            self.give_reserve();
-        }
-        taken
-    }
-
-    /// Gives it away; whether it was there.
-    pub(super) fn give_reserve(&self) -> bool {
-        std::fs::remove_file(self.path.join(RESERVE_FILE)).is_ok()
+    /// What the names of the reserves begin with.
+    pub(super) fn reserves(&self) -> PathBuf {
+        self.path.join(RESERVES)
     }
 
     /// Notes that a flush has failed, for this process or one that follows it.
@@ -141,17 +129,6 @@ pub(super) fn make(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
-}
-
-#[cfg(any(target_os = "linux", target_os = "freebsd"))]
-fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
-    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
-}
-
-/// Elsewhere only bytes that are written are sure to have their place.
-#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
-    std::io::copy(&mut std::io::repeat(0).take(bytes), &mut &*file).map(drop)
 }
 
 fn sign(lock: &mut File) -> std::io::Result<()> {

@@ -2,7 +2,8 @@
 //! system.
 
 use super::bodies;
-use super::commit::{DELETE_RANGE, run};
+use super::commit::{DELETE_RANGE, is_full, run};
+use super::growth::Growth;
 use super::lanes::{Erasing, Lanes};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;
@@ -91,8 +92,10 @@ struct Erased {
 fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: usize) -> Result<Erased> {
     let Erasing { number, first, last, range } = erasing;
     let bodies = lanes.bodies(number);
+    let mut growth = None;
     let mut erase = || -> Result<Erased> {
         run(connection, "BEGIN IMMEDIATE")?;
+        let growth = growth.insert(Growth::begin(connection)?);
         let end = if bodies == 0 {
             connection
                 .prepare_cached(SLICE_END)?
@@ -113,6 +116,7 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: 
             (None, None) => _ = connection.prepare_cached(DELETE_LANE)?.execute(params![number.0])?,
             (None, Some(range)) => _ = connection.prepare_cached(DELETE_ERASED_RANGE)?.execute(params![range, last])?,
         }
+        growth.take(connection)?;
         run(connection, "COMMIT")?;
         if let Some(end) = end {
             lanes.erased_before(end);
@@ -128,6 +132,9 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: 
             lanes.rolled_back();
             if !connection.is_autocommit() && run(connection, "ROLLBACK").is_err() {
                 tracing::warn!("an erasure could not be rolled back");
+            }
+            if let Some(growth) = growth.filter(|_| is_full(&error)) {
+                growth.give_back(connection);
             }
             Err(error)
         }

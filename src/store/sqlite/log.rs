@@ -4,17 +4,16 @@
 //! that are then read back from the log look well; once they are half moved into the file, a loss of power finds neither
 //! them nor the pages that they replace. So nothing is moved before the log's bytes are written anew and flushed.
 
-#![expect(unsafe_code, reason = "SQLite tells of moving the log, and hands its file out, only through C functions")]
+#![expect(unsafe_code, reason = "SQLite tells of moving the log only through C functions")]
 
+use super::opened_file::OpenedFile;
 use super::opening::PAGE_BYTES;
 use crate::store::Batch;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, Result, ffi};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ops::RangeInclusive;
 use std::ptr::{self, null_mut};
-
-const MAIN: &CStr = c"main";
 
 /// Bytes of the log that are written anew at a time. SQLite's own layer takes no more than 128 KiB less one at once.
 const PIECE_BYTES: usize = 1 << 16;
@@ -73,14 +72,16 @@ pub(super) fn is_of_moving(error: &Error) -> bool {
 pub(super) fn rewrite(connection: &Connection) -> Result<()> {
     // Reading opens the log.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    let Some(file) = LogFile::of(connection)? else { return Ok(()) };
+    let Some(file) = OpenedFile::log_of(connection)? else { return Ok(()) };
     let len = file.len()?;
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0;
     while at < len {
         // No more than a piece.
         let count = (len - at).min(PIECE_BYTES as i64);
-        file.copy_onto_itself(&mut piece[..count as usize], at)?;
+        let piece = &mut piece[..count as usize];
+        file.read_at(piece, at)?;
+        file.write_at(piece, at)?;
         at += count;
     }
     file.flush()
@@ -88,61 +89,5 @@ pub(super) fn rewrite(connection: &Connection) -> Result<()> {
 
 /// Flushes what was committed without.
 pub(super) fn flush(connection: &Connection) -> Result<()> {
-    LogFile::of(connection)?.map_or(Ok(()), |file| file.flush())
-}
-
-/// The log as SQLite has it open.
-struct LogFile<'a> {
-    file: *mut ffi::sqlite3_file,
-    methods: &'a ffi::sqlite3_io_methods,
-}
-
-impl<'a> LogFile<'a> {
-    /// None when it is not open.
-    fn of(connection: &'a Connection) -> Result<Option<Self>> {
-        let mut file: *mut ffi::sqlite3_file = null_mut();
-        // SAFETY: the connection is open and ours alone; SQLite puts a pointer into `file`, to a file that stays open, and
-        // whose methods stay where they are, for as long as the connection is not used otherwise.
-        unsafe {
-            let to = (&raw mut file).cast();
-            check(ffi::sqlite3_file_control(
-                connection.handle(),
-                MAIN.as_ptr(),
-                ffi::SQLITE_FCNTL_JOURNAL_POINTER,
-                to,
-            ))?;
-            if file.is_null() {
-                return Ok(None);
-            }
-            Ok((*file).pMethods.as_ref().map(|methods| Self { file, methods }))
-        }
-    }
-
-    fn len(&self) -> Result<i64> {
-        let mut len = 0;
-        // SAFETY: the file is open.
-        check(unsafe { self.methods.xFileSize.expect(ALL_HAVE_IT)(self.file, &raw mut len) })?;
-        Ok(len)
-    }
-
-    fn copy_onto_itself(&self, piece: &mut [u8], at: i64) -> Result<()> {
-        let count = piece.len() as c_int;
-        // SAFETY: the file is open, and there are so many bytes in the piece.
-        unsafe {
-            check(self.methods.xRead.expect(ALL_HAVE_IT)(self.file, piece.as_mut_ptr().cast(), count, at))?;
-            check(self.methods.xWrite.expect(ALL_HAVE_IT)(self.file, piece.as_ptr().cast(), count, at))
-        }
-    }
-
-    fn flush(&self) -> Result<()> {
-        // SAFETY: the file is open.
-        check(unsafe { self.methods.xSync.expect(ALL_HAVE_IT)(self.file, ffi::SQLITE_SYNC_NORMAL) })
-    }
-}
-
-/// SQLite calls these methods without asking whether they are there.
-const ALL_HAVE_IT: &str = "every file can be read, written and flushed";
-
-fn check(code: c_int) -> Result<()> {
-    if code == ffi::SQLITE_OK { Ok(()) } else { Err(Error::SqliteFailure(ffi::Error::new(code), None)) }
+    OpenedFile::log_of(connection)?.map_or(Ok(()), |file| file.flush())
 }

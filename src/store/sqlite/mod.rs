@@ -10,13 +10,17 @@ mod commit;
 mod directory;
 mod doctor;
 mod erasing;
+mod full_disk;
+mod growth;
 mod inserts;
 mod lanes;
 mod log;
+mod opened_file;
 mod opening;
 mod raw;
 mod reader;
 mod redo;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -28,15 +32,19 @@ use super::{
 use crate::config::Durability;
 pub use backup::{BackupTarget, back_up};
 use care::Care;
+use commit::{Begun, is_full};
 use directory::Directory;
 pub use directory::{database_file, existing_database};
 pub use doctor::{Diagnosis, Repaired, diagnose, repair};
+use full_disk::{FullDisk, Writing};
 use lanes::Lanes;
-use opening::{Opening, block_on, migrate, unusable};
+use opening::{Opening, block_on, failure, migrate, unusable};
 use raw::RawConnection;
 use reader::SqliteReader;
 use redo::{Redo, SystemFiles};
 pub use redo::{RedoFile, RedoFiles};
+pub use reserve::SpareFiles;
+use reserve::{Reserves, SystemSpares};
 use rusqlite::ErrorCode;
 use rusqlite::backup::StepResult;
 use sqlx::{Connection, SqliteConnection};
@@ -63,6 +71,8 @@ pub struct SqliteSettings {
     pub checkpoint_pages: RangeInclusive<u32>,
     /// Bytes of the redo log, where small batches are flushed before they are moved into the file; without any they are not.
     pub redo_bytes: u64,
+    /// No file of space that is kept for a full disk is longer than this.
+    pub reserve_bytes_max: u64,
     /// How files are reached; the system's own way when none.
     pub layer: Option<Layer>,
 }
@@ -74,6 +84,8 @@ pub struct Layer {
     pub vfs: String,
     /// For the redo log.
     pub redo: Arc<dyn RedoFiles>,
+    /// For space that is kept.
+    pub spares: Arc<dyn SpareFiles>,
 }
 
 impl SqliteSettings {
@@ -87,6 +99,7 @@ impl SqliteSettings {
             log_bytes_max: 64 << 20,
             checkpoint_pages: 100..=1_000,
             redo_bytes: 1 << 20,
+            reserve_bytes_max: u64::MAX,
             layer: None,
         }
     }
@@ -102,10 +115,9 @@ pub struct SqliteStore {
     opening: Opening,
     care: Care,
     redo: Redo,
-    /// The reserve is to be taken.
-    lacks_reserve: bool,
-    /// The last batch was refused for want of space.
-    is_full: bool,
+    full: FullDisk,
+    /// What is to be noted of this process with the next batch.
+    begun: Option<Begun>,
     directory: Directory,
 }
 
@@ -118,25 +130,10 @@ impl SqliteStore {
 
     /// As [`open`](Self::open), of a directory that is held.
     fn open_held(directory: Directory, settings: &SqliteSettings) -> Result<Self, StoreError> {
-        let opening = Opening::new(directory.database(), settings);
+        let mut opening = Opening::new(directory.database(), settings);
+        let mut full = FullDisk::new(reserves_of(settings, &directory));
         let cache_bytes = settings.cache_bytes;
-        let was_unflushed = directory.is_unflushed();
-        if was_unflushed {
-            flush_log(&opening)?;
-        }
-        let connection = block_on(async {
-            let mut connection = opening.connect(cache_bytes).await?;
-            migrate(&mut connection, opening.file()).await?;
-            views::put(&mut connection).await.map_err(|error| unusable(&error))?;
-            Ok(connection)
-        });
-        match &connection {
-            Ok(_) if was_unflushed => directory.note_flushed(),
-            // It may be what it wrote first that could not be flushed.
-            Err(StoreError::Unusable(_)) => directory.note_unflushed(),
-            _ => {}
-        }
-        let connection = connection?;
+        let connection = full.open(&mut opening, |opening| open_file(&directory, opening, cache_bytes))?;
         let mut store = Self {
             connection: None,
             lanes: Lanes::default(),
@@ -145,8 +142,8 @@ impl SqliteStore {
             care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
             redo: redo_of(settings, &directory),
             opening,
-            is_full: false,
-            lacks_reserve: true,
+            full,
+            begun: None,
             directory,
         };
         store.adopt(connection)?;
@@ -186,7 +183,6 @@ impl SqliteStore {
         });
         (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
         let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
-        self.is_full = false;
         connection.with(|connection| log::move_after_commits(connection, *self.opening.checkpoint_pages.start()));
         self.connection = Some(connection);
         Ok(())
@@ -196,7 +192,7 @@ impl SqliteStore {
     fn may_redo(&self, batch: &Batch) -> bool {
         let is_copying = || self.connection.as_ref().is_some_and(RawConnection::is_copying);
         let is_known = |change: &LaneChange| self.lanes.get(change.lane).is_some();
-        !self.is_full && batch.lanes.iter().all(is_known) && !is_copying()
+        !self.full.is_full() && batch.lanes.iter().all(is_known) && !is_copying()
     }
 
     /// Writes a batch into the file, and what is pending before it.
@@ -234,43 +230,20 @@ impl SqliteStore {
     }
 
     fn write_whole(&mut self, batch: &Batch) -> CommitOutcome {
-        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(not_open().to_string()) };
-        if !self.is_full {
-            let bounds = &self.opening.checkpoint_pages;
-            // Erasing fills the log whatever the batches are.
-            let erases = self.lanes.next_to_erase().is_some();
-            let pages = if erases { *bounds.end() } else { log::pages_for(batch, bounds) };
-            connection.with(|connection| log::move_after_commits(connection, pages));
-        }
-        let commit = |lanes: &mut Lanes| {
-            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch))
-        };
-        let (mut outcome, mut is_full) = commit(&mut self.lanes);
-        let was_full = is_full || self.is_full;
-        if is_full && self.care.empty_log_that_fits(connection, &self.directory) {
-            (outcome, is_full) = commit(&mut self.lanes);
-        }
-        if is_full && self.lanes.next_to_erase().is_some() {
-            self.care.make_room(connection, &mut self.lanes, &self.directory);
-            (outcome, is_full) = commit(&mut self.lanes);
-        }
-        if is_full && !self.is_full {
-            self.is_full = true;
-            // The log would be moved into the file until that has used up all there is.
-            connection.with(|connection| log::move_after_commits(connection, u32::MAX));
-        }
-        if is_full && batch.may_use_reserve() && self.directory.give_reserve() {
-            tracing::warn!("the disk is full: removals use the space that is kept for them");
-            outcome = commit(&mut self.lanes).0;
-        }
-        if outcome == CommitOutcome::Committed && std::mem::take(&mut self.is_full) {
-            self.care.make_room(connection, &mut self.lanes, &self.directory);
-        }
-        if was_full {
-            // At once, for there may be no idle moment: without it, the log may be stuck.
-            self.lacks_reserve = !self.directory.keep_reserve();
-        }
+        let bounds = self.opening.checkpoint_pages.clone();
+        // Erasing fills the log whatever the batches are.
+        let erases = self.lanes.next_to_erase().is_some();
+        let pages = if erases { *bounds.end() } else { log::pages_for(batch, &bounds) };
+        let Some(mut writing) = self.writing() else { return CommitOutcome::Unknown(not_open().to_string()) };
+        writing.connection.with(|connection| log::move_after_commits(connection, pages));
+        let outcome = writing.write(batch);
         if outcome == CommitOutcome::Committed { self.committed() } else { outcome }
+    }
+
+    /// None when the file is not open.
+    fn writing(&mut self) -> Option<Writing<'_>> {
+        let Self { connection, lanes, care, redo, full, begun, .. } = self;
+        Some(Writing { connection: connection.as_ref()?, lanes, care, redo, full, begun })
     }
 
     /// What comes after each commit.
@@ -286,17 +259,15 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
         let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
-        let recovered = block_on(async {
-            let (mut recovered, lanes) = topology::read(&mut connection).await?;
-            sqlx::query("UPDATE state SET boot = boot + 1, clean = 0").execute(&mut connection).await?;
-            recovered.boot += 1;
-            Ok::<_, sqlx::Error>((recovered, lanes))
-        });
+        let recovered = block_on(topology::read(&mut connection));
         self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
         let (mut recovered, lanes) = recovered.map_err(|error| unusable(&error))?;
+        recovered.boot += 1;
+        self.lanes = lanes;
+        let begun = Begun { boot: recovered.boot };
+        self.writing().ok_or_else(not_open)?.begin(begun).map_err(|error| failure(&error))?;
         self.redo.bring_forward(&mut recovered);
         self.last = recovered.batch_no;
-        self.lanes = lanes;
         Ok(recovered)
     }
 
@@ -320,8 +291,11 @@ impl Store for SqliteStore {
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
         self.directory.note_unflushed();
         self.connection = None;
-        flush_log(&self.opening)?;
-        let connection = block_on(self.opening.connect(self.cache_bytes))?;
+        let cache_bytes = self.cache_bytes;
+        let connection = self.full.open(&mut self.opening, |opening| {
+            flush_log(opening)?;
+            block_on(opening.connect(cache_bytes))
+        })?;
         self.directory.note_flushed();
         self.adopt(connection)?;
         self.redo.reopened(self.last);
@@ -347,14 +321,15 @@ impl Store for SqliteStore {
             self.directory.note_unflushed();
             self.connection = None;
         }
-        erased.map_err(|error| StoreError::Unusable(error.to_string()))
+        if erased.as_ref().is_err_and(is_full) && self.writing().ok_or_else(not_open)?.erase_on_full_disk() {
+            return Ok(true);
+        }
+        erased.map_err(|error| failure(&error))
     }
 
     fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
+        let look_again = self.writing().ok_or_else(not_open)?.look();
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        if self.lacks_reserve {
-            self.lacks_reserve = !self.directory.keep_reserve();
-        }
         let next = self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))?;
         if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
             match self.move_redo() {
@@ -363,11 +338,11 @@ impl Store for SqliteStore {
                 outcome => return Err(StoreError::Unusable(format!("the redo log could not be moved: {outcome:?}"))),
             }
         }
-        Ok(next.into_iter().chain(self.redo.moved_in()).min())
+        Ok([next, look_again, self.redo.moved_in()].into_iter().flatten().min())
     }
 
     fn vitals(&self) -> Vitals {
-        Vitals { redo_batches: self.redo.batches(), ..self.care.vitals }
+        Vitals { redo_batches: self.redo.batches(), is_full: self.full.is_full(), ..self.care.vitals }
     }
 
     fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
@@ -399,18 +374,58 @@ impl Store for SqliteStore {
         self.need_moved()?;
         let connection = self.connection.take().ok_or_else(not_open)?;
         let stopped = connection.with(|connection| {
-            connection.execute("UPDATE state SET clean = 1", [])?;
-            let mut moved = connection.prepare("PRAGMA wal_checkpoint(TRUNCATE)")?;
-            moved.query_row([], |_| Ok(()))?;
+            let note = || connection.execute("UPDATE state SET clean = 1", []).map(drop);
+            let move_log = || {
+                let mut moved = connection.prepare("PRAGMA wal_checkpoint(TRUNCATE)")?;
+                moved.query_row([], |_| Ok(()))
+            };
+            let mut noted = note();
+            if noted.as_ref().is_err_and(is_full) {
+                move_log()?;
+                self.full.lend_for_start();
+                noted = note();
+            }
+            // Without it the next start takes this one's end for a kill, which makes no difference to what there is.
+            noted.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
+            move_log()?;
             // There is nothing left to be moved: the last connection to close deletes the log.
             log::leave_at_close(connection, false)
         });
         if let Err(error) = stopped {
             self.directory.note_unflushed();
-            return Err(StoreError::Unusable(error.to_string()));
+            return Err(failure(&error));
         }
-        block_on(connection.unlock().close()).map_err(|error| unusable(&error))
+        let closed = block_on(connection.unlock().close()).map_err(|error| unusable(&error));
+        // The log has given its space back: the next start needs some.
+        self.full.look();
+        closed
     }
+}
+
+/// Opens or makes the file and brings it to the newest schema.
+fn open_file(directory: &Directory, opening: &Opening, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
+    let was_unflushed = directory.is_unflushed();
+    if was_unflushed {
+        flush_log(opening)?;
+    }
+    let connection = block_on(async {
+        let mut connection = opening.connect(cache_bytes).await?;
+        migrate(&mut connection, opening.file()).await?;
+        views::put(&mut connection).await.map_err(|error| unusable(&error))?;
+        Ok(connection)
+    });
+    match &connection {
+        Ok(_) if was_unflushed => directory.note_flushed(),
+        // It may be what it wrote first that could not be flushed.
+        Err(StoreError::Unusable(_)) => directory.note_unflushed(),
+        _ => {}
+    }
+    connection
+}
+
+fn reserves_of(settings: &SqliteSettings, directory: &Directory) -> Reserves {
+    let files = settings.layer.as_ref().map_or_else(|| Arc::new(SystemSpares) as _, |layer| Arc::clone(&layer.spares));
+    Reserves::new(files, directory.reserves(), settings.reserve_bytes_max)
 }
 
 /// Where flushing a commit is left out, there is nothing that it could save.
@@ -432,8 +447,8 @@ fn flush_log(opening: &Opening) -> Result<(), StoreError> {
         log::leave_at_close(&connection, true)?;
         log::rewrite(&connection)
     });
-    flushed.map_err(|error| match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
-        _ => StoreError::Unusable(format!("the log could not be flushed anew: {error}")),
+    flushed.map_err(|error| match failure(&error) {
+        StoreError::Unusable(why) => StoreError::Unusable(format!("the log could not be flushed anew: {why}")),
+        other => other,
     })
 }

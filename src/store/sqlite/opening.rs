@@ -3,6 +3,7 @@
 use super::SqliteSettings;
 use super::backup::{copy_file, with_suffix};
 use super::care::BUSY_TIMEOUT;
+use super::log::leave_at_close;
 use crate::config::Durability;
 use crate::store::StoreError;
 use rusqlite::{OpenFlags, ffi};
@@ -22,6 +23,12 @@ pub(super) const SCHEMAS: [(&str, &str); 3] = [
 ];
 
 pub(super) const PAGE_BYTES: u32 = 16_384;
+
+/// What SQLite calls giving free pages back step by step.
+const INCREMENTAL: i64 = 2;
+
+/// SQLite's layer of the system's files with one lock for the whole process.
+const INDEX_IN_MEMORY: &str = "unix-excl";
 
 /// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
 /// hence the thread.
@@ -62,6 +69,19 @@ impl Opening {
         &self.file
     }
 
+    /// From here on the index of the log is in this process's memory, where the system's own files can be had that way;
+    /// whether it was not before. Other processes cannot open the file meanwhile.
+    pub(super) fn keep_index_in_memory(&mut self) -> bool {
+        let can = cfg!(unix) && self.vfs.is_none();
+        if can {
+            tracing::warn!(
+                "there is no space for the index of the log: other programs cannot read the store until the next start"
+            );
+            self.vfs = Some(INDEX_IN_MEMORY.into());
+        }
+        can
+    }
+
     /// A connection to a file that is there, which has not touched it yet.
     pub(super) fn connect_plainly(&self) -> rusqlite::Result<rusqlite::Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -69,6 +89,15 @@ impl Opening {
             Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(&self.file, flags, vfs.as_str()),
             None => rusqlite::Connection::open_with_flags(&self.file, flags),
         }
+    }
+
+    /// Whether the file is there, and gives free pages back step by step.
+    fn is_incremental(&self) -> bool {
+        let found = self.connect_plainly().and_then(|connection| {
+            leave_at_close(&connection, true)?;
+            connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))
+        });
+        found.is_ok_and(|found| found == INCREMENTAL)
     }
 
     pub(super) async fn connect(&self, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
@@ -81,7 +110,6 @@ impl Opening {
             .filename(&self.file)
             .create_if_missing(true)
             .page_size(PAGE_BYTES)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(synchronous)
             .busy_timeout(BUSY_TIMEOUT)
@@ -91,6 +119,10 @@ impl Opening {
             .pragma("temp_store", "MEMORY")
             .pragma("mmap_size", "0")
             .thread_name(|_| "pronto-sqlite".into());
+        if !self.is_incremental() {
+            // To set it writes, be it the same: on a full disk nothing could be opened.
+            options = options.auto_vacuum(SqliteAutoVacuum::Incremental);
+        }
         if let Some(vfs) = &self.vfs {
             options = options.vfs(vfs.clone());
         }
@@ -144,14 +176,27 @@ async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error
     sqlx::query(newest).fetch_one(connection).await?.try_get(0)
 }
 
-/// What opening, migrating and reading at start may meet: damage, or anything else.
+/// What opening, migrating and reading at start may meet: damage, a full disk, or anything else.
 pub(super) fn unusable(error: &sqlx::Error) -> StoreError {
-    if is_damage(error) { StoreError::Damaged(error.to_string()) } else { StoreError::Unusable(error.to_string()) }
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse().ok());
+    failure_of(code, error.to_string())
 }
 
-fn is_damage(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+/// As [`unusable`], of SQLite's own errors.
+pub(super) fn failure(error: &rusqlite::Error) -> StoreError {
+    failure_of(error.sqlite_error().map(|error| error.extended_code), error.to_string())
+}
+
+/// By SQLite's extended code.
+fn failure_of(code: Option<i32>, text: String) -> StoreError {
+    // There is no space for the index of the log.
+    if code == Some(ffi::SQLITE_IOERR_SHMSIZE) {
+        return StoreError::DiskFull(text);
+    }
     // The lowest byte of an extended code is the plain one.
-    let code = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xFF);
-    matches!(code, Some(ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB))
+    match code.map(|code| code & 0xFF) {
+        Some(ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB) => StoreError::Damaged(text),
+        Some(ffi::SQLITE_FULL) => StoreError::DiskFull(text),
+        _ => StoreError::Unusable(text),
+    }
 }

@@ -72,6 +72,7 @@ impl Settler {
                     stats.retries += 1;
                     stats.failed(WriterState::Retrying, error.clone());
                     drop(stats);
+                    self.note_vitals();
                     if !self.pause(pause) {
                         return self.fail(format!("stopped while a commit kept failing: {error}"));
                     }

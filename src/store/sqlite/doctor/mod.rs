@@ -12,7 +12,7 @@ mod walk;
 
 use super::backup::{flush_folder_of, with_suffix};
 use super::directory::Directory;
-use super::opening::SCHEMAS;
+use super::opening::{SCHEMAS, failure};
 use super::redo::first_batch;
 use super::{SqliteSettings, SqliteStore};
 use crate::store::{BatchNo, StoreError};
@@ -161,6 +161,9 @@ fn look(connection: &Connection) -> Result<Examined, StoreError> {
 }
 
 fn beyond_repair(file: &Path, error: &rusqlite::Error) -> StoreError {
+    if let StoreError::DiskFull(why) = failure(error) {
+        return StoreError::DiskFull(format!("{}: {why}", file.display()));
+    }
     let why = "its beginning, without which nothing in it is found, cannot be read";
     StoreError::Unusable(format!("{}: {error}: {why}; what is left is a backup", file.display()))
 }

@@ -50,6 +50,12 @@ pub trait RedoFiles: Send + Sync {
     /// # Errors
     /// Whatever the system says.
     fn make(&self, path: &Path, len: u64) -> io::Result<Box<dyn RedoFile>>;
+
+    /// Removes one.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be removed.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The system's files.
@@ -80,6 +86,10 @@ impl RedoFiles for SystemFiles {
             let _ = std::fs::remove_file(path);
         }
         made
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
     }
 }
 

@@ -252,6 +252,15 @@ impl Redo {
         }
     }
 
+    /// Gives the file's space back to a full disk, if nothing in it is to be moved; whether there was any.
+    pub(super) fn remove_file(&mut self) -> bool {
+        if !self.pending.lock().is_empty() {
+            return false;
+        }
+        self.opened = None;
+        self.files.remove(&self.path).is_ok()
+    }
+
     /// The store is opened again, and has this batch as its newest.
     pub(super) fn reopened(&mut self, newest: BatchNo) {
         self.moved(newest);

@@ -5,6 +5,7 @@ use super::{RedoFile, RedoFiles, SystemFiles};
 use crate::model::random::Random;
 use crate::model::{Lane, Message, Name, Position, QueueId};
 use crate::store::contract::{batch, change, inserts, lane, large, row};
+use crate::store::sqlite::reserve::SystemSpares;
 use crate::store::sqlite::{BackupTarget, Layer, SqliteSettings, SqliteStore, back_up, diagnose};
 use crate::store::{
     Batch, BatchNo, CommitOutcome, LaneChange, LaneState, POSITION_MAX, PositionRange, QueueRecord, Row, Store,
@@ -328,6 +329,10 @@ struct Failing {
 }
 
 impl RedoFiles for Failing {
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        SystemFiles.remove(path)
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn RedoFile>> {
         Ok(Box::new(Fails(SystemFiles.open(path)?, Arc::clone(&self.now), self.flushes)))
     }
@@ -343,7 +348,7 @@ fn a_redo_log_that_cannot_be_written_is_done_without() {
         let place = TempDir::new().unwrap();
         let now = Arc::new(AtomicBool::new(false));
         let redo = Arc::new(Failing { now: Arc::clone(&now), flushes });
-        let layer = Some(Layer { vfs: "unix".to_owned(), redo });
+        let layer = Some(Layer { vfs: "unix".to_owned(), redo, spares: Arc::new(SystemSpares) });
         let settings = SqliteSettings { layer, ..SqliteSettings::new(place.path()) };
         let mut store = with_queues(&settings);
         let mut known = Known::default();

@@ -1,0 +1,261 @@
+//! What is done about a disk that is full: at a start, about a batch that does not fit, and until there is space again.
+//!
+//! What the log holds has its place in the file (`growth`), so that moving the log needs no space and gives the log's own
+//! back. What gives space back needs a few pages in the log before it does. They come from what the log gave back, from
+//! dead rows, from the reserve, and in the end from the redo log's file.
+
+use super::care::Care;
+use super::commit::{self, Begun, Removing, With, is_full};
+use super::lanes::Lanes;
+use super::opening::Opening;
+use super::raw::RawConnection;
+use super::redo::Redo;
+use super::reserve::Reserves;
+use crate::store::{Batch, CommitOutcome, StoreError};
+use rusqlite::Result;
+use std::time::{Duration, Instant};
+
+/// How often a full disk is looked at while there is nothing to commit.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much space there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Space {
+    /// Something was refused for want of it, or a start has needed help. What is stored is flushed in the database alone.
+    None { looked_at: Instant },
+    /// The reserves are not whole.
+    Little,
+    /// There was enough for the reserves.
+    Enough,
+}
+
+/// What helps a start on a full disk, in the order in which it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartHelp {
+    LendReserves,
+    /// The index of the log is kept in memory instead of a file, which keeps other processes out.
+    IndexInMemory,
+}
+
+/// What helps a batch that does not fit, in the order in which it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    /// Moves the log and cuts it to nothing.
+    EmptyLog,
+    /// Erases what is dead, and makes the file smaller.
+    MakeRoom,
+    /// Only for what gives space back.
+    LendReserve,
+    /// As above, when the reserve is not enough or somebody else has it. Another file is made when there is space.
+    RemoveRedoLog,
+}
+
+/// A disk's space, as the store knows it.
+pub(super) struct FullDisk {
+    reserves: Reserves,
+    space: Space,
+}
+
+impl FullDisk {
+    pub(super) fn new(reserves: Reserves) -> Self {
+        Self { reserves, space: Space::Little }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.space, Space::None { .. })
+    }
+
+    /// Opens files. What fails for want of space is tried again with all that helps.
+    pub(super) fn open<T>(
+        &mut self,
+        opening: &mut Opening,
+        open: impl Fn(&Opening) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut opened = open(opening);
+        for help in [StartHelp::LendReserves, StartHelp::IndexInMemory] {
+            if !matches!(opened, Err(StoreError::DiskFull(_))) {
+                break;
+            }
+            self.note_full();
+            let has_helped = match help {
+                StartHelp::LendReserves => self.lend_for_start(),
+                StartHelp::IndexInMemory => opening.keep_index_in_memory(),
+            };
+            if has_helped {
+                opened = open(opening);
+            }
+        }
+        opened
+    }
+
+    /// Takes the reserves if the disk has them to give. It is full no more when it has them, and some space beside them.
+    pub(super) fn look(&mut self) {
+        if self.space == Space::Enough {
+            return;
+        }
+        let is_whole = self.reserves.keep();
+        match self.space {
+            Space::None { .. } if !is_whole || !self.reserves.is_more_left() => return,
+            Space::None { .. } => tracing::info!("the disk has space again"),
+            _ => {}
+        }
+        self.space = if is_whole { Space::Enough } else { Space::Little };
+    }
+
+    /// A start is done: says whether it is one for consumers only.
+    pub(super) fn started(&mut self) {
+        self.look();
+        match self.space {
+            Space::None { .. } => tracing::warn!(
+                "the broker has started on a full disk: consumers are served and give space back; what publishers send waits"
+            ),
+            Space::Little => tracing::warn!(
+                "the disk has less space than the store keeps in reserve: it may be full at any moment, and then only \
+                 consumers are served"
+            ),
+            Space::Enough => {}
+        }
+    }
+
+    /// Gives all reserves away, for what comes at the end or at the beginning of a process.
+    pub(super) fn lend_for_start(&mut self) -> bool {
+        self.note_full();
+        self.reserves.lend_for_start()
+    }
+
+    fn note_full(&mut self) {
+        if !self.is_full() {
+            tracing::warn!("the disk is full: only what gives space back is stored until there is space again");
+        }
+        self.space = Space::None { looked_at: Instant::now() };
+    }
+}
+
+/// What writing a batch takes of the store.
+pub(super) struct Writing<'a> {
+    pub(super) connection: &'a RawConnection,
+    pub(super) lanes: &'a mut Lanes,
+    pub(super) care: &'a mut Care,
+    pub(super) redo: &'a mut Redo,
+    pub(super) full: &'a mut FullDisk,
+    pub(super) begun: &'a mut Option<Begun>,
+}
+
+impl Writing<'_> {
+    /// Commits a batch in one transaction, with what helps when there is no space for it.
+    pub(super) fn write(&mut self, batch: &Batch) -> CommitOutcome {
+        let (mut outcome, mut is_full) = self.try_write(batch);
+        for remedy in [Remedy::EmptyLog, Remedy::MakeRoom, Remedy::LendReserve, Remedy::RemoveRedoLog] {
+            if !is_full {
+                break;
+            }
+            self.full.note_full();
+            if self.apply(remedy, batch) {
+                (outcome, is_full) = self.try_write(batch);
+            }
+        }
+        if self.full.is_full() {
+            // At once, for there may be no idle moment.
+            if outcome == CommitOutcome::Committed {
+                self.make_room();
+                self.full.look();
+            } else {
+                // What was rolled back has made the log longer, at the expense of the reserve.
+                self.care.empty_full_log(self.connection);
+                self.full.reserves.keep();
+            }
+        }
+        outcome
+    }
+
+    fn try_write(&mut self, batch: &Batch) -> (CommitOutcome, bool) {
+        let removing = if self.full.is_full() { Removing::InSlices } else { Removing::Now };
+        let Self { connection, lanes, begun, .. } = self;
+        let with = With { begun: **begun, removing };
+        let (outcome, is_full) =
+            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch, with));
+        if outcome == CommitOutcome::Committed {
+            **begun = None;
+        }
+        (outcome, is_full)
+    }
+
+    /// Whether trying again may now succeed.
+    fn apply(&mut self, remedy: Remedy, batch: &Batch) -> bool {
+        match remedy {
+            // Even if that gave nothing back: it needs less space from here on.
+            Remedy::EmptyLog => self.care.empty_full_log(self.connection) || batch.may_use_reserve(),
+            Remedy::MakeRoom => {
+                self.make_room();
+                true
+            }
+            Remedy::LendReserve => {
+                let is_lent = batch.may_use_reserve() && self.full.reserves.lend();
+                if is_lent {
+                    self.care.empty_full_log(self.connection);
+                    tracing::warn!("the disk is full: removals use the space that is kept for them");
+                }
+                is_lent
+            }
+            Remedy::RemoveRedoLog => batch.may_use_reserve() && self.redo.remove_file(),
+        }
+    }
+
+    /// Erases what is dead and makes the file smaller.
+    pub(super) fn make_room(&mut self) {
+        let reserves = &self.full.reserves;
+        if let Err(error) = self.care.make_room(self.connection, self.lanes, reserves) {
+            tracing::warn!(%error, "the file and its log could not be made smaller");
+        }
+    }
+
+    /// An erasure that had no space: with the reserve it has, and gives it back. Whether it came any further.
+    pub(super) fn erase_on_full_disk(&mut self) -> bool {
+        let before = self.lanes.next_to_erase();
+        self.full.note_full();
+        self.make_room();
+        self.full.look();
+        self.lanes.next_to_erase() != before
+    }
+
+    /// Notes that a process has begun. On a full disk that is done with the next batch: until then nothing that it has
+    /// numbered is in the file.
+    pub(super) fn begin(&mut self, begun: Begun) -> Result<()> {
+        *self.begun = Some(begun);
+        let mut written = self.connection.with(|connection| begun.write(connection));
+        if written.as_ref().is_err_and(is_full) {
+            self.full.note_full();
+            if self.care.empty_full_log(self.connection) {
+                written = self.connection.with(|connection| begun.write(connection));
+            }
+        }
+        if written.as_ref().is_err_and(is_full) && self.full.lend_for_start() {
+            written = self.connection.with(|connection| begun.write(connection));
+        }
+        match written {
+            Ok(()) => *self.begun = None,
+            Err(error) if is_full(&error) => {}
+            Err(error) => return Err(error),
+        }
+        if self.full.is_full() {
+            self.make_room();
+        }
+        self.full.started();
+        Ok(())
+    }
+
+    /// While there is nothing to commit: looks for space, if there was none. When to look again.
+    pub(super) fn look(&mut self) -> Option<Duration> {
+        if let Space::None { looked_at } = self.full.space {
+            if let Some(left) = LOOK_INTERVAL.checked_sub(looked_at.elapsed())
+                && !left.is_zero()
+            {
+                return Some(left);
+            }
+            self.make_room();
+            self.full.space = Space::None { looked_at: Instant::now() };
+        }
+        self.full.look();
+        self.full.is_full().then_some(LOOK_INTERVAL)
+    }
+}
