@@ -223,11 +223,13 @@ impl Driver {
                     });
                 }
             }
-            Effect::Bounce { channel, queue, lend, counted } => {
-                self.with_link(|link| link.bounce(channel, queue, lend, counted, now));
+            Effect::Bounce { channel, queue, lend, permit } => {
+                self.with_link(|link| link.bounce(channel, queue, lend, permit, now));
             }
-            Effect::ChannelLimit { channel, limit, outstanding } => {
-                self.with_link(|link| link.limit_channel(channel, limit, outstanding, now));
+            Effect::ChannelLimit { channel, change } => self.with_link(|link| link.change_limit(channel, change, now)),
+            Effect::CountDelivery { channel } => self.with_link(|link| link.count_delivery(channel, now)),
+            Effect::QueueLimited { channel, queue, limit } => {
+                self.with_link(|link| link.queue_limited(channel, queue, limit, now));
             }
             Effect::ChannelEnded { channel } => self.with_link(|link| {
                 link.flush(now);

@@ -1,6 +1,8 @@
 //! What a session asks of its shell.
 
-use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, LendId, Message, Name, QueueId, RequestNo};
+use crate::model::{
+    AmqpError, ChannelKey, Command, ConsumerSlot, LendId, LimitChange, LimitId, Message, Name, QueueId, RequestNo,
+};
 
 /// One thing only the shell can do. Effects are carried out in order.
 #[derive(Debug)]
@@ -47,8 +49,8 @@ pub enum Effect {
         queue: QueueId,
         /// The lending.
         lend: LendId,
-        /// Whether it took a permit of the channel.
-        counted: bool,
+        /// The limit of the channel of which it holds a permit.
+        permit: Option<LimitId>,
     },
     /// Deliveries were flushed to the socket.
     Written {
@@ -67,10 +69,22 @@ pub enum Effect {
     ChannelLimit {
         /// The channel.
         channel: ChannelKey,
-        /// The limit; 0 is none.
-        limit: u32,
-        /// Deliveries that count against it from the start.
-        outstanding: u32,
+        /// How.
+        change: LimitChange,
+    },
+    /// A delivery that was on its way when the channel's limit began counts against it.
+    CountDelivery {
+        /// The channel.
+        channel: ChannelKey,
+    },
+    /// All that a queue delivered before it applied the channel's limit has arrived.
+    QueueLimited {
+        /// The channel.
+        channel: ChannelKey,
+        /// The queue.
+        queue: QueueId,
+        /// The limit.
+        limit: LimitId,
     },
     /// The channel has ended: all it holds goes back, its consumers go.
     ChannelEnded {

@@ -509,6 +509,9 @@ impl Session {
             Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, out),
             Notice::Promised { channel, first, last, kept } => self.promised(channel, first, last, kept, now, out),
             Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
+            Notice::Limited { channel, queue, limit } => {
+                out.effects.push(Effect::QueueLimited { channel, queue, limit });
+            }
             Notice::Alarm(reason) => self.alarm(reason, out),
             Notice::Close(error) => {
                 if self.is_running() {
