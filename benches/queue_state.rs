@@ -3,8 +3,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use prontomq::model::{
-    ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Monotonic, Name, Notice, Now,
-    QueueId, RequestNo, WallMillis,
+    ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitKey, Message, Monotonic, Name, Notice,
+    Now, QueueId, RequestNo, WallMillis,
 };
 use prontomq::queue::{
     Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Overflow, Permits, QueueInput, QueueLimits,
@@ -21,7 +21,13 @@ const CONSUMER: ConsumerKey = ConsumerKey { holder: HOLDER, slot: ConsumerSlot(1
 struct NoLimits;
 
 impl Permits for NoLimits {
-    fn take(&mut self, _: Holder, _: bool) -> bool {
+    fn request(&mut self, _: LimitKey) -> u32 {
+        1
+    }
+
+    fn end_grant(&mut self, _: LimitKey, _: u32) {}
+
+    fn withdraw(&mut self, _: LimitKey) -> bool {
         true
     }
 }
@@ -72,7 +78,7 @@ impl Bench {
             exclusive: false,
             priority: 0,
             prefetch: BATCH as u32,
-            channel_limited: false,
+            channel_limit: None,
         }));
         bench.take_lends();
         bench

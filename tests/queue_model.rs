@@ -7,8 +7,8 @@
 
 use prontomq::model::stored::{Group, LaneState, PositionRange, Row};
 use prontomq::model::{
-    Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic,
-    Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
+    Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, LimitId, LimitKey,
+    Message, Monotonic, Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
 };
 use prontomq::queue::{
     Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Overflow, Permits,
@@ -26,6 +26,7 @@ const HOLDERS: u8 = 3;
 /// This holder's channel has a limit of its own.
 const LIMITED: u8 = 0;
 const CHANNEL_LIMIT: u32 = 2;
+const LIMIT: LimitId = LimitId(1);
 /// Every contribution of a group is a whole one here: the writer's tests hold parts together.
 const GROUP: Group = Group { number: 1, parts: 1 };
 /// Stands for a seal among the messages to which something is owed.
@@ -389,18 +390,32 @@ struct KnownConsumer {
 #[derive(Debug, Default)]
 struct FakePermits {
     outstanding: u32,
+    granted: u32,
     waiting: bool,
 }
 
+fn the_limit() -> LimitKey {
+    LimitKey { holder: holder_of(LIMITED), id: LIMIT }
+}
+
 impl Permits for FakePermits {
-    fn take(&mut self, holder: Holder, counted: bool) -> bool {
-        assert_eq!(holder, holder_of(LIMITED), "only limited channels are asked");
-        if self.outstanding >= CHANNEL_LIMIT {
-            self.waiting = true;
-            return false;
-        }
-        self.outstanding += u32::from(counted);
-        true
+    fn request(&mut self, limit: LimitKey) -> u32 {
+        assert_eq!(limit, the_limit(), "only limited channels are asked");
+        assert!(!self.waiting, "nobody asks twice");
+        self.outstanding += std::mem::take(&mut self.granted);
+        self.granted = CHANNEL_LIMIT - self.outstanding;
+        self.waiting = self.granted == 0;
+        self.granted
+    }
+
+    fn end_grant(&mut self, limit: LimitKey, unused: u32) {
+        assert_eq!(limit, the_limit());
+        self.outstanding += std::mem::take(&mut self.granted) - unused;
+    }
+
+    fn withdraw(&mut self, limit: LimitKey) -> bool {
+        assert_eq!(limit, the_limit());
+        std::mem::take(&mut self.waiting)
     }
 }
 
@@ -718,8 +733,8 @@ impl History {
         assert!(self.may_take(&consumer, *outstanding), "{consumer:?} may take no more");
         let better = self.consumers.iter().find(|other| other.priority > consumer.priority && self.must_take(other));
         assert!(better.is_none(), "{better:?} goes before {consumer:?}");
-        assert_eq!(delivery.counted, holder == LIMITED && !consumer.no_ack);
-        *outstanding += u32::from(delivery.counted);
+        assert_eq!(delivery.permit, (holder == LIMITED && !consumer.no_ack).then_some(LIMIT));
+        *outstanding += u32::from(delivery.permit.is_some());
         self.consumers[at].unwritten += 1;
         self.handed_over(delivery, consumer.no_ack, holder, Some(consumer.slot));
     }
@@ -739,7 +754,7 @@ impl History {
             }
             Some(lend) => {
                 assert!(!no_ack);
-                known.place = Place::Lent { lend, consumer, holder, counted: delivery.counted };
+                known.place = Place::Lent { lend, consumer, holder, counted: delivery.permit.is_some() };
             }
         }
     }
@@ -883,7 +898,9 @@ impl History {
     fn release(&mut self, counted: u32) {
         self.permits.outstanding -= counted;
         if counted > 0 && std::mem::take(&mut self.permits.waiting) {
-            self.apply(QueueInput::PermitFree { holder: holder_of(LIMITED) });
+            let permits = CHANNEL_LIMIT - self.permits.outstanding;
+            self.permits.granted = permits;
+            self.apply(QueueInput::Grant { limit: the_limit(), permits });
         }
     }
 
@@ -1130,7 +1147,7 @@ impl History {
                 let consumer =
                     KnownConsumer { holder, slot, no_ack, prefetch, priority, unwritten, window, alive: true };
                 self.consumers.push(consumer);
-                let (tag, channel_limited) = (Name::from("tag"), holder == LIMITED);
+                let (tag, channel_limit) = (Name::from("tag"), (holder == LIMITED).then_some(LIMIT));
                 let exclusive = false;
                 self.apply(QueueInput::Consume(Consume {
                     requester,
@@ -1140,7 +1157,7 @@ impl History {
                     exclusive,
                     priority,
                     prefetch,
-                    channel_limited,
+                    channel_limit,
                 }));
             }
             Step::Cancel(which) => {

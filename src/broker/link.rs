@@ -6,6 +6,7 @@ use super::commit::TransactionCommit;
 use super::counters::Counters;
 use super::node::Broker;
 use super::peer::Peer;
+use super::permits::{ChannelPermits, Grant};
 use super::queue_arguments::{self, Declared};
 use super::routes::Routes;
 use super::topology::{QueueEntry, Topology};
@@ -16,8 +17,8 @@ use crate::model::command::{BasicConsume, BindTo, QueueDeclare, QueueDelete};
 use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
-    AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Name,
-    Now, Promise, QueueId, RequestNo,
+    AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitChange,
+    LimitId, LimitKey, Message, Name, Now, Promise, QueueId, RequestNo,
 };
 use crate::queue::{Consume, Enqueue, Outcome, QueueInput, QueueState, Requester};
 use crate::routing::Destination;
@@ -45,7 +46,8 @@ pub struct Link {
     attached: AHashMap<ChannelKey, AHashSet<QueueId>>,
     /// Their cells, and those of whatever else the connection settles.
     cells: AHashMap<QueueId, Arc<Cell>>,
-    limited: AHashSet<ChannelKey>,
+    /// The prefetch limits of channels that have one.
+    limits: AHashMap<ChannelKey, LimitId>,
     exclusive: Vec<Name>,
 }
 
@@ -64,7 +66,7 @@ impl Link {
             random: Random::new(seed),
             attached: AHashMap::new(),
             cells: AHashMap::new(),
-            limited: AHashSet::new(),
+            limits: AHashMap::new(),
             exclusive: Vec::new(),
         }
     }
@@ -143,10 +145,12 @@ impl Link {
         TransactionCommit::new(self, channel)
     }
 
-    /// Gives back a delivery that the connection could not take.
-    pub fn bounce(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, counted: bool, now: Now) {
+    /// Gives back a delivery that the connection could not take, and its permit if it holds one of the channel's limit.
+    pub fn bounce(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, permit: Option<LimitId>, now: Now) {
         self.input(queue, QueueInput::Bounce { lend }, now);
-        self.release(channel, u32::from(counted), now);
+        if permit.is_some() && permit == self.limits.get(&channel).copied() {
+            self.release(channel, 1, now);
+        }
     }
 
     /// Deliveries reached the socket.
@@ -164,14 +168,20 @@ impl Link {
     }
 
     pub(super) fn release(&mut self, channel: ChannelKey, counted: u32, now: Now) {
-        let waiting = self.peer.release_permits(channel, counted);
-        self.permits_free(channel, waiting, now);
+        if counted > 0 {
+            self.with_permits(channel, now, |permits, grants| permits.release(counted, grants));
+        }
     }
 
-    fn permits_free(&mut self, channel: ChannelKey, waiting: Vec<QueueId>, now: Now) {
-        let holder = self.holder(channel);
-        for queue in waiting {
-            self.input(queue, QueueInput::PermitFree { holder }, now);
+    /// Does something to the permits of a channel's limit, if it has one, and lets the queues run that are granted some.
+    fn with_permits(&self, channel: ChannelKey, now: Now, act: impl FnOnce(&mut ChannelPermits, &mut Vec<Grant>)) {
+        let Some(id) = self.limits.get(&channel).copied() else { return };
+        let mut grants = Vec::new();
+        self.peer.with_permits(channel, Some(id), |permits| act(permits, &mut grants));
+        if !grants.is_empty() {
+            let mut list = TurnList::new();
+            self.broker.hand_grants(&self.peer, LimitKey { holder: self.holder(channel), id }, grants, &mut list);
+            self.broker.take_listed(list, now);
         }
     }
 
@@ -187,27 +197,53 @@ impl Link {
 
     // ---- channels ----------------------------------------------------------------------------------------------
 
-    /// Sets the limit that a channel's consumers share; 0 takes it away.
-    pub fn limit_channel(&mut self, channel: ChannelKey, limit: u32, outstanding: u32, now: Now) {
-        let waiting = self.peer.set_limit(channel, limit, outstanding);
-        let limited = limit > 0;
-        if limited {
-            self.limited.insert(channel);
-        } else {
-            self.limited.remove(&channel);
+    /// The prefetch limit that a channel's consumers share comes, changes or goes.
+    pub fn change_limit(&mut self, channel: ChannelKey, change: LimitChange, now: Now) {
+        match change {
+            LimitChange::Begins { id, limit, outstanding } => {
+                let queues = self.attached.get(&channel).into_iter().flatten().copied();
+                let queues = queues.filter(|queue| self.cells.contains_key(queue));
+                self.peer.begin_limit(channel, ChannelPermits::new(id, limit, outstanding, queues));
+                self.limits.insert(channel, id);
+                self.limit_queues(channel, Some(id), now);
+            }
+            LimitChange::Becomes(limit) => {
+                self.with_permits(channel, now, |permits, grants| permits.set_limit(limit, grants));
+            }
+            LimitChange::Ends => {
+                self.limits.remove(&channel);
+                self.peer.end_limit(channel);
+                self.limit_queues(channel, None, now);
+            }
         }
+    }
+
+    fn limit_queues(&self, channel: ChannelKey, limit: Option<LimitId>, now: Now) {
         let holder = self.holder(channel);
-        let queues: Vec<QueueId> = self.attached.get(&channel).into_iter().flatten().copied().collect();
-        for queue in queues {
-            self.input(queue, QueueInput::ChannelLimit { holder, limited }, now);
+        let mut list = TurnList::new();
+        for cell in self.attached.get(&channel).into_iter().flatten().filter_map(|queue| self.cells.get(queue)) {
+            cell.push(QueueInput::ChannelLimit { holder, limit });
+            list.push_back(Arc::clone(cell));
         }
-        self.permits_free(channel, waiting, now);
+        self.broker.take_listed(list, now);
+    }
+
+    /// All that a queue delivered before it applied the channel's limit has arrived.
+    pub fn queue_limited(&self, channel: ChannelKey, queue: QueueId, limit: LimitId, now: Now) {
+        if self.limits.get(&channel) == Some(&limit) {
+            self.with_permits(channel, now, |permits, grants| permits.queue_limited(queue, grants));
+        }
+    }
+
+    /// A delivery has arrived that was on its way when the channel's limit began.
+    pub fn count_delivery(&self, channel: ChannelKey, now: Now) {
+        self.with_permits(channel, now, |permits, _| permits.count_delivery());
     }
 
     /// A channel has ended: all it holds goes back to its queues.
     pub fn end_channel(&mut self, channel: ChannelKey, now: Now) {
-        self.peer.set_limit(channel, 0, 0);
-        self.limited.remove(&channel);
+        self.peer.end_limit(channel);
+        self.limits.remove(&channel);
         let holder = self.holder(channel);
         let mut list = TurnList::new();
         for queue in self.attached.remove(&channel).unwrap_or_default() {
@@ -428,7 +464,7 @@ impl Link {
             exclusive: consume.exclusive,
             priority,
             prefetch: consume.prefetch,
-            channel_limited: self.limited.contains(&requester.channel),
+            channel_limit: self.limits.get(&requester.channel).copied(),
         });
         self.broker.take_turns(&cell, input, now);
         Ok(())

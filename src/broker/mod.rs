@@ -5,7 +5,7 @@
 //! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
 //! - `cell`: a queue's inbox and its turns; `turns` takes them one after another.
 //! - `link`: what one connection does to the broker; `publish` its messages' way to the queues.
-//! - `peer`: what the broker does to one connection: its inlet, and the permits of its channels.
+//! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
 //! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
 //! - `counters`: what was done so far. `flow`: publishers that are faster than the store wait.
 //!
@@ -20,6 +20,7 @@ mod flow;
 mod link;
 mod node;
 mod peer;
+mod permits;
 mod queue_arguments;
 mod recovery;
 mod routes;
@@ -36,5 +37,6 @@ pub use flow::Flow;
 pub use link::Link;
 pub use node::{Broker, BrokerSettings, Runner};
 pub use peer::Peer;
+pub use permits::PermitCounts;
 pub use scratch::OpenScratch;
 pub use vhost::Vhost;

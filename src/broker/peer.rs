@@ -1,8 +1,8 @@
 //! One connection as the broker sees it: an inlet for what it is to be told, and the permits of its channels.
 
-use crate::model::{ChannelKey, ConnectionId, Name, Notice, QueueId};
+use super::permits::{ChannelPermits, Grant, PermitCounts};
+use crate::model::{ChannelKey, ConnectionId, Holder, LimitId, LimitKey, Name, Notice, QueueId};
 use ahash::AHashMap;
-use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -22,15 +22,6 @@ struct Inlet {
     waker: Option<Waker>,
     /// It is to be woken.
     sleeps: bool,
-}
-
-/// The prefetch limit that the consumers of a channel share.
-#[derive(Debug)]
-struct ChannelPermits {
-    limit: u32,
-    used: u32,
-    /// Queues with something for the channel, in the order in which they asked.
-    waiting: VecDeque<QueueId>,
 }
 
 impl Peer {
@@ -96,39 +87,42 @@ impl Peer {
         false
     }
 
-    /// Sets a channel's limit, counting `outstanding` against it from the start; 0 takes it away. Returns the queues
-    /// that waited for a permit.
-    pub(super) fn set_limit(&self, channel: ChannelKey, limit: u32, outstanding: u32) -> Vec<QueueId> {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = permits.remove(&channel).map(|permits| permits.waiting).unwrap_or_default();
-        if limit > 0 {
-            permits.insert(channel, ChannelPermits { limit, used: outstanding, waiting: VecDeque::new() });
-        }
-        waiting.into()
+    /// A channel's limit begins.
+    pub(super) fn begin_limit(&self, channel: ChannelKey, permits: ChannelPermits) {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner).insert(channel, permits);
     }
 
-    /// Whether the channel may be given one more; remembers the queue when not. One step.
-    pub(super) fn take_permit(&self, channel: ChannelKey, queue: QueueId, counted: bool) -> bool {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(permits) = permits.get_mut(&channel) else { return true };
-        if permits.used < permits.limit {
-            permits.used += u32::from(counted);
-            return true;
-        }
-        if !permits.waiting.contains(&queue) {
-            permits.waiting.push_back(queue);
-        }
-        false
+    /// A channel's limit ends, if it has one: all its permits are void.
+    pub(super) fn end_limit(&self, channel: ChannelKey) {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
     }
 
-    /// Gives permits back; returns the queues that waited, in the order in which they asked.
-    pub(super) fn release_permits(&self, channel: ChannelKey, count: u32) -> Vec<QueueId> {
-        if count == 0 {
-            return Vec::new();
-        }
+    /// Does something to the permits of a channel's limit, if it has one and it is the one that is meant. One step.
+    pub(super) fn with_permits<T>(
+        &self,
+        channel: ChannelKey,
+        limit: Option<LimitId>,
+        act: impl FnOnce(&mut ChannelPermits) -> T,
+    ) -> Option<T> {
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(permits) = permits.get_mut(&channel) else { return Vec::new() };
-        permits.used = permits.used.saturating_sub(count);
-        if permits.used < permits.limit { std::mem::take(&mut permits.waiting).into() } else { Vec::new() }
+        let permits = permits.get_mut(&channel).filter(|permits| limit.is_none_or(|limit| permits.id() == limit))?;
+        Some(act(permits))
+    }
+
+    /// What of a channel's limit is in use, if it has one.
+    pub fn permit_counts(&self, channel: ChannelKey) -> Option<PermitCounts> {
+        self.with_permits(channel, None, |permits| permits.counts())
+    }
+
+    /// A queue has failed: all that it was granted goes back. Returns what others are granted of it, by limits.
+    pub(super) fn revoke_grants(&self, queue: QueueId) -> Vec<(LimitKey, Vec<Grant>)> {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let revoke = |(channel, permits): (&ChannelKey, &mut ChannelPermits)| {
+            let mut grants = Vec::new();
+            permits.revoke(queue, &mut grants);
+            let holder = Holder { connection: self.id, channel: *channel };
+            (LimitKey { holder, id: permits.id() }, grants)
+        };
+        permits.iter_mut().map(revoke).collect()
     }
 }

@@ -6,8 +6,9 @@
 use super::cell::{Cell, Machine, Turn};
 use super::node::Broker;
 use super::peer::Peer;
+use super::permits::{ChannelPermits, Grant};
 use super::scratch::Load;
-use crate::model::{ConnectionId, Holder, Lane, Notice, Now, QueueId};
+use crate::model::{ConnectionId, Lane, LimitKey, Notice, Now, QueueId};
 use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
 use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
@@ -82,6 +83,7 @@ impl Broker {
                 turn.inputs.clear();
                 let settings = turn.machine.queue.settings().clone();
                 turn.machine.queue = QueueState::failed(settings, self.settings().queue_limits, now);
+                self.revoke_grants(cell.id(), list);
             }
             match cell.end_turn(turn) {
                 Some(more) => turn = more,
@@ -94,7 +96,7 @@ impl Broker {
         let Machine { queue, armed } = &mut *turn.machine;
         let mut effects = EFFECTS.take();
         let effects = &mut effects;
-        let mut permits = PeerPermits { broker: self, queue: cell.id() };
+        let mut permits = PeerPermits { broker: self, queue: cell.id(), grants: Vec::new(), list };
         queue.squeeze(self.squeeze());
         queue.press(self.presses_transient());
         for input in turn.inputs.drain(..) {
@@ -109,7 +111,7 @@ impl Broker {
             while !effects.effects.is_empty() {
                 let mut follow_up = Vec::new();
                 for effect in std::mem::take(&mut effects.effects) {
-                    self.carry_out(cell, queue, effect, now, list, &mut follow_up);
+                    self.carry_out(cell, queue, effect, now, permits.list, &mut follow_up);
                 }
                 for input in follow_up {
                     queue.apply(input, now, &mut permits, effects);
@@ -143,6 +145,30 @@ impl Broker {
             self.timers().arm(deadline, cell);
         }
         EFFECTS.set(std::mem::take(effects));
+    }
+
+    /// Queues that stood in line get their permits, and are listed for their turn.
+    pub(super) fn hand_grants(&self, peer: &Peer, limit: LimitKey, mut grants: Vec<Grant>, list: &mut TurnList) {
+        let mut at = 0;
+        while let Some(&Grant { queue, permits }) = grants.get(at) {
+            at += 1;
+            if let Some(cell) = self.cell(queue) {
+                cell.push(QueueInput::Grant { limit, permits });
+                list.push_back(cell);
+            } else {
+                peer.with_permits(limit.holder.channel, Some(limit.id), |all| all.revoke(queue, &mut grants));
+            }
+        }
+    }
+
+    /// A queue has failed, and what it was granted with it. Behind its last deliveries it applies every limit.
+    fn revoke_grants(&self, queue: QueueId, list: &mut TurnList) {
+        for peer in self.peers() {
+            for (limit, grants) in peer.revoke_grants(queue) {
+                peer.tell_one(Notice::Limited { channel: limit.holder.channel, queue, limit: limit.id });
+                self.hand_grants(&peer, limit, grants, list);
+            }
+        }
     }
 
     fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {
@@ -264,15 +290,45 @@ pub(super) fn contribution(pulled: Pulled, groups: Vec<Group>) -> Contribution {
     }
 }
 
-/// Permits of channels, for the turns of one queue.
+/// Permits of channels, for a turn of one queue.
 struct PeerPermits<'a> {
     broker: &'a Broker,
     queue: QueueId,
+    /// Emptied by each call.
+    grants: Vec<Grant>,
+    /// Queues that are granted permits in this turn have theirs behind it.
+    list: &'a mut TurnList,
+}
+
+impl PeerPermits<'_> {
+    /// None when the connection or the limit is no more: what a queue holds of it is void.
+    fn with<T>(
+        &mut self,
+        limit: LimitKey,
+        act: impl FnOnce(&mut ChannelPermits, QueueId, &mut Vec<Grant>) -> T,
+    ) -> Option<T> {
+        let peer = self.broker.peer(limit.holder.connection)?;
+        let (queue, grants) = (self.queue, &mut self.grants);
+        let done = peer.with_permits(limit.holder.channel, Some(limit.id), |permits| act(permits, queue, grants));
+        if !self.grants.is_empty() {
+            self.broker.hand_grants(&peer, limit, std::mem::take(&mut self.grants), self.list);
+        }
+        done
+    }
 }
 
 impl Permits for PeerPermits<'_> {
-    fn take(&mut self, holder: Holder, counted: bool) -> bool {
+    fn request(&mut self, limit: LimitKey) -> u32 {
         // A connection that has gone takes nothing more in; its consumers are about to be detached.
-        self.broker.peer(holder.connection).is_some_and(|peer| peer.take_permit(holder.channel, self.queue, counted))
+        self.with(limit, |permits, queue, grants| permits.request(queue, grants)).unwrap_or(0)
+    }
+
+    fn end_grant(&mut self, limit: LimitKey, unused: u32) {
+        self.with(limit, |permits, queue, grants| permits.end_grant(queue, unused, grants));
+    }
+
+    fn withdraw(&mut self, limit: LimitKey) -> bool {
+        // Of a limit that is no more nothing comes.
+        self.with(limit, |permits, queue, _| permits.withdraw(queue)).unwrap_or(true)
     }
 }

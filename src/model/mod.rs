@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod command;
 pub mod error;
 pub mod ids;
+pub mod limit;
 pub mod message;
 pub mod names;
 pub mod notice;
@@ -22,6 +23,7 @@ pub use ids::{
     ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, Lane, LendId, Position, Promise, PromiseOwner,
     QueueId, RequestNo,
 };
+pub use limit::{LimitChange, LimitId, LimitKey};
 pub use message::Message;
 pub use names::Name;
 pub use notice::{Answer, Delivery, Notice};

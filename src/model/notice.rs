@@ -2,6 +2,7 @@
 
 use super::error::AmqpError;
 use super::ids::{ChannelKey, ConsumerSlot, LendId, QueueId, RequestNo};
+use super::limit::LimitId;
 use super::message::Message;
 use super::names::Name;
 
@@ -37,6 +38,15 @@ pub enum Notice {
         /// The consumer.
         consumer: ConsumerSlot,
     },
+    /// A queue applies a channel's prefetch limit: all it delivers from here on holds a permit.
+    Limited {
+        /// The channel.
+        channel: ChannelKey,
+        /// The queue.
+        queue: QueueId,
+        /// The limit.
+        limit: LimitId,
+    },
     /// A resource runs short, in the words that clients are told; or none does any more.
     Alarm(Option<String>),
     /// The broker closes the connection.
@@ -56,8 +66,8 @@ pub struct Delivery {
     pub lend: Option<LendId>,
     /// Whether it was delivered before.
     pub redelivered: bool,
-    /// Whether it took a permit of the channel's own prefetch limit.
-    pub counted: bool,
+    /// The prefetch limit of the channel of which it holds a permit.
+    pub permit: Option<LimitId>,
     /// The message.
     pub message: Message,
 }

@@ -1,15 +1,16 @@
 //! Who takes from a queue, in whose turn, and what each holds.
 //!
-//! A consumer is in the ring of its priority while it may take; it leaves the ring when its prefetch, its written-window
-//! or its channel's limit is reached, and comes back at the end of the ring when that lifts.
+//! A consumer is in the ring of its priority while it may take; it leaves the ring when its prefetch or its written-window
+//! is reached, and comes back at the end of the ring when that lifts. While its channel has no permit for it, it waits with the
+//! channel's other consumers (`permits`).
 
 use super::entry::{Entries, EntryState, Lent, NONE, Slot};
 use super::input::Consume;
+use super::permits::{LimitedChannel, Permits, Standing};
+use super::rings::Rings;
 use super::settings::ConsumerLimits;
-use super::state::Permits;
-use crate::model::{ConsumerKey, Holder, LendId, Monotonic, Name};
+use crate::model::{ConsumerKey, Holder, LendId, LimitId, LimitKey, Monotonic, Name};
 use ahash::AHashMap;
-use std::collections::VecDeque;
 
 /// A registered consumer.
 #[derive(Debug)]
@@ -19,11 +20,32 @@ pub(super) struct Consumer {
     pub(super) no_ack: bool,
     priority: i64,
     prefetch: u32,
+    /// Its channel has a limit: it is counted in `Consumers::limited`.
     channel_limited: bool,
     unwritten: u32,
     unwritten_bytes: u64,
     window: u32,
-    in_ring: bool,
+    place: Place,
+}
+
+/// Where a consumer waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nowhere: it may take nothing.
+    Away,
+    /// In the ring of its priority. Whether it was woken there from among those that waited.
+    Ready { woken: bool },
+    /// Among those of its channel that wait for a permit.
+    Waiting,
+}
+
+/// A consumer that is to be given a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taker {
+    /// Its holding.
+    pub(super) at: u32,
+    /// The limit of its channel of which it was given a permit.
+    pub(super) permit: Option<LimitId>,
 }
 
 /// What one consumer, or the gets of one channel, hold.
@@ -37,12 +59,6 @@ pub(super) struct Holding {
 }
 
 #[derive(Debug)]
-struct Ring {
-    priority: i64,
-    ready: VecDeque<u32>,
-}
-
-#[derive(Debug)]
 pub(super) struct Consumers {
     limits: ConsumerLimits,
     /// However far a consumer's own window has grown.
@@ -51,10 +67,12 @@ pub(super) struct Consumers {
     vacant: Vec<u32>,
     by_key: AHashMap<ConsumerKey, u32>,
     gets: AHashMap<Holder, u32>,
-    /// One for each priority of living consumers, the highest first; they may be empty.
-    rings: Vec<Ring>,
-    /// How many consumers are in rings.
-    ready: usize,
+    /// Those that may take.
+    ready: Rings,
+    /// Channels with a limit of their own that have consumers here, or had and stand in line.
+    limited: AHashMap<Holder, LimitedChannel>,
+    /// Of these, those that were granted permits in this input.
+    granted: Vec<Holder>,
     pub(super) exclusive: bool,
 }
 
@@ -67,8 +85,9 @@ impl Consumers {
             vacant: Vec::new(),
             by_key: AHashMap::new(),
             gets: AHashMap::new(),
-            rings: Vec::new(),
-            ready: 0,
+            ready: Rings::default(),
+            limited: AHashMap::new(),
+            granted: Vec::new(),
             exclusive: false,
         }
     }
@@ -112,12 +131,15 @@ impl Consumers {
             no_ack: consume.no_ack,
             priority: consume.priority,
             prefetch: if consume.no_ack { 0 } else { consume.prefetch },
-            channel_limited: consume.channel_limited,
+            channel_limited: consume.channel_limit.is_some(),
             unwritten: 0,
             unwritten_bytes: 0,
             window: self.limits.messages,
-            in_ring: false,
+            place: Place::Away,
         };
+        if let Some(id) = consume.channel_limit {
+            self.limited.entry(consume.key.holder).or_insert_with(|| LimitedChannel::new(id)).consumers += 1;
+        }
         let holding = Holding { holder: consume.key.holder, consumer: Some(consumer), first: NONE, lent: 0 };
         let at = self.add(holding);
         self.by_key.insert(consume.key, at);
@@ -126,20 +148,16 @@ impl Consumers {
     }
 
     /// Ends a consumer; what it holds stays lent.
-    pub(super) fn unregister(&mut self, key: ConsumerKey) -> Option<Consumer> {
+    pub(super) fn unregister(&mut self, key: ConsumerKey, permits: &mut dyn Permits) -> Option<Consumer> {
         let at = self.by_key.remove(&key)?;
         let consumer = self.holding_mut(at).consumer.take().expect("listed consumers are alive");
-        if consumer.in_ring
-            && let Some(ring) = self.rings.iter_mut().find(|ring| ring.priority == consumer.priority)
-        {
-            ring.ready.retain(|other| *other != at);
-            self.ready -= 1;
+        match consumer.place {
+            Place::Ready { .. } => self.ready.remove(consumer.priority, at),
+            Place::Away | Place::Waiting => self.ready.drop_empty(),
         }
-        let Self { rings, holdings, .. } = self;
-        rings.retain(|ring| {
-            let mut living = holdings.iter().flatten().filter_map(|holding| holding.consumer.as_ref());
-            living.any(|consumer| consumer.priority == ring.priority)
-        });
+        if consumer.channel_limited {
+            self.leave_limited(key.holder, &consumer, at, permits);
+        }
         if self.by_key.is_empty() {
             self.exclusive = false;
         }
@@ -163,18 +181,16 @@ impl Consumers {
         let Some(consumer) = &mut self.holdings[at as usize].as_mut().expect("checked by callers").consumer else {
             return;
         };
-        if consumer.in_ring {
+        if consumer.place != Place::Away {
             return;
         }
-        consumer.in_ring = true;
-        self.ready += 1;
-        let priority = consumer.priority;
-        match self.rings.iter_mut().find(|ring| ring.priority == priority) {
-            Some(ring) => ring.ready.push_back(at),
-            None => {
-                let place = self.rings.partition_point(|ring| ring.priority > priority);
-                self.rings.insert(place, Ring { priority, ready: VecDeque::from([at]) });
-            }
+        consumer.place = Place::Ready { woken: false };
+        self.ready.push_back(consumer.priority, at);
+        if consumer.channel_limited
+            && !consumer.no_ack
+            && let Some(channel) = self.limited.get_mut(&consumer.key.holder)
+        {
+            channel.ready += 1;
         }
     }
 
@@ -194,35 +210,108 @@ impl Consumers {
     }
 
     pub(super) fn any_ready(&self) -> bool {
-        self.ready > 0
+        !self.ready.is_empty()
     }
 
     /// Whether the consumer whose turn it is may take a message, and takes it for good.
     pub(super) fn next_keeps_nothing(&self) -> bool {
-        let next = self.rings.iter().find_map(|ring| ring.ready.front());
-        next.is_some_and(|at| {
-            let consumer = self.consumer(*at);
+        self.ready.front().is_some_and(|at| {
+            let consumer = self.consumer(at);
             consumer.no_ack && !consumer.channel_limited
         })
     }
 
     /// Takes the consumer whose turn it is out of its ring; `after_lending` or `reconsider` decide where it goes.
-    /// Consumers whose channel is at its limit leave the ring until a permit is free. The flag tells whether a permit of
-    /// the channel was taken.
-    pub(super) fn next_ready(&mut self, permits: &mut dyn Permits) -> Option<(u32, bool)> {
-        while let Some(at) = self.rings.iter_mut().find_map(|ring| ring.ready.pop_front()) {
-            self.ready -= 1;
+    /// Consumers whose channel has no permit leave the ring until it has.
+    pub(super) fn next_ready(&mut self, permits: &mut dyn Permits) -> Option<Taker> {
+        while let Some(at) = self.ready.pop_front() {
             let holding = self.holdings[at as usize].as_mut().expect("rings list living consumers");
             let consumer = holding.consumer.as_mut().expect("rings list living consumers");
-            consumer.in_ring = false;
+            let place = std::mem::replace(&mut consumer.place, Place::Away);
             if !consumer.channel_limited {
-                return Some((at, false));
+                return Some(Taker { at, permit: None });
             }
-            if permits.take(holding.holder, !consumer.no_ack) {
-                return Some((at, !consumer.no_ack));
+            let channel = self.limited.get_mut(&holding.holder).expect("a limited consumer's channel is listed");
+            channel.ready -= u32::from(!consumer.no_ack);
+            if channel.acquire(holding.holder, consumer.no_ack, permits, &mut self.granted) {
+                let permit = (!consumer.no_ack).then_some(channel.id);
+                return Some(Taker { at, permit });
+            }
+            consumer.place = Place::Waiting;
+            if place == (Place::Ready { woken: true }) {
+                // It had its turn, and found nothing left.
+                channel.waiting.push_front(consumer.priority, at);
+            } else {
+                channel.waiting.push_back(consumer.priority, at);
             }
         }
         None
+    }
+
+    /// As many consumers of a channel that wait for permits become ready as can use them.
+    fn wake_waiting(&mut self, holder: Holder) {
+        loop {
+            let Some(channel) = self.limited.get_mut(&holder) else { return };
+            if channel.ready >= channel.ready_wanted() {
+                return;
+            }
+            let Some(at) = channel.waiting.pop_front() else { return };
+            let Some(consumer) = &mut self.holding_mut(at).consumer else { continue };
+            consumer.place = Place::Away;
+            self.reconsider(at);
+            if let Some(consumer) = &mut self.holding_mut(at).consumer
+                && consumer.place == (Place::Ready { woken: false })
+            {
+                consumer.place = Place::Ready { woken: true };
+            }
+        }
+    }
+
+    /// A consumer that was just unregistered is one less of its channel's.
+    fn leave_limited(&mut self, holder: Holder, consumer: &Consumer, at: u32, permits: &mut dyn Permits) {
+        let Some(channel) = self.limited.get_mut(&holder) else { return };
+        channel.consumers -= 1;
+        match consumer.place {
+            Place::Ready { .. } => channel.ready -= u32::from(!consumer.no_ack),
+            Place::Waiting => channel.waiting.remove(consumer.priority, at),
+            Place::Away => {}
+        }
+        if channel.consumers > 0 {
+            return self.wake_waiting(holder);
+        }
+        let limit = LimitKey { holder, id: channel.id };
+        // One that cannot be taken out of the line any more gives back what it is granted.
+        if channel.standing != Standing::Asked || permits.withdraw(limit) {
+            self.limited.remove(&holder);
+        }
+    }
+
+    /// The queue's turn has come: so many permits are its own until the end of the input.
+    pub(super) fn grant(&mut self, limit: LimitKey, granted: u32, permits: &mut dyn Permits) {
+        match self.limited.get_mut(&limit.holder).filter(|channel| channel.id == limit.id) {
+            Some(channel) if channel.consumers > 0 => {
+                channel.standing = Standing::Granted(granted);
+                self.granted.push(limit.holder);
+                self.wake_waiting(limit.holder);
+            }
+            known => {
+                if known.is_some() {
+                    self.limited.remove(&limit.holder);
+                }
+                permits.end_grant(limit, granted);
+            }
+        }
+    }
+
+    /// The end of an input: permits that were not used go back.
+    pub(super) fn end_grants(&mut self, permits: &mut dyn Permits) {
+        while let Some(holder) = self.granted.pop() {
+            let Some(channel) = self.limited.get_mut(&holder) else { continue };
+            if let Standing::Granted(unused) = channel.standing {
+                channel.standing = Standing::Idle;
+                permits.end_grant(LimitKey { holder, id: channel.id }, unused);
+            }
+        }
     }
 
     /// A delivery was handed to the consumer: counts it, and lets the consumer queue up again if it may take more.
@@ -232,7 +321,12 @@ impl Consumers {
             consumer.unwritten += 1;
             consumer.unwritten_bytes += bytes;
         }
+        let (holder, limited) =
+            (holding.holder, holding.consumer.as_ref().is_some_and(|consumer| consumer.channel_limited));
         self.reconsider(at);
+        if limited {
+            self.wake_waiting(holder);
+        }
     }
 
     /// Deliveries reached the socket.
@@ -327,20 +421,27 @@ impl Consumers {
         slots
     }
 
-    pub(super) fn set_channel_limited(&mut self, holder: Holder, limited: bool) {
+    /// A channel's own limit came, or went. What the queue was granted of an earlier one is void.
+    pub(super) fn set_channel_limit(&mut self, holder: Holder, limit: Option<LimitId>) {
+        let mut channel = limit.map(LimitedChannel::new);
+        let mut waited = self.limited.remove(&holder).map(|channel| channel.waiting).unwrap_or_default();
         for key in self.of_holder(holder) {
             let at = self.by_key[&key];
+            let Some(consumer) = &mut self.holding_mut(at).consumer else { continue };
+            consumer.channel_limited = limit.is_some();
+            if let Some(channel) = &mut channel {
+                channel.consumers += 1;
+                channel.ready += u32::from(!consumer.no_ack && matches!(consumer.place, Place::Ready { .. }));
+            }
+        }
+        if let Some(channel) = channel.filter(|channel| channel.consumers > 0) {
+            self.limited.insert(holder, channel);
+        }
+        while let Some(at) = waited.pop_front() {
             if let Some(consumer) = &mut self.holding_mut(at).consumer {
-                consumer.channel_limited = limited;
+                consumer.place = Place::Away;
             }
             self.reconsider(at);
-        }
-    }
-
-    /// A channel may have permits again: its consumers queue up.
-    pub(super) fn permit_free(&mut self, holder: Holder) {
-        for key in self.of_holder(holder) {
-            self.reconsider(self.by_key[&key]);
         }
     }
 
@@ -349,11 +450,11 @@ impl Consumers {
     }
 
     /// All consumers leave at once, because the queue ends.
-    pub(super) fn take_all(&mut self) -> Vec<ConsumerKey> {
+    pub(super) fn take_all(&mut self, permits: &mut dyn Permits) -> Vec<ConsumerKey> {
         let mut keys: Vec<_> = self.by_key.keys().copied().collect();
         keys.sort_by_key(|key| (key.holder, key.slot));
         for key in &keys {
-            self.unregister(*key);
+            self.unregister(*key, permits);
         }
         keys
     }

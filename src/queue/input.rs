@@ -1,7 +1,10 @@
 //! What a queue is told.
 
 use crate::model::stored::{Group, Row};
-use crate::model::{ChannelKey, ConnectionId, ConsumerKey, Holder, LendId, Message, Name, Promise, QueueId, RequestNo};
+use crate::model::{
+    ChannelKey, ConnectionId, ConsumerKey, Holder, LendId, LimitId, LimitKey, Message, Name, Promise, QueueId,
+    RequestNo,
+};
 
 /// Numbers what a queue submitted to the store; rises per queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +72,8 @@ pub struct Consume {
     pub priority: i64,
     /// How many unacknowledged deliveries it may hold; 0 is no limit.
     pub prefetch: u32,
-    /// Whether its channel has a limit of its own.
-    pub channel_limited: bool,
+    /// The prefetch limit of its channel, if there is one.
+    pub channel_limit: Option<LimitId>,
 }
 
 /// What became of lent messages.
@@ -152,17 +155,19 @@ pub enum QueueInput {
         /// The channel.
         holder: Holder,
     },
-    /// A channel's own prefetch limit came or went.
+    /// A channel's own prefetch limit came or went. One that came is answered with `Notice::Limited`.
     ChannelLimit {
         /// The channel.
         holder: Holder,
-        /// Whether it has one.
-        limited: bool,
+        /// Its limit, if it has one now.
+        limit: Option<LimitId>,
     },
-    /// A channel may have permits again.
-    PermitFree {
-        /// The channel.
-        holder: Holder,
+    /// Permits of a channel for which the queue asked. What it does not use it gives back (`Permits::end_grant`).
+    Grant {
+        /// Of which limit.
+        limit: LimitKey,
+        /// How many.
+        permits: u32,
     },
     /// How many copies of a dead letter were made.
     Copies {

@@ -2,8 +2,9 @@
 
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
+use super::permits::Permits;
 use super::settings::Overflow;
-use super::state::{Expired, Permits, QueueState};
+use super::state::{Expired, QueueState};
 use crate::model::{Message, Now, Promise};
 
 impl QueueState {

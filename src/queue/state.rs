@@ -3,28 +3,22 @@
 //! A turn is a run of `apply`, each of which leaves the queue settled: whatever could be lent is lent, whatever had to
 //! expire has expired. After the turn the driver asks `deadline` and `due`.
 
-use super::consumers::Consumers;
+use super::consumers::{Consumers, Taker};
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, Pulled, QueueEffect};
 use super::entry::{Entries, Entry, EntryState, Lent, Slot, Storage};
 use super::input::{Consume, Enqueue, Outcome, QueueInput, Requester, Ticket};
 use super::level::{Asked, Awaiting, Level, Middle, WindowLimits, YoungRef};
+use super::permits::Permits;
 use super::settings::{HoldLimits, Overflow, QueueLimits, QueueSettings};
 use crate::model::names::queue_in_vhost;
 use crate::model::stored::LaneState;
 use crate::model::{
-    AmqpError, Answer, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, Message, Monotonic, Name, Notice,
-    Now, Position, Promise, WallMillis,
+    AmqpError, Answer, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, LimitId, Message, Monotonic, Name,
+    Notice, Now, Position, Promise, WallMillis,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
-
-/// The channel-wide prefetch limits, which several queues share: one leaf-locked cell per channel in the shell.
-pub trait Permits {
-    /// Whether the channel may be given one more; takes the permit when `counted`. When not, the queue is remembered and
-    /// told `PermitFree` later; both in one step.
-    fn take(&mut self, holder: Holder, counted: bool) -> bool;
-}
 
 /// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
@@ -292,9 +286,13 @@ impl QueueState {
     /// Takes one input. See `QueueInput` for what each means.
     pub fn apply(&mut self, input: QueueInput, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
         if self.ended {
-            self.apply_ended(input, out);
-            return;
+            return self.apply_ended(input, permits, out);
         }
+        self.apply_alive(input, now, permits, out);
+        self.consumers.end_grants(permits);
+    }
+
+    fn apply_alive(&mut self, input: QueueInput, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
         match input {
             QueueInput::Publish(messages) => {
                 for message in messages {
@@ -306,7 +304,7 @@ impl QueueState {
             QueueInput::Bounce { lend } => self.bounce(lend),
             QueueInput::Written { consumer, count, bytes } => self.consumers.written(consumer, count, bytes),
             QueueInput::Consume(consume) => self.consume(&consume, out),
-            QueueInput::Cancel { requester, key } => self.cancel(requester, key, now, out),
+            QueueInput::Cancel { requester, key } => self.cancel(requester, key, now, permits, out),
             QueueInput::Get { requester, no_ack } => self.get(requester, no_ack, now, out),
             QueueInput::Status { requester } => {
                 self.last_used = now.monotonic;
@@ -329,16 +327,19 @@ impl QueueState {
                 self.due_now |= was_due;
             }
             QueueInput::Delete { requester, if_unused, if_empty } => {
-                self.delete(requester, if_unused, if_empty, out);
+                self.delete(requester, if_unused, if_empty, permits, out);
                 return;
             }
             QueueInput::End => {
-                self.end(out);
+                self.end(permits, out);
                 return;
             }
-            QueueInput::Detach { holder } => self.detach(holder, now, out),
-            QueueInput::ChannelLimit { holder, limited } => self.consumers.set_channel_limited(holder, limited),
-            QueueInput::PermitFree { holder } => self.consumers.permit_free(holder),
+            QueueInput::Detach { holder } => self.detach(holder, now, permits, out),
+            QueueInput::ChannelLimit { holder, limit } => {
+                self.consumers.set_channel_limit(holder, limit);
+                self.answer_limit(holder, limit, out);
+            }
+            QueueInput::Grant { limit, permits: granted } => self.consumers.grant(limit, granted, permits),
             QueueInput::Copies { leaving, copies } => self.copies_made(leaving, copies, now, out),
             QueueInput::CopySettled { leaving } => self.copy_settled(leaving, now, out),
             QueueInput::Pull { rows_max, bytes_max } => self.pull(rows_max, bytes_max, now, out),
@@ -436,8 +437,8 @@ impl QueueState {
         if let Some(promise) = promise {
             out.promise(promise, true);
         }
-        let (at, counted) = self.consumers.next_ready(permits).expect("callers looked");
-        self.tell_of(at, counted, Handed { message, redelivered: false, lend: None }, out);
+        let taker = self.consumers.next_ready(permits).expect("callers looked");
+        self.tell_of(taker, Handed { message, redelivered: false, lend: None }, out);
     }
 
     /// Lends and gives what can be, in order, until there is nothing ready or nobody to take it.
@@ -462,8 +463,8 @@ impl QueueState {
                 self.serve_get(get, slot, now, out);
                 continue;
             }
-            let Some((at, counted)) = self.consumers.next_ready(permits) else { break };
-            self.deliver(at, counted, slot, now, out);
+            let Some(taker) = self.consumers.next_ready(permits) else { break };
+            self.deliver(taker, slot, now, out);
         }
         self.expire_head(now, Expired::AtOrBefore, out);
     }
@@ -473,15 +474,15 @@ impl QueueState {
         !self.waiting_gets.is_empty() || self.consumers.any_ready()
     }
 
-    fn deliver(&mut self, at: u32, counted: bool, slot: Slot, now: Now, out: &mut Effects) {
+    fn deliver(&mut self, taker: Taker, slot: Slot, now: Now, out: &mut Effects) {
         self.take_front(slot);
-        let no_ack = self.consumers.consumer(at).no_ack;
-        let handed = self.hand_over(at, no_ack, slot, now, out);
-        self.tell_of(at, counted, handed, out);
+        let no_ack = self.consumers.consumer(taker.at).no_ack;
+        let handed = self.hand_over(taker.at, no_ack, slot, now, out);
+        self.tell_of(taker, handed, out);
     }
 
     /// A consumer is told of what it was handed.
-    fn tell_of(&mut self, at: u32, counted: bool, handed: Handed, out: &mut Effects) {
+    fn tell_of(&mut self, Taker { at, permit }: Taker, handed: Handed, out: &mut Effects) {
         let Handed { message, redelivered, lend } = handed;
         let ConsumerKey { holder, slot: consumer } = self.consumers.consumer(at).key;
         if lend.is_none() {
@@ -490,7 +491,7 @@ impl QueueState {
             out.counts.delivered_manual_ack += 1;
         }
         let (channel, queue, bytes) = (holder.channel, self.settings.id, message.body_len() as u64);
-        let delivery = Delivery { channel, consumer, queue, lend, redelivered, counted, message };
+        let delivery = Delivery { channel, consumer, queue, lend, redelivered, permit, message };
         out.notices.push((holder.connection, Notice::Deliver(delivery)));
         self.consumers.after_delivery(at, bytes);
     }
@@ -510,7 +511,7 @@ impl QueueState {
             queue: self.settings.id,
             lend,
             redelivered,
-            counted: false,
+            permit: None,
             message,
         };
         answer_to(get.requester, Answer::Got { delivery, message_count: self.ready_count }, out);
@@ -650,8 +651,15 @@ impl QueueState {
         answer_to(consume.requester, Answer::Consuming { queue: self.settings.id }, out);
     }
 
-    fn cancel(&mut self, requester: Requester, key: ConsumerKey, now: Now, out: &mut Effects) {
-        let was = self.consumers.unregister(key);
+    fn cancel(
+        &mut self,
+        requester: Requester,
+        key: ConsumerKey,
+        now: Now,
+        permits: &mut dyn Permits,
+        out: &mut Effects,
+    ) {
+        let was = self.consumers.unregister(key, permits);
         answer_to(requester, Answer::Cancelled, out);
         if was.is_some() {
             self.consumer_left(now, out);
@@ -681,12 +689,12 @@ impl QueueState {
         self.expire_head(now, Expired::AtOrBefore, out);
     }
 
-    fn detach(&mut self, holder: Holder, now: Now, out: &mut Effects) {
+    fn detach(&mut self, holder: Holder, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
         self.waiting_gets.retain(|get| get.requester.holder() != holder);
         let keys = self.consumers.of_holder(holder);
         let mut slots = self.consumers.held_by(holder, &self.entries);
         for key in &keys {
-            self.consumers.unregister(*key);
+            self.consumers.unregister(*key, permits);
         }
         slots.sort_by_key(|slot| std::cmp::Reverse(self.entries.at(*slot).order));
         for slot in slots {
@@ -771,7 +779,14 @@ impl QueueState {
         false
     }
 
-    fn delete(&mut self, requester: Requester, if_unused: bool, if_empty: bool, out: &mut Effects) {
+    fn delete(
+        &mut self,
+        requester: Requester,
+        if_unused: bool,
+        if_empty: bool,
+        permits: &mut dyn Permits,
+        out: &mut Effects,
+    ) {
         let queue = || queue_in_vhost(self.settings.name.as_str(), self.settings.vhost.as_str());
         let refused = if if_empty && self.ready_count > 0 {
             Some(format!("{} not empty", queue()))
@@ -785,12 +800,12 @@ impl QueueState {
             return;
         }
         let message_count = self.ready_count;
-        self.end(out);
+        self.end(permits, out);
         out.effects.push(QueueEffect::Deleted { requester, message_count });
     }
 
     /// The queue is no more: promises are kept, consumers told, waiting gets answered.
-    fn end(&mut self, out: &mut Effects) {
+    fn end(&mut self, permits: &mut dyn Permits, out: &mut Effects) {
         self.ended = true;
         let (mut owed, mut purges): (Vec<Promise>, _) = (Vec::new(), std::mem::take(&mut self.purges));
         for awaiting in self.awaiting.drain(..) {
@@ -810,7 +825,7 @@ impl QueueState {
         for promise in owed {
             out.promise(promise, true);
         }
-        for key in self.consumers.take_all() {
+        for key in self.consumers.take_all(permits) {
             let notice = Notice::ConsumerCancelled { channel: key.holder.channel, consumer: key.slot };
             out.notices.push((key.holder.connection, notice));
         }
@@ -836,7 +851,15 @@ impl QueueState {
         self.ended
     }
 
-    fn apply_ended(&mut self, input: QueueInput, out: &mut Effects) {
+    /// What the queue delivers from here on holds permits of the limit.
+    fn answer_limit(&self, holder: Holder, limit: Option<LimitId>, out: &mut Effects) {
+        if let Some(limit) = limit {
+            let notice = Notice::Limited { channel: holder.channel, queue: self.settings.id, limit };
+            out.notices.push((holder.connection, notice));
+        }
+    }
+
+    fn apply_ended(&mut self, input: QueueInput, permits: &mut dyn Permits, out: &mut Effects) {
         match input {
             QueueInput::Publish(messages) => {
                 for promise in messages.into_iter().filter_map(|message| message.promise) {
@@ -858,13 +881,13 @@ impl QueueState {
                 self.pull_nothing(Some(group), out);
             }
             QueueInput::Replaced { group, .. } => self.pull_nothing(Some(group), out),
+            QueueInput::ChannelLimit { holder, limit } => self.answer_limit(holder, limit, out),
+            QueueInput::Grant { limit, permits: granted } => permits.end_grant(limit, granted),
             QueueInput::Settle { .. }
             | QueueInput::Bounce { .. }
             | QueueInput::Written { .. }
             | QueueInput::End
             | QueueInput::Detach { .. }
-            | QueueInput::ChannelLimit { .. }
-            | QueueInput::PermitFree { .. }
             | QueueInput::Copies { .. }
             | QueueInput::CopySettled { .. }
             | QueueInput::Stored { .. }

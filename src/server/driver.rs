@@ -7,7 +7,8 @@ use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Counters, Link, Publishes};
 use crate::model::{
-    AmqpError, ChannelKey, ConnectionId, Holder, Message, Monotonic, Name, Notice, Now, Promise, PromiseOwner,
+    AmqpError, ChannelKey, ConnectionId, Holder, LimitChange, Message, Monotonic, Name, Notice, Now, Promise,
+    PromiseOwner,
 };
 use crate::queue::Outcome;
 use crate::session::{
@@ -256,8 +257,12 @@ impl Driver {
                     link.command(channel, request, command, now);
                 });
             }
-            Effect::Bounce { channel, queue, lend, counted } => {
-                self.with_link(|link| link.bounce(channel, queue, lend, counted, now));
+            Effect::Bounce { channel, queue, lend, permit } => {
+                self.with_link(|link| link.bounce(channel, queue, lend, permit, now));
+            }
+            Effect::CountDelivery { channel } => self.with_link(|link| link.count_delivery(channel, now)),
+            Effect::QueueLimited { channel, queue, limit } => {
+                self.with_link(|link| link.queue_limited(channel, queue, limit, now));
             }
             Effect::ConnectionEnds => {
                 self.end_link(now);
@@ -561,10 +566,10 @@ impl Outlet for LinkOutlet<'_> {
         }
     }
 
-    fn limit_channel(&mut self, channel: ChannelKey, limit: u32, outstanding: u32) {
+    fn change_limit(&mut self, channel: ChannelKey, change: LimitChange) {
         if let Some(link) = &mut self.link {
             link.flush(self.now);
-            link.limit_channel(channel, limit, outstanding, self.now);
+            link.change_limit(channel, change, self.now);
         }
     }
 

@@ -299,14 +299,18 @@ impl Session {
             write_deliver(&mut out.bytes, &entry.prefix, tag, delivery.redelivered, content, self.payload_max);
             entry.unreported += 1;
             entry.unreported_bytes += content.body.len() as u64;
-            channel.unacked.note(tag, delivery);
+            let limit = channel.limit.filter(|_| delivery.lend.is_some());
+            if limit.is_some() && limit != delivery.permit {
+                out.effects.push(Effect::CountDelivery { channel: key });
+            }
+            channel.unacked.note(tag, delivery, limit.is_some());
             if !channel.report_noted {
                 channel.report_noted = true;
                 self.to_report.push(key.number);
             }
         } else if let Some(lend) = delivery.lend {
-            let (queue, counted) = (delivery.queue, delivery.counted);
-            out.effects.push(Effect::Bounce { channel: key, queue, lend, counted });
+            let (queue, permit) = (delivery.queue, delivery.permit);
+            out.effects.push(Effect::Bounce { channel: key, queue, lend, permit });
         }
     }
 

@@ -12,7 +12,7 @@ use super::outlet::Outlet;
 use super::tally::Tally;
 use super::transaction::Transaction;
 use super::unacked::Unacked;
-use crate::model::{AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Name, Now, RequestNo};
+use crate::model::{AmqpError, Answer, ChannelKey, Command, ConsumerSlot, LimitId, Name, Now, RequestNo};
 use crate::wire::frame::{Frame, FrameKind};
 use crate::wire::method::{ClientMethod, MethodId};
 use crate::wire::writer::{write_channel_close, write_get_ok, write_method};
@@ -88,7 +88,9 @@ pub(super) struct Channel {
     /// Names the queue when a method leaves it empty.
     pub(super) last_queue: Option<Name>,
     pub(super) prefetch: u32,
-    pub(super) channel_limited: bool,
+    /// The limit that its consumers share.
+    pub(super) limit: Option<LimitId>,
+    pub(super) last_limit: LimitId,
     pub(super) consumers: AHashMap<ConsumerSlot, ConsumerEntry>,
     pub(super) consumer_tags: AHashMap<Name, ConsumerSlot>,
     pub(super) consumer_slots: u32,
@@ -122,7 +124,8 @@ impl Channel {
             parked: VecDeque::new(),
             last_queue: None,
             prefetch: 0,
-            channel_limited: false,
+            limit: None,
+            last_limit: LimitId(0),
             consumers: AHashMap::new(),
             consumer_tags: AHashMap::new(),
             consumer_slots: 0,
@@ -343,7 +346,7 @@ impl Session {
                 let count = u32::try_from(message_count).unwrap_or(u32::MAX);
                 let content = delivery.message.content();
                 write_get_ok(&mut out.bytes, number, tag, delivery.redelivered, count, content, payload_max);
-                channel.unacked.note(tag, &delivery);
+                channel.unacked.note(tag, &delivery, false);
                 Ok(())
             }
             (Awaited::Get, _) => {
@@ -464,7 +467,7 @@ fn bounce_answer(channel: ChannelKey, answer: Answer, out: &mut Output) {
     if let Answer::Got { delivery, .. } = answer
         && let Some(lend) = delivery.lend
     {
-        out.effects.push(Effect::Bounce { channel, queue: delivery.queue, lend, counted: delivery.counted });
+        out.effects.push(Effect::Bounce { channel, queue: delivery.queue, lend, permit: delivery.permit });
     }
 }
 

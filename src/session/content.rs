@@ -219,7 +219,7 @@ fn content_header<'a>(frame: &Frame<'a>) -> Result<ContentHeader<'a>, Fault> {
 mod tests {
     use super::super::machine::{Session, State};
     use super::*;
-    use crate::model::{Answer, ChannelKey, Message, Monotonic, Name, Notice, Now, RequestNo, WallMillis};
+    use crate::model::{Answer, ChannelKey, LimitChange, Message, Monotonic, Name, Notice, Now, RequestNo, WallMillis};
     use crate::session::{Publish, SessionSettings, Settlement};
     use crate::wire::writer::{Content as Sent, write_method, write_publish};
     use amq_protocol::protocol::{AMQPClass, basic, channel};
@@ -263,7 +263,7 @@ mod tests {
 
         fn settle(&mut self, _: ChannelKey, _: Settlement) {}
 
-        fn limit_channel(&mut self, _: ChannelKey, _: u32, _: u32) {}
+        fn change_limit(&mut self, _: ChannelKey, _: LimitChange) {}
 
         fn end_channel(&mut self, _: ChannelKey) {}
     }

@@ -1,6 +1,6 @@
 //! What a session asks of its shell.
 
-use crate::model::{ChannelKey, Command, ConsumerSlot, LendId, Message, Name, QueueId, RequestNo};
+use crate::model::{ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, RequestNo};
 
 /// One thing only the shell can do. Effects are carried out in order.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub enum Effect {
         queue: QueueId,
         /// The lending.
         lend: LendId,
-        /// Whether it took a permit of the channel.
-        counted: bool,
+        /// The limit of the channel of which it holds a permit.
+        permit: Option<LimitId>,
     },
     /// Deliveries were flushed to the socket.
     Written {
@@ -51,6 +51,20 @@ pub enum Effect {
         count: u32,
         /// Their body bytes.
         bytes: u64,
+    },
+    /// A delivery that was on its way when the channel's limit began counts against it.
+    CountDelivery {
+        /// The channel.
+        channel: ChannelKey,
+    },
+    /// All that a queue delivered before it applied the channel's limit has arrived.
+    QueueLimited {
+        /// The channel.
+        channel: ChannelKey,
+        /// The queue.
+        queue: QueueId,
+        /// The limit.
+        limit: LimitId,
     },
     /// The connection ends: as `Outlet::end_channel` for all, and its exclusive queues are deleted. Then `Session::ended`.
     ConnectionEnds,

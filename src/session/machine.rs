@@ -3,7 +3,7 @@
 use super::channel::{Channel, Stage};
 use super::channels::Channels;
 use super::closing::{Close, Ending};
-use super::effect::Output;
+use super::effect::{Effect, Output};
 use super::handshake::Handshake;
 use super::outlet::Outlet;
 use super::restraint::Restraint;
@@ -487,6 +487,9 @@ impl Session {
                 self.promised(channel, first..=last, kept, now, outlet, out);
             }
             Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
+            Notice::Limited { channel, queue, limit } => {
+                out.effects.push(Effect::QueueLimited { channel, queue, limit });
+            }
             Notice::Alarm(reason) => self.alarm(reason, out),
             Notice::Close(error) => {
                 if self.is_running() {

@@ -3,7 +3,7 @@
 //! A publish that fails closes its channel, and what the client sent behind it is thrown away, in the same read too.
 
 use super::effect::{Publish, Settlement};
-use crate::model::{AmqpError, ChannelKey, Message, Name};
+use crate::model::{AmqpError, ChannelKey, LimitChange, Message, Name};
 
 /// Takes what a session publishes and settles. The shell passes it in.
 pub trait Outlet {
@@ -24,9 +24,8 @@ pub trait Outlet {
     /// Hands a settlement to its queue, at the latest at the end of this read and behind what went to the queue before.
     fn settle(&mut self, channel: ChannelKey, settlement: Settlement);
 
-    /// The limit that a channel's consumers share changes, behind what was published before; 0 is none. `outstanding`
-    /// deliveries count against it from the start.
-    fn limit_channel(&mut self, channel: ChannelKey, limit: u32, outstanding: u32);
+    /// The limit that a channel's consumers share comes, changes or goes, behind what was published and settled before.
+    fn change_limit(&mut self, channel: ChannelKey, change: LimitChange);
 
     /// A channel has ended: all it holds goes back, its consumers go, behind what was published before.
     fn end_channel(&mut self, channel: ChannelKey);

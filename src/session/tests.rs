@@ -3,8 +3,8 @@
 
 use super::{Effect, Login, Outlet, Output, Publish, Session, SessionSettings, Settlement};
 use crate::model::{
-    AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Delivery, LendId, Message, Monotonic, Name, Notice, Now,
-    QueueId, RequestNo, WallMillis,
+    AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Delivery, LendId, LimitChange, LimitId, Message, Monotonic,
+    Name, Notice, Now, QueueId, RequestNo, WallMillis,
 };
 use crate::wire::frame::{FrameKind, read_frame};
 use crate::wire::method::MethodId;
@@ -13,6 +13,7 @@ use crate::wire::table::TableWriter;
 use std::sync::Arc;
 use std::time::Duration;
 
+const LIMIT: LimitId = LimitId(1);
 const PARKED_BYTES_MAX: usize = 2000;
 const MESSAGE_BYTES_MAX: u64 = 100;
 
@@ -29,6 +30,7 @@ struct Exchanges {
     published: Vec<Publish>,
     settled: Vec<Settlement>,
     ended: Vec<ChannelKey>,
+    limits: Vec<LimitChange>,
 }
 
 impl Outlet for Exchanges {
@@ -50,7 +52,9 @@ impl Outlet for Exchanges {
         self.settled.push(settlement);
     }
 
-    fn limit_channel(&mut self, _: ChannelKey, _: u32, _: u32) {}
+    fn change_limit(&mut self, _: ChannelKey, change: LimitChange) {
+        self.limits.push(change);
+    }
 
     fn end_channel(&mut self, channel: ChannelKey) {
         self.ended.push(channel);
@@ -226,7 +230,7 @@ impl Bench {
 fn delivery(channel: ChannelKey, consumer: ConsumerSlot) -> Delivery {
     let lend = Some(LendId { slot: 3, generation: 4 });
     let (queue, message) = (QueueId(1), message("m"));
-    Delivery { channel, consumer, queue, lend, redelivered: false, counted: true, message }
+    Delivery { channel, consumer, queue, lend, redelivered: false, permit: Some(LIMIT), message }
 }
 
 const CLOSE: [&[u8]; 3] = [&[0, 200], &[0], &[0, 0, 0, 0]];
@@ -355,7 +359,7 @@ fn a_channel_closed_by_the_client_gives_back_what_comes_too_late() {
     let got = |channel| Answer::Got { delivery: delivery(channel, ConsumerSlot(0)), message_count: 0 };
     bench.session.forget_channels();
     bench.answer(to, got(to.0));
-    assert!(matches!(bench.effects()[..], [Effect::Bounce { queue: QueueId(1), counted: true, .. }]));
+    assert!(matches!(bench.effects()[..], [Effect::Bounce { queue: QueueId(1), permit: Some(LIMIT), .. }]));
     bench.answer(to, Answer::GetEmpty);
     assert!(bench.effects().is_empty() && bench.heard().is_empty());
 }
@@ -379,7 +383,7 @@ fn a_delivery_for_a_consumer_that_is_gone_goes_back() {
     bench.notice(Notice::Deliver(delivery(channel, consumer)));
     assert_eq!(bench.heard(), [(1, 60, 60)]);
     bench.notice(Notice::Deliver(delivery(channel, ConsumerSlot(99))));
-    assert!(matches!(bench.effects()[..], [Effect::Bounce { counted: true, .. }]));
+    assert!(matches!(bench.effects()[..], [Effect::Bounce { permit: Some(LIMIT), .. }]));
     bench.notice(Notice::Deliver(Delivery { lend: None, ..delivery(channel, ConsumerSlot(99)) }));
     assert!(bench.effects().is_empty() && bench.heard().is_empty());
     let earlier = ChannelKey { incarnation: 0, ..channel };
@@ -471,4 +475,58 @@ fn a_client_may_close_before_it_opens_a_vhost() {
     bench.receive(&method(0, (10, 50), &CLOSE));
     assert_eq!(bench.heard(), [(0, 10, 51)]);
     assert!(matches!(bench.effects()[..], [Effect::CloseSocket]));
+}
+
+fn limit_channel(limit: u16) -> Vec<u8> {
+    method(1, (60, 10), &[&[0; 4], &limit.to_be_bytes(), &[1]])
+}
+
+/// How a channel's limit changes by a method.
+fn limit_change(bench: &mut Bench, limit: u16) -> LimitChange {
+    bench.receive(&limit_channel(limit));
+    bench.exchanges.limits.pop().expect("the limit changes")
+}
+
+#[test]
+fn from_limit_to_limit_what_is_used_stays_used() {
+    let mut bench = Bench::open();
+    let (channel, consumer) = bench.consuming("tag");
+    bench.notice(Notice::Deliver(Delivery { permit: None, ..delivery(channel, consumer) }));
+    let begins = LimitChange::Begins { id: LIMIT, limit: 5, outstanding: 1 };
+    assert_eq!(limit_change(&mut bench, 5), begins, "what is unacknowledged counts");
+    assert_eq!(limit_change(&mut bench, 2), LimitChange::Becomes(2));
+    bench.notice(Notice::Deliver(delivery(channel, consumer)));
+    assert!(bench.effects().is_empty(), "it holds a permit");
+    bench.receive(&method(1, (60, 80), &[&0u64.to_be_bytes(), &[1]]));
+    assert_eq!(bench.exchanges.settled.iter().filter(|settled| settled.counted).count(), 2);
+}
+
+#[test]
+fn a_delivery_on_its_way_when_the_limit_begins_counts_when_it_arrives() {
+    let mut bench = Bench::open();
+    let (channel, consumer) = bench.consuming("tag");
+    limit_change(&mut bench, 5);
+    assert_eq!(limit_change(&mut bench, 0), LimitChange::Ends);
+    let again = LimitId(LIMIT.0 + 1);
+    assert_eq!(limit_change(&mut bench, 5), LimitChange::Begins { id: again, limit: 5, outstanding: 0 });
+    for permit in [None, Some(LIMIT)] {
+        bench.notice(Notice::Deliver(Delivery { permit, ..delivery(channel, consumer) }));
+        assert!(matches!(bench.effects()[..], [Effect::CountDelivery { .. }]), "{permit:?} is not of this limit");
+    }
+    bench.notice(Notice::Deliver(Delivery { permit: Some(again), ..delivery(channel, consumer) }));
+    assert!(bench.effects().is_empty());
+}
+
+#[test]
+fn what_an_open_transaction_has_settled_counts_until_it_is_committed() {
+    let mut bench = Bench::open();
+    let (channel, consumer) = bench.consuming("tag");
+    bench.receive(&method(1, (90, 10), &[]));
+    bench.notice(Notice::Deliver(Delivery { permit: None, ..delivery(channel, consumer) }));
+    bench.receive(&method(1, (60, 80), &[&1u64.to_be_bytes(), &[0]]));
+    assert_eq!(limit_change(&mut bench, 5), LimitChange::Begins { id: LIMIT, limit: 5, outstanding: 1 });
+    bench.receive(&method(1, (90, 20), &[]));
+    let effects = bench.effects();
+    let [Effect::Commit(commit)] = &effects[..] else { panic!("{effects:?}") };
+    assert!(matches!(commit.settlements[..], [Settlement { counted: true, .. }]));
 }

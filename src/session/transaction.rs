@@ -24,6 +24,12 @@ struct Commit {
 }
 
 impl Transaction {
+    /// Marks what is settled, but not committed, as counted against the channel's limit, or not; returns how many there are.
+    pub(super) fn count_settlements(&mut self, counted: bool) -> u32 {
+        self.settlements.iter_mut().for_each(|(_, delivered, _)| delivered.counted = counted);
+        u32::try_from(self.settlements.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn begin_commit(&mut self) {
         self.commit = Some(Commit::default());
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 pub(super) struct Delivered {
     pub(super) queue: QueueId,
     pub(super) lend: LendId,
-    /// Whether it holds a permit of the channel-wide limit.
+    /// Whether it counts against the channel's limit.
     pub(super) counted: bool,
 }
 
@@ -25,9 +25,9 @@ pub(super) struct Unacked(VecDeque<(u64, Delivered)>);
 
 impl Unacked {
     /// Notes a delivery, unless it needs no acknowledgement.
-    pub(super) fn note(&mut self, tag: u64, delivery: &Delivery) {
+    pub(super) fn note(&mut self, tag: u64, delivery: &Delivery, counted: bool) {
         if let Some(lend) = delivery.lend {
-            self.0.push_back((tag, Delivered { queue: delivery.queue, lend, counted: delivery.counted }));
+            self.0.push_back((tag, Delivered { queue: delivery.queue, lend, counted }));
         }
     }
 
@@ -73,7 +73,7 @@ impl Unacked {
         self.0.insert(at, (tag, delivered));
     }
 
-    /// Marks all as holding a permit, or none; returns how many there are.
+    /// Marks all as counted against the channel's limit, or none; returns how many there are.
     pub(super) fn count_all(&mut self, counted: bool) -> u32 {
         self.0.iter_mut().for_each(|(_, delivered)| delivered.counted = counted);
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)

@@ -301,21 +301,26 @@ impl Client {
 
     /// Consumes with manual acknowledgements.
     pub(crate) fn consume(&mut self, queue: &str, consumer_tag: &str) {
-        self.consume_as(queue, consumer_tag, false);
+        self.consume_as(queue, consumer_tag, false, &[]);
     }
 
     /// Consumes without acknowledgements.
     pub(crate) fn consume_no_ack(&mut self, queue: &str, consumer_tag: &str) {
-        self.consume_as(queue, consumer_tag, true);
+        self.consume_as(queue, consumer_tag, true, &[]);
     }
 
-    fn consume_as(&mut self, queue: &str, consumer_tag: &str, no_ack: bool) {
+    /// Consumes with manual acknowledgements, before or behind consumers of another priority.
+    pub(crate) fn consume_with_priority(&mut self, queue: &str, consumer_tag: &str, priority: i32) {
+        self.consume_as(queue, consumer_tag, false, &[("x-priority", Value::I32(priority))]);
+    }
+
+    fn consume_as(&mut self, queue: &str, consumer_tag: &str, no_ack: bool, arguments: Arguments<'_>) {
         let answer = self.call(1, (60, 20), |fields| {
             fields.extend_from_slice(&[0; 2]);
             shortstr(fields, queue);
             shortstr(fields, consumer_tag);
             fields.push(if no_ack { 2 } else { 0 });
-            table(fields, &[]);
+            table(fields, arguments);
         });
         answer.expect("the queue can be consumed");
     }

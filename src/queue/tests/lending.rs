@@ -85,17 +85,16 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
     let mut bench = Bench::new();
     bench.permits.free.insert(ConnectionId(1), 2);
     for slot in 1..=2 {
-        let consume = Consume { channel_limited: true, ..bench.consumer(1, slot) };
+        let consume = Consume { channel_limit: Some(LIMIT), ..bench.consumer(1, slot) };
         bench.apply(QueueInput::Consume(consume));
     }
     bench.publish_all(&["a", "b", "c", "d"]);
     let slots: Vec<_> = bench.given().into_iter().map(|given| given.slot).collect();
     assert_eq!(slots, [1, 2]);
     assert!(!bench.permits.refused.is_empty(), "the queue waits to be told");
-    bench.permits.free.insert(ConnectionId(1), 1);
-    bench.apply(QueueInput::PermitFree { holder: holder(1) });
+    bench.grant(1, 1);
     assert_eq!(bench.bodies(), ["c"]);
-    bench.apply(QueueInput::ChannelLimit { holder: holder(1), limited: false });
+    bench.apply(QueueInput::ChannelLimit { holder: holder(1), limit: None });
     assert_eq!(bench.bodies(), ["d"], "without a limit nobody is asked");
 }
 
@@ -103,7 +102,7 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
 fn a_channel_at_its_limit_leaves_messages_to_others() {
     let mut bench = Bench::new();
     bench.permits.free.insert(ConnectionId(1), 0);
-    let consume = Consume { channel_limited: true, priority: 9, ..bench.consumer(1, 1) };
+    let consume = Consume { channel_limit: Some(LIMIT), priority: 9, ..bench.consumer(1, 1) };
     bench.apply(QueueInput::Consume(consume));
     bench.consume(2, 0);
     bench.publish_all(&["a"]);

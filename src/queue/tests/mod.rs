@@ -13,8 +13,8 @@ use super::{
     QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use crate::model::{
-    Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, Message, Monotonic, Name, Notice, Now,
-    Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
+    Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitId, LimitKey, Message, Monotonic,
+    Name, Notice, Now, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
 };
 use crate::wire::properties::{Properties, PropertiesWriter, Property};
 use std::collections::BTreeMap;
@@ -23,6 +23,9 @@ use std::time::Duration;
 /// Windows small enough to page at once.
 const SMALL: WindowLimits =
     WindowLimits { head_entries: 4, head_entries_min: 2, tail_entries: 6, tail_bytes: 1 << 20, head_bytes: 1 << 20 };
+
+/// The prefetch limit of channels that have one.
+const LIMIT: LimitId = LimitId(1);
 
 /// What a consumer or a get was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +41,27 @@ struct Given {
 #[derive(Debug, Default)]
 struct ChannelLimits {
     free: BTreeMap<ConnectionId, u32>,
+    /// How often a queue asked.
+    requests: u32,
     refused: Vec<ConnectionId>,
 }
 
 impl Permits for ChannelLimits {
-    fn take(&mut self, holder: Holder, counted: bool) -> bool {
-        let free = self.free.get_mut(&holder.connection).expect("only limited channels are asked");
+    fn request(&mut self, limit: LimitKey) -> u32 {
+        self.requests += 1;
+        let free = self.free.get_mut(&limit.holder.connection).expect("only limited channels are asked");
         if *free == 0 {
-            self.refused.push(holder.connection);
-            return false;
+            self.refused.push(limit.holder.connection);
         }
-        *free -= u32::from(counted);
+        std::mem::take(free)
+    }
+
+    fn end_grant(&mut self, limit: LimitKey, unused: u32) {
+        *self.free.entry(limit.holder.connection).or_default() += unused;
+    }
+
+    fn withdraw(&mut self, limit: LimitKey) -> bool {
+        self.refused.retain(|refused| *refused != limit.holder.connection);
         true
     }
 }
@@ -159,6 +172,13 @@ impl Bench {
         self.queue.apply(input, self.now, &mut self.permits, &mut self.out);
     }
 
+    /// Permits for which the queue stood in line.
+    fn grant(&mut self, connection: u64, permits: u32) {
+        self.permits.refused.retain(|refused| *refused != ConnectionId(connection));
+        let limit = LimitKey { holder: holder(connection), id: LIMIT };
+        self.apply(QueueInput::Grant { limit, permits });
+    }
+
     fn requester(&mut self, connection: u64) -> Requester {
         self.requests += 1;
         let Holder { connection, channel } = holder(connection);
@@ -182,7 +202,7 @@ impl Bench {
             exclusive: false,
             priority: 0,
             prefetch: 0,
-            channel_limited: false,
+            channel_limit: None,
         }
     }
 

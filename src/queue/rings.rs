@@ -1,0 +1,65 @@
+//! Consumers in the order of their turns: the highest priority first, and first come, first served within one.
+
+use std::collections::VecDeque;
+
+/// One queue of consumers for each priority, by falling priority; some may be empty.
+#[derive(Debug, Default)]
+pub(super) struct Rings {
+    rings: Vec<Ring>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Ring {
+    priority: i64,
+    consumers: VecDeque<u32>,
+}
+
+impl Rings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The consumer whose turn it is.
+    pub(super) fn front(&self) -> Option<u32> {
+        self.rings.iter().find_map(|ring| ring.consumers.front().copied())
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<u32> {
+        let at = self.rings.iter_mut().find_map(|ring| ring.consumers.pop_front())?;
+        self.len -= 1;
+        Some(at)
+    }
+
+    /// Behind all others of its priority.
+    pub(super) fn push_back(&mut self, priority: i64, at: u32) {
+        self.len += 1;
+        self.ring(priority).push_back(at);
+    }
+
+    /// Before all others of its priority.
+    pub(super) fn push_front(&mut self, priority: i64, at: u32) {
+        self.len += 1;
+        self.ring(priority).push_front(at);
+    }
+
+    fn ring(&mut self, priority: i64) -> &mut VecDeque<u32> {
+        let found = self.rings.iter().position(|ring| ring.priority <= priority).unwrap_or(self.rings.len());
+        if self.rings.get(found).is_none_or(|ring| ring.priority != priority) {
+            self.rings.insert(found, Ring { priority, consumers: VecDeque::new() });
+        }
+        &mut self.rings[found].consumers
+    }
+
+    /// Takes out one that is there, and the priorities that nobody has.
+    pub(super) fn remove(&mut self, priority: i64, at: u32) {
+        self.ring(priority).retain(|other| *other != at);
+        self.len -= 1;
+        self.drop_empty();
+    }
+
+    /// Lets go of priorities that nobody has.
+    pub(super) fn drop_empty(&mut self) {
+        self.rings.retain(|ring| !ring.consumers.is_empty());
+    }
+}
