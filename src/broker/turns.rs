@@ -7,7 +7,8 @@ use super::cell::{Cell, Machine, Turn};
 use super::node::Broker;
 use super::peer::Peer;
 use super::scratch::Load;
-use crate::model::{ConnectionId, Holder, Lane, Notice, Now, QueueId};
+use super::topology::ChangeNo;
+use crate::model::{AmqpError, Answer, ConnectionId, Holder, Lane, Notice, Now, QueueId};
 use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
 use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
@@ -109,6 +110,10 @@ impl Broker {
             while !effects.effects.is_empty() {
                 let mut follow_up = Vec::new();
                 for effect in std::mem::take(&mut effects.effects) {
+                    if matches!(effect, QueueEffect::Deleted { .. } | QueueEffect::Unused) {
+                        // Nothing of the queue may reach the writer behind its deletion.
+                        effects.pulled.drain(..).for_each(|pulled| self.contribute(cell, pulled, list));
+                    }
                     self.carry_out(cell, queue, effect, now, list, &mut follow_up);
                 }
                 for input in follow_up {
@@ -132,7 +137,10 @@ impl Broker {
         if queue.is_due() && !cell.listed.swap(true, Ordering::Relaxed) {
             self.writer().dirty(Arc::clone(cell) as _);
         }
-        self.hand_over(&mut effects.notices);
+        match cell.deletion.get() {
+            None => self.hand_over(&mut effects.notices),
+            Some(deletion) => self.hand_over_after(*deletion, cell, std::mem::take(&mut effects.notices)),
+        }
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
         self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
         self.note_memory(cell.share_counts(queue));
@@ -146,6 +154,8 @@ impl Broker {
     }
 
     fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {
+        // The queue's own record goes first.
+        self.hand_topology_over(cell.vhost());
         if pulled.more {
             cell.listed.store(true, Ordering::Relaxed);
         }
@@ -174,6 +184,18 @@ impl Broker {
         }
         let group = self.new_group(sources.len() + 1);
         sources.into_iter().map(|(source, originals)| (source, originals, group)).collect()
+    }
+
+    /// What a deleted queue still says is as durable as its deletion: a message that it took, a purge, would be back with it.
+    fn hand_over_after(self: &Arc<Self>, deletion: ChangeNo, cell: &Cell, mut notices: Vec<(ConnectionId, Notice)>) {
+        let Some(vhost) = self.vhost(cell.vhost().as_bytes()).filter(|_| !notices.is_empty()) else { return };
+        let broker = Arc::clone(self);
+        vhost.when_durable(deletion, move |durable| {
+            if !durable {
+                notices.iter_mut().for_each(|(_, notice)| refuse(notice));
+            }
+            broker.hand_over(&mut notices);
+        });
     }
 
     /// One hand-over per connection.
@@ -248,6 +270,17 @@ impl Broker {
                 follow_up.push(QueueInput::End);
             }
         }
+    }
+}
+
+/// The store has failed: what should have been durable is not.
+fn refuse(notice: &mut Notice) {
+    match notice {
+        Notice::Promised { kept, .. } => *kept = false,
+        Notice::Answer { answer: answer @ Answer::Removed { .. }, .. } => {
+            *answer = Answer::Refused(AmqpError::internal_error());
+        }
+        _ => {}
     }
 }
 

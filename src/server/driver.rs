@@ -5,7 +5,7 @@
 
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
-use crate::broker::{Counters, Link, Publishes};
+use crate::broker::{Carried, Counters, Link, Publishes};
 use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, Monotonic, Notice, Now, Promise, PromiseOwner};
 use crate::queue::Outcome;
 use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
@@ -42,6 +42,8 @@ pub(super) struct Driver {
     channels_opened_told: u64,
     tally_told: Tally,
     closing: bool,
+    /// What ends with the connection is being deleted: nothing is written until that is over.
+    ending: bool,
     /// It has published.
     publishes: bool,
 }
@@ -69,6 +71,7 @@ impl Driver {
             channels_opened_told: 0,
             tally_told: Tally::default(),
             closing: false,
+            ending: false,
             publishes: false,
             shared,
         }
@@ -95,7 +98,7 @@ impl Driver {
 
     /// Whether so much waits to be written that nothing more is to be produced.
     pub(super) fn is_backed_up(&self) -> bool {
-        self.out.bytes.len() > self.outbox_bytes_max()
+        !self.ending && self.out.bytes.len() > self.outbox_bytes_max()
     }
 
     /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
@@ -216,11 +219,18 @@ impl Driver {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
-                if !self.failed.contains(&channel) {
-                    self.with_link(|link| {
-                        link.flush(now);
-                        link.command(channel, request, command, now);
-                    });
+                if self.failed.contains(&channel) {
+                    return;
+                }
+                let Some(link) = &mut self.link else { return };
+                link.flush(now);
+                match link.command(channel, request, command, now) {
+                    Carried::Out => {}
+                    Carried::ToQueue => self.session.undecided(channel, request),
+                    Carried::Back => {
+                        // What the channel sent behind it is not to be carried out.
+                        self.take_round(now);
+                    }
                 }
             }
             Effect::Bounce { channel, queue, lend, counted } => {
@@ -234,8 +244,10 @@ impl Driver {
                 link.end_channel(channel, now);
             }),
             Effect::ConnectionEnds => {
-                self.end_link(now);
-                self.session.ended(now, &mut self.out);
+                self.ending |= self.link.as_mut().is_some_and(|link| !link.end(now));
+                if !self.ending {
+                    self.ended(now);
+                }
             }
             Effect::Authenticate { mechanism, response } => self.authenticate(&mechanism, &response, now),
             Effect::OpenVhost { vhost } => {
@@ -392,7 +404,7 @@ impl Driver {
 
     /// What is to be written.
     pub(super) fn output(&self) -> &[u8] {
-        &self.out.bytes
+        if self.ending { &[] } else { &self.out.bytes }
     }
 
     /// All of the output was written.
@@ -407,19 +419,9 @@ impl Driver {
     pub(super) fn take_notices(&mut self, now: Now) {
         let was_blocked = self.session.is_blocked();
         for _ in 0..ROUNDS_MAX {
-            let Some(link) = &self.link else { break };
-            if self.is_backed_up() {
+            if self.is_backed_up() || !self.take_round(now) {
                 break;
             }
-            link.peer().take(&mut self.notices);
-            if self.notices.is_empty() {
-                break;
-            }
-            let mut notices = std::mem::take(&mut self.notices);
-            for notice in notices.drain(..) {
-                self.session.notice(notice, now, &mut self.out);
-            }
-            self.notices = notices;
             self.carry_out(now);
             self.with_link(|link| link.flush(now));
         }
@@ -429,6 +431,25 @@ impl Driver {
             self.take_input(&[], now);
             self.end_read(now);
         }
+    }
+
+    /// Gives the session the notices that have come; whether there were any.
+    fn take_round(&mut self, now: Now) -> bool {
+        let Some(link) = &self.link else { return false };
+        link.peer().take(&mut self.notices);
+        if self.notices.is_empty() {
+            return false;
+        }
+        let mut notices = std::mem::take(&mut self.notices);
+        for notice in notices.drain(..) {
+            if matches!(notice, Notice::Ended) {
+                self.ended(now);
+            } else {
+                self.session.notice(notice, now, &mut self.out);
+            }
+        }
+        self.notices = notices;
+        true
     }
 
     pub(super) fn release_buffers(&mut self) {
@@ -471,6 +492,13 @@ impl Driver {
         add(&gauges.uncommitted, change.uncommitted);
         add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
+    }
+
+    /// What ends with the connection is gone.
+    fn ended(&mut self, now: Now) {
+        self.ending = false;
+        self.link = None;
+        self.session.ended(now, &mut self.out);
     }
 
     /// What the connection held goes back.

@@ -510,6 +510,8 @@ impl Session {
             Notice::Promised { channel, first, last, kept } => self.promised(channel, first, last, kept, now, out),
             Notice::ConsumerCancelled { channel, consumer } => self.consumer_cancelled(channel, consumer, out),
             Notice::Alarm(reason) => self.alarm(reason, out),
+            // The shell's, which calls `ended`.
+            Notice::Ended => {}
             Notice::Close(error) => {
                 if self.is_running() {
                     self.close(&error, None, now, out);
