@@ -54,19 +54,19 @@ impl Client {
         let connection = simulation.connect();
         let login = [longstr(b""), shortstr("PLAIN"), longstr(b"\0guest\0guest"), shortstr("en_US")];
         let mut client = Self { simulation, connection };
-        client.say(b"AMQP\0\0\x09\x01");
-        client.say(&method(0, 10, 11, &login));
-        client.say(&method(0, 10, 31, &[vec![7, 255, 0, 2, 0, 0, 0, 0]]));
-        client.say(&method(0, 10, 40, &[shortstr("/"), shortstr(""), vec![0]]));
-        let opened = client.say(&method(1, 20, 10, &[shortstr("")]));
+        client.send(b"AMQP\0\0\x09\x01");
+        client.send(&method(0, 10, 11, &login));
+        client.send(&method(0, 10, 31, &[vec![7, 255, 0, 2, 0, 0, 0, 0]]));
+        client.send(&method(0, 10, 40, &[shortstr("/"), shortstr(""), vec![0]]));
+        let opened = client.send(&method(1, 20, 10, &[shortstr("")]));
         assert!(opened.windows(4).any(|bytes| bytes == [0, 20, 0, 11]), "{opened:?}");
         for (name, kind, bits) in [("direct", "direct", 2), ("fanout", "fanout", 2), ("auto", "topic", 4 | 2)] {
-            client.say(&method(1, 40, 10, &[ticket(), shortstr(name), shortstr(kind), vec![bits], longstr(b"")]));
+            client.send(&method(1, 40, 10, &[ticket(), shortstr(name), shortstr(kind), vec![bits], longstr(b"")]));
         }
         client
     }
 
-    fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn send(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.simulation.send(self.connection, bytes);
         self.simulation.take_output(self.connection)
     }
@@ -87,10 +87,10 @@ impl Client {
         let (open, close) = (method(2, 20, 10, &[shortstr("")]), method(2, 20, 41, &[]));
         let end = method(2, 20, 40, &[vec![0, 200], shortstr(""), vec![0; 4]]);
         let ask = |question: Vec<u8>| {
-            let mut answer = self.say(&open);
-            answer.extend(self.say(&question));
+            let mut answer = self.send(&open);
+            answer.extend(self.send(&question));
             let has_failed = answer.windows(4).any(|bytes| bytes == [0, 20, 0, 40]);
-            answer.extend(self.say(if has_failed { &close } else { &end }));
+            answer.extend(self.send(if has_failed { &close } else { &end }));
             answer
         };
         questions.into_iter().flat_map(ask).collect()
@@ -126,8 +126,8 @@ fn a_channels_topology_methods_in_one_write_are_answered_and_carried_out_as_one_
         let mut random = Random::new(seed);
         let methods: Vec<_> = (0..METHODS).map(|_| random_method(&mut random)).collect();
         let (mut at_once, mut one_by_one) = (Client::open(), Client::open());
-        let together = at_once.say(&methods.concat());
-        let apart: Vec<u8> = methods.iter().flat_map(|method| one_by_one.say(method)).collect();
+        let together = at_once.send(&methods.concat());
+        let apart: Vec<u8> = methods.iter().flat_map(|method| one_by_one.send(method)).collect();
         assert!(!apart.is_empty());
         assert_eq!(together, apart, "sequence {seed}: {methods:?}");
         assert_eq!(at_once.look(), one_by_one.look(), "sequence {seed}: {methods:?}");
@@ -138,9 +138,9 @@ fn a_channels_topology_methods_in_one_write_are_answered_and_carried_out_as_one_
 fn a_connection_with_many_exclusive_queues_is_closed_once_they_are_all_gone() {
     let mut client = Client::open();
     let declarations: Vec<u8> = (0..500).flat_map(|number| declare_queue(&format!("x{number}"), 4)).collect();
-    client.say(&declarations);
+    client.send(&declarations);
     assert_eq!(client.simulation.broker().cells().len(), 500);
-    let answer = client.say(&method(0, 10, 50, &[vec![0, 200], shortstr(""), vec![0; 4]]));
+    let answer = client.send(&method(0, 10, 50, &[vec![0, 200], shortstr(""), vec![0; 4]]));
     assert_eq!(answer, method(0, 10, 51, &[]), "close-ok");
     assert!(client.simulation.broker().cells().is_empty());
     assert_eq!(client.simulation.broker().peer_count(), 0);

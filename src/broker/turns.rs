@@ -186,7 +186,8 @@ impl Broker {
         sources.into_iter().map(|(source, originals)| (source, originals, group)).collect()
     }
 
-    /// What a deleted queue still says is as durable as its deletion: a message that it took, a purge, would be back with it.
+    /// Notices of a deleted queue wait for its deletion: if that is lost in a crash, the queue is back without the messages that
+    /// it confirmed and with those that it purged.
     fn hand_over_after(self: &Arc<Self>, deletion: ChangeNo, cell: &Cell, mut notices: Vec<(ConnectionId, Notice)>) {
         let Some(vhost) = self.vhost(cell.vhost().as_bytes()).filter(|_| !notices.is_empty()) else { return };
         let broker = Arc::clone(self);

@@ -1,4 +1,4 @@
-//! The end of a connection with many exclusive queues.
+//! The end of a connection that has many exclusive queues.
 
 use super::histories::{records_of, settings};
 use crate::broker::topology::Records;

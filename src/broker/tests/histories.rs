@@ -222,7 +222,7 @@ impl Connection {
                 break;
             }
             self.step();
-            self.hear();
+            self.take_notices();
             while self.waiting.len() + self.unconfirmed.len() >= WINDOW {
                 self.wait();
             }
@@ -383,14 +383,14 @@ impl Connection {
     fn wait(&mut self) {
         for _ in 0..PATIENCE_SECONDS {
             if self.link.peer().is_ready(&self.waker) {
-                return self.hear();
+                return self.take_notices();
             }
             thread::park_timeout(Duration::from_secs(1));
         }
         panic!("nothing answers {:?} and {:?}", self.waiting, self.unconfirmed);
     }
 
-    fn hear(&mut self) {
+    fn take_notices(&mut self) {
         let mut notices = Vec::new();
         self.link.peer().take(&mut notices);
         for notice in notices {

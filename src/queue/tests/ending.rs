@@ -83,7 +83,7 @@ fn an_ended_queue_answers_as_if_it_had_been_empty_just_before_and_refuses_the_re
         _ => None,
     };
     assert_eq!(answers[2..].iter().map(counts).collect::<Vec<_>>(), [Some(0), Some(0), None]);
-    // Whoever deletes it again is answered when the deletion is durable.
+    // A second deletion is answered when the first one is durable.
     assert!(matches!(bench.effects()[..], [QueueEffect::Deleted { message_count: 0, .. }]));
     let pulled = bench.pull();
     assert!(pulled.lanes.is_empty() && !pulled.more);
