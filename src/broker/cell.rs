@@ -5,6 +5,7 @@
 
 use super::node::Broker;
 use super::scratch::ForScratch;
+use super::topology::ChangeNo;
 use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
 use crate::queue::{QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};
@@ -26,6 +27,8 @@ pub struct Cell {
     pub(super) listed_for_scratch: AtomicBool,
     /// The cell as that writer knows it.
     pub(super) for_scratch: OnceLock<Arc<ForScratch>>,
+    /// The change that takes it out of the topology, once it is made.
+    pub(super) deletion: OnceLock<ChangeNo>,
     counts: SharedCounts,
 }
 
@@ -122,6 +125,7 @@ impl Cell {
             listed: AtomicBool::new(false),
             listed_for_scratch: AtomicBool::new(false),
             for_scratch: OnceLock::new(),
+            deletion: OnceLock::new(),
             counts: SharedCounts::default(),
         };
         cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(machine);

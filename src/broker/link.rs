@@ -3,52 +3,59 @@
 use super::batches::Batches;
 use super::cell::Cell;
 use super::commit::TransactionCommit;
-use super::counters::Counters;
+use super::exclusive::ExclusiveQueues;
 use super::node::Broker;
 use super::peer::Peer;
 use super::permits::{ChannelPermits, Grant};
-use super::queue_arguments::{self, Declared};
 use super::routes::Routes;
-use super::topology::{QueueEntry, Topology};
 use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::arguments::keys;
-use crate::model::command::{BasicConsume, BindTo, QueueDeclare, QueueDelete};
+use crate::model::command::BasicConsume;
 use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitChange,
     LimitId, LimitKey, Message, Name, Now, Promise, QueueId, RequestNo,
 };
-use crate::queue::{Consume, Enqueue, Outcome, QueueInput, QueueState, Requester};
+use crate::queue::{Consume, Enqueue, Outcome, QueueInput, Requester};
 use crate::routing::Destination;
-use crate::store::{QueueRecord, TopologyChange};
 use ahash::{AHashMap, AHashSet};
 use std::sync::Arc;
 
-/// Begins the names that the broker makes up for queues.
-const GENERATED_NAME: &str = "amq.gen-";
 /// Consumer arguments of streams, which no queue here takes.
 const STREAM_ARGUMENTS: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
 
 /// The broker's end of one connection, from the opening of its vhost to its end.
 #[derive(Debug)]
 pub struct Link {
-    broker: Arc<Broker>,
-    vhost: Arc<Vhost>,
-    peer: Arc<Peer>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) vhost: Arc<Vhost>,
+    pub(super) peer: Arc<Peer>,
     routes: Routes,
     batches: Batches,
     /// Permits that the settlements of this read give back.
     released: Vec<(ChannelKey, u32)>,
-    random: Random,
+    pub(super) random: Random,
     /// Queues that hold something for a channel, or may.
     attached: AHashMap<ChannelKey, AHashSet<QueueId>>,
     /// Their cells, and those of whatever else the connection settles.
     cells: AHashMap<QueueId, Arc<Cell>>,
     /// The prefetch limits of channels that have one.
     limits: AHashMap<ChannelKey, LimitId>,
-    exclusive: Vec<Name>,
+    pub(super) exclusive: ExclusiveQueues,
+}
+
+/// What has become of a command by the time it was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Carried {
+    /// It is carried out, or a queue will do that, which refuses it only if the queue itself is gone.
+    Out,
+    /// Its queue decides, and may have decided already: the answer will tell.
+    ToQueue,
+    /// It was refused: the refusal is in the inlet. What follows on the channel is not to be carried out.
+    Back,
 }
 
 impl Link {
@@ -67,7 +74,7 @@ impl Link {
             attached: AHashMap::new(),
             cells: AHashMap::new(),
             limits: AHashMap::new(),
-            exclusive: Vec::new(),
+            exclusive: ExclusiveQueues::default(),
         }
     }
 
@@ -258,75 +265,72 @@ impl Link {
         }
     }
 
-    /// The connection has ended: all its channels have, and its exclusive queues are deleted.
-    pub fn end(&mut self, now: Now) {
+    /// The connection has ended: all its channels have, and its exclusive queues are deleted. Whether that is done: if not,
+    /// what is left is deleted in slices, and `Notice::Ended` says when it is over.
+    pub fn end(&mut self, now: Now) -> bool {
         self.flush(now);
+        let exclusive = self.exclusive.take();
+        // What consumes from these ends with them.
+        let ending: AHashSet<QueueId> = exclusive.iter().copied().collect();
+        self.attached.values_mut().for_each(|queues| queues.retain(|queue| !ending.contains(queue)));
         let channels: Vec<ChannelKey> = self.attached.keys().copied().collect();
         for channel in channels {
             self.end_channel(channel, now);
         }
-        let mut list = TurnList::new();
-        for name in std::mem::take(&mut self.exclusive) {
-            let cell = self.vhost.queue(name.as_bytes()).filter(|cell| cell.owner() == Some(self.peer.id()));
-            if let Some(cell) = cell {
-                self.broker.remove_queue(&cell, &mut list);
-            }
-        }
-        self.broker.take_listed(list, now);
-        self.broker.remove_peer(self.peer.id());
+        self.broker.delete_exclusive(&self.vhost, &self.peer, exclusive, now)
     }
 
     // ---- commands ----------------------------------------------------------------------------------------------
 
     /// Carries out a command; its answer comes through the inlet.
-    pub fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command, now: Now) {
+    pub fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command, now: Now) -> Carried {
         let requester = Requester { connection: self.peer.id(), channel, request };
-        if let Err(error) = self.carry_out(requester, command, now) {
-            self.broker.answer_durable(requester, Vec::new(), Answer::Refused(error));
-        }
+        self.carry_out(requester, command, now).unwrap_or_else(|error| {
+            self.broker.answer(requester, Answer::Refused(error));
+            Carried::Back
+        })
     }
 
-    fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<(), AmqpError> {
+    fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<Carried, AmqpError> {
         match command {
             Command::ExchangeDeclare(declare) => {
-                let changes = self.vhost.topology().declare_exchange(&declare)?;
-                self.vhost.move_epoch();
-                self.broker.answer_durable(requester, changes, Answer::Done);
+                self.change_topology(requester, |topology, _| topology.declare_exchange(&declare))?;
             }
             Command::ExchangeDelete { exchange, if_unused } => {
-                let changes = self.vhost.topology().delete_exchange(&exchange, if_unused)?;
-                self.vhost.move_epoch();
-                self.broker.answer_durable(requester, changes, Answer::Done);
+                self.change_topology(requester, |topology, _| topology.delete_exchange(&exchange, if_unused))?;
             }
             Command::ExchangeBind(bind) => {
                 let destination = Destination::Exchange(bind.destination.clone());
-                self.bind(requester, &bind, destination)?;
+                self.change_topology(requester, |topology, connection| topology.bind(&bind, destination, connection))?;
             }
             Command::QueueBind(bind) => {
-                self.check_owner(&bind.destination)?;
                 let destination = Destination::Queue(bind.destination.clone());
-                self.bind(requester, &bind, destination)?;
+                self.change_topology(requester, |topology, connection| topology.bind(&bind, destination, connection))?;
             }
-            Command::ExchangeUnbind(unbind) => {
-                let destination = Destination::Exchange(unbind.destination.clone());
-                self.unbind(requester, &unbind, destination)?;
+            Command::ExchangeUnbind(bind) => {
+                let destination = Destination::Exchange(bind.destination.clone());
+                self.change_topology(requester, |topology, connection| {
+                    topology.unbind(&bind, destination, connection)
+                })?;
             }
-            Command::QueueUnbind(unbind) => {
-                let destination = Destination::Queue(unbind.destination.clone());
-                self.unbind(requester, &unbind, destination)?;
+            Command::QueueUnbind(bind) => {
+                let destination = Destination::Queue(bind.destination.clone());
+                self.change_topology(requester, |topology, connection| {
+                    topology.unbind(&bind, destination, connection)
+                })?;
             }
             Command::QueueDeclare(declare) => self.declare_queue(requester, declare, now)?,
             Command::QueuePurge { queue } => {
                 let cell = self.usable(&queue)?;
                 self.broker.take_turns(&cell, QueueInput::Purge { requester }, now);
             }
-            Command::QueueDelete(delete) => self.delete_queue(requester, &delete, now)?,
+            Command::QueueDelete(delete) => return self.delete_queue(requester, &delete, now),
             Command::BasicConsume(consume) => self.consume(requester, consume, now)?,
             Command::BasicCancel { queue, consumer } => {
                 let key = ConsumerKey { holder: requester.holder(), slot: consumer };
                 match self.broker.cell(queue) {
                     Some(cell) => self.broker.take_turns(&cell, QueueInput::Cancel { requester, key }, now),
-                    None => self.broker.answer_durable(requester, Vec::new(), Answer::Cancelled),
+                    None => self.broker.answer(requester, Answer::Cancelled),
                 }
             }
             Command::BasicGet { queue, no_ack } => {
@@ -335,29 +339,7 @@ impl Link {
                 self.broker.take_turns(&cell, QueueInput::Get { requester, no_ack }, now);
             }
         }
-        Ok(())
-    }
-
-    fn bind(&self, requester: Requester, bind: &BindTo, destination: Destination) -> Result<(), AmqpError> {
-        let changes = self.vhost.topology().bind(bind, destination)?;
-        self.vhost.move_epoch();
-        self.broker.answer_durable(requester, changes, Answer::Done);
-        Ok(())
-    }
-
-    fn unbind(&self, requester: Requester, unbind: &BindTo, destination: Destination) -> Result<(), AmqpError> {
-        let changes = self.vhost.topology().unbind(unbind, destination, self.peer.id())?;
-        self.vhost.move_epoch();
-        self.broker.answer_durable(requester, changes, Answer::Done);
-        Ok(())
-    }
-
-    /// A queue that is there must not be another connection's.
-    fn check_owner(&self, queue: &Name) -> Result<(), AmqpError> {
-        match self.vhost.topology().queue(queue.as_bytes()) {
-            Some(entry) => entry.check_owner(queue, self.vhost.name().as_str(), self.peer.id()),
-            None => Ok(()),
-        }
+        Ok(Carried::Out)
     }
 
     fn usable(&self, queue: &Name) -> Result<Arc<Cell>, AmqpError> {
@@ -367,89 +349,6 @@ impl Link {
     fn attach(&mut self, channel: ChannelKey, cell: &Arc<Cell>) {
         self.attached.entry(channel).or_default().insert(cell.id());
         self.cells.entry(cell.id()).or_insert_with(|| Arc::clone(cell));
-    }
-
-    fn declare_queue(&mut self, requester: Requester, declare: QueueDeclare, now: Now) -> Result<(), AmqpError> {
-        Counters::add(&self.broker.counters().queues_declared, u64::from(!declare.passive));
-        if declare.passive {
-            let cell = self.usable(&declare.queue)?;
-            self.broker.take_turns(&cell, QueueInput::Status { requester }, now);
-            return Ok(());
-        }
-        let name = if declare.queue.is_empty() {
-            Name::from(self.random.generated_name(GENERATED_NAME))
-        } else {
-            Topology::check_queue_name(declare.queue.as_str())?;
-            declare.queue.clone()
-        };
-        let declare = QueueDeclare { queue: name, ..declare };
-        match self.insert_queue(&declare, now)? {
-            Declaration::Existing(cell) => self.broker.take_turns(&cell, QueueInput::Status { requester }, now),
-            Declaration::New(changes) => {
-                Counters::add(&self.broker.counters().queues_created, 1);
-                if declare.exclusive {
-                    self.exclusive.push(declare.queue.clone());
-                }
-                let answer = Answer::QueueDeclared { queue: declare.queue, message_count: 0, consumer_count: 0 };
-                self.broker.answer_durable(requester, changes, answer);
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks for the queue and makes it in one step, so that two connections that declare it make one.
-    fn insert_queue(&self, declare: &QueueDeclare, now: Now) -> Result<Declaration, AmqpError> {
-        let (connection, vhost) = (self.peer.id(), self.vhost.name());
-        let mut topology = self.vhost.topology();
-        if let Some(entry) = topology.queue(declare.queue.as_bytes()) {
-            entry.check_owner(&declare.queue, vhost.as_str(), connection)?;
-            entry.check_equivalent(declare, vhost.as_str())?;
-            return Ok(Declaration::Existing(Arc::clone(&entry.cell)));
-        }
-        let durable = declare.durable && !declare.exclusive;
-        let declared = Declared {
-            id: self.broker.next_queue_id(),
-            name: declare.queue.clone(),
-            vhost: vhost.clone(),
-            durable,
-            auto_delete: declare.auto_delete,
-        };
-        let settings = queue_arguments::settings(declared, &declare.arguments)?;
-        let (id, timed) = (settings.id, settings.expires.is_some());
-        let queue = QueueState::new(settings, self.broker.settings().queue_limits, now);
-        let cell = self.broker.add_cell(queue, declare.exclusive.then_some(connection));
-        let entry = QueueEntry {
-            cell: Arc::clone(&cell),
-            durable,
-            auto_delete: declare.auto_delete,
-            arguments: declare.arguments.clone(),
-        };
-        topology.insert_queue(declare.queue.clone(), entry);
-        drop(topology);
-        self.vhost.index(&cell);
-        if timed {
-            self.broker.take_turns(&cell, QueueInput::Tick, now);
-        }
-        let record = QueueRecord {
-            vhost: vhost.clone(),
-            name: declare.queue.clone(),
-            id,
-            auto_delete: declare.auto_delete,
-            arguments: declare.arguments.encode(),
-        };
-        Ok(Declaration::New(if durable { vec![TopologyChange::PutQueue(record)] } else { Vec::new() }))
-    }
-
-    fn delete_queue(&mut self, requester: Requester, delete: &QueueDelete, now: Now) -> Result<(), AmqpError> {
-        self.check_owner(&delete.queue)?;
-        match self.vhost.queue(delete.queue.as_bytes()) {
-            Some(cell) => {
-                let QueueDelete { if_unused, if_empty, .. } = *delete;
-                self.broker.take_turns(&cell, QueueInput::Delete { requester, if_unused, if_empty }, now);
-            }
-            None => self.broker.answer_durable(requester, Vec::new(), Answer::Removed { message_count: 0 }),
-        }
-        Ok(())
     }
 
     fn consume(&mut self, requester: Requester, consume: BasicConsume, now: Now) -> Result<(), AmqpError> {
@@ -483,9 +382,4 @@ impl Link {
             AmqpError::precondition_failed(text)
         })
     }
-}
-
-enum Declaration {
-    Existing(Arc<Cell>),
-    New(Vec<TopologyChange>),
 }

@@ -1,21 +1,26 @@
 //! The broker: vhosts and what is in them, and the drivers of the pure machines.
 //!
 //! - `node`: all vhosts, connections and queues of one node, and its store.
-//! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes.
+//! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes, and the
+//!   journal by which the store follows it.
 //! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
 //! - `cell`: a queue's inbox and its turns; `turns` takes them one after another.
-//! - `link`: what one connection does to the broker; `publish` its messages' way to the queues.
+//! - `link`: what one connection does to the broker; `routes` says where its messages go, `batches` takes them there, `commit`
+//!   a transaction; `declare` its changes of topology; `exclusive` the queues that end with it.
 //! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
 //! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
 //! - `counters`: what was done so far. `flow`: publishers that are faster than the store wait.
 //!
-//! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one.
+//! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one. The
+//! one exception hands a vhost's journal to the store's writer: it is held while the topology's lock and the writer's are taken.
 
 mod batches;
 mod cell;
 mod commit;
 mod counters;
 mod dead_letters;
+mod declare;
+mod exclusive;
 mod flow;
 mod link;
 mod node;
@@ -25,6 +30,8 @@ mod queue_arguments;
 mod recovery;
 mod routes;
 mod scratch;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod topology;
 mod turns;
@@ -34,7 +41,7 @@ pub use cell::{Cell, QueueCounts};
 pub use commit::TransactionCommit;
 pub use counters::{Counters, CountersSnapshot, Publishes};
 pub use flow::Flow;
-pub use link::Link;
+pub use link::{Carried, Link};
 pub use node::{Broker, BrokerSettings, Runner};
 pub use peer::Peer;
 pub use permits::PermitCounts;

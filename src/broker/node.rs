@@ -6,12 +6,13 @@ use super::flow::Flow;
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
+use super::topology::{ChangeNo, Changes, Unhanded};
 use super::turns::TurnList;
 use super::vhost::Vhost;
-use crate::model::{Answer, ConnectionId, Name, Notice, Now, QueueId};
+use crate::model::{AmqpError, Answer, ConnectionId, Name, Notice, Now, QueueId};
 use crate::queue::{QueueInput, QueueLimits, QueueState, Requester, WindowLimits};
+use crate::store::Group;
 use crate::store::writer::WriterHandle;
-use crate::store::{Group, TopologyChange, VhostRecord};
 use ahash::RandomState;
 use dashmap::DashMap;
 use std::fmt;
@@ -53,6 +54,8 @@ pub struct Broker {
     runner: Arc<dyn Runner>,
     writer: WriterHandle,
     vhosts: DashMap<Name, Arc<Vhost>, RandomState>,
+    /// Journals of these that the writer is yet to get.
+    unhanded: Unhanded,
     peers: DashMap<ConnectionId, Arc<Peer>, RandomState>,
     cells: DashMap<QueueId, Arc<Cell>, RandomState>,
     queue_ids: AtomicU64,
@@ -90,6 +93,7 @@ impl Broker {
             runner,
             writer,
             vhosts: DashMap::default(),
+            unhanded: Unhanded::default(),
             peers: DashMap::default(),
             cells: DashMap::default(),
             queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
@@ -140,30 +144,38 @@ impl Broker {
         self.vhosts.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// Makes a vhost, if it is missing, and tells the store.
+    /// Makes a vhost, if it is missing, in memory and in the store.
     pub fn create_vhost(&self, name: &Name) {
-        let mut made = false;
+        let mut created = None;
         self.vhosts.entry(name.clone()).or_insert_with(|| {
-            made = true;
-            Vhost::new(name.clone())
+            let (vhost, number) = Vhost::created(name.clone(), self.unhanded.clone());
+            created = Some((Arc::clone(&vhost), number));
+            vhost
         });
-        if made {
-            let record = VhostRecord { name: name.clone() };
-            let vhost = name.clone();
-            self.writer.topology(
-                vec![TopologyChange::PutVhost(record)],
-                Box::new(move |durable| {
-                    if !durable {
-                        tracing::error!(%vhost, "the new vhost could not be stored");
-                    }
-                }),
-            );
+        if let Some((vhost, number)) = created {
+            vhost.hand_over(&self.writer);
+            let name = name.clone();
+            vhost.when_durable(number, move |durable| {
+                if !durable {
+                    tracing::error!(vhost = %name, "the new vhost could not be stored");
+                }
+            });
         }
     }
 
     /// Makes a vhost that the store remembers.
     pub(super) fn recover_vhost(&self, name: &Name) -> Arc<Vhost> {
-        Arc::clone(self.vhosts.entry(name.clone()).or_insert_with(|| Vhost::new(name.clone())).value())
+        let make = || Vhost::recovered(name.clone(), self.unhanded.clone());
+        Arc::clone(self.vhosts.entry(name.clone()).or_insert_with(make).value())
+    }
+
+    /// Hands the writer what its topology has changed so far. Rows of a queue must not be ahead of it.
+    pub(super) fn hand_topology_over(&self, vhost: &Name) {
+        if self.unhanded.is_any()
+            && let Some(vhost) = self.vhost(vhost.as_bytes())
+        {
+            vhost.hand_over(&self.writer);
+        }
     }
 
     /// A number for a connection that was just accepted.
@@ -267,48 +279,53 @@ impl Broker {
 
     // ---- answers -----------------------------------------------------------------------------------------------
 
-    /// Answers a request once these changes are durable; at once when there are none.
-    pub(super) fn answer_durable(&self, requester: Requester, changes: Vec<TopologyChange>, answer: Answer) {
-        let Some(peer) = self.peer(requester.connection) else {
-            if !changes.is_empty() {
-                self.writer.topology(changes, Box::new(|_| {}));
-            }
-            return;
-        };
-        let Requester { channel, request, .. } = requester;
-        if changes.is_empty() {
+    /// Answers a request at once.
+    pub(super) fn answer(&self, requester: Requester, answer: Answer) {
+        if let Some(peer) = self.peer(requester.connection) {
+            let Requester { channel, request, .. } = requester;
             peer.tell_one(Notice::Answer { channel, request, answer });
-            return;
         }
-        let then = move |durable: bool| {
-            let answer = if durable { answer } else { Answer::Refused(crate::model::AmqpError::internal_error()) };
+    }
+
+    /// Answers a request once a change of topology is durable; with an error if it never will be.
+    pub(super) fn answer_durable(&self, requester: Requester, vhost: &Vhost, number: ChangeNo, answer: Answer) {
+        let Some(peer) = self.peer(requester.connection) else { return };
+        let Requester { channel, request, .. } = requester;
+        vhost.when_durable(number, move |durable| {
+            let answer = if durable { answer } else { Answer::Refused(AmqpError::internal_error()) };
             peer.tell_one(Notice::Answer { channel, request, answer });
-        };
-        self.writer.topology(changes, Box::new(then));
+        });
     }
 
     /// A queue has ended, or outlived its use: takes it out of the topology, and answers who asked for it.
     pub(super) fn queue_deleted(&self, cell: &Arc<Cell>, asked: Option<(Requester, u64)>, list: &mut TurnList) {
-        let changes = self.remove_queue(cell, list);
+        let Some(vhost) = self.vhost(cell.vhost().as_bytes()) else { return };
+        let number = self.remove_queue(&vhost, cell, list);
         if let Some((requester, message_count)) = asked {
-            self.answer_durable(requester, changes, Answer::Removed { message_count });
-        } else if !changes.is_empty() {
-            self.writer.topology(changes, Box::new(|_| {}));
+            self.answer_durable(requester, &vhost, number, Answer::Removed { message_count });
         }
     }
 
-    /// Takes a queue out of its vhost. What is to be told to the store is returned; its cell is to be ended.
-    pub(super) fn remove_queue(&self, cell: &Arc<Cell>, list: &mut TurnList) -> Vec<TopologyChange> {
-        let Some(vhost) = self.vhost(cell.vhost().as_bytes()) else { return Vec::new() };
-        let removed = vhost.topology().remove_queue(cell.name(), cell.id());
-        let Some(changes) = removed else { return Vec::new() };
-        vhost.unindex(cell);
-        self.forget_cell(cell.id());
-        self.scratch.forget(cell);
-        cell.push(QueueInput::End);
-        list.push_back(Arc::clone(cell));
-        Counters::add(&self.counters.queues_deleted, 1);
-        changes
+    /// Takes a queue out of its vhost, and has its cell ended. Returns the number with which that is durable, also where
+    /// the queue was taken out before.
+    pub(super) fn remove_queue(&self, vhost: &Arc<Vhost>, cell: &Arc<Cell>, list: &mut TurnList) -> ChangeNo {
+        let mut is_removed = false;
+        let removal = vhost.change(&self.writer, |topology| {
+            let changes = topology.remove_queue(cell.name(), cell.id());
+            is_removed = changes.is_some();
+            Ok(changes.unwrap_or(Changes::Earlier))
+        });
+        let number = removal.expect("a removal is not refused");
+        if is_removed {
+            let _ = cell.deletion.set(number);
+            vhost.unindex(cell);
+            self.forget_cell(cell.id());
+            self.scratch.forget(cell);
+            cell.push(QueueInput::End);
+            list.push_back(Arc::clone(cell));
+            Counters::add(&self.counters.queues_deleted, 1);
+        }
+        number
     }
 
     // ---- time --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ use super::scratch::OpenScratch;
 use super::topology::QueueEntry;
 use super::vhost::Vhost;
 use crate::model::command::BindTo;
-use crate::model::{Arguments, Now, QueueId};
+use crate::model::{Arguments, ConnectionId, Now, QueueId};
 use crate::queue::{QueueInput, QueueState};
 use crate::routing::Destination;
 use crate::store::writer::WriterHandle;
@@ -81,7 +81,7 @@ impl Broker {
         let cell = self.add_cell(queue, None);
         let auto_delete = record.auto_delete;
         let entry = QueueEntry { cell: Arc::clone(&cell), durable: true, auto_delete, arguments };
-        vhost.topology().insert_queue(record.name.clone(), entry);
+        vhost.topology().insert_queue(record.name.clone(), entry, None);
         vhost.index(&cell);
         // Expiry needs the head; a queue without messages only its own clock.
         if waiting || timed {
@@ -103,7 +103,8 @@ fn recover_binding(vhost: &Vhost, record: &BindingRecord) {
         routing_key: record.routing_key.clone(),
         arguments: Arguments::decode(&record.arguments).unwrap_or_default(),
     };
-    if let Err(error) = vhost.topology().bind(&bind, destination) {
+    // A durable queue is nobody's own.
+    if let Err(error) = vhost.topology().bind(&bind, destination, ConnectionId(0)) {
         tracing::error!(source = %record.source, destination = %record.destination, error = error.text, "left out");
     }
 }

@@ -8,7 +8,8 @@ use super::node::Broker;
 use super::peer::Peer;
 use super::permits::{ChannelPermits, Grant};
 use super::scratch::Load;
-use crate::model::{ConnectionId, Lane, LimitKey, Notice, Now, QueueId};
+use super::topology::ChangeNo;
+use crate::model::{AmqpError, Answer, ConnectionId, Lane, LimitKey, Notice, Now, QueueId};
 use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
 use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
@@ -111,6 +112,10 @@ impl Broker {
             while !effects.effects.is_empty() {
                 let mut follow_up = Vec::new();
                 for effect in std::mem::take(&mut effects.effects) {
+                    if matches!(effect, QueueEffect::Deleted { .. } | QueueEffect::Unused) {
+                        // Nothing of the queue may reach the writer behind its deletion.
+                        effects.pulled.drain(..).for_each(|pulled| self.contribute(cell, pulled, permits.list));
+                    }
                     self.carry_out(cell, queue, effect, now, permits.list, &mut follow_up);
                 }
                 for input in follow_up {
@@ -134,7 +139,10 @@ impl Broker {
         if queue.is_due() && !cell.listed.swap(true, Ordering::Relaxed) {
             self.writer().dirty(Arc::clone(cell) as _);
         }
-        self.hand_over(&mut effects.notices);
+        match cell.deletion.get() {
+            None => self.hand_over(&mut effects.notices),
+            Some(deletion) => self.hand_over_after(*deletion, cell, std::mem::take(&mut effects.notices)),
+        }
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
         self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
         self.note_memory(cell.share_counts(queue));
@@ -172,6 +180,8 @@ impl Broker {
     }
 
     fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {
+        // The queue's own record goes first.
+        self.hand_topology_over(cell.vhost());
         if pulled.more {
             cell.listed.store(true, Ordering::Relaxed);
         }
@@ -200,6 +210,19 @@ impl Broker {
         }
         let group = self.new_group(sources.len() + 1);
         sources.into_iter().map(|(source, originals)| (source, originals, group)).collect()
+    }
+
+    /// Notices of a deleted queue wait for its deletion: if that is lost in a crash, the queue is back without the messages that
+    /// it confirmed and with those that it purged.
+    fn hand_over_after(self: &Arc<Self>, deletion: ChangeNo, cell: &Cell, mut notices: Vec<(ConnectionId, Notice)>) {
+        let Some(vhost) = self.vhost(cell.vhost().as_bytes()).filter(|_| !notices.is_empty()) else { return };
+        let broker = Arc::clone(self);
+        vhost.when_durable(deletion, move |durable| {
+            if !durable {
+                notices.iter_mut().for_each(|(_, notice)| refuse(notice));
+            }
+            broker.hand_over(&mut notices);
+        });
     }
 
     /// One hand-over per connection.
@@ -274,6 +297,17 @@ impl Broker {
                 follow_up.push(QueueInput::End);
             }
         }
+    }
+}
+
+/// The store has failed: what should have been durable is not.
+fn refuse(notice: &mut Notice) {
+    match notice {
+        Notice::Promised { kept, .. } => *kept = false,
+        Notice::Answer { answer: answer @ Answer::Removed { .. }, .. } => {
+            *answer = Answer::Refused(AmqpError::internal_error());
+        }
+        _ => {}
     }
 }
 

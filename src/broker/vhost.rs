@@ -1,8 +1,10 @@
 //! One virtual host: its topology, and read indexes beside it.
 
 use super::cell::Cell;
-use super::topology::Topology;
-use crate::model::Name;
+use super::topology::{ChangeNo, Changes, Progress, Topology, Unhanded};
+use crate::model::{AmqpError, Name};
+use crate::store::writer::WriterHandle;
+use crate::store::{TopologyChange, VhostRecord};
 use ahash::RandomState;
 use dashmap::DashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Vhost {
     name: Name,
     topology: Mutex<Topology>,
+    /// How far the store has come with the topology's journal.
+    progress: Progress,
+    unhanded: Unhanded,
     /// Queues by name, for the default exchange, consumes and gets.
     queues: DashMap<Name, Arc<Cell>, RandomState>,
     /// Moves whenever an existing answer to "where does this go?" can change.
@@ -20,9 +25,18 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    pub(super) fn new(name: Name) -> Arc<Self> {
-        let topology = Mutex::new(Topology::new(name.clone()));
-        Arc::new(Self { name, topology, queues: DashMap::default(), epoch: AtomicU64::new(0) })
+    pub(super) fn recovered(name: Name, unhanded: Unhanded) -> Arc<Self> {
+        let topology = Mutex::new(Topology::new(name.clone(), unhanded.clone()));
+        let progress = Progress::default();
+        Arc::new(Self { name, topology, progress, unhanded, queues: DashMap::default(), epoch: AtomicU64::new(0) })
+    }
+
+    /// A vhost that the store does not know: its record begins the journal, and the number is that of the record.
+    pub(super) fn created(name: Name, unhanded: Unhanded) -> (Arc<Self>, ChangeNo) {
+        let vhost = Self::recovered(name.clone(), unhanded);
+        let record = TopologyChange::PutVhost(VhostRecord { name });
+        let number = vhost.topology().journal().append(Changes::New(vec![record]));
+        (vhost, number)
     }
 
     /// Its name.
@@ -35,6 +49,53 @@ impl Vhost {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    // ---- changes -----------------------------------------------------------------------------------------------
+
+    /// Changes topology, and hands the store's part of it to the writer. Returns the number with which that is durable.
+    pub(super) fn change(
+        self: &Arc<Self>,
+        writer: &WriterHandle,
+        change: impl FnOnce(&mut Topology) -> Result<Changes, AmqpError>,
+    ) -> Result<ChangeNo, AmqpError> {
+        let number = {
+            let mut topology = self.topology();
+            let changes = change(&mut topology)?;
+            topology.journal().append(changes)
+        };
+        self.hand_over(writer);
+        Ok(number)
+    }
+
+    /// Hands the writer what was appended to the journal before this call, unless it has it.
+    pub(super) fn hand_over(self: &Arc<Self>, writer: &WriterHandle) {
+        if !self.unhanded.is_any() {
+            return;
+        }
+        let order = self.progress.handing();
+        let taken = self.topology().journal().take();
+        let Some((changes, up_to)) = taken else { return };
+        let vhost = Arc::clone(self);
+        let then = Box::new(move |durable| vhost.progress.settle(up_to, durable));
+        let refused = writer.submit_topology(changes, then);
+        self.unhanded.submitted();
+        drop(order);
+        if let Err(then) = refused {
+            then(false);
+        }
+    }
+
+    /// Whether a change is known to be durable.
+    pub(super) fn is_durable(&self, number: ChangeNo) -> bool {
+        self.progress.is_durable(number)
+    }
+
+    /// Runs `then` once it is known whether a change is durable: at once if that is known.
+    pub(super) fn when_durable(&self, number: ChangeNo, then: impl FnOnce(bool) + Send + 'static) {
+        self.progress.when_durable(number, then);
+    }
+
+    // ---- indexes -----------------------------------------------------------------------------------------------
+
     /// A queue by name, as bytes off the wire.
     pub fn queue(&self, name: &[u8]) -> Option<Arc<Cell>> {
         self.queues.get(name).map(|entry| Arc::clone(entry.value()))
@@ -45,8 +106,14 @@ impl Vhost {
         self.queues.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
+    /// Adds a queue that was just put into the topology.
     pub(super) fn index(&self, cell: &Arc<Cell>) {
         self.queues.insert(cell.name().clone(), Arc::clone(cell));
+        // It may have been deleted meanwhile, before there was anything to take out of the index.
+        let is_there = self.topology().has_queue(cell.name(), cell.id());
+        if !is_there {
+            self.unindex(cell);
+        }
     }
 
     /// Takes a queue out of the index; route memos that may name it are void.

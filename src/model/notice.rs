@@ -51,6 +51,8 @@ pub enum Notice {
     Alarm(Option<String>),
     /// The broker closes the connection.
     Close(AmqpError),
+    /// What ends with the connection is gone, at last. Nothing follows.
+    Ended,
 }
 
 /// A message lent, or given for good, to a consumer or to a `basic.get`.

@@ -866,12 +866,24 @@ impl QueueState {
                     out.promise(promise, !self.failed);
                 }
             }
-            QueueInput::Consume(Consume { requester, .. })
-            | QueueInput::Get { requester, .. }
-            | QueueInput::Status { requester }
-            | QueueInput::Purge { requester } => answer_to(requester, Answer::Refused(self.not_found()), out),
+            QueueInput::Consume(Consume { requester, .. }) | QueueInput::Get { requester, .. } => {
+                answer_to(requester, Answer::Refused(self.not_found()), out);
+            }
+            // It was there when it was asked, and has been deleted since: as if the answer had been given before that.
+            QueueInput::Status { requester } if !self.failed => {
+                let queue = self.settings.name.clone();
+                answer_to(requester, Answer::QueueDeclared { queue, message_count: 0, consumer_count: 0 }, out);
+            }
+            QueueInput::Purge { requester } if !self.failed => {
+                answer_to(requester, Answer::Removed { message_count: 0 }, out);
+            }
+            QueueInput::Status { requester } | QueueInput::Purge { requester } => {
+                answer_to(requester, Answer::Refused(self.not_found()), out);
+            }
             QueueInput::Cancel { requester, .. } => answer_to(requester, Answer::Cancelled, out),
-            QueueInput::Delete { requester, .. } => answer_to(requester, Answer::Removed { message_count: 0 }, out),
+            QueueInput::Delete { requester, .. } => {
+                out.effects.push(QueueEffect::Deleted { requester, message_count: 0 });
+            }
             QueueInput::Pull { .. } => self.pull_nothing(None, out),
             QueueInput::Spill { .. } => out.spilled.push(Pulled::default()),
             QueueInput::Seal { group, promise } => {

@@ -5,7 +5,7 @@
 
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
-use crate::broker::{Counters, Link, Publishes};
+use crate::broker::{Carried, Counters, Link, Publishes};
 use crate::model::{
     AmqpError, ChannelKey, ConnectionId, Holder, LimitChange, Message, Monotonic, Name, Notice, Now, Promise,
     PromiseOwner,
@@ -51,6 +51,8 @@ pub(super) struct Driver {
     channels_opened_told: u64,
     tally_told: Tally,
     closing: bool,
+    /// What ends with the connection is being deleted: nothing is written until that is over.
+    ending: bool,
     /// It has published.
     publishes: bool,
 }
@@ -79,6 +81,7 @@ impl Driver {
             channels_opened_told: 0,
             tally_told: Tally::default(),
             closing: false,
+            ending: false,
             publishes: false,
             shared,
         }
@@ -116,7 +119,7 @@ impl Driver {
 
     /// Whether so much waits to be written that notices wait.
     pub(super) fn is_backed_up(&self) -> bool {
-        self.out.bytes.len() > self.outbox_bytes_max()
+        !self.ending && self.out.bytes.len() > self.outbox_bytes_max()
     }
 
     /// The client has shown that it lives.
@@ -218,6 +221,9 @@ impl Driver {
     }
 
     fn notice(&mut self, notice: Notice, now: Now) {
+        if matches!(notice, Notice::Ended) {
+            return self.ended(now);
+        }
         let (session, mut outlet, out) = self.parts(now);
         session.notice(notice, now, &mut outlet, out);
     }
@@ -252,10 +258,14 @@ impl Driver {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
-                self.with_link(|link| {
-                    link.flush(now);
-                    link.command(channel, request, command, now);
-                });
+                let Some(link) = &mut self.link else { return };
+                link.flush(now);
+                match link.command(channel, request, command, now) {
+                    Carried::Out => {}
+                    Carried::ToQueue => self.session.undecided(channel, request),
+                    // What the channel sent behind it is not to be carried out.
+                    Carried::Back => self.take_all_notices(now),
+                }
             }
             Effect::Bounce { channel, queue, lend, permit } => {
                 self.with_link(|link| link.bounce(channel, queue, lend, permit, now));
@@ -265,8 +275,10 @@ impl Driver {
                 self.with_link(|link| link.queue_limited(channel, queue, limit, now));
             }
             Effect::ConnectionEnds => {
-                self.end_link(now);
-                self.session.ended(now, &mut self.out);
+                self.ending |= self.link.as_mut().is_some_and(|link| !link.end(now));
+                if !self.ending {
+                    self.ended(now);
+                }
             }
             Effect::Authenticate { mechanism, response } => self.authenticate(&mechanism, &response, now),
             Effect::OpenVhost { vhost } => {
@@ -384,7 +396,7 @@ impl Driver {
 
     /// What is to be written.
     pub(super) fn output(&self) -> &[u8] {
-        &self.out.bytes
+        if self.ending { &[] } else { &self.out.bytes }
     }
 
     /// All of the output was written.
@@ -442,6 +454,17 @@ impl Driver {
         has_come
     }
 
+    /// Gives all notices that have come to the session, however much output waits.
+    fn take_all_notices(&mut self, now: Now) {
+        if let Some(link) = &self.link {
+            link.peer().take(&mut self.notices);
+            self.backlog.extend(self.notices.drain(..));
+        }
+        while let Some(notice) = self.backlog.pop_front() {
+            self.notice(notice, now);
+        }
+    }
+
     pub(super) fn release_buffers(&mut self) {
         if self.out.bytes.is_empty() && self.out.bytes.capacity() > IDLE_BUFFER_BYTES {
             self.out.bytes = Vec::new();
@@ -483,6 +506,13 @@ impl Driver {
         add(&gauges.uncommitted, change.uncommitted);
         add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
+    }
+
+    /// What ends with the connection is gone.
+    fn ended(&mut self, now: Now) {
+        self.ending = false;
+        self.link = None;
+        self.session.ended(now, &mut self.out);
     }
 
     /// What the connection held goes back.

@@ -1,7 +1,8 @@
 //! One channel: whether it is open, what it waits for, and what is parked behind that.
 //!
 //! A method that the broker answers makes its channel wait; frames behind it are parked, except that topology methods
-//! follow topology methods (a thousand declarations are a few commits). Answers are written in the order of their methods.
+//! follow topology methods (a thousand declarations, bindings or deletions are a few commits), as long as none of them is
+//! refused: that is known at once, and the answers only wait until it is durable. Answers are written in the order of their methods.
 
 use super::basic_methods::ConsumerEntry;
 use super::confirms::Confirms;
@@ -21,6 +22,7 @@ use amq_protocol::protocol::{AMQPClass, access, basic, channel, exchange, queue}
 use std::collections::VecDeque;
 
 const CHANNEL_CLOSE: MethodId = MethodId { class_id: 20, method_id: 40 };
+const QUEUE_DECLARE: MethodId = MethodId { class_id: 50, method_id: 10 };
 const QUEUE_DELETE: MethodId = MethodId { class_id: 50, method_id: 40 };
 
 /// Whether a channel is in business.
@@ -39,6 +41,19 @@ pub(super) struct Pending {
     method: MethodId,
     what: Awaited,
     answer: Option<Answer>,
+    /// Only its answer will tell whether it is carried out.
+    is_undecided: bool,
+}
+
+impl Pending {
+    /// Whether topology methods behind it can be carried out before it is answered: it was carried out itself.
+    fn may_be_followed(&self) -> bool {
+        let is_carried_out = match &self.answer {
+            None => !self.is_undecided,
+            Some(answer) => !matches!(answer, Answer::Refused(_)),
+        };
+        is_carried_out && matches!(self.what, Awaited::Topology { .. })
+    }
 }
 
 /// What is to be done with an answer.
@@ -162,7 +177,8 @@ impl Channel {
             && self.content.is_idle()
             && frame.kind == FrameKind::Method
             && is_topology(frame.payload)
-            && self.waiting.iter().all(|pending| matches!(pending.what, Awaited::Topology { .. }));
+            && self.waiting.iter().all(Pending::may_be_followed)
+            && (self.knows_last_queue() || !names_last_queue(frame.payload));
         !follows
     }
 
@@ -175,6 +191,11 @@ impl Channel {
     fn gets_waiting(&self) -> u32 {
         let gets = self.waiting.iter().filter(|pending| pending.what == Awaited::Get && pending.answer.is_none());
         gets.count() as u32
+    }
+
+    /// Whether "the last queue" is one already, and will not be another once what waits is answered.
+    fn knows_last_queue(&self) -> bool {
+        self.last_queue.is_some() && self.waiting.iter().all(|pending| pending.method != QUEUE_DECLARE)
     }
 
     /// Whether a commit waits for its promises.
@@ -210,7 +231,7 @@ impl Channel {
     pub(super) fn note_request(&mut self, method: MethodId, what: Awaited) -> RequestNo {
         self.requests = RequestNo(self.requests.0.wrapping_add(1));
         let request = self.requests;
-        self.waiting.push_back(Pending { request, method, what, answer: None });
+        self.waiting.push_back(Pending { request, method, what, answer: None, is_undecided: false });
         request
     }
 
@@ -244,10 +265,22 @@ fn is_channel_close(parked: &Parked) -> bool {
     parked.kind == FrameKind::Method && MethodId::of(&parked.payload) == Some(CHANNEL_CLOSE)
 }
 
+/// A declaration, binding or deletion; a purge waits for its queue.
 fn is_topology(payload: &[u8]) -> bool {
-    // queue.declare by the broker's choice of name or for the last name is answered before it is used, so queue methods
-    // that may name "the last queue" wait; exchange methods and named declarations follow.
-    matches!(MethodId::of(payload), Some(MethodId { class_id: 40, .. } | MethodId { class_id: 50, method_id: 10 }))
+    matches!(
+        MethodId::of(payload),
+        Some(MethodId { class_id: 40, .. } | MethodId { class_id: 50, method_id: 10 | 20 | 40 | 50 })
+    )
+}
+
+/// Whether a queue method but a declaration names no queue, and so means the last one that was declared: which that is has
+/// to be known. Line ends do not count.
+fn names_last_queue(payload: &[u8]) -> bool {
+    const NAME: usize = 6;
+    let is_declaration = MethodId::of(payload) == Some(QUEUE_DECLARE);
+    let name = payload.get(NAME).and_then(|len| payload.get(NAME + 1..)?.get(..usize::from(*len)));
+    let is_of_queue = payload.starts_with(&QUEUE_DECLARE.class_id.to_be_bytes());
+    is_of_queue && !is_declaration && name.is_none_or(|name| name.iter().all(|byte| matches!(byte, b'\r' | b'\n')))
 }
 
 impl Session {
@@ -274,6 +307,15 @@ impl Session {
         if is_get {
             self.end_gets(1);
             self.resume(now, outlet, out);
+        }
+    }
+
+    /// A command was handed to its queue, and only its answer will tell whether it is carried out.
+    pub fn undecided(&mut self, key: ChannelKey, request: RequestNo) {
+        if let Some(channel) = self.live(key)
+            && let Some(pending) = channel.waiting.iter_mut().find(|pending| pending.request == request)
+        {
+            pending.is_undecided = true;
         }
     }
 

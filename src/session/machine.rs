@@ -491,6 +491,8 @@ impl Session {
                 out.effects.push(Effect::QueueLimited { channel, queue, limit });
             }
             Notice::Alarm(reason) => self.alarm(reason, out),
+            // The shell's, which calls `ended`.
+            Notice::Ended => {}
             Notice::Close(error) => {
                 if self.is_running() {
                     self.close_at_once(&error, now, out);

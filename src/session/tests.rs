@@ -264,6 +264,52 @@ fn topology_follows_topology_and_answers_keep_their_order() {
 }
 
 #[test]
+fn bindings_unbindings_and_deletions_follow_one_another_until_one_is_refused_or_undecided() {
+    let bind = |queue: &str| method(1, (50, 20), &[&[0, 0], &short(queue), &short("x"), &short("k"), &[0], &long(&[])]);
+    let unbind = |queue: &str| method(1, (50, 50), &[&[0, 0], &short(queue), &short("x"), &short("k"), &long(&[])]);
+    let delete_exchange = method(1, (40, 20), &[&[0, 0], &short("x"), &[0]]);
+    let mut bench = Bench::open();
+    let first = [queue_declare("q"), bind("q"), unbind("q"), queue_delete("q"), delete_exchange].concat();
+    bench.receive(&first);
+    let commands: Vec<_> = bench.commands().into_iter().map(|(to, _)| to).collect();
+    assert_eq!(commands.len(), 5, "none waits for another");
+    // Which queue is the last one is known once its declaration is answered.
+    bench.receive(&[bind("\r\n"), bind("q")].concat());
+    assert!(bench.commands().is_empty());
+    bench.answer(commands[0], declared("q"));
+    assert_eq!(bench.heard(), [(1, 50, 11)]);
+    assert!(bench.commands().is_empty(), "what is parked waits for all before it");
+    let gone = Answer::Removed { message_count: 0 };
+    let answers = [Answer::Done, Answer::Done, gone, Answer::Done];
+    commands[1..].iter().zip(answers).for_each(|(to, answer)| bench.answer(*to, answer));
+    let [(to, _)] = bench.commands()[..] else { panic!() };
+    bench.answer(to, Answer::Done);
+    let [(to, _)] = bench.commands()[..] else { panic!() };
+    bench.answer(to, Answer::Done);
+    bench.heard();
+
+    // Nothing is carried out behind a deletion that its queue may refuse, until that is known.
+    bench.receive(&queue_delete("q"));
+    let [(undecided, _)] = bench.commands()[..] else { panic!() };
+    bench.session.undecided(undecided.0, undecided.1);
+    bench.receive(&unbind("q"));
+    assert!(bench.commands().is_empty());
+    bench.answer(undecided, Answer::Removed { message_count: 0 });
+    let [(waits, _)] = bench.commands()[..] else { panic!() };
+
+    // Nor behind a refusal, though the answers before it are not out.
+    bench.receive(&unbind("q"));
+    let [(refused, _)] = bench.commands()[..] else { panic!() };
+    bench.answer(refused, Answer::Refused(AmqpError::precondition_failed("no")));
+    bench.heard();
+    bench.receive(&bind("q"));
+    assert!(bench.commands().is_empty());
+    bench.answer(waits, Answer::Done);
+    assert_eq!(bench.heard(), [(1, 50, 51), (1, 20, 40)]);
+    assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
+}
+
+#[test]
 fn much_that_is_parked_stops_the_reading_until_it_is_taken_up() {
     let mut bench = Bench::open();
     bench.receive(&queue_declare("q"));

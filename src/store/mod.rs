@@ -168,7 +168,7 @@ impl Batch {
     }
 
     /// The queues that it deletes.
-    fn deleted_queues(&self) -> impl Iterator<Item = QueueId> {
+    pub(crate) fn deleted_queues(&self) -> impl Iterator<Item = QueueId> {
         self.topology.iter().filter_map(|change| match change {
             TopologyChange::DeleteQueue(queue) => Some(*queue),
             _ => None,

@@ -335,27 +335,41 @@ impl WriterHandle {
     }
 
     /// Makes changes of topology durable in their order of submission, then runs `then` on the writer's thread. A queue
-    /// contributes nothing any more once its deletion is submitted.
+    /// contributes nothing any more once its deletion is submitted. The changes are in the batch of any contribution that is
+    /// submitted after them, or in one before it.
     ///
     /// Without changes `then` runs when everything submitted before (topology and contributions) is durable: at once,
     /// on this thread, when nothing is pending.
     pub fn topology(&self, changes: Vec<TopologyChange>, then: Then) {
+        if changes.is_empty() && self.is_all_durable() {
+            let durable = self.life.shared.stats().state != WriterState::Failed;
+            return then(durable);
+        }
+        if let Err(then) = self.submit_topology(changes, then) {
+            then(false);
+        }
+    }
+
+    fn is_all_durable(&self) -> bool {
+        let inbox = self.life.shared.inbox();
+        !inbox.stopped && !inbox.busy && inbox.topology.is_empty() && inbox.contributions.is_empty()
+    }
+
+    /// As [`WriterHandle::topology`], but never runs `then` on this thread.
+    ///
+    /// # Errors
+    /// Gives `then` back when the writer has stopped: the changes will never be durable.
+    pub fn submit_topology(&self, changes: Vec<TopologyChange>, then: Then) -> Result<(), Then> {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
         if inbox.stopped {
-            drop(inbox);
-            return then(false);
-        }
-        let pending = inbox.busy || !inbox.topology.is_empty() || !inbox.contributions.is_empty();
-        if changes.is_empty() && !pending {
-            drop(inbox);
-            let durable = shared.stats().state != WriterState::Failed;
-            return then(durable);
+            return Err(then);
         }
         let waits = changes.is_empty() || deletes_queue(&changes);
         let after = if waits { inbox.accepted } else { 0 };
         inbox.topology.push_back(TopologyItem { changes, after, then });
         shared.wake_writer(inbox);
+        Ok(())
     }
 
     /// Reads rows back on the reader's thread and hands them to `then` there.

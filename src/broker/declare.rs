@@ -1,0 +1,184 @@
+//! What one connection changes of topology: exchanges and bindings in one step, queues declared and deleted.
+
+use super::cell::Cell;
+use super::counters::Counters;
+use super::link::{Carried, Link};
+use super::queue_arguments::{self, Declared};
+use super::topology::{ChangeNo, Changes, QueueEntry, Topology};
+use crate::model::command::{QueueDeclare, QueueDelete};
+use crate::model::{AmqpError, Answer, ConnectionId, Name, Now};
+use crate::queue::{QueueInput, QueueState, Requester};
+use crate::store::QueueRecord;
+use std::sync::Arc;
+
+/// Begins the names that the broker makes up for queues.
+const GENERATED_NAME: &str = "amq.gen-";
+
+/// A queue that was made for a declaration, and is in no topology yet.
+struct Made {
+    entry: QueueEntry,
+    /// Of a durable queue.
+    record: Option<QueueRecord>,
+    /// It expires unless it is used.
+    expires: bool,
+}
+
+/// A queue that is there, and the number with which that is durable.
+struct Known {
+    cell: Arc<Cell>,
+    number: ChangeNo,
+}
+
+impl Link {
+    /// Changes exchanges or bindings, and answers once that is durable.
+    pub(super) fn change_topology(
+        &self,
+        requester: Requester,
+        change: impl FnOnce(&mut Topology, ConnectionId) -> Result<Changes, AmqpError>,
+    ) -> Result<(), AmqpError> {
+        let connection = requester.connection;
+        let number = self.vhost.change(self.broker.writer(), |topology| change(topology, connection))?;
+        self.vhost.move_epoch();
+        self.broker.answer_durable(requester, &self.vhost, number, Answer::Done);
+        Ok(())
+    }
+
+    pub(super) fn declare_queue(
+        &mut self,
+        requester: Requester,
+        declare: QueueDeclare,
+        now: Now,
+    ) -> Result<(), AmqpError> {
+        let connection = requester.connection;
+        if declare.passive {
+            let known = self.known(|topology| topology.usable(&declare.queue, connection).map(Some))?;
+            return self.answer_counts(requester, known.expect("what is not there is refused"), now);
+        }
+        Counters::add(&self.broker.counters().queues_declared, 1);
+        let queue = if declare.queue.is_empty() {
+            Name::from(self.random.generated_name(GENERATED_NAME))
+        } else {
+            Topology::check_queue_name(declare.queue.as_str())?;
+            declare.queue.clone()
+        };
+        let declare = QueueDeclare { queue, ..declare };
+        match self.known(|topology| topology.equivalent_queue(&declare, connection))? {
+            Some(known) => self.answer_counts(requester, known, now),
+            None => self.add_queue(requester, &declare, now),
+        }
+    }
+
+    /// A queue that is there, and the number with which that is durable.
+    fn known(
+        &self,
+        find: impl FnOnce(&Topology) -> Result<Option<&QueueEntry>, AmqpError>,
+    ) -> Result<Option<Known>, AmqpError> {
+        let mut topology = self.vhost.topology();
+        let Some(entry) = find(&topology)? else { return Ok(None) };
+        let (cell, durable) = (Arc::clone(&entry.cell), entry.durable);
+        Ok(Some(Known { cell, number: topology.journal().append(Changes::existing(durable)) }))
+    }
+
+    /// Answers with the counts of a queue that is there, once it is durable if it is to be.
+    fn answer_counts(&self, requester: Requester, known: Known, now: Now) -> Result<(), AmqpError> {
+        let Known { cell, number } = known;
+        if self.vhost.is_durable(number) {
+            self.broker.take_turns(&cell, QueueInput::Status { requester }, now);
+            return Ok(());
+        }
+        let broker = Arc::clone(&self.broker);
+        self.vhost.when_durable(number, move |durable| {
+            if durable {
+                cell.submit(QueueInput::Status { requester });
+            } else {
+                broker.answer(requester, Answer::Refused(AmqpError::internal_error()));
+            }
+        });
+        Ok(())
+    }
+
+    /// Makes a queue, and answers once it is durable if it is to be. Another connection may make it first.
+    fn add_queue(&mut self, requester: Requester, declare: &QueueDeclare, now: Now) -> Result<(), AmqpError> {
+        let Made { entry, record, expires } = self.make_queue(declare, now)?;
+        let cell = Arc::clone(&entry.cell);
+        let mut other = None;
+        let added = self.vhost.change(self.broker.writer(), |topology| {
+            if let Some(entry) = topology.equivalent_queue(declare, requester.connection)? {
+                other = Some(Arc::clone(&entry.cell));
+                return Ok(Changes::existing(entry.durable));
+            }
+            Ok(topology.insert_queue(declare.queue.clone(), entry, record))
+        });
+        if added.is_err() || other.is_some() {
+            self.broker.forget_cell(cell.id());
+        }
+        let number = added?;
+        if let Some(cell) = other {
+            return self.answer_counts(requester, Known { cell, number }, now);
+        }
+        self.vhost.index(&cell);
+        Counters::add(&self.broker.counters().queues_created, 1);
+        if declare.exclusive {
+            let broker = &self.broker;
+            self.exclusive.note(cell.id(), |queue| broker.cell(queue).is_some());
+        }
+        if expires {
+            self.broker.take_turns(&cell, QueueInput::Tick, now);
+        }
+        let answer = Answer::QueueDeclared { queue: declare.queue.clone(), message_count: 0, consumer_count: 0 };
+        self.broker.answer_durable(requester, &self.vhost, number, answer);
+        Ok(())
+    }
+
+    fn make_queue(&self, declare: &QueueDeclare, now: Now) -> Result<Made, AmqpError> {
+        let QueueDeclare { queue, auto_delete, .. } = declare;
+        let (auto_delete, durable) = (*auto_delete, declare.durable && !declare.exclusive);
+        let (id, vhost) = (self.broker.next_queue_id(), self.vhost.name());
+        let declared = Declared { id, name: queue.clone(), vhost: vhost.clone(), durable, auto_delete };
+        let settings = queue_arguments::settings(declared, &declare.arguments)?;
+        let expires = settings.expires.is_some();
+        let state = QueueState::new(settings, self.broker.settings().queue_limits, now);
+        let owner = declare.exclusive.then_some(self.peer.id());
+        let cell: Arc<Cell> = self.broker.add_cell(state, owner);
+        let entry = QueueEntry { cell, durable, auto_delete, arguments: declare.arguments.clone() };
+        let record = durable.then(|| QueueRecord {
+            vhost: vhost.clone(),
+            name: queue.clone(),
+            id,
+            auto_delete,
+            arguments: declare.arguments.encode(),
+        });
+        Ok(Made { entry, record, expires })
+    }
+
+    pub(super) fn delete_queue(
+        &mut self,
+        requester: Requester,
+        delete: &QueueDelete,
+        now: Now,
+    ) -> Result<Carried, AmqpError> {
+        let (connection, vhost) = (requester.connection, self.vhost.name());
+        let mut found = None;
+        let number = self.vhost.change(self.broker.writer(), |topology| {
+            if let Some(entry) = topology.queue(delete.queue.as_bytes()) {
+                entry.check_owner(&delete.queue, vhost.as_str(), connection)?;
+                found = Some(Arc::clone(&entry.cell));
+                return Ok(Changes::Nothing);
+            }
+            Ok(Changes::Earlier)
+        })?;
+        match found {
+            Some(cell) => {
+                let QueueDelete { if_unused, if_empty, .. } = *delete;
+                self.broker.take_turns(&cell, QueueInput::Delete { requester, if_unused, if_empty }, now);
+                // Another thread may have the queue's turn.
+                Ok(if cell.deletion.get().is_some() { Carried::Out } else { Carried::ToQueue })
+            }
+            None => {
+                let gone = Answer::Removed { message_count: 0 };
+                self.broker.answer_durable(requester, &self.vhost, number, gone);
+                Ok(Carried::Out)
+            }
+        }
+    }
+}
