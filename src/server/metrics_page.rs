@@ -145,7 +145,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             outgoing_bytes: counts.bytes_out,
             incoming_packets: shared.gauges.reads.load(Ordering::Relaxed),
             outgoing_packets: shared.gauges.writes.load(Ordering::Relaxed),
-            auth_succeeded: counts.auth_attempts - counts.auth_failures,
+            auth_succeeded: counts.auth_attempts.saturating_sub(counts.auth_failures),
             auth_failed: counts.auth_failures,
         },
         channels: Channels {
