@@ -1,6 +1,6 @@
 //! `prontomq backup`: asks a running broker for a copy of its store, or copies that of one that does not run.
 
-use crate::server::socket_path;
+use crate::server::SocketPath;
 use crate::store::sqlite::back_up;
 use crate::store::{CopyProgress, StoreError};
 use clap::Args;
@@ -55,7 +55,8 @@ impl Backup {
         let directory = super::data_dir(self.data_dir.as_deref());
         let target = std::path::absolute(&self.target).map_err(|error| error.to_string())?;
         let bar = progress_bar();
-        let copied = match UnixStream::connect(socket_path(&directory)) {
+        let connected = SocketPath::of(&directory).and_then(|socket| UnixStream::connect(socket.path()));
+        let copied = match connected {
             Ok(stream) => ask_for(&target, stream, &bar),
             Err(_) => copy_itself(&directory, &target, &bar),
         };

@@ -6,7 +6,7 @@
 use super::basic_methods::ConsumerEntry;
 use super::confirms::Confirms;
 use super::content::Content;
-use super::effect::{Effect, Output};
+use super::effect::{Effect, Failure, Output};
 use super::machine::{Fault, Session};
 use super::tally::Tally;
 use super::transaction::Transaction;
@@ -352,6 +352,8 @@ impl Session {
         channel.content = std::mem::take(&mut ended.content).discarded();
         self.untally(&ended);
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
+        let operation = method.map_or("", MethodId::name);
+        out.failures.push(Failure { channel: number, operation, error: error.clone() });
         out.effects.push(Effect::ChannelEnded { channel: key });
         self.skip_parked(number, ended.parked, now, out);
     }

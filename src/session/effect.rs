@@ -135,6 +135,19 @@ pub struct Output {
     pub pause: bool,
     /// Publishes confirmed since the shell last looked.
     pub confirmed: u64,
+    /// Errors that closed a channel or the connection since the shell last looked.
+    pub failures: Vec<Failure>,
+}
+
+/// An error that closed a channel or the connection; for the log and the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The channel's number; 0 when the error closed the connection.
+    pub channel: u16,
+    /// The method that failed, in AMQP's words; empty when the close names none.
+    pub operation: &'static str,
+    /// The error.
+    pub error: AmqpError,
 }
 
 /// How far back a settlement looks for one to join.

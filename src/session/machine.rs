@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, Stage};
 use super::channels::Channels;
-use super::effect::{Effect, Output};
+use super::effect::{Effect, Failure, Output};
 use super::handshake::Handshake;
 use super::settings::SessionSettings;
 use super::tally::Tally;
@@ -436,6 +436,8 @@ impl Session {
         out.effects.push(Effect::ConnectionEnds);
         out.pause = true;
         write_connection_close(&mut out.bytes, error.code.number(), &error.reply_text(), method);
+        let operation = method.map_or("", MethodId::name);
+        out.failures.push(Failure { channel: 0, operation, error: error.clone() });
         let heartbeat = self.timers.heartbeat();
         let wait = if heartbeat.is_zero() { CLOSE_OK_WAIT_MAX } else { heartbeat.min(CLOSE_OK_WAIT_MAX) };
         self.state = State::Closing { until: now.monotonic.plus(wait) };

@@ -32,7 +32,7 @@ mod transaction;
 mod tx_methods;
 mod unacked;
 
-pub use effect::{Effect, Output, Publish, Settle, SettleOutcome};
+pub use effect::{Effect, Failure, Output, Publish, Settle, SettleOutcome};
 pub use handshake::{Login, LoginRefusal};
 pub use machine::{Ending, Session};
 pub use settings::SessionSettings;
