@@ -13,7 +13,7 @@ pub(super) fn is_of_kubernetes(suffix: &str) -> bool {
         || rest.match_indices("_PORT_").any(|(at, mark)| is_port(&rest[at + mark.len()..]))
 }
 
-/// `<number>_<transport>`, alone or followed by what is said of the port.
+/// `<number>_<transport>`, alone or followed by a part of its address.
 fn is_port(text: &str) -> bool {
     let Some((number, rest)) = text.split_once('_') else { return false };
     let (transport, part) = rest.split_once('_').unwrap_or((rest, ""));
