@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::broker::{program, run_to_end, serve, signal_process};
 use support::client::{Failure, Flag, Login, persistent};
-use support::folder::{Folder, may, offered_heartbeat, refusal, stderr, wait_until};
+use support::folder::{Folder, offered_heartbeat, stderr, wait_until};
 use support::{Broker, Client, PATIENCE};
 
 /// The command fails and says all of this on stderr.

@@ -371,7 +371,7 @@ vhosts = [\"shop\"]
 
 SIGHUP has `prontomq serve` read file and environment again and take over what it can: vhosts, users, and the settings that are
 marked below. Limits of one connection hold for connections that open afterwards. A changed setting that needs a restart is logged.
-When anything is wrong with the new settings, none of them is taken over, and the log says why. SIGUSR1 and SIGUSR2 are ignored.
+When anything is wrong with the new settings, none of them is taken over, and the reason is logged. SIGUSR1 and SIGUSR2 are ignored.
 
 ## Settings
 ";
@@ -380,7 +380,7 @@ const MANUAL_LISTS: &str = "
 ## Lists
 
 Only in the file, and applied at every start and at SIGHUP: what is missing is made, what differs is changed. A user or a vhost
-that came from the file and is no longer in it can no longer log in or be opened, and its open connections are closed with
+that came from the file and is no longer in it loses its login, and its open connections are closed with
 320 CONNECTION_FORCED. Such a user is deleted; the queues and messages of such a vhost stay, for when it is named again.
 
 Two entries of the same name, an entry for a vhost that is not listed here (apart from `/`), an unknown tag and a malformed hash are
@@ -405,8 +405,9 @@ On a store that is empty, and only when no user is configured, a user `guest` wi
 ";
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::config::reload::Reloaded;
     use crate::config::value::Raw;
 
     #[test]
@@ -442,7 +443,7 @@ pub(super) mod tests {
     }
 
     /// Settings of which none has its default value.
-    pub(in super::super) fn other_settings() -> Settings {
+    fn other_settings() -> Settings {
         let mut settings = Settings::default();
         for setting in SETTINGS {
             assert!(setting.kind.set(&mut settings, &Raw::Text(other_value(setting))), "{}", setting.name);
@@ -461,6 +462,23 @@ pub(super) mod tests {
                 .map(|each| each.name)
                 .collect();
             assert_eq!(changed, [setting.name]);
+        }
+    }
+
+    #[test]
+    fn each_setting_is_either_taken_over_or_reported_as_needing_a_restart() {
+        let in_force = Settings::default();
+        for setting in SETTINGS {
+            let mut wanted = in_force.clone();
+            setting.kind.copy(&other_settings(), &mut wanted);
+            let reloaded = Reloaded::new(&in_force, &wanted);
+            if setting.is_reloadable() {
+                assert_eq!((&reloaded.settings, reloaded.changed), (&wanted, vec![setting.name]));
+                assert!(reloaded.needs_restart.is_empty());
+            } else {
+                assert_eq!((reloaded.settings, reloaded.needs_restart), (in_force.clone(), vec![setting.name]));
+                assert!(reloaded.changed.is_empty());
+            }
         }
     }
 }

@@ -81,23 +81,6 @@ mod tests {
     }
 
     #[test]
-    fn each_setting_is_either_taken_over_or_reported_as_needing_a_restart() {
-        let in_force = Settings::default();
-        for setting in SETTINGS {
-            let mut wanted = in_force.clone();
-            setting.kind.copy(&crate::config::catalogue::tests::other_settings(), &mut wanted);
-            let reloaded = Reloaded::new(&in_force, &wanted);
-            if setting.is_reloadable() {
-                assert_eq!((&reloaded.settings, reloaded.changed), (&wanted, vec![setting.name]));
-                assert!(reloaded.needs_restart.is_empty());
-            } else {
-                assert_eq!((reloaded.settings, reloaded.needs_restart), (in_force.clone(), vec![setting.name]));
-                assert!(reloaded.changed.is_empty());
-            }
-        }
-    }
-
-    #[test]
     fn lists_are_taken_over_and_the_same_settings_change_nothing() {
         let text =
             "[[vhosts]]\nname = \"shop\"\n[[users]]\nname = \"till\"\npassword = \"secret\"\nvhosts = [\"shop\"]";
