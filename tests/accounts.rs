@@ -3,10 +3,9 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use rustix::process::Signal;
+use support::Client;
 use support::client::{Failure, Flag, Login};
 use support::folder::{Folder, login, may, offered_heartbeat, refusal, wait_until};
-use support::{Broker, Client};
 
 // ---- vhosts and users --------------------------------------------------------------------------------------------
 

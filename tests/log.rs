@@ -82,7 +82,12 @@ fn errors_are_logged_at_once_with_client_user_and_vhost_and_counted_by_code() {
         (&line["user"], &line["vhost"], &line["operation"]),
         (&"guest".into(), &"/".into(), &"channel.open".into())
     );
-    assert_eq!(Client::open(amqp, Login { vhost: "nowhere", ..Login::default() }).map(|_| ()).map_err(code), Err(530));
+    assert_eq!(
+        Client::open(amqp, Login { vhost: "nowhere", ..Login::default() })
+            .map(|_| ())
+            .map_err(|failure| code(&failure)),
+        Err(530)
+    );
     let line = find("connection error", 530);
     assert!(line["text"].as_str().is_some_and(|text| text.contains("vhost nowhere not found")), "{line}");
     signal_process(&child, Signal::TERM);
@@ -91,9 +96,9 @@ fn errors_are_logged_at_once_with_client_user_and_vhost_and_counted_by_code() {
     assert!(levels.iter().all(|level| level == "WARN"), "{levels:?}");
 }
 
-fn code(failure: Failure) -> u16 {
+fn code(failure: &Failure) -> u16 {
     match failure {
-        Failure::Connection(code, _) | Failure::Channel(code, _) => code,
+        Failure::Connection(code, _) | Failure::Channel(code, _) => *code,
         Failure::Socket => 0,
     }
 }

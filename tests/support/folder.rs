@@ -1,8 +1,8 @@
 //! A folder with a data directory, a configuration file and a log, and what tests of `prontomq serve` ask of its broker.
 
-use super::PATIENCE;
-use super::broker::{Broker, serve};
-use super::client::{Client, Failure, Login};
+use super::broker::serve;
+use super::client::{Failure, Login};
+use super::{Broker, Client, PATIENCE};
 use rustix::process::Signal;
 use std::path::PathBuf;
 use std::process::{Command, Output};
