@@ -71,6 +71,27 @@ impl Place {
     }
 }
 
+#[test]
+fn a_path_too_long_for_a_socket_keeps_no_backup_from_a_running_broker() {
+    let place = Place::new();
+    // 108 bytes are the most that a socket's address takes.
+    let data = place.0.path().join("d".repeat(70)).join("e".repeat(70));
+    std::fs::create_dir_all(&data).expect("there is room");
+    let broker = Broker::start(&data);
+    let mut client = Client::connect(broker.amqp);
+    client.queue("q", &[Flag::Durable], &[]);
+    assert!(!broker.log().contains("no local socket"), "{}", broker.log());
+    let mut command = program();
+    command.arg("backup").arg(place.copy()).arg("--data-dir").arg(&data);
+    let output = run_to_end(&mut command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(data.join("prontomq.sock").exists(), "it lies where it always does");
+    let restored = Broker::start(&place.copy());
+    Client::connect(restored.amqp).queue("q", &[Flag::Passive], &[]);
+    assert!(broker.terminate().0.success());
+    assert!(!data.join("prontomq.sock").exists(), "it goes with the broker");
+}
+
 fn answer(stream: &mut BufReader<UnixStream>) -> String {
     let mut line = String::new();
     stream.read_line(&mut line).expect("the broker answers");

@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use support::broker::{program, run_to_end, serve};
-use support::client::{Flag, persistent};
+use support::client::{Flag, Login, persistent};
 use support::{Broker, Client};
 
 const PAGE_BYTES: usize = 16_384;
@@ -121,9 +121,16 @@ fn serve_refuses_a_file_whose_topology_is_damaged_until_the_doctor_was_there() {
         assert_eq!(place.doctor(&[]).0, Some(1), "{table}");
         let (code, said) = place.doctor(&["--repair"]);
         assert_eq!(code, Some(0), "{table}: {said}");
-        let broker = Broker::start(&place.data());
+        // The store has messages: where its users are lost, guest is not made anew, and others are to be configured.
+        let folder = tempfile::tempdir().expect("there is room");
+        let config = folder.path().join("prontomq.toml");
+        fs::write(&config, "[[users]]\nname = \"till\"\npassword = \"secret\"\n").expect("there is room");
+        let mut command = serve(&place.data());
+        command.arg("--config").arg(config);
+        let broker = Broker::run(command, &place.data());
         assert_eq!(place.number("SELECT sum(messages) FROM v_queues"), 300, "{table}");
-        Client::connect(broker.amqp).close();
+        let till = Login { user: "till", password: "secret", ..Login::default() };
+        Client::open(broker.amqp, till).unwrap_or_else(|error| panic!("{table}: {error:?}")).close();
     }
 }
 

@@ -1,52 +1,19 @@
 //! `prontomq serve` as people and their tools meet it: flags, environment and file, the data directory's lock, signals,
-//! users and vhosts, the metrics listener, limits.
+//! the metrics listener, limits.
 
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
 use rustix::process::Signal;
+use std::io::Read;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
-use support::broker::{program, run_to_end, serve};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::broker::{program, run_to_end, serve, signal_process};
 use support::client::{Failure, Flag, Login, persistent};
-use support::{Broker, Client};
-
-/// A folder of a test's own, with a data directory and a configuration file in it.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("there is room"))
-    }
-
-    fn data(&self) -> PathBuf {
-        self.0.path().join("data")
-    }
-
-    /// Writes a configuration file; its path.
-    fn config(&self, text: &str) -> PathBuf {
-        let path = self.0.path().join("prontomq.toml");
-        std::fs::write(&path, text).expect("there is room");
-        path
-    }
-
-    /// `prontomq serve --config` on this folder, with a file of this text.
-    fn serve_with(&self, text: &str) -> Command {
-        let mut command = serve(&self.data());
-        command.arg("--config").arg(self.config(text));
-        command
-    }
-
-    fn start_with(&self, text: &str) -> Broker {
-        Broker::run(self.serve_with(text), &self.data())
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use support::folder::{Folder, offered_heartbeat, stderr, wait_until};
+use support::{Broker, Client, PATIENCE};
 
 /// The command fails and says all of this on stderr.
 fn assert_refused(command: &mut Command, words: &[&str]) {
@@ -54,12 +21,6 @@ fn assert_refused(command: &mut Command, words: &[&str]) {
     let said = stderr(&output);
     assert!(!output.status.success(), "it was accepted");
     assert!(words.iter().all(|word| said.contains(word)), "{said:?} lacks one of {words:?}");
-}
-
-/// What the broker offers in connection.tune.
-fn offered_heartbeat(broker: &Broker) -> u16 {
-    let (_, tune) = Client::begin(broker.amqp, Login::default()).expect("guest may log in");
-    tune.heartbeat_seconds
 }
 
 // ---- settings ----------------------------------------------------------------------------------------------------
@@ -145,6 +106,44 @@ fn port_0_is_printed_as_the_port_that_was_picked() {
     assert_ne!(broker.amqp.port(), 0);
     assert!(broker.welcome.contains(&folder.data().display().to_string()));
     Client::connect(broker.amqp).close();
+}
+
+#[test]
+fn the_variables_of_a_service_of_kubernetes_are_no_settings() {
+    let folder = Folder::new();
+    let mut command = serve(&folder.data());
+    for (name, value) in [
+        ("PRONTOMQ_SERVICE_HOST", "10.0.0.7"),
+        ("PRONTOMQ_SERVICE_PORT_AMQP", "5672"),
+        ("PRONTOMQ_PORT", "tcp://10.0.0.7:5672"),
+        ("PRONTOMQ_PORT_5672_TCP_ADDR", "10.0.0.7"),
+        ("PRONTOMQ_HEADLESS_SERVICE_PORT", "5672"),
+        ("PRONTOMQ_HEARTBEAT", "19"),
+    ] {
+        command.env(name, value);
+    }
+    assert_eq!(offered_heartbeat(&Broker::run(command, &folder.data())), 19);
+}
+
+#[test]
+fn the_banner_names_the_configured_user_without_the_password_and_a_command_that_is_there() {
+    let folder = Folder::new();
+    let broker = folder.start_with(
+        "[[vhosts]]\nname = \"shop 1\"\n[[users]]\nname = \"till/1\"\npassword = \"hunter2\"\nvhosts = [\"shop 1\"]",
+    );
+    let welcome = &broker.welcome;
+    assert!(welcome.contains(&format!("amqp://till%2F1:PASSWORD@{}/shop%201", broker.amqp)), "{welcome}");
+    assert!(!welcome.contains("hunter2") && !welcome.contains("guest"), "{welcome}");
+    drop(broker);
+
+    let folder = Folder::new();
+    let broker = Broker::start(&folder.data());
+    let (_, command) = broker.welcome.split_once("try `").expect("there is something to try");
+    let mut words = command.split('`').next().expect("it ends").split(' ');
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words).args(["--duration", "1s"]);
+    let output = run_to_end(&mut command);
+    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
 }
 
 // ---- the data directory ------------------------------------------------------------------------------------------
@@ -233,49 +232,29 @@ fn a_second_signal_ends_the_broker_at_once() {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
-// ---- vhosts and users --------------------------------------------------------------------------------------------
-
-fn login<'a>(user: &'a str, password: &'a str, vhost: &'a str) -> Login<'a> {
-    Login { user, password, vhost, ..Login::default() }
-}
-
 #[test]
-fn vhosts_and_users_of_the_file_exist_after_every_start() {
-    const SHOP: &str =
-        "[[vhosts]]\nname = \"shop\"\n[[users]]\nname = \"till\"\npassword = \"first\"\nvhosts = [\"shop\"]\n";
+fn signals_that_have_no_meaning_here_end_nothing_however_early_they_come() {
     let folder = Folder::new();
-    let may = |broker: &Broker, login: Login<'_>| Client::open(broker.amqp, login).map(Client::close);
-    let refusal = |result: Result<(), Failure>| match result {
-        Err(Failure::Connection(code, _)) => code,
-        other => panic!("{other:?} instead of a refusal"),
-    };
-    let broker = folder.start_with(SHOP);
-    assert_eq!(may(&broker, login("till", "first", "shop")), Ok(()));
-    assert_eq!(refusal(may(&broker, login("till", "first", "/"))), 530, "not its vhost");
-    assert_eq!(refusal(may(&broker, login("till", "wrong", "shop"))), 403);
-    assert_eq!(may(&broker, Login::default()), Ok(()), "guest is made on an empty store");
-    let mut client = Client::open(broker.amqp, login("till", "first", "shop")).expect("till may connect");
-    client.channel(1);
-    client.queue("receipts", &[Flag::Durable], &[]);
-    drop(client);
-    assert!(broker.terminate().0.success());
-
-    // The same file again changes nothing.
-    let broker = folder.start_with(SHOP);
-    let mut client = Client::open(broker.amqp, login("till", "first", "shop")).expect("till may connect");
-    client.channel(1);
-    client.queue("receipts", &[Flag::Passive], &[]);
-    drop(client);
-    broker.kill();
-
-    // A new password counts, and what the file names no more stays as it was.
-    let broker = folder.start_with(&SHOP.replace("first", "second"));
-    assert_eq!(refusal(may(&broker, login("till", "first", "shop"))), 403);
-    assert_eq!(may(&broker, login("till", "second", "shop")), Ok(()));
-    assert!(broker.terminate().0.success());
-    let broker = folder.start_with("");
-    assert_eq!(may(&broker, login("till", "second", "shop")), Ok(()));
-    assert_eq!(may(&broker, Login::default()), Ok(()));
+    let mut command = folder.serve_with("");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program can be started");
+    // From the moment at which the process ignores them until long after it has handlers.
+    let status = format!("/proc/{}/status", child.id());
+    wait_until("the process runs", || {
+        let ignored = std::fs::read_to_string(&status).unwrap_or_default();
+        let mask = ignored.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> 9 & 1 == 1)
+    });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(700) {
+        for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+            signal_process(&child, signal);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(child.try_wait().expect("it can be waited for").is_none(), "a signal has ended the broker");
+    signal_process(&child, Signal::TERM);
+    assert!(child.wait().expect("it can be waited for").success());
 }
 
 // ---- the metrics listener ----------------------------------------------------------------------------------------
@@ -297,6 +276,50 @@ fn metrics_and_both_health_checks_answer() {
     assert_eq!(broker.metric("rabbitmq_queues"), 1.0);
     client.close();
     broker.wait_for_metric("rabbitmq_connections", |open| open == 0.0);
+}
+
+#[test]
+fn clients_of_the_metrics_listener_that_send_nothing_are_so_many_and_stay_so_long() {
+    let folder = Folder::new();
+    let broker = folder.start_with("metrics_connections_max = 3\nmetrics_timeout = \"1 s\"");
+    let address = broker.metrics.expect("there is a metrics listener");
+    let connect = || std::net::TcpStream::connect(address).expect("the listener accepts");
+    let mut silent: Vec<_> = (0..12).map(|_| connect()).collect();
+    let mut ended = 0;
+    for stream in &mut silent {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        // An end or a reset; a client that is silent is sent nothing.
+        assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
+        ended += 1;
+    }
+    assert_eq!(ended, 12, "all are let go");
+    assert_eq!(broker.metric("prontomq_metrics_connections_refused_total"), 9.0);
+    assert_eq!(broker.metric("prontomq_metrics_connections"), 1.0, "the one that asks");
+}
+
+#[test]
+fn names_come_from_the_host_and_the_cluster_keeps_its_id() {
+    let folder = Folder::new();
+    let identity = |broker: &Broker| {
+        let (_, page) = broker.http_get("/metrics");
+        page.lines().find(|line| line.starts_with("rabbitmq_identity_info{")).expect("it is there").to_owned()
+    };
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let first = Broker::start(&folder.data());
+    let of_first = identity(&first);
+    assert!(of_first.contains(&format!("rabbitmq_node=\"prontomq@{host}\"")), "{of_first}");
+    let (_, id) = of_first.split_once("rabbitmq_cluster_permanent_id=\"").expect("it is there");
+    let id = id.split('"').next().expect("it ends").to_owned();
+    assert!(id.starts_with("prontomq-cluster-id-") && id.len() > 40, "{id}");
+    assert!(first.log().contains(&id), "the start logs it");
+    first.kill();
+    let second = folder.start_with("node_name = \"rabbit@elsewhere\"\ncluster_name = \"the shop\"");
+    let of_second = identity(&second);
+    for part in ["rabbitmq_node=\"rabbit@elsewhere\"", "rabbitmq_cluster=\"the shop\"", &id] {
+        assert!(of_second.contains(part), "{of_second} lacks {part}");
+    }
+    let other = Folder::new();
+    assert!(!identity(&Broker::start(&other.data())).contains(&id), "another store is another cluster");
 }
 
 #[test]
@@ -322,22 +345,4 @@ fn one_connection_too_many_is_refused_with_530_until_another_leaves() {
     first.close();
     broker.wait_for_metric("rabbitmq_connections", |open| open == 1.0);
     Client::connect(broker.amqp).close();
-}
-
-// ---- the log -----------------------------------------------------------------------------------------------------
-
-#[test]
-fn a_connection_is_logged_when_it_opens_and_when_it_closes() {
-    let folder = Folder::new();
-    let mut command = serve(&folder.data());
-    command.args(["--log-format", "json"]);
-    let broker = Broker::run(command, &folder.data());
-    Client::connect(broker.amqp).close();
-    assert!(broker.terminate().0.success());
-    let log = std::fs::read_to_string(folder.data().with_extension("log")).expect("it was written");
-    for words in [["connection opened", "\"user\":\"guest\""], ["connection closed", "\"vhost\":\"/\""]] {
-        let line = log.lines().find(|line| line.contains(words[0])).unwrap_or_else(|| panic!("{log}"));
-        assert!(line.starts_with('{') && line.contains(words[1]), "{line}");
-    }
-    assert!(!log.contains("\"password\""));
 }

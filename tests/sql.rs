@@ -296,5 +296,5 @@ fn the_environment_names_the_data_directory() {
     drop(Broker::start(&place.data()));
     let mut command = program();
     command.args(["sql", "--csv", "SELECT schema FROM v_store"]).env("PRONTOMQ_DATA_DIR", place.data());
-    assert_eq!(String::from_utf8_lossy(&run_to_end(&mut command).stdout), "schema\r\n3\r\n");
+    assert_eq!(String::from_utf8_lossy(&run_to_end(&mut command).stdout), "schema\r\n4\r\n");
 }

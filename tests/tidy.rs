@@ -51,8 +51,9 @@ const IMPURE: [&str; 24] = [
 const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
 /// Where tasks and threads are begun: the shell's one place, and whoever has a reason.
-const SPAWNS: [(&str, &str); 6] = [
+const SPAWNS: [(&str, &str); 7] = [
     ("server/tasks.rs", "the tasks of a running broker"),
+    ("server/log_writer.rs", "a stream may block for ever, and no task may wait for it"),
     ("server/watch.rs", "a thread of its own: it watches over those of the runtime"),
     ("store/writer.rs", "the writer is a thread: commits block, and it outlives no store"),
     ("store/writer/reading.rs", "loads block, and must not wait behind commits"),

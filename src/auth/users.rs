@@ -11,11 +11,12 @@ use crate::model::stored::UserRecord;
 /// Allows a `user-id` that is not one's own.
 const IMPERSONATOR: &str = "impersonator";
 
-/// All users of the broker.
+/// All users of the broker, and the vhosts that none of them may open.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
     by_name: AHashMap<Name, UserRecord>,
     loopback_only: AHashSet<String>,
+    withheld_vhosts: AHashSet<Name>,
 }
 
 /// A user who has logged in, with what was known of them then.
@@ -44,7 +45,34 @@ impl User {
 impl Users {
     /// No users yet; those named may log in from this machine only.
     pub fn new(loopback_only: impl IntoIterator<Item = String>) -> Self {
-        Self { by_name: AHashMap::new(), loopback_only: loopback_only.into_iter().collect() }
+        let mut users = Self::default();
+        users.set_loopback_only(loopback_only);
+        users
+    }
+
+    /// Changes who may log in from this machine only.
+    pub fn set_loopback_only(&mut self, loopback_only: impl IntoIterator<Item = String>) {
+        self.loopback_only = loopback_only.into_iter().collect();
+    }
+
+    /// Lets nobody open a vhost.
+    pub fn withhold_vhost(&mut self, vhost: Name) {
+        self.withheld_vhosts.insert(vhost);
+    }
+
+    /// Lets users open a vhost again.
+    pub fn release_vhost(&mut self, vhost: &Name) {
+        self.withheld_vhosts.remove(vhost);
+    }
+
+    /// The vhosts that nobody may open.
+    pub fn withheld_vhosts(&self) -> AHashSet<Name> {
+        self.withheld_vhosts.clone()
+    }
+
+    /// Whether nobody may open this vhost.
+    pub fn withholds(&self, vhost: &str) -> bool {
+        self.withheld_vhosts.contains(vhost.as_bytes())
     }
 
     /// Adds a user, or replaces the one of this name.
@@ -93,7 +121,7 @@ impl Users {
     }
 }
 
-/// The record that a configured user amounts to. Equal to `existing` when nothing differs, so that a password which
+/// The record of a configured user. Equal to `existing` when nothing differs, so that a password which
 /// still fits keeps its salt and hash.
 pub fn record_of(entry: &UserEntry, existing: Option<&UserRecord>, salt: Salt) -> UserRecord {
     let (password_hash, hashing_algorithm) = match (&entry.password_hash, &entry.password) {
@@ -119,6 +147,7 @@ pub fn record_of(entry: &UserEntry, existing: Option<&UserRecord>, salt: Salt) -
         password_hash,
         hashing_algorithm,
         tags: entry.tags.clone(),
+        from_settings: true,
         vhosts: entry.vhosts.iter().map(|vhost| Name::from(vhost.as_str())).collect(),
     }
 }

@@ -61,7 +61,7 @@ pub enum Carried {
 impl Link {
     /// A connection has opened a vhost.
     pub fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
-        let peer = Arc::new(Peer::new(id, user));
+        let peer = Arc::new(Peer::new(id, user).in_vhost(vhost.name().clone()));
         broker.add_peer(&peer);
         Self {
             broker: Arc::clone(broker),

@@ -11,6 +11,7 @@ use std::task::Waker;
 pub struct Peer {
     id: ConnectionId,
     user: Name,
+    vhost: Name,
     inlet: Mutex<Inlet>,
     permits: Mutex<AHashMap<ChannelKey, ChannelPermits>>,
 }
@@ -27,7 +28,13 @@ struct Inlet {
 impl Peer {
     /// A connection that has opened a vhost.
     pub fn new(id: ConnectionId, user: Name) -> Self {
-        Self { id, user, inlet: Mutex::default(), permits: Mutex::default() }
+        Self { id, user, vhost: Name::from(""), inlet: Mutex::default(), permits: Mutex::default() }
+    }
+
+    /// The same, with the vhost that it has opened.
+    #[must_use]
+    pub fn in_vhost(self, vhost: Name) -> Self {
+        Self { vhost, ..self }
     }
 
     /// Which connection.
@@ -38,6 +45,11 @@ impl Peer {
     /// Whose it is.
     pub fn user(&self) -> &Name {
         &self.user
+    }
+
+    /// The vhost that it has opened.
+    pub fn vhost(&self) -> &Name {
+        &self.vhost
     }
 
     /// Adds notices behind those that are there, and wakes the connection's task if it sleeps. `notices` is left empty.

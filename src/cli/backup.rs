@@ -1,7 +1,7 @@
 //! `prontomq backup`: asks a running broker for a copy of its store, or copies that of one that does not run.
 
 use super::place::StorePlace;
-use crate::server::socket_path;
+use crate::server::SocketPath;
 use crate::store::sqlite::{back_up, existing_database};
 use crate::store::{CopyProgress, StoreError};
 use clap::Args;
@@ -55,14 +55,15 @@ impl Backup {
         let directory = self.place.directory()?;
         let target = std::path::absolute(&self.target).map_err(|error| error.to_string())?;
         let bar = progress_bar();
-        let socket = socket_path(&directory);
-        let copied = match UnixStream::connect(&socket) {
+        let connected = SocketPath::of(&directory).and_then(|socket| UnixStream::connect(socket.path()));
+        let copied = match connected {
             Ok(stream) => ask_for(&target, stream, &bar),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 // It may be the directory that is closed to this user.
                 existing_database(&directory).map_err(in_words).and_then(|_| {
                     let why = "run this as the user that the broker runs as";
-                    Err(format!("no permission to speak to the broker on {}: {why}", socket.display()))
+                    let at = directory.display();
+                    Err(format!("no permission to speak to the broker of {at}: {why}"))
                 })
             }
             Err(_) => copy_itself(&directory, &target, &bar),

@@ -1,24 +1,141 @@
-//! Where log lines go and how they look.
+//! Where log lines and the command's own words go, and how they look.
+//!
+//! Both standard streams are written by threads of their own (`LogWriter`): a stream that is closed, full or unread loses
+//! lines and nothing else.
 
-use crate::config::{LogFormat, LogLevel};
-use std::io::{IsTerminal, stderr};
+use crate::config::{LogFormat, LogLevel, Settings};
+use crate::server::LogWriter;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::panic::PanicHookInfo;
+use std::time::Duration;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-/// Sends log lines to stderr: for people on a terminal, one JSON object a line otherwise, or as the setting says.
-pub(super) fn begin(format: LogFormat, level: LogLevel) {
-    let level = match level {
+/// How long the last lines may take to be written when the process ends.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The log of this process.
+pub(super) struct Log {
+    errors: LogWriter,
+    output: LogWriter,
+    level: reload::Handle<LevelFilter, Registry>,
+    /// The command's own words are log lines, too.
+    is_all_json: bool,
+}
+
+impl Log {
+    /// Sends log lines to stderr: for people on a terminal, one JSON object a line otherwise, or as the setting says. Panics
+    /// are log lines as well. To be called once in a process.
+    pub(super) fn begin(format: LogFormat, settings: &Settings) -> Self {
+        let bytes_max = queue_bytes(settings);
+        let errors = LogWriter::start("stderr", stderr(), bytes_max);
+        let output = LogWriter::start("stdout", stdout(), bytes_max);
+        let is_terminal = stderr().is_terminal();
+        let (level, handle) = reload::Layer::new(level_filter(settings.log_level));
+        let is_json = format == LogFormat::Json || (format == LogFormat::Auto && !is_terminal);
+        let lines = lines(&errors, is_json, is_terminal);
+        tracing_subscriber::registry().with(level).with(lines).init();
+        std::panic::set_hook(Box::new(log_panic));
+        Self { errors, output, level: handle, is_all_json: format == LogFormat::Json }
+    }
+
+    /// The writers of both streams.
+    pub(super) fn writers(&self) -> Vec<LogWriter> {
+        vec![self.errors.clone(), self.output.clone()]
+    }
+
+    /// Takes over what can be changed while the process runs.
+    pub(super) fn reload(&self, settings: &Settings) {
+        for writer in [&self.errors, &self.output] {
+            writer.set_bytes_max(queue_bytes(settings));
+        }
+        // Fails only when the subscriber is gone, which lives as long as the process.
+        let _ = self.level.reload(level_filter(settings.log_level));
+    }
+
+    /// Reports why the command fails, on stderr.
+    pub(super) fn fail(&self, problem: &str) {
+        if self.is_all_json {
+            tracing::error!("{problem}");
+        } else {
+            self.errors.write(format!("prontomq: {problem}\n").as_bytes());
+        }
+    }
+
+    /// Writes to stdout, after the log lines so far: `text`, or what `as_line` logs where everything is JSON.
+    pub(super) fn print(&self, text: &str, as_line: impl FnOnce()) {
+        self.errors.flush(FLUSH_PATIENCE);
+        if self.is_all_json {
+            let line = tracing_subscriber::registry().with(lines(&self.output, true, false));
+            tracing::subscriber::with_default(line, as_line);
+        } else {
+            self.output.write(text.as_bytes());
+        }
+    }
+
+    /// Gives what is still queued a moment to be written.
+    pub(super) fn flush(&self) {
+        self.errors.flush(FLUSH_PATIENCE);
+        self.output.flush(FLUSH_PATIENCE);
+    }
+}
+
+fn queue_bytes(settings: &Settings) -> usize {
+    usize::try_from(settings.log_queue_bytes_max).unwrap_or(usize::MAX)
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let terminal = stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr).with_target(false);
-    let json = match format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Human => false,
-        LogFormat::Json => true,
-    };
-    if json { lines.json().flatten_event(true).init() } else { lines.with_ansi(terminal).init() }
+    }
+}
+
+/// Formats log lines and gives them to `writer`.
+fn lines<S>(writer: &LogWriter, is_json: bool, is_terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let writer = writer.clone();
+    let layer = fmt::layer()
+        .with_writer(move || Line(writer.clone()))
+        .with_target(false)
+        .with_ansi(is_terminal)
+        // Would go to stderr directly.
+        .log_internal_errors(false);
+    if is_json { layer.json().flatten_event(true).boxed() } else { layer.boxed() }
+}
+
+/// Takes one line in one piece.
+struct Line(LogWriter);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// In place of the standard hook, which writes to stderr itself and may wait there for ever.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let reason = panic.payload_as_str().unwrap_or("no text");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(thread, location, reason, %backtrace, "a thread panicked");
+    } else {
+        tracing::error!(thread, location, reason, "a thread panicked");
+    }
 }

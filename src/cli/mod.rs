@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod backup;
+mod banner;
 mod bench;
 mod doctor;
 mod log;

@@ -1,14 +1,15 @@
-//! `prontomq serve`: a broker until it is told to stop.
+//! `prontomq serve`: a broker until a signal stops it.
 
+use super::banner;
+use super::log::Log;
 use crate::config::sources::{File, Flag};
-use crate::config::{Settings, Sources};
+use crate::config::{LogFormat, Reloaded, Settings, Sources};
 use crate::server::Server;
 use clap::Args;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a stop may take in all before the process ends regardless.
 const STOP_PATIENCE: Duration = Duration::from_millis(4500);
@@ -37,36 +38,106 @@ pub(super) struct Serve {
     /// How log lines look: auto, human or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Write log lines of this level and of those before it: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 impl Serve {
     pub(super) fn run(self) -> ExitCode {
-        let settings = match self.settings() {
-            Ok(settings) => settings,
-            Err(problem) => return fail(&problem),
+        ignore_signals();
+        let (settings, log) = match self.read() {
+            Ok(settings) => {
+                let log = Log::begin(settings.log_format, &settings);
+                (settings, log)
+            }
+            Err(Refused { problem, log_format }) => {
+                let log = Log::begin(log_format, &Settings::default());
+                log.fail(&problem);
+                log.flush();
+                return ExitCode::FAILURE;
+            }
         };
         share_arenas();
-        super::log::begin(settings.log_format, settings.log_level);
         raise_file_limit();
+        let code = self.run_with(settings, &log).unwrap_or_else(|problem| {
+            log.fail(&problem);
+            ExitCode::FAILURE
+        });
+        log.flush();
+        code
+    }
+
+    /// Runs the broker to its end.
+    fn run_with(&self, settings: Settings, log: &Log) -> Result<ExitCode, String> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = match builder.enable_all().event_interval(EVENT_INTERVAL).build() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&format!("no runtime: {error}")),
-        };
-        let code = runtime.block_on(serve(settings));
+        let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
+        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+        let code = runtime.block_on(self.serve(settings, log));
         runtime.shutdown_timeout(RUNTIME_PATIENCE);
         code
     }
 
-    fn settings(&self) -> Result<Settings, String> {
+    async fn serve(&self, settings: Settings, log: &Log) -> Result<ExitCode, String> {
+        let mut signals = Signals::listen().map_err(|error| format!("no signal handlers: {error}"))?;
+        let started = Server::start_logged(settings.clone(), log.writers()).await;
+        let server = started.map_err(|error| error.to_string())?;
+        let program = std::env::args().next().unwrap_or_else(|| "prontomq".to_owned());
+        banner::print(log, &server, &settings, &program);
+        while signals.next().await == Wish::Reload {
+            self.reload(&server, log).await;
+        }
+        tracing::info!("stopping");
+        let stopping = tokio::time::timeout(STOP_PATIENCE, server.stop());
+        tokio::select! {
+            stopped = stopping => match stopped {
+                Ok(Ok(())) => {
+                    tracing::info!("stopped");
+                    Ok(ExitCode::SUCCESS)
+                }
+                Ok(Err(error)) => Err(format!("the store could not be closed: {error:?}")),
+                Err(_) => Err("stopping took too long".to_owned()),
+            },
+            // A second signal ends the process at once.
+            () = signals.stop() => std::process::exit(1),
+        }
+    }
+
+    /// Reads the settings again, and takes over what can be changed while the broker runs.
+    async fn reload(&self, server: &Server, log: &Log) {
+        let reloaded = match self.read() {
+            Ok(settings) => server.reload(&settings).await.map_err(|error| error.to_string()),
+            Err(Refused { problem, .. }) => Err(problem),
+        };
+        match reloaded {
+            Ok(Reloaded { settings, changed, needs_restart }) => {
+                log.reload(&settings);
+                tracing::info!(changed = changed.join(", "), "settings reloaded");
+                if !needs_restart.is_empty() {
+                    let settings = needs_restart.join(", ");
+                    tracing::warn!(settings, "changed settings take effect at the next start");
+                }
+            }
+            Err(problem) => tracing::error!(problem, "the settings were not reloaded; the former ones stay in force"),
+        }
+    }
+
+    fn read(&self) -> Result<Settings, Refused> {
         let path = self.config.as_ref().map(|path| path.display().to_string());
         let text = match &self.config {
-            Some(file) => {
-                std::fs::read_to_string(file).map_err(|error| format!("config: {}: {error}", file.display()))?
-            }
-            None => String::new(),
+            Some(file) => std::fs::read_to_string(file).map_err(|error| format!("config: {}: {error}", file.display())),
+            None => Ok(String::new()),
         };
-        let file = path.as_ref().map(|path| File { path, text: &text });
+        let file = path.as_ref().zip(text.as_ref().ok()).map(|(path, text)| File { path, text });
+        let sources = Sources { file, environment: environment(), flags: self.flags() };
+        let refused = |problem| Refused { problem, log_format: sources.log_format() };
+        if let Err(problem) = &text {
+            return Err(refused(problem.clone()));
+        }
+        sources.settings().map_err(|error| refused(error.to_string()))
+    }
+
+    fn flags(&self) -> Vec<Flag> {
         let flag = |flag, setting, value: &Option<String>| {
             value.as_ref().map(|value| Flag { flag, setting, value: value.clone() })
         };
@@ -76,19 +147,67 @@ impl Serve {
             flag("--amqp", "amqp", &amqp),
             flag("--metrics", "metrics", &self.metrics),
             flag("--log-format", "log_format", &self.log_format),
+            flag("--log-level", "log_level", &self.log_level),
         ];
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let sources = Sources { file, environment, flags: flags.into_iter().flatten().collect() };
-        sources.settings().map_err(|error| error.to_string())
+        flags.into_iter().flatten().collect()
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the command line's own words")]
-fn fail(problem: &str) -> ExitCode {
-    eprintln!("prontomq: {problem}");
-    ExitCode::FAILURE
+/// Why the settings cannot be used, and how to log that.
+struct Refused {
+    problem: String,
+    log_format: LogFormat,
+}
+
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    Reload,
+}
+
+/// The signals that the broker takes note of.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
+}
+
+/// None of these is to end the process, not even before the broker takes note of SIGHUP.
+#[expect(unsafe_code, reason = "the standard library changes no signal's disposition")]
+fn ignore_signals() {
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+        // SAFETY: no handler is installed, and no other thread runs yet.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// The C library's allocator gives each thread an arena of its own, up to eight per processor, and what is freed in one stays
@@ -116,53 +235,4 @@ fn raise_file_limit() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
     }
-}
-
-async fn serve(settings: Settings) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return fail("no signal handlers");
-    };
-    let data_dir = settings.data_dir.display().to_string();
-    let server = match Server::start(settings).await {
-        Ok(server) => server,
-        Err(error) => return fail(&error.to_string()),
-    };
-    welcome(&server, &data_dir);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping");
-    let stopping = tokio::time::timeout(STOP_PATIENCE, server.stop());
-    tokio::select! {
-        stopped = stopping => match stopped {
-            Ok(Ok(())) => {
-                tracing::info!("stopped");
-                ExitCode::SUCCESS
-            }
-            Ok(Err(error)) => fail(&format!("the store could not be closed: {error:?}")),
-            Err(_) => fail("stopping took too long"),
-        },
-        // A second signal ends the process at once.
-        _ = terminate.recv() => std::process::exit(1),
-        _ = interrupt.recv() => std::process::exit(1),
-    }
-}
-
-/// Says on stdout that clients can connect, where, how to stop and what to try. Testcontainers wait for the first words.
-/// A URL without a path means the vhost `/` to every client; with a lone slash some take it for the vhost without a name.
-fn welcome(server: &Server, data_dir: &str) {
-    let mut text = String::from("Server startup complete; 0 plugins started.\n");
-    for address in server.amqp_addresses() {
-        text += &format!("  AMQP 0-9-1 on amqp://guest:guest@{address}\n");
-    }
-    if let Some(address) = server.metrics_address() {
-        text += &format!("  metrics on http://{address}/metrics\n");
-    }
-    text +=
-        &format!("  data in {data_dir}\n  stop with Ctrl-C; try `cargo run --example hello` from another terminal\n");
-    let mut stdout = std::io::stdout().lock();
-    // A closed stdout is no reason to stop.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

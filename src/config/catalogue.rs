@@ -103,7 +103,8 @@ pub const SETTINGS: &[Setting] = &[
             get: |s| s.log_format as usize,
             set: |s, index| s.log_format = LOG_FORMATS[index],
         }),
-        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere.",
+        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere. With `json`, what `prontomq serve` \
+                  prints when it has started is a JSON line as well, and so is the reason why it did not start.",
     },
     Setting {
         name: "log_level",
@@ -113,6 +114,24 @@ pub const SETTINGS: &[Setting] = &[
             set: |s, index| s.log_level = LOG_LEVELS[index],
         }),
         meaning: "Log lines of this level and of those before it are written.",
+    },
+    Setting {
+        name: "log_queue_bytes_max",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.log_queue_bytes_max), range(4 * KIB, GIB)),
+        meaning: "Log lines that wait to be written. While stderr or stdout takes none, further lines are dropped and counted \
+                  (`prontomq_log_lines_dropped_total`); the broker never waits for either.",
+    },
+    Setting {
+        name: "metrics_connections_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.metrics_connections_max), range(1, 65_536)),
+        meaning: "Open connections of the metrics listener; one more is closed at once \
+                  (`prontomq_metrics_connections_refused_total`).",
+    },
+    Setting {
+        name: "metrics_timeout",
+        kind: Kind::Time(|s| &mut s.metrics_timeout, range(100, 3_600_000)),
+        meaning: "How long a connection of the metrics listener may take from connecting to the last byte of its answer; then \
+                  it is closed. Each connection is for one request.",
     },
     Setting {
         name: "product",
@@ -128,12 +147,12 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "cluster_name",
         kind: Kind::Text(|s| &mut s.cluster_name),
-        meaning: "`cluster_name` as told to clients and shown by metrics.",
+        meaning: "`cluster_name` as sent to clients and shown by metrics. Empty: the same as `node_name`.",
     },
     Setting {
         name: "node_name",
         kind: Kind::Text(|s| &mut s.node_name),
-        meaning: "This node's name as shown by metrics.",
+        meaning: "This node's name as shown by metrics and in the log. Empty: `prontomq@` and the host's name.",
     },
     Setting {
         name: "loopback_users",
@@ -316,12 +335,13 @@ pub fn manual() -> String {
     for setting in SETTINGS {
         let _ = write!(
             text,
-            "\n### `{}`\n\n{}\n\n- value: {}\n- default: `{}`\n- environment: `{}`\n",
+            "\n### `{}`\n\n{}\n\n- value: {}\n- default: `{}`\n- environment: `{}`\n- SIGHUP: {}\n",
             setting.name,
             setting.meaning,
             setting.kind.expectation(),
             setting.kind.get(&defaults),
             setting.environment(),
+            if setting.is_reloadable() { "takes it over" } else { "needs a restart" },
         );
     }
     text.push_str(MANUAL_LISTS);
@@ -340,7 +360,9 @@ Nothing needs to be configured. A setting is taken from the first of these that 
 3. the file named by `--config`, in TOML; a dot in a name leads into a section,
 4. its default.
 
-A name that does not exist and a value that cannot be are errors; they say which setting it was and where it came from.
+A name that does not exist and a value that cannot be are errors; they say which setting it was and where it came from, and name
+the setting that is nearest. Variables that Kubernetes sets for Services named `prontomq` or `prontomq-*` (such as
+`PRONTOMQ_SERVICE_HOST` and `PRONTOMQ_PORT_5672_TCP`) are no settings and are left alone.
 Numbers of bytes may be written as `65536` or `\"64 KiB\"` (`B`, `KiB`, `MiB`, `GiB`), times as seconds or with a unit
 (`ms`, `s`, `min`, `h`).
 
@@ -360,13 +382,27 @@ password = \"change me\"
 vhosts = [\"shop\"]
 ```
 
+## While the broker runs
+
+SIGHUP has `prontomq serve` read file and environment again and take over what it can: vhosts, users, and the settings that are
+marked below. Limits of one connection hold for connections that open afterwards. A changed setting that needs a restart is logged.
+When anything is wrong with the new settings, none of them is taken over, and the reason is logged. SIGUSR1 and SIGUSR2 are ignored.
+
 ## Settings
 ";
 
 const MANUAL_LISTS: &str = "
 ## Lists
 
-Only in the file, and applied at every start: what is missing is made, what differs is changed, nothing is removed.
+Only in the file, and applied at every start and at SIGHUP: what is missing is made, what differs is changed. A user or a vhost
+that came from the file and is no longer in it loses its login, and its open connections are closed with
+320 CONNECTION_FORCED. Such a user is deleted; the queues and messages of such a vhost stay, for when it is named again.
+
+Two entries of the same name, an entry for a vhost that is not listed here (apart from `/`), an unknown tag and a malformed hash are
+errors.
+
+On a store that is empty, and only when no user is configured, a user `guest` with the password `guest` is made, who may open
+`/`. That user did not come from the file and stays when users are configured later.
 
 ### `[[vhosts]]`
 
@@ -378,13 +414,15 @@ Only in the file, and applied at every start: what is missing is made, what diff
 - `password`: in plain text; or
 - `password_hash`: base64 of a 4-byte salt and the SHA-256 of salt and password, as RabbitMQ's definitions carry it. One
   of the two is required.
-- `tags`: a list such as `[\"administrator\"]`; `impersonator` allows a foreign `user-id`. Default: `[]`.
-- `vhosts`: the vhosts that the user may open. Default: `[\"/\"]`.
+- `tags`: any of `administrator`, `monitoring`, `policymaker`, `management` and `impersonator`; the last allows a foreign
+  `user-id`. Default: `[]`.
+- `vhosts`: the vhosts that the user may open, each `/` or one of `[[vhosts]]`. Default: `[\"/\"]`.
 ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::reload::Reloaded;
     use crate::config::value::Raw;
 
     #[test]
@@ -408,26 +446,55 @@ mod tests {
         }
     }
 
+    /// A value of this setting that is not its default, as text.
+    fn other_value(setting: &Setting) -> String {
+        match setting.kind {
+            Kind::Text(_) | Kind::Path(_) | Kind::Names(_) => "other".to_owned(),
+            Kind::Addresses(_) | Kind::AddressOrOff(_) => "127.0.0.1:1".to_owned(),
+            Kind::Count(_, range) | Kind::Bytes(_, range) => range.max.to_string(),
+            Kind::Time(_, range) => format!("{} ms", range.max),
+            Kind::Choice(choice) => (*choice.words.last().unwrap()).to_owned(),
+            Kind::Flag(_) => "false".to_owned(),
+        }
+    }
+
+    /// Settings of which none has its default value.
+    fn other_settings() -> Settings {
+        let mut settings = Settings::default();
+        for setting in SETTINGS {
+            assert!(setting.kind.set(&mut settings, &Raw::Text(other_value(setting))), "{}", setting.name);
+        }
+        settings
+    }
+
     #[test]
     fn every_setting_reaches_a_field_of_its_own() {
         for setting in SETTINGS {
-            let other = match setting.kind {
-                Kind::Text(_) | Kind::Path(_) | Kind::Names(_) => "other".to_owned(),
-                Kind::Addresses(_) | Kind::AddressOrOff(_) => "127.0.0.1:1".to_owned(),
-                Kind::Count(_, range) => range.max.to_string(),
-                Kind::Bytes(_, range) => range.max.to_string(),
-                Kind::Time(_, range) => format!("{} ms", range.max),
-                Kind::Choice(choice) => (*choice.words.last().unwrap()).to_owned(),
-                Kind::Flag(_) => "false".to_owned(),
-            };
             let mut settings = Settings::default();
-            assert!(setting.kind.set(&mut settings, &Raw::Text(other)), "{}", setting.name);
+            assert!(setting.kind.set(&mut settings, &Raw::Text(other_value(setting))), "{}", setting.name);
             let changed: Vec<_> = SETTINGS
                 .iter()
                 .filter(|each| each.kind.get(&settings) != each.kind.get(&Settings::default()))
                 .map(|each| each.name)
                 .collect();
             assert_eq!(changed, [setting.name]);
+        }
+    }
+
+    #[test]
+    fn each_setting_is_either_taken_over_or_reported_as_needing_a_restart() {
+        let in_force = Settings::default();
+        for setting in SETTINGS {
+            let mut wanted = in_force.clone();
+            setting.kind.copy(&other_settings(), &mut wanted);
+            let reloaded = Reloaded::new(&in_force, &wanted);
+            if setting.is_reloadable() {
+                assert_eq!((&reloaded.settings, reloaded.changed), (&wanted, vec![setting.name]));
+                assert!(reloaded.needs_restart.is_empty());
+            } else {
+                assert_eq!((reloaded.settings, reloaded.needs_restart), (in_force.clone(), vec![setting.name]));
+                assert!(reloaded.changed.is_empty());
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 /// A vhost that exists after start.
@@ -34,30 +36,101 @@ fn default_vhosts() -> Vec<String> {
     vec!["/".to_owned()]
 }
 
+/// What is wrong with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which entry, such as `users[1]`.
+    pub entry: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// The first fault of the lists, if there is one.
+pub fn fault(vhosts: &[VhostEntry], users: &[UserEntry]) -> Option<Fault> {
+    let of_vhost = |(at, vhost): (usize, &VhostEntry)| {
+        let problem = vhost.fault(&vhosts[..at])?;
+        Some(Fault { entry: format!("vhosts[{at}]"), problem })
+    };
+    let of_user = |(at, user): (usize, &UserEntry)| {
+        let problem = user.fault(&users[..at], vhosts)?;
+        Some(Fault { entry: format!("users[{at}]"), problem })
+    };
+    vhosts.iter().enumerate().find_map(of_vhost).or_else(|| users.iter().enumerate().find_map(of_user))
+}
+
 impl UserEntry {
-    /// What is wrong with the entry, if anything.
-    pub(super) fn fault(&self) -> Option<String> {
-        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
+    fn fault(&self, before: &[Self], vhosts: &[VhostEntry]) -> Option<String> {
+        let name = &self.name;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Some(format!("a user's name has 1 to {NAME_BYTES_MAX} bytes"));
         }
-        match (&self.password, &self.password_hash) {
-            (Some(_), Some(_)) => Some(format!("user {:?} has password and password_hash; give one", self.name)),
-            (None, None) => Some(format!("user {:?} has neither password nor password_hash; give one", self.name)),
-            (Some(password), None) if password.reveal().is_empty() => {
-                Some(format!("user {:?} has an empty password, which no login accepts", self.name))
-            }
-            _ => None,
+        if before.iter().any(|user| user.name == *name) {
+            return Some(format!("there is another user {name:?}"));
         }
+        self.password_fault().or_else(|| self.tag_fault()).or_else(|| self.vhost_fault(vhosts))
+    }
+
+    fn password_fault(&self) -> Option<String> {
+        let name = &self.name;
+        match (&self.password, &self.password_hash) {
+            (Some(_), Some(_)) => Some(format!("user {name:?} has password and password_hash; give one")),
+            (None, None) => Some(format!("user {name:?} has neither password nor password_hash; give one")),
+            (Some(password), None) if password.reveal().is_empty() => {
+                Some(format!("user {name:?} has an empty password, which no login accepts"))
+            }
+            (None, Some(hash)) => {
+                let bytes = BASE64_STANDARD.decode(hash.reveal());
+                let is_whole = bytes.is_ok_and(|bytes| bytes.len() == HASH_BYTES);
+                (!is_whole).then(|| {
+                    format!(
+                        "the password_hash of user {name:?} is not the base64 of {HASH_BYTES} bytes: salt and SHA-256"
+                    )
+                })
+            }
+            (Some(_), None) => None,
+        }
+    }
+
+    fn tag_fault(&self) -> Option<String> {
+        let name = &self.name;
+        if let Some(tag) = self.tags.iter().find(|tag| !TAGS.contains(&tag.as_str())) {
+            return Some(format!("user {name:?} has the unknown tag {tag:?}; there are {}", TAGS.join(", ")));
+        }
+        twice(&self.tags).map(|tag| format!("user {name:?} has tag {tag:?} twice"))
+    }
+
+    fn vhost_fault(&self, vhosts: &[VhostEntry]) -> Option<String> {
+        let name = &self.name;
+        let is_known = |vhost: &String| *vhost == DEFAULT_VHOST || vhosts.iter().any(|entry| entry.name == *vhost);
+        if let Some(vhost) = self.vhosts.iter().find(|vhost| !is_known(vhost)) {
+            return Some(format!("user {name:?} may open a vhost that is not listed: there is no vhost {vhost:?}"));
+        }
+        twice(&self.vhosts).map(|vhost| format!("user {name:?} names vhost {vhost:?} twice"))
     }
 }
 
+fn twice(names: &[String]) -> Option<&String> {
+    names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)).map(|(_, name)| name)
+}
+
 impl VhostEntry {
-    /// What is wrong with the entry, if anything.
-    pub(super) fn fault(&self) -> Option<String> {
-        let is_short = self.name.len() <= NAME_BYTES_MAX;
-        (!is_short).then(|| format!("a vhost's name has at most {NAME_BYTES_MAX} bytes"))
+    fn fault(&self, before: &[Self]) -> Option<String> {
+        let name = &self.name;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Some(format!("a vhost's name has 1 to {NAME_BYTES_MAX} bytes"));
+        }
+        before.contains(self).then(|| format!("there is another vhost {name:?}"))
     }
 }
+
+/// Always there.
+const DEFAULT_VHOST: &str = "/";
+
+/// What users are marked with: RabbitMQ's tags.
+const TAGS: [&str; 5] = ["administrator", "monitoring", "policymaker", "management", "impersonator"];
+
+/// A salt of four bytes and a SHA-256.
+const HASH_BYTES: usize = 36;
 
 /// Names travel as short strings.
 const NAME_BYTES_MAX: usize = 255;

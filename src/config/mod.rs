@@ -1,15 +1,18 @@
-//! Settings as plain data, their defaults and limits, and what to say when one is wrong.
+//! Settings as plain data, their defaults and limits, and what is said when one is wrong.
 //!
 //! [`Settings`] is what the rest of the program reads. [`catalogue`] describes every setting once: its name, type,
 //! limits, default, environment variable and meaning; reading, refusing and documenting all go by it. [`sources`] puts
-//! file, environment and flags together. Nothing here opens a file or reads the environment: texts are passed in.
+//! file, environment and flags together; [`reload`] says what a running broker takes over. Nothing here opens a file or reads the environment: texts are passed in.
 
 pub mod catalogue;
 pub mod entries;
+mod kubernetes;
+pub mod reload;
 pub mod settings;
 pub mod sources;
 pub mod value;
 
 pub use entries::{Password, UserEntry, VhostEntry};
+pub use reload::Reloaded;
 pub use settings::{DeadLetterSettings, Durability, Limits, LogFormat, LogLevel, Settings, StoreKind, StoreSettings};
 pub use sources::{Origin, SettingError, Sources};

@@ -36,13 +36,19 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log_level: LogLevel,
+    /// Bytes of log lines that wait to be written.
+    pub log_queue_bytes_max: u64,
+    /// Open connections of the metrics listener.
+    pub metrics_connections_max: u32,
+    /// How long a connection of the metrics listener may last.
+    pub metrics_timeout: Duration,
     /// `product` of the server properties.
     pub product: String,
     /// `version` of the server properties.
     pub version: String,
-    /// `cluster_name` of the server properties and in metrics.
+    /// `cluster_name` of the server properties and in metrics; the node's name when empty.
     pub cluster_name: String,
-    /// This node's name in metrics.
+    /// This node's name in metrics; made of the host's name when empty.
     pub node_name: String,
     /// Users that may log in from this machine only.
     pub loopback_users: Vec<String>,
@@ -52,9 +58,9 @@ pub struct Settings {
     pub limits: Limits,
     /// Dead letters.
     pub dead_letter: DeadLetterSettings,
-    /// Vhosts made at start when they are missing.
+    /// Vhosts made at start when they are missing; the only ones that can be opened, apart from `/`.
     pub vhosts: Vec<VhostEntry>,
-    /// Users made or changed at start.
+    /// Users made or changed at start; others that were made so before are deleted.
     pub users: Vec<UserEntry>,
 }
 
@@ -212,10 +218,13 @@ impl Default for Settings {
             message_bytes_max: 128 * MIB,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
+            log_queue_bytes_max: MIB,
+            metrics_connections_max: 64,
+            metrics_timeout: Duration::from_secs(10),
             product: "RabbitMQ".to_owned(),
             version: "3.13.7".to_owned(),
-            cluster_name: "prontomq@localhost".to_owned(),
-            node_name: "prontomq@localhost".to_owned(),
+            cluster_name: String::new(),
+            node_name: String::new(),
             loopback_users: vec!["guest".to_owned()],
             store: StoreSettings::default(),
             limits: Limits::default(),

@@ -1,13 +1,13 @@
 //! Where settings come from, which source wins, and what an error says.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 
 use super::catalogue::{ENVIRONMENT_PREFIX, SETTINGS, Setting};
-use super::entries::{UserEntry, VhostEntry};
-use super::settings::Settings;
+use super::entries::{Fault, fault};
+use super::kubernetes::is_of_kubernetes;
+use super::settings::{LogFormat, Settings};
 use super::value::Raw;
 
 /// Where a setting came from.
@@ -104,6 +104,27 @@ impl Sources<'_> {
         }
         Ok(settings)
     }
+
+    /// How to log an error of these sources: what they say as far as they can be read, or else the default.
+    pub fn log_format(&self) -> LogFormat {
+        const NAME: &str = "log_format";
+        let setting = find(NAME).expect("it is in the catalogue");
+        let variable = setting.environment();
+        let of_flag = self.flags.iter().rev().find(|flag| flag.setting == NAME).map(|flag| flag.value.clone());
+        let of_environment =
+            || self.environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| value.clone());
+        let of_file = || {
+            let line = self.file?.text.lines().find(|line| line.trim_start().starts_with(NAME))?;
+            let table: toml::Table = toml::from_str(line).ok()?;
+            table.get(NAME)?.as_str().map(str::to_owned)
+        };
+        let mut settings = Settings::default();
+        if let Some(value) = of_flag.or_else(of_environment).or_else(of_file) {
+            // An impossible value leaves the default.
+            setting.kind.set(&mut settings, &Raw::Text(value));
+        }
+        settings.log_format
+    }
 }
 
 fn find(name: &str) -> Option<&'static Setting> {
@@ -122,8 +143,10 @@ fn read_variable(settings: &mut Settings, name: &str, value: &str) -> Result<(),
     let Some(suffix) = name.strip_prefix(ENVIRONMENT_PREFIX) else { return Ok(()) };
     let origin = Origin::Environment(name.to_owned());
     let Some(setting) = SETTINGS.iter().find(|setting| setting.environment() == name) else {
-        let known = SETTINGS.iter().map(Setting::environment).collect::<Vec<_>>().join(", ");
-        let problem = format!("no such setting; there are {known}");
+        if is_of_kubernetes(suffix) {
+            return Ok(());
+        }
+        let problem = no_such_setting(name, SETTINGS.iter().map(Setting::environment));
         return Err(SettingError { setting: suffix.to_lowercase(), origin, problem });
     };
     set(settings, setting, &Raw::Text(value.to_owned()), origin)
@@ -138,8 +161,8 @@ fn read_file(settings: &mut Settings, file: File<'_>) -> Result<(), SettingError
     })?;
     for (name, value) in table {
         match (name.as_str(), value) {
-            ("vhosts", value) => settings.vhosts = entries(&name, value, &origin, VhostEntry::fault)?,
-            ("users", value) => settings.users = entries(&name, value, &origin, UserEntry::fault)?,
+            ("vhosts", value) => settings.vhosts = entries(&name, value, &origin)?,
+            ("users", value) => settings.users = entries(&name, value, &origin)?,
             (section, toml::Value::Table(section_values)) => {
                 for (key, value) in section_values {
                     read_value(settings, &format!("{section}.{key}"), value, &origin)?;
@@ -148,7 +171,10 @@ fn read_file(settings: &mut Settings, file: File<'_>) -> Result<(), SettingError
             (name, value) => read_value(settings, name, value, &origin)?,
         }
     }
-    Ok(())
+    match fault(&settings.vhosts, &settings.users) {
+        Some(Fault { entry, problem }) => Err(SettingError { setting: entry, origin, problem }),
+        None => Ok(()),
+    }
 }
 
 /// The message and line of a TOML error, without the source line, which may hold a password.
@@ -163,28 +189,18 @@ fn read_value(settings: &mut Settings, name: &str, value: toml::Value, origin: &
 }
 
 fn unknown(name: &str, origin: &Origin) -> SettingError {
-    let section = name.split_once('.').map_or("", |(section, _)| section);
-    let same_section: Vec<&str> = SETTINGS
-        .iter()
-        .map(|setting| setting.name)
-        .filter(|known| known.split_once('.').map_or("", |(section, _)| section) == section)
-        .collect();
-    let problem = if same_section.is_empty() {
-        let sections: BTreeSet<&str> =
-            SETTINGS.iter().filter_map(|setting| setting.name.split_once('.')).map(|(section, _)| section).collect();
-        format!("no such section; there are {}", sections.into_iter().collect::<Vec<_>>().join(", "))
-    } else {
-        format!("no such setting; there are {}", same_section.join(", "))
-    };
+    let lists = ["vhosts", "users"].map(str::to_owned);
+    let problem = no_such_setting(name, SETTINGS.iter().map(|setting| setting.name.to_owned()).chain(lists));
     SettingError { setting: name.to_owned(), origin: origin.clone(), problem }
 }
 
-fn entries<T: DeserializeOwned>(
-    name: &str,
-    value: toml::Value,
-    origin: &Origin,
-    fault: impl Fn(&T) -> Option<String>,
-) -> Result<Vec<T>, SettingError> {
+/// Names the setting that is nearest to what was written.
+fn no_such_setting(written: &str, known: impl Iterator<Item = String>) -> String {
+    let nearest = known.min_by_key(|name| strsim::damerau_levenshtein(name, written));
+    format!("no such setting; the nearest is {}", nearest.unwrap_or_default())
+}
+
+fn entries<T: DeserializeOwned>(name: &str, value: toml::Value, origin: &Origin) -> Result<Vec<T>, SettingError> {
     let error = |number: usize, problem: String| SettingError {
         setting: format!("{name}[{number}]"),
         origin: origin.clone(),
@@ -198,11 +214,7 @@ fn entries<T: DeserializeOwned>(
         .enumerate()
         .map(|(number, item)| {
             // The message alone: a password of the wrong type must not be printed.
-            let entry = T::deserialize(item).map_err(|cause| error(number, cause.message().trim().to_owned()))?;
-            match fault(&entry) {
-                Some(problem) => Err(error(number, problem)),
-                None => Ok(entry),
-            }
+            T::deserialize(item).map_err(|cause| error(number, cause.message().trim().to_owned()))
         })
         .collect()
 }
@@ -287,20 +299,91 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
-        let text = error(&file("[store]\nkin = \"sqlite\""));
-        assert!(text.starts_with("setting store.kin (file p.toml): no such setting; there are store.kind, "), "{text}");
-        assert!(error(&file("[stores]\nkind = 1")).ends_with("no such section; there are dead_letter, limits, store"));
-        assert!(error(&file("heart_beat = 1")).contains("heartbeat"));
-        assert!(error(&variable("PRONTOMQ_HEART_BEAT", "1")).contains("PRONTOMQ_HEARTBEAT"));
+    fn an_unknown_name_is_an_error_that_names_the_nearest_setting_alone() {
+        let nearest = "no such setting; the nearest is ";
+        assert_eq!(
+            error(&file("[store]\nkin = \"sqlite\"")),
+            format!("setting store.kin (file p.toml): {nearest}store.kind")
+        );
+        for (written, meant) in [
+            ("heart_beat = 1", "heartbeat"),
+            ("chanels_max = 1", "channels_max"),
+            ("[limit]\nmemory_bytes = 1", "limits.memory_bytes"),
+            ("[limits]\nmemory_byte = 1", "limits.memory_bytes"),
+            ("user = 1", "users"),
+            ("log-level = 1", "log_level"),
+        ] {
+            assert!(error(&file(written)).ends_with(&format!("{nearest}{meant}")), "{}", error(&file(written)));
+        }
+        assert!(error(&variable("PRONTOMQ_HEART_BEAT", "1")).ends_with(&format!("{nearest}PRONTOMQ_HEARTBEAT")));
         assert!(error(&file("store = 1")).starts_with("setting store (file p.toml)"));
     }
 
     #[test]
+    fn one_slip_of_the_pen_in_any_setting_has_that_setting_named() {
+        for setting in SETTINGS {
+            let name = setting.environment();
+            for at in ENVIRONMENT_PREFIX.len()..name.len() {
+                let mut slip = name.clone();
+                slip.remove(at);
+                if SETTINGS.iter().any(|setting| setting.environment() == slip) || is_of_kubernetes(&slip) {
+                    continue;
+                }
+                assert!(error(&variable(&slip, "1")).ends_with(&format!("the nearest is {name}")), "{slip}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_of_kubernetes_are_left_alone_and_a_setting_of_their_shape_would_count() {
+        let named = ["PRONTOMQ", "PRONTOMQ_HEADLESS", "PRONTOMQ_2"];
+        let endings = [
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_AMQP",
+            "PORT",
+            "PORT_5672_TCP",
+            "PORT_5672_TCP_PROTO",
+            "PORT_5672_TCP_PORT",
+            "PORT_5672_TCP_ADDR",
+            "PORT_53_UDP",
+        ];
+        for name in named.iter().flat_map(|name| endings.map(|ending| format!("{name}_{ending}"))) {
+            let settings = variable(&name, "tcp://10.0.0.1:5672").settings();
+            assert_eq!(settings.as_ref(), Ok(&Settings::default()), "{name}");
+        }
+        for name in ["PRONTOMQ_PORTS", "PRONTOMQ_PORT_AMQP", "PRONTOMQ_SERVICE", "PRONTOMQ_PORT_5672_TCP_NAME"] {
+            assert!(variable(name, "1").settings().is_err(), "{name}");
+        }
+        // Settings are looked for first: whatever its shape, each takes its variable.
+        for setting in SETTINGS {
+            assert!(variable(&setting.environment(), "\0").settings() != Ok(Settings::default()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn an_error_is_logged_as_the_sources_ask_for_as_far_as_they_can_be_read() {
+        let mut sources = file("heartbeat = [\nlog_format = \"json\"");
+        assert!(sources.settings().is_err());
+        assert_eq!(sources.log_format(), LogFormat::Json);
+        sources.environment = vec![("PRONTOMQ_LOG_FORMAT".into(), "human".into())];
+        assert_eq!(sources.log_format(), LogFormat::Human);
+        sources.flags = vec![Flag { flag: "--log-format", setting: "log_format", value: "json".into() }];
+        assert_eq!(sources.log_format(), LogFormat::Json);
+        sources.flags[0].value = "loud".into();
+        assert_eq!(sources.log_format(), LogFormat::Auto);
+        assert_eq!(Sources::default().log_format(), LogFormat::Auto);
+    }
+
+    const HASH: &str = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
+
+    #[test]
     fn users_and_vhosts_are_read_with_their_defaults() {
-        let text = "[[vhosts]]\nname = \"shop\"\n[[users]]\nname = \"till\"\npassword = \"secret\"\n\
-                    [[users]]\nname = \"root\"\npassword_hash = \"kI3G\"\ntags = [\"administrator\"]\nvhosts = [\"shop\"]";
-        let settings = file(text).settings().unwrap();
+        let text = format!(
+            "[[vhosts]]\nname = \"shop\"\n[[users]]\nname = \"till\"\npassword = \"secret\"\n\
+             [[users]]\nname = \"root\"\npassword_hash = \"{HASH}\"\ntags = [\"administrator\"]\nvhosts = [\"shop\"]"
+        );
+        let settings = file(&text).settings().unwrap();
         assert_eq!(settings.vhosts[0].name, "shop");
         assert_eq!(settings.users[0].vhosts, ["/"]);
         assert_eq!(settings.users[0].password.as_ref().unwrap().reveal(), "secret");
@@ -309,11 +392,32 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_user_entry_is_named_by_its_place() {
-        let text = error(&file("[[users]]\nname = \"a\"\npassword = \"x\"\n[[users]]\nname = \"b\""));
-        assert!(text.starts_with("setting users[1] (file p.toml): user \"b\" has neither"), "{text}");
-        assert!(error(&file("[[users]]\nname = \"a\"\npasword = \"x\"")).contains("pasword"));
+    fn a_wrong_entry_is_named_by_its_place_with_what_is_wrong() {
+        let till = "[[users]]\nname = \"till\"\npassword = \"secret\"\n";
+        let shop = "[[vhosts]]\nname = \"shop\"\n";
+        let short_hash = &HASH[..44];
+        for (text, place, problem) in [
+            (format!("{till}[[users]]\nname = \"b\""), "users[1]", "user \"b\" has neither password"),
+            (format!("{till}pasword = \"x\""), "users[0]", "pasword"),
+            (format!("{till}{till}"), "users[1]", "there is another user \"till\""),
+            (format!("{shop}{shop}"), "vhosts[1]", "there is another vhost \"shop\""),
+            (format!("{till}vhosts = [\"/\", \"shop\"]"), "users[0]", "no vhost \"shop\""),
+            (format!("{till}vhosts = [\"/\", \"/\"]"), "users[0]", "names vhost \"/\" twice"),
+            (format!("{till}tags = [\"adminstrator\"]"), "users[0]", "unknown tag \"adminstrator\""),
+            (format!("{till}tags = [\"management\", \"management\"]"), "users[0]", "has tag \"management\" twice"),
+            ("[[users]]\nname = \"a\"\npassword_hash = \"kI3G\"".to_owned(), "users[0]", "password_hash"),
+            ("[[users]]\nname = \"a\"\npassword_hash = \"\"".to_owned(), "users[0]", "password_hash"),
+            (format!("[[users]]\nname = \"a\"\npassword_hash = \"{short_hash}\""), "users[0]", "36 bytes"),
+            (format!("[[users]]\nname = \"a\"\npassword_hash = \"{HASH}!\""), "users[0]", "base64"),
+            ("[[vhosts]]\nname = \"\"".to_owned(), "vhosts[0]", "1 to 255 bytes"),
+        ] {
+            let said = error(&file(&text));
+            assert!(said.starts_with(&format!("setting {place} (file p.toml): ")), "{said}");
+            assert!(said.contains(problem), "{said} lacks {problem}");
+        }
         assert!(error(&file("users = 1")).contains("[[users]]"));
+        let whole = format!("{shop}{till}vhosts = [\"shop\", \"/\"]\ntags = [\"impersonator\", \"monitoring\"]");
+        assert!(file(&whole).settings().is_ok());
     }
 
     #[test]

@@ -168,6 +168,24 @@ impl Kind {
         }
     }
 
+    /// Gives `to` the value that `from` has.
+    pub(super) fn copy(&self, from: &Settings, to: &mut Settings) {
+        let mut from = from.clone();
+        match self {
+            Self::Text(at) => at(to).clone_from(at(&mut from)),
+            Self::Path(at) => at(to).clone_from(at(&mut from)),
+            Self::Names(at) => at(to).clone_from(at(&mut from)),
+            Self::Addresses(at) => at(to).clone_from(at(&mut from)),
+            Self::AddressOrOff(at) => *at(to) = *at(&mut from),
+            Self::Count(Integer::U16(at), _) | Self::Bytes(Integer::U16(at), _) => *at(to) = *at(&mut from),
+            Self::Count(Integer::U32(at), _) | Self::Bytes(Integer::U32(at), _) => *at(to) = *at(&mut from),
+            Self::Count(Integer::U64(at), _) | Self::Bytes(Integer::U64(at), _) => *at(to) = *at(&mut from),
+            Self::Time(at, _) => *at(to) = *at(&mut from),
+            Self::Choice(choice) => (choice.set)(to, (choice.get)(&from)),
+            Self::Flag(at) => *at(to) = *at(&mut from),
+        }
+    }
+
     /// What a value must be, for error texts and the manual.
     pub(super) fn expectation(&self) -> String {
         match self {

@@ -1,18 +1,14 @@
 //! From a snapshot to the text that Prometheus scrapes (exposition format 0.0.4).
 
 use std::fmt::Write as _;
-
-use metrics::{Key, KeyName, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::sync::{Mutex, PoisonError};
 
 use super::histogram::Histogram;
-use super::series::{self, Labels, Sample, Series};
+use super::series::{self, Sample, Series};
 use super::snapshot::Snapshot;
 
 /// The `Content-Type` of what [`Exposition::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
-
-const METADATA: Metadata<'_> = Metadata::new("prontomq", Level::INFO, None);
 
 /// Who we are; the two info metrics that dashboards join everything with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,95 +23,119 @@ pub struct Identity {
     pub rabbitmq_version: String,
 }
 
-/// Renders snapshots of one broker.
+/// Renders snapshots of one broker, always in the same order.
+#[derive(Debug)]
 pub struct Exposition {
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
+    /// The info metrics, which never change.
+    identity: String,
+    /// The highest value that each counter has had, by its place among the series: a counter never falls.
+    highest: Mutex<Vec<u64>>,
 }
 
 impl Exposition {
-    /// Registers who we are and describes every series.
+    /// An exposition that says who we are.
     pub fn new(identity: &Identity) -> Self {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        let exposition = Self { recorder, handle };
-        exposition.identify(identity);
-        for series in series::all(&Snapshot::default()) {
-            exposition.describe(&series);
-        }
-        exposition
+        Self { identity: identity_text(identity), highest: Mutex::default() }
     }
 
     /// The text of a scrape that finds the broker as in `snapshot`. Counters show the highest value they had.
     pub fn render(&self, snapshot: &Snapshot) -> String {
-        let all = series::all(snapshot);
-        for series in &all {
-            match series.sample {
-                Sample::Counter(value) => self.recorder.register_counter(&key(series), &METADATA).absolute(value),
-                Sample::Gauge(value) => self.recorder.register_gauge(&key(series), &METADATA).set(value),
-                Sample::Histogram(_) => {}
+        let mut all = series::all(snapshot);
+        self.keep_counters_from_falling(&mut all);
+        let mut text = self.identity.clone();
+        let mut is_rendered = vec![false; all.len()];
+        for at in 0..all.len() {
+            if is_rendered[at] {
+                continue;
             }
-        }
-        let mut text = self.handle.render();
-        for series in &all {
-            if let Sample::Histogram(histogram) = series.sample {
-                render_histogram(&mut text, series, histogram);
+            render_head(&mut text, all[at].name, all[at].help, type_name(all[at].sample));
+            // The lines of a metric stand together.
+            for (series, is_rendered) in all[at..].iter().zip(&mut is_rendered[at..]) {
+                if series.name == all[at].name {
+                    *is_rendered = true;
+                    render_sample(&mut text, series);
+                }
             }
+            text.push('\n');
         }
         text
     }
 
-    fn describe(&self, series: &Series<'_>) {
-        let name = KeyName::from_const_str(series.name);
-        match series.sample {
-            Sample::Counter(_) => self.recorder.describe_counter(name, None, series.help.into()),
-            Sample::Gauge(_) => self.recorder.describe_gauge(name, None, series.help.into()),
-            Sample::Histogram(_) => {}
+    /// Reads of several numbers are of no one moment, so that a difference of two counters may fall.
+    fn keep_counters_from_falling(&self, all: &mut [Series<'_>]) {
+        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+        highest.resize(all.len(), 0);
+        for (series, highest) in all.iter_mut().zip(highest.iter_mut()) {
+            if let Sample::Counter(value) = &mut series.sample {
+                *highest = (*highest).max(*value);
+                *value = *highest;
+            }
         }
     }
+}
 
-    fn identify(&self, identity: &Identity) {
-        let own_version = env!("CARGO_PKG_VERSION");
-        self.info(
-            "rabbitmq_build_info",
-            "Versions: the one that clients are told, and our own",
-            &[
-                ("rabbitmq_version", &identity.rabbitmq_version),
-                ("prometheus_plugin_version", own_version),
-                ("prometheus_client_version", own_version),
-                ("erlang_version", "n/a"),
-                ("product_name", "ProntoMQ"),
-                ("product_version", own_version),
-            ],
-        );
-        self.info(
-            "rabbitmq_identity_info",
-            "Node and cluster",
-            &[
-                ("rabbitmq_node", &identity.node_name),
-                ("rabbitmq_cluster", &identity.cluster_name),
-                ("rabbitmq_cluster_permanent_id", &identity.cluster_id),
-                ("rabbitmq_endpoint", "aggregated"),
-            ],
-        );
-    }
+fn identity_text(identity: &Identity) -> String {
+    let own_version = env!("CARGO_PKG_VERSION");
+    let mut text = String::new();
+    info(
+        &mut text,
+        "rabbitmq_build_info",
+        "Versions: the one that clients are told, and our own",
+        &[
+            ("rabbitmq_version", &identity.rabbitmq_version),
+            ("prometheus_plugin_version", own_version),
+            ("prometheus_client_version", own_version),
+            ("erlang_version", "n/a"),
+            ("product_name", "ProntoMQ"),
+            ("product_version", own_version),
+        ],
+    );
+    info(
+        &mut text,
+        "rabbitmq_identity_info",
+        "Node and cluster",
+        &[
+            ("rabbitmq_node", &identity.node_name),
+            ("rabbitmq_cluster", &identity.cluster_name),
+            ("rabbitmq_cluster_permanent_id", &identity.cluster_id),
+            ("rabbitmq_endpoint", "aggregated"),
+        ],
+    );
+    text
+}
 
-    fn info(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) {
-        let labels: Vec<Label> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
-        self.recorder.describe_gauge(KeyName::from_const_str(name), None, help.into());
-        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA).set(1.0);
+fn info(text: &mut String, name: &str, help: &str, labels: &[(&str, &str)]) {
+    render_head(text, name, help, "gauge");
+    let _ = writeln!(text, "{name}{{{}}} 1\n", joined(labels));
+}
+
+fn type_name(sample: Sample<'_>) -> &'static str {
+    match sample {
+        Sample::Counter(_) => "counter",
+        Sample::Gauge(_) => "gauge",
+        Sample::Histogram(_) => "histogram",
     }
 }
 
-fn key(series: &Series<'_>) -> Key {
-    let labels: Vec<Label> = series.labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
-    Key::from_parts(series.name, labels)
+fn render_head(text: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-/// By hand: the recorder takes single values, and we have counts.
+fn render_sample(text: &mut String, series: &Series<'_>) {
+    let Series { name, labels, .. } = series;
+    let braced = if labels.is_empty() { String::new() } else { format!("{{{}}}", joined(labels)) };
+    let _ = match series.sample {
+        Sample::Counter(value) => writeln!(text, "{name}{braced} {value}"),
+        Sample::Gauge(value) => writeln!(text, "{name}{braced} {value}"),
+        Sample::Histogram(histogram) => {
+            render_histogram(text, series, histogram);
+            Ok(())
+        }
+    };
+}
+
 fn render_histogram(text: &mut String, series: &Series<'_>, histogram: &Histogram) {
     let name = series.name;
-    let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} histogram", series.help);
     let labels = joined(series.labels);
     let separator = if labels.is_empty() { "" } else { "," };
     for (bound, count) in histogram.cumulative() {
@@ -124,11 +144,13 @@ fn render_histogram(text: &mut String, series: &Series<'_>, histogram: &Histogra
     let count = histogram.count();
     let _ = writeln!(text, "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {count}");
     let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    let _ = writeln!(text, "{name}_sum{braced} {}\n{name}_count{braced} {count}\n", histogram.sum());
+    let _ = writeln!(text, "{name}_sum{braced} {}\n{name}_count{braced} {count}", histogram.sum());
 }
 
-fn joined(labels: Labels) -> String {
-    labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(",")
+/// Labels with their values escaped as the format asks for.
+fn joined(labels: &[(&str, &str)]) -> String {
+    let escaped = |value: &str| value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+    labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -186,6 +208,38 @@ mod tests {
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             assert!(seen.insert(line.rsplit_once(' ').unwrap().0), "{line}");
         }
+    }
+
+    #[test]
+    fn the_order_of_lines_is_the_same_in_every_process_and_a_metric_stands_in_one_piece() {
+        let names = |text: &str| -> Vec<String> {
+            let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+        };
+        let first = exposition();
+        let text = first.render(&Snapshot::default());
+        for _ in 0..8 {
+            // Each has a random state of its own, as each process has.
+            assert_eq!(exposition().render(&Snapshot::default()), text);
+        }
+        let mut snapshot = Snapshot::default();
+        snapshot.queues.ready = 9;
+        assert_eq!(names(&first.render(&snapshot)), names(&text));
+        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+        let distinct: BTreeSet<&&str> = types.iter().collect();
+        assert_eq!(types.len(), distinct.len(), "a metric stands in two pieces");
+    }
+
+    #[test]
+    fn a_counter_never_falls() {
+        let exposition = exposition();
+        let mut snapshot = Snapshot::default();
+        snapshot.connections.auth_succeeded = 5;
+        exposition.render(&snapshot);
+        snapshot.connections.auth_succeeded = 4;
+        let text = exposition.render(&snapshot);
+        let lines = lines(&text, "rabbitmq_auth_attempts_succeeded_total");
+        assert!(lines.iter().all(|line| line.ends_with(" 5")) && !lines.is_empty(), "{lines:?}");
     }
 
     #[test]

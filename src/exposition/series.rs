@@ -5,6 +5,7 @@
 
 use super::histogram::Histogram;
 use super::snapshot::{Deaths, Delivery, Snapshot};
+use crate::model::ReplyCode;
 
 /// Labels of a series.
 pub type Labels = &'static [(&'static str, &'static str)];
@@ -74,6 +75,8 @@ pub fn all(snapshot: &Snapshot) -> Vec<Series<'_>> {
     process(&mut collector, snapshot);
     connections(&mut collector, snapshot);
     channels(&mut collector, snapshot);
+    errors(&mut collector, snapshot);
+    surroundings(&mut collector, snapshot);
     queues(&mut collector, snapshot);
     store(&mut collector, snapshot);
     collector.0
@@ -379,6 +382,57 @@ fn channels(c: &mut Collector<'_>, snapshot: &Snapshot) {
     }
 }
 
+/// By the order of `ReplyCode::ERRORS`.
+const CODES: [Labels; ReplyCode::ERRORS.len()] = [
+    &[("code", "320")],
+    &[("code", "403")],
+    &[("code", "404")],
+    &[("code", "405")],
+    &[("code", "406")],
+    &[("code", "501")],
+    &[("code", "502")],
+    &[("code", "503")],
+    &[("code", "504")],
+    &[("code", "505")],
+    &[("code", "506")],
+    &[("code", "530")],
+    &[("code", "540")],
+    &[("code", "541")],
+];
+
+fn errors(c: &mut Collector<'_>, snapshot: &Snapshot) {
+    let of = &snapshot.errors;
+    for (name, help, counts) in [
+        ("prontomq_channel_errors_total", "Channels closed by the broker with an error, by reply code", of.channel),
+        (
+            "prontomq_connection_errors_total",
+            "Connections closed by the broker with an error, by reply code",
+            of.connection,
+        ),
+    ] {
+        for (labels, count) in CODES.into_iter().zip(counts) {
+            c.counter(name, help, labels, count);
+        }
+    }
+}
+
+fn surroundings(c: &mut Collector<'_>, snapshot: &Snapshot) {
+    let of = &snapshot.surroundings;
+    c.counter(
+        "prontomq_log_lines_dropped_total",
+        "Lines for stderr and stdout that could not be written",
+        NONE,
+        of.log_lines_dropped,
+    );
+    c.gauge("prontomq_metrics_connections", "Connections of the metrics listener", of.metrics_connections);
+    c.counter(
+        "prontomq_metrics_connections_refused_total",
+        "Connections of the metrics listener beyond metrics_connections_max",
+        NONE,
+        of.metrics_connections_refused,
+    );
+}
+
 fn queues(c: &mut Collector<'_>, snapshot: &Snapshot) {
     let of = &snapshot.queues;
     let gauges = [
@@ -527,6 +581,13 @@ mod tests {
             }
         }
         assert!(used > 50, "{used} names found: the dashboards are not where this test looks");
+    }
+
+    #[test]
+    fn every_code_of_an_error_has_its_label() {
+        for (labels, code) in CODES.into_iter().zip(ReplyCode::ERRORS) {
+            assert_eq!(labels, [("code", code.number().to_string().as_str())]);
+        }
     }
 
     #[test]

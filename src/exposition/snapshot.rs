@@ -1,6 +1,7 @@
 //! The broker in numbers at one moment. Counters count since the process began and never fall.
 
 use super::series::Labels;
+use crate::model::ReplyCode;
 use std::time::Duration;
 
 use super::histogram::{COMMIT_SECONDS_BOUNDS, Histogram, MESSAGE_SIZE_BOUNDS};
@@ -29,6 +30,10 @@ pub struct Snapshot {
     pub connections: Connections,
     /// Channels.
     pub channels: Channels,
+    /// Errors that closed channels and connections.
+    pub errors: Errors,
+    /// The log, and the clients of the metrics listener.
+    pub surroundings: Surroundings,
     /// Queues and what they hold.
     pub queues: Queues,
     /// The store.
@@ -165,6 +170,26 @@ pub struct Channels {
     pub uncommitted: u64,
     /// Acknowledgements of open transactions.
     pub acks_uncommitted: u64,
+}
+
+/// Counters of errors that closed something, by the order of [`ReplyCode::ERRORS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Errors {
+    /// A channel.
+    pub channel: [u64; ReplyCode::ERRORS.len()],
+    /// A connection.
+    pub connection: [u64; ReplyCode::ERRORS.len()],
+}
+
+/// The log, and the clients of the metrics listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Log lines that could not be written.
+    pub log_lines_dropped: u64,
+    /// Connections of the metrics listener that are open.
+    pub metrics_connections: u64,
+    /// Connections of the metrics listener that were one too many.
+    pub metrics_connections_refused: u64,
 }
 
 /// Queues and what they hold.

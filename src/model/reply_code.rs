@@ -39,6 +39,24 @@ pub enum ReplyCode {
 }
 
 impl ReplyCode {
+    /// The codes that a close carries because something is wrong.
+    pub const ERRORS: [Self; 14] = [
+        Self::ConnectionForced,
+        Self::AccessRefused,
+        Self::NotFound,
+        Self::ResourceLocked,
+        Self::PreconditionFailed,
+        Self::FrameError,
+        Self::SyntaxError,
+        Self::CommandInvalid,
+        Self::ChannelError,
+        Self::UnexpectedFrame,
+        Self::ResourceError,
+        Self::NotAllowed,
+        Self::NotImplemented,
+        Self::InternalError,
+    ];
+
     /// The number on the wire.
     pub fn number(self) -> u16 {
         self as u16

@@ -90,6 +90,8 @@ pub struct UserRecord {
     pub hashing_algorithm: String,
     /// Tags such as `administrator`.
     pub tags: Vec<String>,
+    /// The settings named the user; when they no longer do, the user is deleted.
+    pub from_settings: bool,
     /// The vhosts that the user may open.
     pub vhosts: Vec<Name>,
 }

@@ -4,7 +4,7 @@ use super::shared::Shared;
 use crate::exposition::process::{available_disk, memory_limit};
 use crate::model::Notice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -22,7 +22,7 @@ const MEMORY_SHARE: f64 = 0.6;
 pub(super) struct Alarms {
     memory: AtomicBool,
     disk: AtomicBool,
-    memory_limit: u64,
+    memory_limit: AtomicU64,
     /// Somebody has seen that it is time to look.
     look: Notify,
 }
@@ -30,7 +30,7 @@ pub(super) struct Alarms {
 impl Alarms {
     /// With this limit of memory; 0 is a share of what the process may use.
     pub(super) fn new(memory_bytes: u64) -> Self {
-        Self { memory_limit: limit_of_memory(memory_bytes), ..Self::default() }
+        Self { memory_limit: limit_of_memory(memory_bytes).into(), ..Self::default() }
     }
 
     pub(super) fn memory(&self) -> bool {
@@ -42,12 +42,17 @@ impl Alarms {
     }
 
     pub(super) fn memory_limit(&self) -> u64 {
-        self.memory_limit
+        self.memory_limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limit of memory to what this setting means.
+    pub(super) fn set_memory_limit(&self, memory_bytes: u64) {
+        self.memory_limit.store(limit_of_memory(memory_bytes), Ordering::Relaxed);
     }
 
     /// After every read: a flood fills memory faster than anybody looks from time to time.
     pub(super) fn note_memory(&self, used: u64) {
-        if used > self.memory_limit && !self.memory() {
+        if used > self.memory_limit() && !self.memory() {
             self.look.notify_one();
         }
     }
@@ -71,7 +76,6 @@ pub(super) fn limit_of_memory(setting: u64) -> u64 {
 /// Looks at the resources from time to time, and tells all connections what has changed. Ends with the runtime.
 pub(super) async fn watch(shared: Arc<Shared>) {
     let keeps_files = shared.settings.keeps_files();
-    let disk_min = shared.settings.limits.disk_free_bytes;
     let mut interval = Duration::ZERO;
     loop {
         // Which of the two it was makes no difference.
@@ -79,6 +83,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         let before = shared.alarms.reason();
         let used = shared.broker.memory_bytes();
         let limit = shared.alarms.memory_limit();
+        let disk_min = shared.current().settings.limits.disk_free_bytes;
         set(&shared.alarms.memory, used > limit, "memory", used, limit);
         interval = INTERVAL;
         if keeps_files && let Some(free) = available_disk(&shared.settings.data_dir) {

@@ -3,6 +3,7 @@
 //! What comes in is parsed, routed and handed to the queues in one synchronous pass; what the session and the broker have to
 //! say to each other passes through here. Sockets and timers are `connection`'s, or a `Simulation`'s.
 
+use super::errors::{self, Culprit};
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Carried, Counters, Link, Publishes};
@@ -67,7 +68,7 @@ impl Driver {
             id: shared.broker.next_connection_id(),
             client,
             seed,
-            session: Session::new(Arc::clone(&shared.session_settings), seed, now),
+            session: Session::new(Arc::clone(&shared.current().session_settings), seed, now),
             link: None,
             admitted: false,
             partial: Vec::new(),
@@ -104,7 +105,7 @@ impl Driver {
     /// Whether no more input is to be taken: the session waits for others, or what comes in adds too much to an output that
     /// is not read.
     pub(super) fn is_saturated(&self) -> bool {
-        self.session.is_saturated() || self.added_while_backed_up > self.shared.session_settings.parked_bytes_max
+        self.session.is_saturated() || self.added_while_backed_up > self.session.parked_bytes_max()
     }
 
     /// Whether the client was silent for too long: nobody would read what is left of the output.
@@ -145,7 +146,7 @@ impl Driver {
     }
 
     fn outbox_bytes_max(&self) -> usize {
-        usize::try_from(self.shared.settings.limits.outbox_bytes_max).unwrap_or(usize::MAX)
+        self.shared.outbox_bytes_max()
     }
 
     /// The broker stops.
@@ -350,7 +351,7 @@ impl Driver {
 
     /// Takes a place among the open connections.
     fn admit(&mut self) -> Result<(), AmqpError> {
-        let limit = self.shared.settings.connections_max;
+        let limit = self.shared.current().settings.connections_max;
         let admitted = &self.shared.gauges.admitted;
         if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
             admitted.fetch_sub(1, Ordering::Relaxed);
@@ -364,19 +365,17 @@ impl Driver {
     fn open_vhost(&mut self, name: &str) -> Result<(), AmqpError> {
         self.admit()?;
         let user = self.session.user().cloned().expect("a vhost is opened after the login");
-        let vhost = self
-            .shared
-            .broker
-            .vhost(name.as_bytes())
-            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
-        let allowed = {
+        let link = {
+            // Until the link is open, so that a user or a vhost that goes meanwhile finds the connection to be closed.
             let users = self.shared.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            users.get(user.as_str()).is_some_and(|record| record.vhosts.iter().any(|vhost| vhost.as_str() == name))
+            let vhost = self.shared.broker.vhost(name.as_bytes()).filter(|_| !users.withholds(name));
+            let vhost = vhost.ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
+            let record = users.get(user.as_str());
+            if !record.is_some_and(|record| record.vhosts.iter().any(|vhost| vhost.as_str() == name)) {
+                return Err(AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'")));
+            }
+            Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed)
         };
-        if !allowed {
-            return Err(AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'")));
-        }
-        let link = Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed);
         if let Some(reason) = self.shared.alarms.reason() {
             link.peer().tell_one(Notice::Alarm(Some(reason.to_owned())));
         }
@@ -506,6 +505,25 @@ impl Driver {
         add(&gauges.uncommitted, change.uncommitted);
         add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
+        if !self.out.failures.is_empty() {
+            self.report_failures();
+        }
+    }
+
+    /// Counts and logs the errors of this pass.
+    fn report_failures(&mut self) {
+        let (user, vhost) = (self.session.user(), self.session.vhost());
+        let culprit = Culprit {
+            connection: self.id.0,
+            client: self.client,
+            name: self.session.client_name(),
+            user: user.map_or("", |user| user.as_str()),
+            vhost: vhost.map_or("", |vhost| vhost.as_str()),
+        };
+        for failure in self.out.failures.drain(..) {
+            self.shared.errors.count(failure.error.scope, failure.error.code);
+            errors::log(&failure, &culprit);
+        }
     }
 
     /// What ends with the connection is gone.

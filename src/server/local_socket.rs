@@ -15,7 +15,9 @@ use crate::store::writer::CopyEvent;
 use crate::store::{CopyProgress, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,29 +41,58 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long accepting pauses after an error such as "too many open files".
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where a broker on this data directory listens.
-#[must_use]
-pub fn socket_path(data_dir: &Path) -> PathBuf {
-    data_dir.join(SOCKET_FILE)
+/// The longest path of a socket, with the zero behind it (`sun_path`).
+const PATH_BYTES_MAX: usize = 108;
+
+/// How the socket of a data directory is reached.
+///
+/// A path may be longer than the address of a socket can be. Then the directory is opened, and the socket is reached through the
+/// open directory, whose path below `/proc` is short. The path is valid for as long as this lives.
+#[derive(Debug)]
+pub struct SocketPath {
+    path: PathBuf,
+    /// Keeps the path valid.
+    _directory: Option<File>,
+}
+
+impl SocketPath {
+    /// Where a broker on this data directory listens.
+    ///
+    /// # Errors
+    /// When the path is too long and the directory cannot be opened.
+    pub fn of(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET_FILE);
+        if path.as_os_str().len() < PATH_BYTES_MAX {
+            return Ok(Self { path, _directory: None });
+        }
+        let directory = File::open(data_dir)?;
+        let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", directory.as_raw_fd());
+        Ok(Self { path: path.into(), _directory: Some(directory) })
+    }
+
+    /// The path to bind or to connect to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// The socket in a data directory that this process holds; gone again when dropped.
 pub(super) struct LocalSocket {
     listener: UnixListener,
-    path: PathBuf,
+    path: SocketPath,
 }
 
 impl LocalSocket {
     /// Listens in place of a predecessor that was killed.
     pub(super) fn bind(data_dir: &Path) -> io::Result<Self> {
-        let path = socket_path(data_dir);
-        match std::fs::remove_file(&path) {
+        let path = SocketPath::of(data_dir)?;
+        match std::fs::remove_file(path.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
+        let listener = UnixListener::bind(path.path())?;
         let socket = Self { listener, path };
-        std::fs::set_permissions(&socket.path, PermissionsExt::from_mode(0o600))?;
+        std::fs::set_permissions(socket.path.path(), PermissionsExt::from_mode(0o600))?;
         Ok(socket)
     }
 
@@ -90,7 +121,7 @@ impl LocalSocket {
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = std::fs::remove_file(self.path.path()) {
             tracing::debug!(%error, "the local socket's file stays");
         }
     }

@@ -1,11 +1,16 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
+use super::log_writer::LogWriter;
 use super::shared::Shared;
+use super::tasks::run_blocking;
 use crate::config::Durability;
 use crate::exposition::histogram::COMMIT_SECONDS_BOUNDS;
 use crate::exposition::series::Labels;
-use crate::exposition::snapshot::{Alarms, Channels, Connections, Deaths, Delivery, Publishing, Queues, Store};
+use crate::exposition::snapshot::{
+    Alarms, Channels, Connections, Deaths, Delivery, Errors, Publishing, Queues, Store, Surroundings,
+};
 use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
+use crate::model::Scope;
 use crate::store::writer::WriterState;
 use axum::Router;
 use axum::extract::State;
@@ -23,11 +28,11 @@ struct Page {
 }
 
 /// The router of the metrics listener.
-pub(super) fn router(shared: Arc<Shared>, cluster_id: String) -> Router {
+pub(super) fn router(shared: Arc<Shared>) -> Router {
     let identity = Identity {
-        node_name: shared.settings.node_name.clone(),
-        cluster_name: shared.settings.cluster_name.clone(),
-        cluster_id,
+        node_name: shared.identity.node_name.clone(),
+        cluster_name: shared.identity.cluster_name.clone(),
+        cluster_id: shared.identity.cluster_id.clone(),
         rabbitmq_version: shared.settings.version.clone(),
     };
     let page = Page { shared, exposition: Arc::new(Exposition::new(&identity)) };
@@ -40,7 +45,8 @@ pub(super) fn router(shared: Arc<Shared>, cluster_id: String) -> Router {
 
 async fn metrics(State(page): State<Page>) -> Response {
     let Page { shared, exposition } = page;
-    let text = exposition.render(&snapshot(&shared));
+    // Many queues and descriptors take their time, which no connection is to wait for.
+    let text = run_blocking(move || exposition.render(&snapshot(&shared))).await;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
@@ -109,7 +115,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             memory: shared.alarms.memory(),
             disk: shared.alarms.disk(),
             memory_limit_bytes: shared.alarms.memory_limit(),
-            disk_limit_bytes: shared.settings.limits.disk_free_bytes,
+            disk_limit_bytes: shared.current().settings.limits.disk_free_bytes,
             ..Alarms::default()
         },
         publishing: Publishing {
@@ -145,7 +151,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             outgoing_bytes: counts.bytes_out,
             incoming_packets: shared.gauges.reads.load(Ordering::Relaxed),
             outgoing_packets: shared.gauges.writes.load(Ordering::Relaxed),
-            auth_succeeded: counts.auth_attempts - counts.auth_failures,
+            auth_succeeded: counts.auth_attempts.saturating_sub(counts.auth_failures),
             auth_failed: counts.auth_failures,
         },
         channels: Channels {
@@ -157,6 +163,15 @@ fn snapshot(shared: &Shared) -> Snapshot {
             unconfirmed: gauge(&shared.gauges.unconfirmed),
             uncommitted: gauge(&shared.gauges.uncommitted),
             acks_uncommitted: gauge(&shared.gauges.acks_uncommitted),
+        },
+        errors: Errors {
+            channel: shared.errors.counts(Scope::Channel),
+            connection: shared.errors.counts(Scope::Connection),
+        },
+        surroundings: Surroundings {
+            log_lines_dropped: shared.logs.iter().map(LogWriter::dropped).sum(),
+            metrics_connections: shared.http_clients.open.load(Ordering::Relaxed),
+            metrics_connections_refused: shared.http_clients.refused.load(Ordering::Relaxed),
         },
         store: Store {
             batches: stats.batches,

@@ -3,20 +3,26 @@
 //! - `start`: from settings to a running `Server`, and its stop.
 //! - `listener`: accepts connections. `connection`: one task per connection.
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
+//! - `accounts`: users and vhosts of the settings. `errors`: errors that close channels and connections.
 //! - `local_socket`: for commands on the same machine, such as `prontomq backup`.
 //! - `runner`: where the broker's work is done. `alone`, `watch`: when a connection's thread may wait for the disk, and who
 //!   looks after sockets then.
-//! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`.
+//! - `log_writer`: log lines on their way to a stream that may block or fail.
+//! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
 //! - `alarms`: memory and disk that run short.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
+mod accounts;
 mod alarms;
 mod alone;
 pub(crate) mod clock;
 mod connection;
 mod driver;
+mod errors;
+mod http;
 mod listener;
 mod local_socket;
+mod log_writer;
 mod metrics_page;
 mod runner;
 mod shared;
@@ -27,6 +33,7 @@ mod tasks;
 #[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]
 mod watch;
 
-pub use local_socket::socket_path;
+pub use local_socket::SocketPath;
+pub use log_writer::LogWriter;
 pub use simulation::{SimulatedConnection, Simulation};
 pub use start::{Server, StartError};

@@ -2,6 +2,9 @@
 
 use super::alarms::Alarms;
 use super::clock::Clock;
+use super::errors::Errors;
+use super::http::Clients;
+use super::log_writer::LogWriter;
 use super::start::session_settings;
 use crate::auth::Users;
 use crate::broker::Broker;
@@ -10,14 +13,18 @@ use crate::exposition::Histogram;
 use crate::exposition::histogram::MESSAGE_SIZE_BOUNDS;
 use crate::session::SessionSettings;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// Shared by the listeners, the connections and the metrics page.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// As at the start; see `current` for those that can change.
     pub(super) settings: Settings,
-    pub(super) session_settings: Arc<SessionSettings>,
+    current: RwLock<Arc<Current>>,
+    /// Of `limits.outbox_bytes_max`, which every pass of a connection asks for.
+    outbox_bytes_max: AtomicU64,
+    pub(super) identity: Identity,
     pub(super) broker: Arc<Broker>,
     pub(super) users: RwLock<Users>,
     pub(super) clock: Clock,
@@ -25,12 +32,40 @@ pub(super) struct Shared {
     pub(super) alarms: Alarms,
     pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
+    pub(super) errors: Errors,
+    pub(super) http_clients: Clients,
+    /// The writers of the process's log.
+    pub(super) logs: Vec<LogWriter>,
+}
+
+/// The settings in force, and what follows from them.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) settings: Settings,
+    pub(super) session_settings: Arc<SessionSettings>,
+}
+
+/// What the process is called.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    pub(super) node_name: String,
+    pub(super) cluster_name: String,
+    pub(super) cluster_id: String,
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings, broker: Arc<Broker>, users: Users, clock: Clock) -> Arc<Self> {
+    pub(super) fn new(
+        settings: Settings,
+        identity: Identity,
+        broker: Arc<Broker>,
+        users: Users,
+        clock: Clock,
+        logs: Vec<LogWriter>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            session_settings: Arc::new(session_settings(&settings)),
+            current: RwLock::new(Arc::new(Current::new(settings.clone(), &identity))),
+            outbox_bytes_max: AtomicU64::new(settings.limits.outbox_bytes_max),
+            identity,
             broker,
             users: RwLock::new(users),
             clock,
@@ -38,8 +73,36 @@ impl Shared {
             alarms: Alarms::new(settings.limits.memory_bytes),
             gauges: Gauges::default(),
             sizes: Sizes::default(),
+            errors: Errors::default(),
+            http_clients: Clients::default(),
+            logs,
             settings,
         })
+    }
+
+    /// The settings in force.
+    pub(super) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other settings in force, those of them that can change while the broker runs.
+    pub(super) fn put_in_force(&self, settings: Settings) {
+        self.outbox_bytes_max.store(settings.limits.outbox_bytes_max, Ordering::Relaxed);
+        self.alarms.set_memory_limit(settings.limits.memory_bytes);
+        let current = Arc::new(Current::new(settings, &self.identity));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    /// What may wait to be written to one socket.
+    pub(super) fn outbox_bytes_max(&self) -> usize {
+        usize::try_from(self.outbox_bytes_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Current {
+    fn new(settings: Settings, identity: &Identity) -> Self {
+        let session_settings = Arc::new(session_settings(&settings, &identity.cluster_name));
+        Self { settings, session_settings }
     }
 }
 

@@ -3,10 +3,11 @@
 //! The same sessions, broker and writer as behind sockets, carried by the same `Driver`. Messages are kept in memory. It is
 //! there for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
 
+use super::accounts::known_users;
 use super::clock::Clock;
 use super::driver::Driver;
-use super::shared::Shared;
-use super::start::{StartError, broker_settings, known_users, open_store};
+use super::shared::{Identity, Shared};
+use super::start::{StartError, broker_settings, open_store};
 use crate::broker::{Broker, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// When a simulation begins, by the calendar: the start of 2026.
 const BEGINNING: WallMillis = WallMillis(1_767_225_600_000);
+/// What a cluster is called that has no name in the settings: the host's name would differ from machine to machine.
+const CLUSTER_NAME: &str = "prontomq@localhost";
 /// How often a store that is at work is looked at; it runs in real time.
 const STORE_PATIENCE: Duration = Duration::from_micros(200);
 /// Rounds after which a simulation that does not come to rest is at fault.
@@ -92,7 +95,9 @@ impl Simulation {
         let runner: Arc<dyn Runner> = Arc::clone(&queued) as _;
         let broker = Broker::recover(broker_settings(&settings), runner, writer, None, &recovered, now);
         let users = known_users(&settings, &recovered, &broker)?;
-        let shared = Shared::new(settings, broker, users, Clock::start());
+        let cluster_name = if settings.cluster_name.is_empty() { CLUSTER_NAME } else { &settings.cluster_name };
+        let identity = Identity { cluster_name: cluster_name.to_owned(), ..Identity::default() };
+        let shared = Shared::new(settings, identity, broker, users, Clock::start(), Vec::new());
         let random = Random::new(seed);
         let mut simulation = Self { shared, queued, now, random, clients: BTreeMap::new(), connected: 0 };
         simulation.settle();

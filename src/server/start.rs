@@ -1,28 +1,30 @@
 //! From settings to a running broker, and its stop.
 
+use super::accounts::{self, known_users};
 use super::alarms::{limit_of_memory, watch};
 use super::clock::Clock;
+use super::http;
 use super::listener::accept;
 use super::local_socket::LocalSocket;
+use super::log_writer::LogWriter;
 use super::metrics_page;
 use super::runner::TokioRunner;
-use super::shared::Shared;
+use super::shared::{Identity, Shared};
 use super::tasks::{run_blocking, run_queue_timers, spawn};
-use crate::auth::{Users, mechanism, users};
+use crate::auth::mechanism;
 use crate::broker::{Broker, BrokerSettings, OpenScratch};
-use crate::config::{Durability, Settings, StoreKind, StoreSettings, UserEntry};
-use crate::model::Name;
+use crate::config::{Durability, Reloaded, Settings, StoreKind, StoreSettings};
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::session::SessionSettings;
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::spool::SpoolStore;
 use crate::store::sqlite::{SqliteSettings, SqliteStore};
 use crate::store::writer::{WriterHandle, WriterSettings};
-use crate::store::{Recovered, Store, StoreError, TopologyChange, UserRecord};
+use crate::store::{Recovered, Store, StoreError};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -31,8 +33,6 @@ use tokio_util::task::TaskTracker;
 
 /// How long a stop waits for clients to answer connection.close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-const DEFAULT_VHOST: &str = "/";
-const DEFAULT_USER: &str = "guest";
 
 /// Why a broker could not start.
 #[derive(Debug)]
@@ -48,6 +48,13 @@ pub enum StartError {
     },
     /// The store cannot be opened.
     Store(StoreError),
+    /// An entry of the lists of users and vhosts is wrong.
+    Entry {
+        /// Which one.
+        entry: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The machine gives no randomness.
     Random(String),
 }
@@ -73,6 +80,7 @@ impl fmt::Display for StartError {
                 )?;
                 f.write_str("--repair saves what can be saved")
             }
+            Self::Entry { entry, problem } => write!(f, "{entry}: {problem}"),
             Self::Random(why) => write!(f, "no randomness: {why}"),
         }
     }
@@ -96,6 +104,14 @@ impl Server {
     /// # Errors
     /// See [`StartError`]; the text names the setting to look at.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        Self::start_logged(settings, Vec::new()).await
+    }
+
+    /// As [`start`](Self::start), for a process whose log is written by these writers: metrics count what they drop.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_logged(settings: Settings, logs: Vec<LogWriter>) -> Result<Self, StartError> {
         let clock = Clock::start();
         let handle = Handle::current();
         let (writer, recovered) = {
@@ -112,9 +128,12 @@ impl Server {
             &recovered,
             clock.now(),
         );
+        let identity = identity(&settings, &recovered);
+        log_recovered(&identity, &recovered);
         let users = known_users(&settings, &recovered, &broker)?;
         let listeners = listen(&settings).await?;
-        let shared = Shared::new(settings, broker, users, clock);
+        let shared = Shared::new(settings, identity, broker, users, clock, logs);
+        log_limits(&shared);
         let connections = TaskTracker::new();
         let mut tasks = vec![
             spawn(&handle, run_queue_timers(Arc::clone(&shared.broker), clock)),
@@ -132,19 +151,16 @@ impl Server {
         if let Some(socket) = listen_locally(&shared.settings) {
             tasks.push(spawn(&handle, socket.accept(Arc::clone(&shared), connections.clone())));
         }
-        let metrics = match listeners.metrics {
-            Some(listener) => {
-                let address = listener.local_addr().ok();
-                let router = metrics_page::router(Arc::clone(&shared), format!("{:016x}", random()?));
-                tasks.push(spawn(&handle, async move {
-                    if let Err(error) = axum::serve(listener, router).await {
-                        tracing::error!(%error, "the metrics listener failed");
-                    }
-                }));
-                address
-            }
-            None => None,
-        };
+        let metrics = listeners.metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = listeners.metrics {
+            let router = metrics_page::router(Arc::clone(&shared));
+            tasks.push(spawn(&handle, http::serve(Arc::clone(&shared), listener, router)));
+        }
+        for (address, speaks) in
+            amqp.iter().map(|address| (address, "amqp")).chain(metrics.iter().map(|it| (it, "metrics")))
+        {
+            tracing::info!(%address, speaks, "listening");
+        }
         Ok(Self { shared, amqp, metrics, connections, tasks })
     }
 
@@ -161,6 +177,30 @@ impl Server {
     /// The broker, for reading its state.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
+    }
+
+    /// Whether a client on this machine could log in so.
+    pub fn accepts_login(&self, user: &str, password: &str) -> bool {
+        let users = self.shared.users.read().unwrap_or_else(PoisonError::into_inner);
+        users.log_in(user.as_bytes(), password.as_bytes(), true).is_ok()
+    }
+
+    /// Takes over what can be changed while the broker runs; see [`Reloaded`] for what that is.
+    ///
+    /// # Errors
+    /// When the new settings are wrong; the former ones stay in force.
+    pub async fn reload(&self, wanted: &Settings) -> Result<Reloaded, StartError> {
+        let former = self.shared.current();
+        let reloaded = Reloaded::new(&former.settings, wanted);
+        let (shared, settings) = (Arc::clone(&self.shared), reloaded.settings.clone());
+        // Hashing passwords takes time.
+        run_blocking(move || {
+            accounts::reload(&shared, &former.settings, &settings)?;
+            shared.put_in_force(settings);
+            Ok(())
+        })
+        .await?;
+        Ok(reloaded)
     }
 
     /// Stops in good order: no new connections, connection.close for those that are open, everything flushed.
@@ -184,6 +224,44 @@ impl Server {
         }
         closed
     }
+}
+
+/// What the process is called: by the settings, or else by the host.
+fn identity(settings: &Settings, recovered: &Recovered) -> Identity {
+    let or = |name: &str, default: &str| if name.is_empty() { default.to_owned() } else { name.to_owned() };
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let node_name = or(&settings.node_name, &format!("prontomq@{}", or(&host, "localhost")));
+    let cluster_name = or(&settings.cluster_name, &node_name);
+    Identity { node_name, cluster_name, cluster_id: recovered.cluster_id.clone() }
+}
+
+fn log_recovered(identity: &Identity, recovered: &Recovered) {
+    let Identity { node_name, cluster_name, cluster_id } = identity;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node_name, cluster_name, cluster_id, "ProntoMQ starts");
+    tracing::info!(
+        vhosts = recovered.vhosts.len(),
+        users = recovered.users.len(),
+        exchanges = recovered.exchanges.len(),
+        queues = recovered.queues.len(),
+        bindings = recovered.bindings.len(),
+        messages = recovered.lanes.iter().map(|lane| lane.state.count).sum::<u64>(),
+        stopped_in_good_order = recovered.clean,
+        "recovered from the store"
+    );
+}
+
+fn log_limits(shared: &Shared) {
+    let Settings { connections_max, channels_max, frame_max, message_bytes_max, limits, .. } = &shared.settings;
+    tracing::info!(
+        connections_max,
+        channels_max,
+        frame_max,
+        message_bytes_max,
+        memory_bytes = shared.alarms.memory_limit(),
+        disk_free_bytes = limits.disk_free_bytes,
+        open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+        "limits"
+    );
 }
 
 fn random() -> Result<u64, StartError> {
@@ -299,14 +377,14 @@ const TRANSIENT_SHARE: u64 = 8;
 /// And at most so much.
 const TRANSIENT_BYTES_MAX: u64 = 1 << 30;
 
-pub(super) fn session_settings(settings: &Settings) -> SessionSettings {
+pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");
     SessionSettings {
         product: settings.product.clone(),
         version: settings.version.clone(),
         platform: format!("ProntoMQ {version}"),
         information: format!("ProntoMQ {version}, compatible with RabbitMQ clients"),
-        cluster_name: settings.cluster_name.clone(),
+        cluster_name: cluster_name.to_owned(),
         mechanisms: mechanism::OFFERED.split(' ').map(str::to_owned).collect(),
         channel_max: settings.channels_max,
         frame_max: settings.frame_max,
@@ -317,52 +395,6 @@ pub(super) fn session_settings(settings: &Settings) -> SessionSettings {
         gets_in_flight_max: settings.limits.gets_in_flight_max,
         parked_bytes_max: usize::try_from(settings.limits.parked_bytes_max).unwrap_or(usize::MAX),
     }
-}
-
-/// The users that the store remembers, those of the settings, and guest on a store that has none; and likewise the vhosts.
-pub(super) fn known_users(
-    settings: &Settings,
-    recovered: &Recovered,
-    broker: &Arc<Broker>,
-) -> Result<Users, StartError> {
-    broker.create_vhost(&Name::from(DEFAULT_VHOST));
-    for vhost in &settings.vhosts {
-        broker.create_vhost(&Name::from(vhost.name.as_str()));
-    }
-    let mut known = Users::new(settings.loopback_users.iter().cloned());
-    for record in &recovered.users {
-        known.put(record.clone());
-    }
-    let mut wanted = settings.users.clone();
-    if known.is_empty() && !wanted.iter().any(|user| user.name == DEFAULT_USER) {
-        wanted.push(UserEntry {
-            name: DEFAULT_USER.to_owned(),
-            password: Some(DEFAULT_USER.into()),
-            password_hash: None,
-            tags: vec!["administrator".to_owned()],
-            vhosts: vec![DEFAULT_VHOST.to_owned()],
-        });
-    }
-    let mut changes = Vec::new();
-    for entry in &wanted {
-        let salt = random()?.to_le_bytes();
-        let record: UserRecord = users::record_of(entry, known.get(&entry.name), [salt[0], salt[1], salt[2], salt[3]]);
-        if known.get(&entry.name) != Some(&record) {
-            changes.push(TopologyChange::PutUser(record.clone()));
-            known.put(record);
-        }
-    }
-    if !changes.is_empty() {
-        broker.writer().topology(
-            changes,
-            Box::new(|durable| {
-                if !durable {
-                    tracing::error!("the users of the settings could not be stored");
-                }
-            }),
-        );
-    }
-    Ok(known)
 }
 
 struct Listeners {

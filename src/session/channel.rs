@@ -7,7 +7,7 @@
 use super::basic_methods::ConsumerEntry;
 use super::confirms::Confirms;
 use super::content::Content;
-use super::effect::{Effect, Output};
+use super::effect::{Effect, Failure, Output};
 use super::machine::{Fault, Session};
 use super::outlet::Outlet;
 use super::tally::Tally;
@@ -444,6 +444,8 @@ impl Session {
         self.untally(&ended);
         self.end_gets(ended.gets_waiting());
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
+        let operation = method.map_or("", MethodId::name);
+        out.failures.push(Failure { channel: number, operation, error: error.clone() });
         outlet.end_channel(key);
         self.replay(number, parked, now, outlet, out);
     }

@@ -5,7 +5,7 @@
 //! behind it, the connection drains.
 
 use super::channel::Channel;
-use super::effect::{Effect, Output};
+use super::effect::{Effect, Failure, Output};
 use super::machine::{Session, State, write_connection};
 use crate::model::{AmqpError, Now};
 use crate::wire::frame::{Frame, FrameKind};
@@ -113,6 +113,8 @@ impl Session {
         self.flush_all_confirms(out);
         self.forget_channels();
         write_connection_close(&mut out.bytes, error.code.number(), &error.reply_text(), method);
+        let operation = method.map_or("", MethodId::name);
+        out.failures.push(Failure { channel: 0, operation, error: *error });
         self.state = if is_unreadable {
             State::Doomed { at: now.monotonic.plus(SILENT_CLOSE_DELAY) }
         } else {

@@ -1,6 +1,6 @@
 //! What a session asks of its shell.
 
-use crate::model::{ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, RequestNo};
+use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, RequestNo};
 
 /// One thing only the shell can do. Effects are carried out in order.
 #[derive(Debug)]
@@ -143,6 +143,19 @@ pub struct Output {
     pub pause: bool,
     /// Publishes confirmed since the shell last looked.
     pub confirmed: u64,
+    /// Errors that closed a channel or the connection since the shell last looked.
+    pub failures: Vec<Failure>,
+}
+
+/// An error that closed a channel or the connection; for the log and the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The channel's number; 0 when the error closed the connection.
+    pub channel: u16,
+    /// The method that failed, in AMQP's words; empty when the close names none.
+    pub operation: &'static str,
+    /// The error.
+    pub error: AmqpError,
 }
 
 impl Output {

@@ -181,6 +181,11 @@ impl Session {
         self.holds_input() || self.parked_bytes > most || self.confirms_held() > most
     }
 
+    /// Beyond how many bytes of parked frames, or of output that input adds to an output that waits, nothing more is read.
+    pub fn parked_bytes_max(&self) -> usize {
+        self.settings.parked_bytes_max
+    }
+
     /// Whether the client published while a resource ran short, and waits for the end of the alarm.
     pub fn is_blocked(&self) -> bool {
         self.blocked

@@ -36,7 +36,7 @@ mod tx_methods;
 mod unacked;
 
 pub use closing::Ending;
-pub use effect::{Commit, Effect, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
+pub use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
 pub use handshake::{Login, LoginRefusal};
 pub use machine::Session;
 pub use outlet::Outlet;

@@ -27,6 +27,7 @@ macro_rules! contract_tests {
             lanes_are_found_with_their_last_state,
             dropped_lanes_are_erased_in_slices,
             a_good_stop_is_told_from_a_bad_one,
+            the_cluster_has_one_id_for_life,
             bodies_go_with_dropped_lanes,
             topology_comes_back_as_it_was_put,
             bindings_are_told_apart_by_their_arguments,
@@ -575,8 +576,19 @@ fn user(tags: &[&str], vhosts: &[&str]) -> UserRecord {
         password_hash: "c2FsdGhhc2g=".into(),
         hashing_algorithm: "rabbit_password_hashing_sha256".into(),
         tags: tags.iter().map(ToString::to_string).collect(),
+        from_settings: tags.len() > 1,
         vhosts: vhosts.iter().map(|name| Name::from(*name)).collect(),
     }
+}
+
+pub(super) fn the_cluster_has_one_id_for_life(place: &dyn Place) {
+    let (store, first) = open(place);
+    assert!(first.cluster_id.starts_with("prontomq-cluster-id-"), "{:?}", first.cluster_id);
+    // A stop in good order, and none.
+    let (store, second) = reopened(store, place);
+    store.close().unwrap();
+    let (_, third) = open(place);
+    assert_eq!((&second.cluster_id, &third.cluster_id), (&first.cluster_id, &first.cluster_id));
 }
 
 pub(super) fn topology_comes_back_as_it_was_put(place: &dyn Place) {

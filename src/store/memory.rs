@@ -18,6 +18,7 @@ pub struct MemoryDisk(Arc<Mutex<Contents>>);
 struct Contents {
     boot: u32,
     batch_no: BatchNo,
+    cluster_id: String,
     /// A process has begun and has not closed.
     in_use: bool,
     vhosts: BTreeMap<Name, VhostRecord>,
@@ -60,10 +61,14 @@ impl Store for MemoryStore {
         let clean = !contents.in_use;
         contents.boot += 1;
         contents.in_use = true;
+        if contents.cluster_id.is_empty() {
+            contents.cluster_id = new_cluster_id()?;
+        }
         Ok(Recovered {
             boot: contents.boot,
             batch_no: contents.batch_no,
             clean,
+            cluster_id: contents.cluster_id.clone(),
             vhosts: contents.vhosts.values().cloned().collect(),
             users: contents.users.values().cloned().collect(),
             exchanges: contents.exchanges.values().cloned().collect(),
@@ -124,6 +129,12 @@ impl Store for MemoryStore {
         self.disk.contents().in_use = false;
         Ok(())
     }
+}
+
+fn new_cluster_id() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unusable(format!("no randomness: {error}")))?;
+    Ok(format!("prontomq-cluster-id-{:032x}", u128::from_be_bytes(bytes)))
 }
 
 impl Contents {

@@ -261,6 +261,8 @@ pub struct Recovered {
     pub batch_no: BatchNo,
     /// Whether the last process stopped in good order.
     pub clean: bool,
+    /// Identifies the cluster for life: made with the store, and kept in it.
+    pub cluster_id: String,
     /// All vhosts.
     pub vhosts: Vec<VhostRecord>,
     /// All users.

@@ -62,7 +62,8 @@ impl Broker {
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut welcome = String::new();
         let mut startup = None;
-        while !welcome.contains("stop with") {
+        // With `log_format = json` it is one line.
+        while !welcome.contains("stop with") && !welcome.starts_with('{') {
             let read = stdout.read_line(&mut welcome).expect("stdout can be read");
             if read == 0 {
                 let _ = child.wait();
@@ -74,8 +75,8 @@ impl Broker {
             let (_, rest) = welcome.split_once(mark)?;
             rest.split_once(end)?.0.parse().ok()
         };
-        let amqp = after("amqp://guest:guest@", "\n").expect("the address is printed");
-        let metrics = after("metrics on http://", "/metrics");
+        let amqp = amqp_address(&welcome).expect("the address is printed");
+        let metrics = after("http://", "/metrics");
         Self { child, amqp, metrics, startup: startup.expect("a line was read"), welcome, log }
     }
 
@@ -159,6 +160,13 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The address of the first URL in what a broker prints.
+pub(crate) fn amqp_address(welcome: &str) -> Option<SocketAddr> {
+    let (_, url) = welcome.split_once("amqp://")?;
+    let authority = url.split(['/', ' ', '\n', '"', '`']).next()?;
+    authority.rsplit('@').next()?.parse().ok()
 }
 
 /// Sends a signal to a child process.

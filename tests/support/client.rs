@@ -176,6 +176,15 @@ impl Client {
         self.call(channel, (20, 10), |fields| shortstr(fields, "")).expect("the channel opens");
     }
 
+    pub(crate) fn close_channel(&mut self, channel: u16) {
+        let fields = |fields: &mut Vec<u8>| {
+            fields.extend_from_slice(&[0, 200]);
+            shortstr(fields, "");
+            fields.extend_from_slice(&[0; 4]);
+        };
+        self.call(channel, (20, 40), fields).expect("the channel closes");
+    }
+
     pub(crate) fn try_queue(&mut self, name: &str, kind: &[Flag], arguments: Arguments<'_>) -> Result<Queue, Failure> {
         let bits = kind.iter().fold(0, |bits, flag| bits | *flag as u8);
         let answer = self.call(1, (50, 10), |fields| {

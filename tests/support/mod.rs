@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod client;
+pub(crate) mod folder;
 
 pub(crate) use broker::Broker;
 pub(crate) use client::Client;

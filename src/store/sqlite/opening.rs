@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 /// The newest schema this binary knows; each has its script.
-pub(super) const SCHEMAS: [(&str, &str); 3] = [
+pub(super) const SCHEMAS: [(&str, &str); 4] = [
     ("first", include_str!("schema_1.sql")),
     ("stored_at, shared bodies and chunks", include_str!("schema_2.sql")),
     ("batches noted in lanes", include_str!("schema_3.sql")),
+    ("the cluster's id, users of the settings", include_str!("schema_4.sql")),
 ];
 
 pub(super) const PAGE_BYTES: u32 = 16_384;

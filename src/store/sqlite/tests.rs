@@ -75,7 +75,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let add = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                VALUES (7, 'later', 1, x'00', 0)";
     raw(place.path()).execute(add, []).unwrap();
-    assert_eq!(error_in(place.path()), StoreError::NewerSchema { found: 7, known: 3 });
+    assert_eq!(error_in(place.path()), StoreError::NewerSchema { found: 7, known: opening::SCHEMAS.len() as i64 });
 }
 
 /// A file as version 1 left it: its script alone, and rows as it wrote them.

@@ -83,10 +83,11 @@ fn with_binding(connection: &Connection, statement: &str, binding: &BindingRecor
 
 fn put_user(connection: &Connection, user: &UserRecord) -> rusqlite::Result<()> {
     delete_user(connection, &user.name)?;
-    connection.prepare_cached("INSERT INTO user VALUES (?1, ?2, ?3)")?.execute(params![
+    connection.prepare_cached("INSERT INTO user VALUES (?1, ?2, ?3, ?4)")?.execute(params![
         user.name.as_str(),
         user.password_hash,
-        user.hashing_algorithm
+        user.hashing_algorithm,
+        user.from_settings
     ])?;
     let mut tag_statement = connection.prepare_cached("INSERT INTO user_tag VALUES (?1, ?2, ?3)")?;
     for (tag, ordinal) in user.tags.iter().zip(0_i64..) {
@@ -112,12 +113,13 @@ fn delete_user(connection: &Connection, name: &Name) -> rusqlite::Result<()> {
 
 /// Reads everything but rows of messages.
 pub(super) async fn read(connection: &mut SqliteConnection) -> Result<(Recovered, Lanes), sqlx::Error> {
-    let State { boot, batch_no, clean } = read_state(connection).await?;
+    let State { boot, batch_no, clean, cluster_id } = read_state(connection).await?;
     let (lane_records, lanes) = read_lanes(connection).await?;
     let recovered = Recovered {
         boot,
         batch_no,
         clean,
+        cluster_id,
         vhosts: read_all(connection, "SELECT name FROM vhost", |row| Ok(VhostRecord { name: name(row, 0)? })).await?,
         users: read_users(connection).await?,
         exchanges: read_all(connection, "SELECT * FROM exchange", exchange_from).await?,
@@ -133,14 +135,19 @@ pub(super) struct State {
     boot: u32,
     pub(super) batch_no: BatchNo,
     clean: bool,
+    cluster_id: String,
 }
 
 pub(super) async fn read_state(connection: &mut SqliteConnection) -> Result<State, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT boot, max(batch_no, (SELECT coalesce(max(batch_no), 0) FROM lane)), clean FROM state")
-            .fetch_one(connection)
-            .await?;
-    Ok(State { boot: row.try_get(0)?, batch_no: BatchNo(unsigned(&row, 1)?), clean: row.try_get(2)? })
+    let statement =
+        "SELECT boot, max(batch_no, (SELECT coalesce(max(batch_no), 0) FROM lane)), clean, cluster_id FROM state";
+    let row = sqlx::query(statement).fetch_one(connection).await?;
+    Ok(State {
+        boot: row.try_get(0)?,
+        batch_no: BatchNo(unsigned(&row, 1)?),
+        clean: row.try_get(2)?,
+        cluster_id: row.try_get(3)?,
+    })
 }
 
 /// All lanes: the live ones as records, and the numbers of all.
@@ -190,7 +197,7 @@ async fn read_all<T>(
 
 async fn read_users(connection: &mut SqliteConnection) -> Result<Vec<UserRecord>, sqlx::Error> {
     let pair = |row: &SqliteRow| Ok((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
-    let mut users = read_all(connection, "SELECT name, password_hash, hashing_algorithm FROM user", user_from).await?;
+    let mut users = read_all(connection, "SELECT * FROM user", user_from).await?;
     let index: HashMap<_, _> = users.iter().enumerate().map(|(at, user)| (user.name.to_string(), at)).collect();
     for (user, tag) in read_all(connection, "SELECT user, tag FROM user_tag ORDER BY user, ordinal", pair).await? {
         if let Some(at) = index.get(&user) {
@@ -212,6 +219,7 @@ fn user_from(row: &SqliteRow) -> Result<UserRecord, sqlx::Error> {
         password_hash: row.try_get(1)?,
         hashing_algorithm: row.try_get(2)?,
         tags: Vec::new(),
+        from_settings: row.try_get(3)?,
         vhosts: Vec::new(),
     })
 }

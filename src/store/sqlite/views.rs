@@ -222,7 +222,7 @@ mod tests {
             ]
         );
         let totals = "SELECT schema, queues, messages, bytes, stopped_in_good_order FROM v_store";
-        assert_eq!(place.rows(totals), ["Integer(3) Integer(3) Integer(4) Integer(15) Integer(0)"]);
+        assert_eq!(place.rows(totals), ["Integer(4) Integer(3) Integer(4) Integer(15) Integer(0)"]);
     }
 
     #[test]
@@ -273,6 +273,7 @@ mod tests {
                 password_hash: "secret".into(),
                 hashing_algorithm: "sha".into(),
                 tags: vec!["monitoring".into(), "administrator".into()],
+                from_settings: false,
                 vhosts: vec!["/".into(), "shop".into()],
             }),
         ];

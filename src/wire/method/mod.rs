@@ -11,6 +11,7 @@ mod confirm;
 mod connection;
 mod exchange;
 mod layout;
+mod names;
 mod queue;
 mod tx;
 

@@ -189,6 +189,10 @@ fn copy_state(source: &Connection, target: &Connection) -> Result<bool> {
     let is_read = read.is_ok();
     let (boot, batch_no): (i64, i64) = read.unwrap_or((1 << 20, 1 << 40));
     target.execute("UPDATE state SET boot = ?1, batch_no = ?2, clean = 0", params![boot, batch_no])?;
+    // Where it cannot be read, the new file has a new one.
+    if let Ok(id) = source.query_row("SELECT cluster_id FROM state", [], |row| row.get::<_, String>(0)) {
+        target.execute("UPDATE state SET cluster_id = ?1", [id])?;
+    }
     Ok(is_read)
 }
 
@@ -233,7 +237,9 @@ fn copy_from_both_ends(source: &Connection, target: &Connection, table: &str, or
             continue;
         };
         let columns = read.column_count();
-        let mut insert = target.prepare(&insert(table, columns))?;
+        // A file of an older schema has fewer of them.
+        let named = format!("{table} ({})", read.column_names().join(", "));
+        let mut insert = target.prepare(&insert(&named, columns))?;
         let Ok(mut rows) = read.query([]) else { continue };
         while let Ok(Some(row)) = rows.next() {
             let values: Result<Vec<Value>> = (0..columns).map(|at| row.get(at)).collect();

@@ -1,0 +1,112 @@
+//! What `prontomq serve` prints once clients can connect.
+
+use super::log::Log;
+use crate::config::{Settings, UserEntry};
+use crate::server::Server;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Testcontainers wait for these words.
+const READY: &str = "Server startup complete; 0 plugins started.";
+const DEFAULT_VHOST: &str = "/";
+
+/// Stands where the password of a configured user belongs.
+const PASSWORD: &str = "PASSWORD";
+
+/// Prints on stdout that clients can connect, where, how to stop the broker and what to try.
+pub(super) fn print(log: &Log, server: &Server, settings: &Settings, program: &str) {
+    let login = Login::of(server, settings);
+    let urls: Vec<String> = server.amqp_addresses().iter().map(|address| login.url(*address)).collect();
+    let metrics = server.metrics_address().map(|address| format!("http://{}/metrics", reachable(address)));
+    let data_dir = settings.data_dir.display().to_string();
+    let to_try = urls.first().map(|url| format!("{program} bench --url {url}")).unwrap_or_default();
+
+    let mut text = format!("{READY}\n");
+    for (address, url) in server.amqp_addresses().iter().zip(&urls) {
+        let elsewhere = if address.ip().is_unspecified() { " (and all other addresses of this machine)" } else { "" };
+        text += &format!("  AMQP 0-9-1 on {url}{elsewhere}\n");
+    }
+    if let Some(metrics) = &metrics {
+        text += &format!("  metrics on {metrics}\n");
+    }
+    text += &format!("  data in {data_dir}\n  stop with Ctrl-C; try `{to_try}` from another terminal\n");
+
+    let as_line = || {
+        let metrics = metrics.as_deref().unwrap_or("off");
+        tracing::info!(amqp = urls.join(" "), metrics, data_dir, to_try, "{READY}");
+    };
+    log.print(&text, as_line);
+}
+
+/// Who a URL names.
+struct Login {
+    user_info: String,
+    /// Without a path a URL means the vhost `/` to every client; with a lone slash some take it for the vhost without a name.
+    path: String,
+}
+
+impl Login {
+    /// The first configured user, without the password; or else guest, if the usual password is right.
+    fn of(server: &Server, settings: &Settings) -> Self {
+        match settings.users.first() {
+            Some(user) => Self { user_info: format!("{}:{PASSWORD}@", encoded(&user.name)), path: path_of(user) },
+            None if server.accepts_login("guest", "guest") => {
+                Self { user_info: "guest:guest@".to_owned(), path: String::new() }
+            }
+            None => Self { user_info: String::new(), path: String::new() },
+        }
+    }
+
+    fn url(&self, address: SocketAddr) -> String {
+        format!("amqp://{}{}{}", self.user_info, reachable(address), self.path)
+    }
+}
+
+fn path_of(user: &UserEntry) -> String {
+    match user.vhosts.first() {
+        Some(vhost) if !user.vhosts.iter().any(|vhost| vhost == DEFAULT_VHOST) => format!("/{}", encoded(vhost)),
+        _ => String::new(),
+    }
+}
+
+/// Where a client on this machine connects to. The address that stands for all addresses is none of them.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A name as a part of a URL (RFC 3986, percent-encoding).
+fn encoded(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_connect_to_is_never_the_one_that_stands_for_all() {
+        for (listening, shown) in
+            [("0.0.0.0:5672", "127.0.0.1:5672"), ("[::]:5672", "[::1]:5672"), ("10.0.0.7:1", "10.0.0.7:1")]
+        {
+            assert_eq!(reachable(listening.parse().unwrap()).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn names_are_encoded_as_parts_of_a_url() {
+        assert_eq!(encoded("till-1.shop_~"), "till-1.shop_~");
+        assert_eq!(encoded("a b/c@d:é"), "a%20b%2Fc%40d%3A%C3%A9");
+    }
+}

@@ -1,0 +1,160 @@
+//! Users and vhosts of the settings: what they change at the start, and while the broker runs.
+//!
+//! What came from the settings and is no longer in them loses its login: such a user is deleted; such a vhost cannot be
+//! opened, and keeps its queues and messages. Open connections of either are closed.
+
+use super::shared::Shared;
+use super::start::StartError;
+use crate::auth::{Users, users};
+use crate::broker::Broker;
+use crate::config::entries::{Fault, fault};
+use crate::config::{Settings, UserEntry, VhostEntry};
+use crate::model::{AmqpError, Name, Notice};
+use crate::store::{Recovered, TopologyChange, UserRecord};
+use std::sync::{Arc, PoisonError};
+
+const DEFAULT_VHOST: &str = "/";
+const DEFAULT_USER: &str = "guest";
+
+/// The users that the store remembers, as the settings change them, and guest on an empty store; and likewise the vhosts.
+pub(super) fn known_users(
+    settings: &Settings,
+    recovered: &Recovered,
+    broker: &Arc<Broker>,
+) -> Result<Users, StartError> {
+    check(settings)?;
+    let mut known = Users::new(settings.loopback_users.iter().cloned());
+    for record in &recovered.users {
+        known.put(record.clone());
+    }
+    let mut changes = Vec::new();
+    let is_empty_store = recovered.users.is_empty() && recovered.vhosts.is_empty();
+    if is_empty_store && settings.users.is_empty() {
+        let record = UserRecord { from_settings: false, ..users::record_of(&guest(), None, salt()?) };
+        changes.push(TopologyChange::PutUser(record.clone()));
+        known.put(record);
+    }
+    for record in put_entries(&mut known, &settings.users, &mut changes)? {
+        tracing::warn!(user = %record.name, "the settings name the user no longer: the user is deleted");
+    }
+    // Users before vhosts: a store with a vhost and no user has lost its users, and is not empty.
+    store(broker, changes);
+    let withheld = recovered.vhosts.iter().map(|vhost| &vhost.name).filter(|name| !is_open(settings, name));
+    for name in withheld {
+        tracing::warn!(vhost = %name, "the settings name the vhost no longer: it cannot be opened and keeps its queues");
+        known.withhold_vhost(name.clone());
+    }
+    broker.create_vhost(&Name::from(DEFAULT_VHOST));
+    create_vhosts(&mut known, broker, &settings.vhosts);
+    if known.is_empty() {
+        tracing::warn!("nobody can log in: no user is configured, and the store has none");
+    }
+    Ok(known)
+}
+
+/// Takes over new lists of users and vhosts, and the users that may log in from this machine only.
+pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> Result<(), StartError> {
+    check(wanted)?;
+    let mut changes = Vec::new();
+    let deleted = {
+        let mut known = shared.users.write().unwrap_or_else(PoisonError::into_inner);
+        let deleted = put_entries(&mut known, &wanted.users, &mut changes)?;
+        known.set_loopback_only(wanted.loopback_users.iter().cloned());
+        let vhosts = former.vhosts.iter().map(|vhost| Name::from(vhost.name.as_str()));
+        for name in vhosts.filter(|name| !is_open(wanted, name)) {
+            known.withhold_vhost(name);
+        }
+        create_vhosts(&mut known, &shared.broker, &wanted.vhosts);
+        deleted
+    };
+    store(&shared.broker, changes);
+    for record in &deleted {
+        tracing::info!(user = %record.name, "user deleted");
+    }
+    close_connections(shared, &deleted);
+    Ok(())
+}
+
+/// A connection is added to the broker under the lock of the users: no connection is missed that was let in before.
+fn close_connections(shared: &Shared, deleted: &[UserRecord]) {
+    let withheld = shared.users.read().unwrap_or_else(PoisonError::into_inner).withheld_vhosts();
+    for peer in shared.broker.peers() {
+        let reason = if deleted.iter().any(|record| record.name == *peer.user()) {
+            format!("user '{}' is deleted", peer.user())
+        } else if withheld.contains(peer.vhost()) {
+            format!("vhost '{}' is deleted", peer.vhost())
+        } else {
+            continue;
+        };
+        peer.tell_one(Notice::Close(AmqpError::connection_forced(reason)));
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), StartError> {
+    match fault(&settings.vhosts, &settings.users) {
+        Some(Fault { entry, problem }) => Err(StartError::Entry { entry, problem }),
+        None => Ok(()),
+    }
+}
+
+fn is_open(settings: &Settings, vhost: &Name) -> bool {
+    vhost.as_str() == DEFAULT_VHOST || settings.vhosts.iter().any(|entry| entry.name == vhost.as_str())
+}
+
+/// Makes and changes the users of the settings, and removes those that the settings name no longer, which are returned.
+fn put_entries(
+    known: &mut Users,
+    entries: &[UserEntry],
+    changes: &mut Vec<TopologyChange>,
+) -> Result<Vec<UserRecord>, StartError> {
+    for entry in entries {
+        let record = users::record_of(entry, known.get(&entry.name), salt()?);
+        if known.get(&entry.name) != Some(&record) {
+            changes.push(TopologyChange::PutUser(record.clone()));
+            known.put(record);
+        }
+    }
+    let is_gone =
+        |record: &&UserRecord| record.from_settings && !entries.iter().any(|entry| entry.name == record.name.as_str());
+    let gone: Vec<UserRecord> = known.iter().filter(is_gone).cloned().collect();
+    for record in &gone {
+        known.remove(record.name.as_str());
+        changes.push(TopologyChange::DeleteUser(record.name.clone()));
+    }
+    Ok(gone)
+}
+
+fn create_vhosts(known: &mut Users, broker: &Broker, entries: &[VhostEntry]) {
+    for entry in entries {
+        let name = Name::from(entry.name.as_str());
+        broker.create_vhost(&name);
+        known.release_vhost(&name);
+    }
+}
+
+fn store(broker: &Broker, changes: Vec<TopologyChange>) {
+    if changes.is_empty() {
+        return;
+    }
+    let then = |durable: bool| {
+        if !durable {
+            tracing::error!("the users of the settings could not be stored");
+        }
+    };
+    broker.writer().topology(changes, Box::new(then));
+}
+
+fn guest() -> UserEntry {
+    UserEntry {
+        name: DEFAULT_USER.to_owned(),
+        password: Some(DEFAULT_USER.into()),
+        password_hash: None,
+        tags: vec!["administrator".to_owned()],
+        vhosts: vec![DEFAULT_VHOST.to_owned()],
+    }
+}
+
+fn salt() -> Result<[u8; 4], StartError> {
+    let number = getrandom::u32().map_err(|error| StartError::Random(error.to_string()))?;
+    Ok(number.to_le_bytes())
+}

@@ -1,0 +1,128 @@
+//! Serves a router over HTTP, to so many clients at once and to each for so long: a client that sends nothing, or does not read
+//! its answer, costs a socket for a while and nothing else.
+//!
+//! A connection is for one request, so that its time is limited as a whole.
+
+use super::shared::Shared;
+use super::tasks::spawn;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+
+/// How long accepting pauses after an error such as "too many open files".
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Clients of the metrics listener.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub(super) open: AtomicU64,
+    pub(super) refused: AtomicU64,
+}
+
+/// Counts a client while it lives.
+struct Place(Arc<Shared>);
+
+impl Place {
+    /// None when there are as many clients as may be.
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let clients = &shared.http_clients;
+        let most = u64::from(shared.current().settings.metrics_connections_max);
+        if clients.open.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(Self(Arc::clone(shared)));
+        }
+        clients.open.fetch_sub(1, Ordering::Relaxed);
+        clients.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.http_clients.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts clients until the server's end.
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Some(place) = Place::take(&shared) {
+                    let timeout = shared.current().settings.metrics_timeout;
+                    let router = router.clone();
+                    drop(spawn(&Handle::current(), async move {
+                        serve_one(stream, router, timeout).await;
+                        drop(place);
+                    }));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting on the metrics listener failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers one request. Too late or with an error, the connection is closed.
+async fn serve_one(stream: TcpStream, router: Router, timeout: Duration) {
+    let mut http = http1::Builder::new();
+    http.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Ok(Err(error)) = tokio::time::timeout(timeout, connection).await {
+        tracing::debug!(%error, "a client of the metrics listener");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// More than the buffers of two sockets take.
+    const ANSWER_BYTES: usize = 64 << 20;
+
+    /// Serves one client that sends `request` and then reads nothing; the client's end, once the broker has let go of it.
+    async fn served(request: &[u8], timeout: Duration) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        client.write_all(request).await.unwrap();
+        let router = Router::new()
+            .route("/large", get(async || vec![b'x'; ANSWER_BYTES]))
+            .route("/small", get(async || "whole"));
+        serve_one(stream, router, timeout).await;
+        client
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_half_a_request_or_does_not_read_its_answer_is_let_go() {
+        for request in ["", "GET", "GET /small HTTP/1.1\r\nHost: x\r\n", "GET /large HTTP/1.1\r\nHost: x\r\n\r\n"] {
+            let mut client = served(request.as_bytes(), Duration::from_millis(100)).await;
+            let mut answer = Vec::new();
+            // A reset is an end as well.
+            let _ = client.read_to_end(&mut answer).await;
+            assert!(answer.len() < ANSWER_BYTES, "{request:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_in_whole_and_the_connection_is_for_one_alone() {
+        let request = "GET /small HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+        let mut client = served(request.as_bytes(), Duration::from_secs(10)).await;
+        let mut answer = String::new();
+        // What was sent behind the request may reset the connection, after the answer.
+        let _ = client.read_to_string(&mut answer).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("whole"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1);
+    }
+}
