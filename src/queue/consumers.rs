@@ -2,7 +2,8 @@
 //!
 //! A consumer is in the ring of its priority while it may take; it leaves the ring when its prefetch or its written-window
 //! is reached, and comes back at the end of the ring when that lifts. While its channel has no permit for it, it waits with the
-//! channel's other consumers (`permits`).
+//! channel's other consumers (`permits`). Those of a channel that are in the rings always come before those that wait: they
+//! have a higher priority, or the same and an earlier turn.
 
 use super::entry::{Entries, EntryState, Lent, NONE, Slot};
 use super::input::Consume;
@@ -33,8 +34,8 @@ pub(super) struct Consumer {
 enum Place {
     /// Nowhere: it may take nothing.
     Away,
-    /// In the ring of its priority. Whether it was woken there from among those that waited.
-    Ready { woken: bool },
+    /// In the ring of its priority.
+    Ready,
     /// Among those of its channel that wait for a permit.
     Waiting,
 }
@@ -144,7 +145,7 @@ impl Consumers {
         let at = self.add(holding);
         self.by_key.insert(consume.key, at);
         self.exclusive |= consume.exclusive;
-        self.enter_ring(at);
+        self.reconsider(at);
     }
 
     /// Ends a consumer; what it holds stays lent.
@@ -152,7 +153,7 @@ impl Consumers {
         let at = self.by_key.remove(&key)?;
         let consumer = self.holding_mut(at).consumer.take().expect("listed consumers are alive");
         match consumer.place {
-            Place::Ready { .. } => self.ready.remove(consumer.priority, at),
+            Place::Ready => self.ready.remove(consumer.priority, at),
             Place::Away | Place::Waiting => self.ready.drop_empty(),
         }
         if consumer.channel_limited {
@@ -177,23 +178,6 @@ impl Consumers {
         }
     }
 
-    fn enter_ring(&mut self, at: u32) {
-        let Some(consumer) = &mut self.holdings[at as usize].as_mut().expect("checked by callers").consumer else {
-            return;
-        };
-        if consumer.place != Place::Away {
-            return;
-        }
-        consumer.place = Place::Ready { woken: false };
-        self.ready.push_back(consumer.priority, at);
-        if consumer.channel_limited
-            && !consumer.no_ack
-            && let Some(channel) = self.limited.get_mut(&consumer.key.holder)
-        {
-            channel.ready += 1;
-        }
-    }
-
     fn may_take(&self, at: u32) -> bool {
         let holding = self.holding(at);
         holding.consumer.as_ref().is_some_and(|consumer| {
@@ -203,9 +187,34 @@ impl Consumers {
         })
     }
 
+    /// A consumer that may take again queues up: in its ring, or behind those of its channel that wait.
     fn reconsider(&mut self, at: u32) {
-        if self.may_take(at) {
-            self.enter_ring(at);
+        if !self.may_take(at) || self.consumer(at).place != Place::Away {
+            return;
+        }
+        let Self { holdings, limited, .. } = self;
+        let holding = holdings[at as usize].as_mut().expect("looked at just above");
+        let consumer = holding.consumer.as_mut().expect("looked at just above");
+        if consumer.channel_limited
+            && let Some(channel) = limited.get_mut(&holding.holder)
+            && channel.is_to_wait(consumer.priority)
+        {
+            consumer.place = Place::Waiting;
+            return channel.waiting.push_back(consumer.priority, at);
+        }
+        self.enter_ring(at);
+    }
+
+    fn enter_ring(&mut self, at: u32) {
+        let Self { holdings, limited, ready, .. } = self;
+        let holding = holdings[at as usize].as_mut().expect("callers looked");
+        let consumer = holding.consumer.as_mut().expect("callers looked");
+        consumer.place = Place::Ready;
+        ready.push_back(consumer.priority, at);
+        if consumer.channel_limited
+            && let Some(channel) = limited.get_mut(&holding.holder)
+        {
+            channel.ready += 1;
         }
     }
 
@@ -227,25 +236,36 @@ impl Consumers {
         while let Some(at) = self.ready.pop_front() {
             let holding = self.holdings[at as usize].as_mut().expect("rings list living consumers");
             let consumer = holding.consumer.as_mut().expect("rings list living consumers");
-            let place = std::mem::replace(&mut consumer.place, Place::Away);
+            consumer.place = Place::Away;
             if !consumer.channel_limited {
                 return Some(Taker { at, permit: None });
             }
             let channel = self.limited.get_mut(&holding.holder).expect("a limited consumer's channel is listed");
-            channel.ready -= u32::from(!consumer.no_ack);
+            channel.ready -= 1;
             if channel.acquire(holding.holder, consumer.no_ack, permits, &mut self.granted) {
                 let permit = (!consumer.no_ack).then_some(channel.id);
                 return Some(Taker { at, permit });
             }
-            consumer.place = Place::Waiting;
-            if place == (Place::Ready { woken: true }) {
-                // It had its turn, and found nothing left.
-                channel.waiting.push_front(consumer.priority, at);
-            } else {
-                channel.waiting.push_back(consumer.priority, at);
-            }
+            let holder = holding.holder;
+            self.stop_channel(holder, at);
         }
         None
+    }
+
+    /// A channel has no permit: its consumers leave the rings, and wait for one in the order of their turns. The `first` of
+    /// them has left already.
+    fn stop_channel(&mut self, holder: Holder, first: u32) {
+        let Self { holdings, limited, ready, .. } = self;
+        let channel = limited.get_mut(&holder).expect("a limited consumer's channel is listed");
+        let of_channel = |at| holdings[at as usize].as_ref().is_some_and(|holding| holding.holder == holder);
+        let others = if channel.ready == 0 { Vec::new() } else { ready.take(of_channel) };
+        channel.ready = 0;
+        for at in others.into_iter().rev().chain([first]) {
+            let holding = holdings[at as usize].as_mut().expect("rings list living consumers");
+            let consumer = holding.consumer.as_mut().expect("rings list living consumers");
+            consumer.place = Place::Waiting;
+            channel.waiting.push_front(consumer.priority, at);
+        }
     }
 
     /// As many consumers of a channel that wait for permits become ready as can use them.
@@ -258,11 +278,8 @@ impl Consumers {
             let Some(at) = channel.waiting.pop_front() else { return };
             let Some(consumer) = &mut self.holding_mut(at).consumer else { continue };
             consumer.place = Place::Away;
-            self.reconsider(at);
-            if let Some(consumer) = &mut self.holding_mut(at).consumer
-                && consumer.place == (Place::Ready { woken: false })
-            {
-                consumer.place = Place::Ready { woken: true };
+            if self.may_take(at) {
+                self.enter_ring(at);
             }
         }
     }
@@ -272,7 +289,7 @@ impl Consumers {
         let Some(channel) = self.limited.get_mut(&holder) else { return };
         channel.consumers -= 1;
         match consumer.place {
-            Place::Ready { .. } => channel.ready -= u32::from(!consumer.no_ack),
+            Place::Ready => channel.ready -= 1,
             Place::Waiting => channel.waiting.remove(consumer.priority, at),
             Place::Away => {}
         }
@@ -431,7 +448,7 @@ impl Consumers {
             consumer.channel_limited = limit.is_some();
             if let Some(channel) = &mut channel {
                 channel.consumers += 1;
-                channel.ready += u32::from(!consumer.no_ack && matches!(consumer.place, Place::Ready { .. }));
+                channel.ready += u32::from(consumer.place == Place::Ready);
             }
         }
         if let Some(channel) = channel.filter(|channel| channel.consumers > 0) {

@@ -38,9 +38,9 @@ pub(super) struct LimitedChannel {
     pub(super) standing: Standing,
     /// Registered consumers.
     pub(super) consumers: u32,
-    /// Of these, how many that acknowledge stand in the queue's rings.
+    /// Of these, how many stand in the queue's rings; none while the queue waits for a grant.
     pub(super) ready: u32,
-    /// Those that would take, but for a permit.
+    /// Those whose turn comes after all that are ready.
     pub(super) waiting: Rings,
 }
 
@@ -73,7 +73,12 @@ impl LimitedChannel {
         true
     }
 
-    /// How many consumers that acknowledge should be ready: enough for the grant, and one at least to ask for the next.
+    /// Whether a consumer that may take again has to wait: for a permit, or for others whose turn comes before its own.
+    pub(super) fn is_to_wait(&self, priority: i64) -> bool {
+        self.standing == Standing::Asked || self.waiting.first_priority().is_some_and(|first| first >= priority)
+    }
+
+    /// How many consumers should be ready: enough for the grant, and one at least to ask for the next.
     pub(super) fn ready_wanted(&self) -> u32 {
         match self.standing {
             Standing::Idle => 1,

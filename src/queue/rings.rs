@@ -25,6 +25,11 @@ impl Rings {
         self.rings.iter().find_map(|ring| ring.consumers.front().copied())
     }
 
+    /// The priority of the consumer whose turn it is.
+    pub(super) fn first_priority(&self) -> Option<i64> {
+        self.rings.iter().find(|ring| !ring.consumers.is_empty()).map(|ring| ring.priority)
+    }
+
     pub(super) fn pop_front(&mut self) -> Option<u32> {
         let at = self.rings.iter_mut().find_map(|ring| ring.consumers.pop_front())?;
         self.len -= 1;
@@ -56,6 +61,22 @@ impl Rings {
         self.ring(priority).retain(|other| *other != at);
         self.len -= 1;
         self.drop_empty();
+    }
+
+    /// Takes out those that `leaves` picks, in the order of their turns.
+    pub(super) fn take(&mut self, leaves: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut taken = Vec::new();
+        for ring in &mut self.rings {
+            ring.consumers.retain(|at| {
+                let stays = !leaves(*at);
+                if !stays {
+                    taken.push(*at);
+                }
+                stays
+            });
+        }
+        self.len -= taken.len();
+        taken
     }
 
     /// Lets go of priorities that nobody has.

@@ -99,6 +99,26 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
 }
 
 #[test]
+fn a_permit_goes_to_the_consumer_of_the_highest_priority_that_waits() {
+    let mut bench = Bench::new();
+    bench.permits.free.insert(ConnectionId(1), 0);
+    for slot in 1..=3 {
+        let consume = Consume { channel_limit: Some(LIMIT), priority: i64::from(slot), ..bench.consumer(1, slot) };
+        bench.apply(QueueInput::Consume(consume));
+    }
+    // The highest finds no permit, and another channel takes the message before the others are asked.
+    let of_other = Consume { priority: 3, ..bench.consumer(2, 1) };
+    bench.apply(QueueInput::Consume(of_other));
+    bench.publish_all(&["a"]);
+    assert_eq!(bench.given()[0].connection, 2);
+    let requester = bench.requester(2);
+    bench.apply(QueueInput::Cancel { requester, key: key(2, 1) });
+    bench.grant(1, 1);
+    bench.publish_all(&["b"]);
+    assert_eq!(bench.given()[0].slot, 3);
+}
+
+#[test]
 fn a_channel_at_its_limit_leaves_messages_to_others() {
     let mut bench = Bench::new();
     bench.permits.free.insert(ConnectionId(1), 0);

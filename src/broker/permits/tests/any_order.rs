@@ -1,7 +1,6 @@
 //! Whatever happens in whatever order: permits used are deliveries lent, and nobody waits for a permit that is free.
 
 use super::*;
-use crate::broker::permits::PermitCounts;
 
 /// How many steps the model takes, for a long run by hand.
 const STEPS: &str = "PRONTOMQ_PERMIT_STEPS";
@@ -15,8 +14,8 @@ const LIMITS: u64 = 7;
 struct Model {
     world: World,
     random: Random,
-    /// What of each limit was in use after the last step.
-    before: BTreeMap<ChannelKey, (LimitId, PermitCounts)>,
+    /// What queues had of each limit after the last step: permits, and deliveries that are on their way with one.
+    before: BTreeMap<ChannelKey, (LimitId, u32, usize)>,
 }
 
 impl Model {
@@ -192,13 +191,15 @@ impl Model {
             };
             let granted: u32 = world.queues.values().flat_map(|queue| &queue.inbox).map(granted).sum();
             assert_eq!(counts.granted, granted, "a grant has an owner");
-            let last = before.get(channel).filter(|(last, _)| *last == id).map(|(_, last)| last);
-            let in_use = counts.lent + counts.granted;
-            if last.is_some_and(|last| counts.granted > last.granted) {
-                assert!(in_use <= counts.limit, "nothing is granted beyond the limit: {counts:?}");
+            // A queue may use what it is granted within the same step.
+            let of_queues = granted as usize + in_flight(true);
+            let (_, last_granted, last_of_queues) =
+                before.get(channel).filter(|(last, ..)| *last == id).copied().unwrap_or((id, 0, 0));
+            if granted > last_granted || of_queues > last_of_queues {
+                assert!(counts.lent + granted <= counts.limit, "nothing is granted beyond the limit: {counts:?}");
                 assert_eq!(in_flight(false), 0, "nor before all is counted that was on its way");
             }
-            before.insert(*channel, (id, counts));
+            before.insert(*channel, (id, granted, of_queues));
         }
     }
 
@@ -210,6 +211,8 @@ impl Model {
             let counts = self.world.permits.get(channel).map(ChannelPermits::counts);
             if let Some(counts) = counts {
                 assert_eq!(counts.granted, 0, "grants end");
+                let queues: BTreeSet<QueueId> = live.consumers.iter().map(|consumer| consumer.queue).collect();
+                assert!(counts.waiting <= queues.len(), "no queue waits without a consumer: {counts:?}");
                 if counts.lent >= counts.limit {
                     continue;
                 }

@@ -52,3 +52,57 @@ fn shares_are_equal_for_any_number_of_queues_consumers_and_permits() {
         }
     }
 }
+
+/// Acknowledges everything, until the client has nothing.
+fn take_all(world: &mut World, channel: ChannelKey) {
+    loop {
+        let held = std::mem::take(&mut world.channels.get_mut(&channel).expect("it is open").unacked);
+        if held.is_empty() {
+            return;
+        }
+        held.into_iter().for_each(|held| world.settle(channel, held, Outcome::Acknowledged));
+        world.run_all();
+    }
+}
+
+#[test]
+fn consumers_that_waited_for_permits_have_their_turns_when_permits_are_free() {
+    for seed in 0..CASES {
+        let mut random = Random::new(seed);
+        let mut below = |limit: u64| random.next_u64() % limit;
+        let (lower, higher, limit) = (below(5), 1 + below(5), 1 + below(12));
+        let mut world = World::new();
+        let (channel, other) = (world.open_channel(), world.open_channel());
+        world.limit(channel, limit as u32);
+        let queue = world.make_queue();
+        let of_lower: Vec<_> = (0..lower).map(|_| world.consume(channel, queue, |_| {})).collect();
+        let urgent = |consume: &mut Consume| consume.priority = 1;
+        let of_higher: Vec<_> = (0..higher).map(|_| world.consume(channel, queue, urgent)).collect();
+        // Consumers without a limit take what comes after the first that finds no permit.
+        for _ in 0..below(3) {
+            world.consume(other, queue, |consume| (consume.no_ack, consume.priority) = (true, 1));
+        }
+        world.run_all();
+        for _ in 0..3 {
+            // More than there are permits for, all at once or one by one; then there is always one.
+            for _ in 0..1 + below(3) {
+                world.publish(queue, (1 + below(limit + lower + higher)) as usize);
+                world.run_all();
+            }
+            take_all(&mut world, channel);
+            world.shares.clear();
+            for _ in 0..20 * higher {
+                world.publish(queue, 1);
+                world.run_all();
+                take_all(&mut world, channel);
+            }
+            let turns = |slots: &[ConsumerSlot]| -> Vec<u64> {
+                slots.iter().map(|slot| world.shares.get(slot).copied().unwrap_or(0)).collect()
+            };
+            let (least, most) = (turns(&of_higher).into_iter().min(), turns(&of_higher).into_iter().max());
+            let is_equal = least > Some(0) && most <= least.map(|least| least + 1);
+            assert!(is_equal, "{higher} of {of_higher:?}, limit {limit}: {:?}", world.shares);
+            assert_eq!(turns(&of_lower).iter().sum::<u64>(), 0, "the higher ones could take everything");
+        }
+    }
+}
