@@ -353,6 +353,7 @@ impl QueueState {
         }
         self.dispatch(now, permits, out);
         self.enforce_limits(now, permits, out);
+        self.shrink_heads();
     }
 
     fn publish(&mut self, enqueue: Enqueue, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
@@ -560,6 +561,8 @@ impl QueueState {
     fn note_out(&mut self, slot: Slot, now: Now) {
         let entry = self.entries.at(slot);
         if !entry.is_durable() {
+            let level = entry.level;
+            self.level_mut(level).transient_out += 1;
             return;
         }
         let (position, young, level) = (entry.order.position, entry.storage == Storage::Young, entry.level);
@@ -608,7 +611,10 @@ impl QueueState {
 
     fn unlend(&mut self, slot: Slot) -> Lent {
         self.out_count -= 1;
-        self.out_bytes = self.out_bytes.saturating_sub(self.entries.at(slot).message.body_len() as u64);
+        let entry = self.entries.at(slot);
+        let (level, durable) = (entry.level, entry.is_durable());
+        self.out_bytes = self.out_bytes.saturating_sub(entry.message.body_len() as u64);
+        self.level_mut(level).transient_out -= usize::from(!durable);
         self.consumers.unlend(slot, &mut self.entries)
     }
 
@@ -965,9 +971,7 @@ impl QueueState {
             if let Storage::Submitted(_) = entry.storage {
                 has_row = true;
                 self.rows_to_remove += 1;
-                lane.removed.push(entry.order.position);
-                lane.stored_count = lane.stored_count.saturating_sub(1);
-                lane.stored_bytes = lane.stored_bytes.saturating_sub(entry.message.body_len() as u64);
+                lane.remove_row(entry.order.position, entry.message.body_len() as u64);
             } else {
                 out.counts.never_written += 1;
                 let bytes = entry.message.allocated_bytes() as u64;

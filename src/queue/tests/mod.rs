@@ -5,6 +5,7 @@ mod expiry;
 mod leaving;
 mod lending;
 mod limits;
+mod returning;
 mod storing;
 mod windows;
 
