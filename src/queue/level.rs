@@ -534,13 +534,11 @@ impl Level {
         if self.head.len() <= limits.head_entries * 2 && self.head_bytes <= limits.head_bytes * 2 {
             return;
         }
+        // What is lent or leaving may come back, to a place before this one.
+        let out_below =
+            if self.transient_out == 0 { self.out.highest().unwrap_or_default() } else { self.taken_high.next() };
         // Every row above it lives, is ready, and is what every read from now on finds.
-        let settled_above = if self.transient_out == 0 {
-            self.removals.highest().max(self.out.highest().unwrap_or_default())
-        } else {
-            // One of these may come back to anywhere before it.
-            self.taken_high
-        };
+        let settled_above = self.removals.highest().max(out_below);
         while self.head.len() > limits.head_entries || self.head_bytes > limits.head_bytes && self.head.len() > 1 {
             let Some(slot) = self.head.back().copied() else { return };
             let entry = entries.at(slot);
@@ -555,7 +553,7 @@ impl Level {
                     self.loading = Loading::No;
                 }
                 // It came back from a consumer; from the tail it may go to the scratch store.
-                Storage::Transient if !self.has_middle() && self.scratch.passed == 0 => {
+                Storage::Transient if position >= out_below && !self.has_middle() && self.scratch.passed == 0 => {
                     self.tail.push_front(slot);
                     self.tail_bytes += bytes;
                     self.scratch.waiting += 1;
