@@ -36,14 +36,36 @@ pub struct Link {
     peer: Arc<Peer>,
     publisher: Publisher,
     random: Random,
-    /// Queues that hold something for a channel, or may.
-    attached: AHashMap<ChannelKey, AHashSet<QueueId>>,
-    /// Their cells, and those of whatever else the connection settles.
-    cells: AHashMap<QueueId, Arc<Cell>>,
+    attached: AHashMap<ChannelKey, Attached>,
     limited: AHashSet<ChannelKey>,
+    /// Exclusive queues that it declared; some may be gone.
     exclusive: Vec<Name>,
+    /// As many of these names are looked through for queues that are gone.
+    exclusive_swept_at: usize,
     /// The settlements of the transaction that is being committed.
     transaction: Option<Vec<(QueueId, Settled)>>,
+}
+
+/// Queues that hold something for a channel, or did.
+#[derive(Debug)]
+struct Attached {
+    queues: AHashMap<QueueId, Arc<Cell>>,
+    /// As many of them are looked through for those that hold nothing.
+    swept_at: usize,
+}
+
+impl Default for Attached {
+    fn default() -> Self {
+        Self { queues: AHashMap::new(), swept_at: SWEPT_AT_FIRST }
+    }
+}
+
+/// So many entries are kept, in use or not, before the first look.
+const SWEPT_AT_FIRST: usize = 64;
+
+/// When to look again: the looks cost no more than the entries that were added.
+fn next_sweep(kept: usize) -> usize {
+    (kept * 2).max(SWEPT_AT_FIRST)
 }
 
 /// Deliveries settled inside a transaction, and what they free once it is sealed.
@@ -66,9 +88,9 @@ impl Link {
             publisher: Publisher::default(),
             random: Random::new(seed),
             attached: AHashMap::new(),
-            cells: AHashMap::new(),
             limited: AHashSet::new(),
             exclusive: Vec::new(),
+            exclusive_swept_at: SWEPT_AT_FIRST,
             transaction: None,
         }
     }
@@ -114,7 +136,7 @@ impl Link {
             settlements.push((queue, Settled { channel, input, counted }));
             return;
         }
-        self.input(queue, input, now);
+        self.input(channel, queue, input, now);
         self.release(channel, counted, now);
     }
 
@@ -136,7 +158,7 @@ impl Link {
             freed.push((channel, counted));
             match inputs.iter_mut().find(|(cell, _)| cell.id() == queue) {
                 Some((_, inputs)) => inputs.push(input),
-                None => inputs.extend(self.cell(queue).map(|cell| (cell, vec![input]))),
+                None => inputs.extend(self.cell(channel, queue).map(|cell| (cell, vec![input]))),
             }
         }
         let parts = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
@@ -157,7 +179,7 @@ impl Link {
 
     /// Gives back a delivery that the connection could not take.
     pub fn bounce(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, counted: bool, now: Now) {
-        self.input(queue, QueueInput::Bounce { lend }, now);
+        self.input(channel, queue, QueueInput::Bounce { lend }, now);
         self.release(channel, u32::from(counted), now);
     }
 
@@ -172,7 +194,7 @@ impl Link {
         now: Now,
     ) {
         let consumer = ConsumerKey { holder: self.holder(channel), slot: consumer };
-        self.input(queue, QueueInput::Written { consumer, count, bytes }, now);
+        self.input(channel, queue, QueueInput::Written { consumer, count, bytes }, now);
     }
 
     fn release(&mut self, channel: ChannelKey, counted: u32, now: Now) {
@@ -183,18 +205,19 @@ impl Link {
     fn permits_free(&mut self, channel: ChannelKey, waiting: Vec<QueueId>, now: Now) {
         let holder = self.holder(channel);
         for queue in waiting {
-            self.input(queue, QueueInput::PermitFree { holder }, now);
+            self.input(channel, queue, QueueInput::PermitFree { holder }, now);
         }
     }
 
-    fn input(&mut self, queue: QueueId, input: QueueInput, now: Now) {
-        if let Some(cell) = self.cell(queue) {
+    fn input(&mut self, channel: ChannelKey, queue: QueueId, input: QueueInput, now: Now) {
+        if let Some(cell) = self.cell(channel, queue) {
             self.broker.take_turns(&cell, input, now);
         }
     }
 
-    fn cell(&self, queue: QueueId) -> Option<Arc<Cell>> {
-        self.cells.get(&queue).map(Arc::clone).or_else(|| self.broker.cell(queue))
+    fn cell(&self, channel: ChannelKey, queue: QueueId) -> Option<Arc<Cell>> {
+        let attached = self.attached.get(&channel).and_then(|attached| attached.queues.get(&queue));
+        attached.map(Arc::clone).or_else(|| self.broker.cell(queue))
     }
 
     // ---- channels ----------------------------------------------------------------------------------------------
@@ -209,9 +232,9 @@ impl Link {
             self.limited.remove(&channel);
         }
         let holder = self.holder(channel);
-        let queues: Vec<QueueId> = self.attached.get(&channel).into_iter().flatten().copied().collect();
-        for queue in queues {
-            self.input(queue, QueueInput::ChannelLimit { holder, limited }, now);
+        let attached = self.attached.get(&channel).into_iter().flat_map(|attached| attached.queues.values());
+        for cell in attached {
+            self.broker.take_turns(cell, QueueInput::ChannelLimit { holder, limited }, now);
         }
         self.permits_free(channel, waiting, now);
     }
@@ -222,15 +245,24 @@ impl Link {
         self.limited.remove(&channel);
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        for queue in self.attached.remove(&channel).unwrap_or_default() {
-            if let Some(cell) = self.cells.get(&queue) {
-                cell.push(QueueInput::Detach { holder });
-                list.push_back(Arc::clone(cell));
-            }
+        for cell in self.attached.remove(&channel).unwrap_or_default().queues.into_values() {
+            cell.push(QueueInput::Detach { holder });
+            list.push_back(cell);
         }
         self.broker.take_listed(list, now);
-        if self.attached.is_empty() {
-            self.cells.clear();
+    }
+
+    /// Whether a channel is attached to so many queues that `keep_attached` is due, before its next command.
+    pub fn is_crowded(&self, channel: ChannelKey) -> bool {
+        self.attached.get(&channel).is_some_and(|attached| attached.queues.len() >= attached.swept_at)
+    }
+
+    /// All queues but these hold nothing for the channel.
+    pub fn keep_attached(&mut self, channel: ChannelKey, in_use: &AHashSet<QueueId>) {
+        if let Some(Attached { queues, swept_at }) = self.attached.get_mut(&channel) {
+            queues.retain(|queue, _| in_use.contains(queue));
+            *swept_at = next_sweep(queues.len());
+            queues.shrink_to(*swept_at);
         }
     }
 
@@ -341,8 +373,20 @@ impl Link {
     }
 
     fn attach(&mut self, channel: ChannelKey, cell: &Arc<Cell>) {
-        self.attached.entry(channel).or_default().insert(cell.id());
-        self.cells.entry(cell.id()).or_insert_with(|| Arc::clone(cell));
+        self.attached.entry(channel).or_default().queues.entry(cell.id()).or_insert_with(|| Arc::clone(cell));
+    }
+
+    fn note_exclusive(&mut self, queue: Name) {
+        self.exclusive.push(queue);
+        if self.exclusive.len() < self.exclusive_swept_at {
+            return;
+        }
+        let (vhost, connection) = (&self.vhost, self.peer.id());
+        let is_there = |name: &Name| vhost.queue(name.as_bytes()).is_some_and(|cell| cell.owner() == Some(connection));
+        let mut kept = AHashSet::new();
+        self.exclusive.retain(|name| is_there(name) && kept.insert(name.clone()));
+        self.exclusive_swept_at = next_sweep(self.exclusive.len());
+        self.exclusive.shrink_to(self.exclusive_swept_at);
     }
 
     fn declare_queue(&mut self, requester: Requester, declare: QueueDeclare, now: Now) -> Result<(), AmqpError> {
@@ -364,7 +408,7 @@ impl Link {
             Declaration::New(changes) => {
                 Counters::add(&self.broker.counters().queues_created, 1);
                 if declare.exclusive {
-                    self.exclusive.push(declare.queue.clone());
+                    self.note_exclusive(declare.queue.clone());
                 }
                 let answer = Answer::QueueDeclared { queue: declare.queue, message_count: 0, consumer_count: 0 };
                 self.broker.answer_durable(requester, changes, answer);

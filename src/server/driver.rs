@@ -216,11 +216,14 @@ impl Driver {
                 self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
-                if !self.failed.contains(&channel) {
-                    self.with_link(|link| {
-                        link.flush(now);
-                        link.command(channel, request, command, now);
-                    });
+                if let Some(link) = &mut self.link
+                    && !self.failed.contains(&channel)
+                {
+                    link.flush(now);
+                    if link.is_crowded(channel) {
+                        link.keep_attached(channel, &self.session.queues_in_use(channel));
+                    }
+                    link.command(channel, request, command, now);
                 }
             }
             Effect::Bounce { channel, queue, lend, counted } => {

@@ -5,7 +5,8 @@
 //! - `timers`: heartbeats and deadlines.
 //! - `channel`: one channel: what it waits for, what is parked behind that; `channels`: all of a connection.
 //! - `content`: a publish's frames become a message.
-//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges.
+//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges;
+//!   `in_use` names the queues that hold something for it.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
 //! - `effect`: what the shell is asked to do.
 //!
@@ -20,6 +21,7 @@ mod content;
 mod effect;
 mod exchange_methods;
 mod handshake;
+mod in_use;
 mod machine;
 mod prefetch;
 mod queue_methods;
