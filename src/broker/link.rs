@@ -22,6 +22,7 @@ use crate::routing::Destination;
 use crate::store::{QueueRecord, TopologyChange};
 use ahash::{AHashMap, AHashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Begins the names that the broker makes up for queues.
 const GENERATED_NAME: &str = "amq.gen-";
@@ -37,6 +38,8 @@ pub struct Link {
     publisher: Publisher,
     random: Random,
     attached: AHashMap<ChannelKey, Attached>,
+    /// Of all channels.
+    attached_count: usize,
     limited: AHashSet<ChannelKey>,
     /// Exclusive queues that it declared; some may be gone.
     exclusive: Vec<Name>,
@@ -59,6 +62,9 @@ impl Default for Attached {
         Self { queues: AHashMap::new(), swept_at: SWEPT_AT_FIRST }
     }
 }
+
+/// What the name of an exclusive queue takes, about.
+const EXCLUSIVE_BYTES: usize = size_of::<Name>() + 64;
 
 /// So many entries are kept, in use or not, before the first look.
 const SWEPT_AT_FIRST: usize = 64;
@@ -88,6 +94,7 @@ impl Link {
             publisher: Publisher::default(),
             random: Random::new(seed),
             attached: AHashMap::new(),
+            attached_count: 0,
             limited: AHashSet::new(),
             exclusive: Vec::new(),
             exclusive_swept_at: SWEPT_AT_FIRST,
@@ -245,11 +252,20 @@ impl Link {
         self.limited.remove(&channel);
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        for cell in self.attached.remove(&channel).unwrap_or_default().queues.into_values() {
+        let attached = self.attached.remove(&channel).unwrap_or_default().queues;
+        self.attached_count -= attached.len();
+        for cell in attached.into_values() {
             cell.push(QueueInput::Detach { holder });
             list.push_back(cell);
         }
         self.broker.take_listed(list, now);
+    }
+
+    /// What it takes of memory beside its peer.
+    pub fn held_bytes(&self) -> usize {
+        let attached = size_of::<(ChannelKey, Attached)>() + size_of::<(QueueId, Arc<Cell>)>();
+        let attached: usize = self.attached_count * attached;
+        attached + self.exclusive.capacity() * EXCLUSIVE_BYTES + self.publisher.held_bytes()
     }
 
     /// Whether a channel is attached to so many queues that `keep_attached` is due, before its next command.
@@ -260,7 +276,9 @@ impl Link {
     /// All queues but these hold nothing for the channel.
     pub fn keep_attached(&mut self, channel: ChannelKey, in_use: &AHashSet<QueueId>) {
         if let Some(Attached { queues, swept_at }) = self.attached.get_mut(&channel) {
+            self.attached_count -= queues.len();
             queues.retain(|queue, _| in_use.contains(queue));
+            self.attached_count += queues.len();
             *swept_at = next_sweep(queues.len());
             queues.shrink_to(*swept_at);
         }
@@ -297,6 +315,9 @@ impl Link {
     fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<(), AmqpError> {
         match command {
             Command::ExchangeDeclare(declare) => {
+                let limits = self.broker.settings().vhost_limits;
+                let checked = self.vhost.topology().check_exchange_room(&declare, &limits);
+                refusable(&self.broker.counters().exchanges_refused, checked)?;
                 let changes = self.vhost.topology().declare_exchange(&declare)?;
                 self.vhost.move_epoch();
                 self.broker.answer_durable(requester, changes, Answer::Done);
@@ -347,6 +368,9 @@ impl Link {
     }
 
     fn bind(&self, requester: Requester, bind: &BindTo, destination: Destination) -> Result<(), AmqpError> {
+        let limits = self.broker.settings().vhost_limits;
+        let checked = self.vhost.topology().check_binding_room(bind, &destination, &limits);
+        refusable(&self.broker.counters().bindings_refused, checked)?;
         let changes = self.vhost.topology().bind(bind, destination)?;
         self.vhost.move_epoch();
         self.broker.answer_durable(requester, changes, Answer::Done);
@@ -373,7 +397,8 @@ impl Link {
     }
 
     fn attach(&mut self, channel: ChannelKey, cell: &Arc<Cell>) {
-        self.attached.entry(channel).or_default().queues.entry(cell.id()).or_insert_with(|| Arc::clone(cell));
+        let attached = self.attached.entry(channel).or_default();
+        self.attached_count += usize::from(attached.queues.insert(cell.id(), Arc::clone(cell)).is_none());
     }
 
     fn note_exclusive(&mut self, queue: Name) {
@@ -426,6 +451,8 @@ impl Link {
             entry.check_equivalent(declare, vhost.as_str())?;
             return Ok(Declaration::Existing(Arc::clone(&entry.cell)));
         }
+        let checked = topology.check_queue_room(&declare.queue, &self.broker.settings().vhost_limits);
+        refusable(&self.broker.counters().queues_refused, checked)?;
         let durable = declare.durable && !declare.exclusive;
         let declared = Declared {
             id: self.broker.next_queue_id(),
@@ -503,6 +530,11 @@ impl Link {
             AmqpError::precondition_failed(text)
         })
     }
+}
+
+/// Counts what a limit refuses.
+fn refusable(counter: &AtomicU64, checked: Result<(), AmqpError>) -> Result<(), AmqpError> {
+    checked.inspect_err(|_| Counters::add(counter, 1))
 }
 
 enum Declaration {

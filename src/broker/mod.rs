@@ -31,7 +31,7 @@ pub use cell::{Cell, QueueCounts};
 pub use counters::{Counters, CountersSnapshot, Publishes};
 pub use flow::Flow;
 pub use link::Link;
-pub use node::{Broker, BrokerSettings, Runner};
+pub use node::{Broker, BrokerSettings, Runner, VhostLimits};
 pub use peer::Peer;
 pub use publish::Routed;
 pub use scratch::OpenScratch;

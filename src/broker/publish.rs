@@ -21,6 +21,8 @@ type Targets = SmallVec<[Arc<Cell>; 1]>;
 
 /// Routes remembered per connection; beyond it they are all forgotten, and found again.
 const MEMOS_MAX: usize = 1024;
+/// What a remembered route takes, about.
+const MEMO_BYTES: usize = size_of::<(Vec<u8>, Memo)>() + 64;
 /// Up to this many gathered batches are looked through one by one.
 const BATCHES_COMPARED_MAX: usize = 8;
 /// Room for a batch is made at once, as much as the largest of the read before took.
@@ -92,6 +94,11 @@ impl Publisher {
     /// Whether a message could be published: its exchange is there, and open to clients.
     pub(super) fn check(&mut self, vhost: &Vhost, message: &Message) -> Result<(), AmqpError> {
         self.routes.targets(vhost, message).map(|_| ())
+    }
+
+    /// What its memory of routes takes, about.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.routes.memos.capacity() * MEMO_BYTES
     }
 
     /// What was gathered, per queue.

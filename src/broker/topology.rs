@@ -2,6 +2,8 @@
 //!
 //! Methods change memory at once and return what the store has to be told.
 
+mod census;
+
 use super::cell::Cell;
 use crate::model::arguments::{keys, type_name};
 use crate::model::command::{BindTo, ExchangeDeclare, QueueDeclare};

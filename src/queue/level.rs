@@ -528,9 +528,9 @@ impl Level {
         transient_bytes
     }
 
-    /// Leaves the back of a head that is longer than it may be to the stores, as far as these have it or may have it. A load
-    /// under way is overtaken by it, and asked for again when it is needed.
-    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, limits: &WindowLimits) {
+    /// Leaves the back of a head that is longer than it may be to the store, which has it, or to the tail while memory for
+    /// transient messages is short (`pressed`). A load under way is overtaken by it, and asked for again when it is needed.
+    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, pressed: bool, limits: &WindowLimits) {
         if self.head.len() <= limits.head_entries * 2 && self.head_bytes <= limits.head_bytes * 2 {
             return;
         }
@@ -546,14 +546,16 @@ impl Level {
             let position = entry.order.position;
             match entry.storage {
                 Storage::Submitted(ticket)
-                    if ticket <= flushed && position > settled_above && self.tells_redelivered(entry) =>
+                    if ticket <= flushed && position > settled_above && self.flag_follows_position(entry) =>
                 {
                     join(&mut self.middle, Middle::of(entry, position));
                     entries.remove(slot);
                     self.loading = Loading::No;
                 }
                 // It came back from a consumer; from the tail it may go to the scratch store.
-                Storage::Transient if position >= out_below && !self.has_middle() && self.scratch.passed == 0 => {
+                Storage::Transient
+                    if pressed && position >= out_below && !self.has_middle() && self.scratch.passed == 0 =>
+                {
                     self.tail.push_front(slot);
                     self.tail_bytes += bytes;
                     self.scratch.waiting += 1;
@@ -565,8 +567,8 @@ impl Level {
         }
     }
 
-    /// Whether a row that is read back says by its position whether it was delivered before.
-    fn tells_redelivered(&self, entry: &Entry) -> bool {
+    /// Whether the position of a row that is read back decides correctly whether it was delivered before.
+    fn flag_follows_position(&self, entry: &Entry) -> bool {
         entry.redelivered || entry.order.position > self.lent_high
     }
 

@@ -249,9 +249,9 @@ impl QueueState {
         if self.store_failed {
             return;
         }
-        let (flushed, window) = (self.flushed, self.window);
+        let (flushed, window, pressed) = (self.flushed, self.window, self.pressed);
         for lane in self.levels.iter_mut().flatten() {
-            lane.shrink(&mut self.entries, flushed, &window);
+            lane.shrink(&mut self.entries, flushed, pressed, &window);
         }
     }
 

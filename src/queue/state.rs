@@ -28,6 +28,8 @@ pub trait Permits {
 
 /// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
+/// What a channel notes for each delivery that is not acknowledged, with room to grow.
+const UNACKED_BYTES: u64 = 64;
 /// How long an acknowledgement of a stored entry may wait for a commit to ride along.
 pub(super) const REMOVE_WAIT: Duration = Duration::from_millis(20);
 /// The smoothed ack time before any was seen.
@@ -235,8 +237,9 @@ impl QueueState {
         let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
         let own_of_stored = durable as usize * Entries::ENTRY_BYTES + self.young.capacity() * size_of::<YoungRef>();
         let window_bytes = window_bytes.saturating_sub(transient_bytes) + own_of_stored as u64;
-        let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
-        let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
+        let own = (size_of::<Self>() + self.entries.table_bytes() + self.consumers.held_bytes()) as u64;
+        let bytes =
+            own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES + self.out_count * UNACKED_BYTES;
         QueueMemory { ready, body_bytes, window_bytes, transient_bytes, unwritten_bytes, bytes }
     }
 
@@ -295,6 +298,7 @@ impl QueueState {
             self.apply_ended(input, out);
             return;
         }
+        let frees = input.frees_memory();
         match input {
             QueueInput::Publish(messages) => {
                 for message in messages {
@@ -353,7 +357,9 @@ impl QueueState {
         }
         self.dispatch(now, permits, out);
         self.enforce_limits(now, permits, out);
-        self.shrink_heads();
+        if frees {
+            self.shrink_heads();
+        }
     }
 
     fn publish(&mut self, enqueue: Enqueue, now: Now, permits: &mut dyn Permits, out: &mut Effects) {

@@ -3,12 +3,15 @@
 //! What comes in is parsed, routed and handed to the queues in one synchronous pass; what the session and the broker have to
 //! say to each other passes through here. Sockets and timers are `connection`'s, or a `Simulation`'s.
 
+use super::memory::Held;
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Counters, Link, Publishes};
 use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, Monotonic, Notice, Now, Promise, PromiseOwner};
 use crate::queue::Outcome;
-use crate::session::{Effect, Ending, Login, LoginRefusal, Output, Publish, Session, Settle, SettleOutcome, Tally};
+use crate::session::{
+    Effect, Ending, Login, LoginRefusal, Output, Publish, Refusals, Session, Settle, SettleOutcome, Tally,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -41,6 +44,7 @@ pub(super) struct Driver {
     channels_told: i64,
     channels_opened_told: u64,
     tally_told: Tally,
+    held_reported: Held,
     closing: bool,
     /// It has published.
     publishes: bool,
@@ -68,6 +72,7 @@ impl Driver {
             channels_told: 0,
             channels_opened_told: 0,
             tally_told: Tally::default(),
+            held_reported: Held::default(),
             closing: false,
             publishes: false,
             shared,
@@ -149,7 +154,7 @@ impl Driver {
     /// What was gathered goes to the queues.
     pub(super) fn end_read(&mut self, now: Now) {
         self.with_link(|link| link.flush(now));
-        self.shared.alarms.note_memory(self.shared.broker.memory_bytes());
+        self.shared.alarms.note_memory(self.shared.memory.in_use(&self.shared.broker).sum());
         self.shared.sizes.fold(&mut self.sizes);
         self.shared.broker.counters().fold_publishes(&mut self.published);
     }
@@ -426,12 +431,21 @@ impl Driver {
             self.carry_out(now);
             self.with_link(|link| link.flush(now));
         }
+        self.bound_unfinished(now);
         self.session.flush_confirms(&mut self.out);
         if was_blocked && !self.session.is_blocked() {
             // What was read before the client was blocked.
             self.take_input(&[], now);
             self.end_read(now);
         }
+    }
+
+    /// Contents and transactions that are not complete keep to their limits.
+    fn bound_unfinished(&mut self, now: Now) {
+        let own = u64::try_from(self.held_reported.unfinished).unwrap_or(0);
+        let others = self.shared.memory.unfinished_bytes().saturating_sub(own);
+        self.session.bound_unfinished(others, now, &mut self.out);
+        self.carry_out(now);
     }
 
     pub(super) fn release_buffers(&mut self) {
@@ -474,6 +488,20 @@ impl Driver {
         add(&gauges.uncommitted, change.uncommitted);
         add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
+        let Refusals { unfinished, consumers, gets } = std::mem::take(&mut self.out.refusals);
+        Counters::add(&counters.unfinished_refused, unfinished);
+        Counters::add(&counters.consumers_refused, consumers);
+        Counters::add(&counters.gets_refused, gets);
+        let held = self.held(tally);
+        self.shared.memory.fold(&mut self.held_reported, held);
+    }
+
+    /// What the connection holds of memory; nothing once it has ended.
+    fn held(&self, tally: Tally) -> Held {
+        let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let buffers = self.partial.capacity() + self.out.bytes.capacity() + self.session.parked_bytes();
+        let link = self.link.as_ref().map_or(0, Link::held_bytes);
+        Held { unfinished: tally.unfinished_bytes, buffers: bytes(buffers), channels: tally.kept_bytes + bytes(link) }
     }
 
     /// What the connection held goes back.
@@ -487,7 +515,9 @@ impl Driver {
     pub(super) fn end(&mut self, now: Now) {
         self.end_link(now);
         self.session.forget_channels();
+        self.partial = Vec::new();
         self.fold_counts();
+        self.shared.memory.fold(&mut self.held_reported, Held::default());
         let counters = self.shared.broker.counters();
         Counters::add(&counters.connections_closed, 1);
         self.shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);

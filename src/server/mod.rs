@@ -7,7 +7,7 @@
 //! - `runner`: where the broker's work is done. `alone`, `watch`: when a connection's thread may wait for the disk, and who
 //!   looks after sockets then.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`.
-//! - `alarms`: memory and disk that run short.
+//! - `alarms`: memory and disk that run short. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
 mod alarms;
@@ -17,12 +17,14 @@ mod connection;
 mod driver;
 mod listener;
 mod local_socket;
+mod memory;
 mod metrics_page;
 mod runner;
 mod shared;
 mod simulation;
 mod start;
 mod tasks;
+mod trim;
 #[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]
 mod watch;
 

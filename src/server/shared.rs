@@ -2,6 +2,7 @@
 
 use super::alarms::Alarms;
 use super::clock::Clock;
+use super::memory::ClientMemory;
 use super::start::session_settings;
 use crate::auth::Users;
 use crate::broker::Broker;
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) stopping: watch::Sender<bool>,
     pub(super) alarms: Alarms,
+    pub(super) memory: ClientMemory,
     pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
 }
@@ -35,7 +37,8 @@ impl Shared {
             users: RwLock::new(users),
             clock,
             stopping: watch::Sender::new(false),
-            alarms: Alarms::new(settings.limits.memory_bytes),
+            alarms: Alarms::new(settings.limits.memory_bytes, settings.limits.resident_bytes),
+            memory: ClientMemory::default(),
             gauges: Gauges::default(),
             sizes: Sizes::default(),
             settings,

@@ -261,6 +261,7 @@ impl Session {
             let Some(parked) = channel.unpark() else { return };
             self.parked_bytes = self.parked_bytes.saturating_sub(parked_bytes(&parked.payload));
             let frame = Frame { kind: parked.kind, channel: number, payload: &parked.payload };
+            self.touch(number);
             if let Err(Fault { error, method }) = self.handle_parked(frame, out) {
                 return self.fail(number, &error, method, now, out);
             }
@@ -382,7 +383,9 @@ impl Session {
     pub(super) fn method_while_channel_closes(&mut self, number: u16, method: &ClientMethod<'_>, out: &mut Output) {
         match method {
             ClientMethod::ChannelCloseOk => {
-                self.channels.remove(number);
+                if let Some(channel) = self.channels.remove(number) {
+                    self.untally(&channel);
+                }
             }
             ClientMethod::ChannelClose(_) => {
                 let ok = channel::AMQPMethod::CloseOk(channel::CloseOk {});

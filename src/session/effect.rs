@@ -135,6 +135,19 @@ pub struct Output {
     pub pause: bool,
     /// Publishes confirmed since the shell last looked.
     pub confirmed: u64,
+    /// What was refused since the shell last looked.
+    pub refusals: Refusals,
+}
+
+/// How often a limit was reached, by limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Channels closed for contents and transactions that were not complete.
+    pub unfinished: u64,
+    /// Consumers beyond those of a channel.
+    pub consumers: u64,
+    /// Gets on a channel with too many unacknowledged deliveries.
+    pub gets: u64,
 }
 
 /// How far back a settlement looks for one to join.

@@ -2,6 +2,7 @@
 
 use super::channel::{Channel, Stage};
 use super::channels::Channels;
+use super::content::Content;
 use super::effect::{Effect, Output};
 use super::handshake::Handshake;
 use super::settings::SessionSettings;
@@ -180,6 +181,11 @@ impl Session {
         self.blocked || self.parked_bytes > self.settings.parked_bytes_max
     }
 
+    /// What frames take of memory that are parked behind methods that wait for answers.
+    pub fn parked_bytes(&self) -> usize {
+        self.parked_bytes
+    }
+
     /// Whether input waits for the end of an alarm.
     pub fn is_blocked(&self) -> bool {
         self.blocked
@@ -285,6 +291,10 @@ impl Session {
     pub(super) fn handle(&mut self, frame: Frame<'_>, behind: &[u8], out: &mut Output) -> Result<usize, Fault> {
         let number = frame.channel;
         let channel = self.channels.get_mut(number).expect("callers found the channel");
+        if channel.stage == Stage::Closing && frame.kind == FrameKind::Method {
+            // The client may have stopped within a content when the close reached it. RabbitMQ takes its close-ok too.
+            channel.content = Content::Idle;
+        }
         if !channel.content.is_idle() {
             return self.content_frame(frame, out).map(|()| 0);
         }
@@ -499,6 +509,7 @@ impl Session {
         self.incarnations += 1;
         let key = ChannelKey { number: frame.channel, incarnation: self.incarnations };
         self.channels.insert(frame.channel, Channel::new(key));
+        self.touch(frame.channel);
         super::channel::write_open_ok(frame.channel, out);
     }
 

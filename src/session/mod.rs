@@ -6,7 +6,7 @@
 //! - `channel`: one channel: what it waits for, what is parked behind that; `channels`: all of a connection.
 //! - `content`: a publish's frames become a message.
 //! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges;
-//!   `in_use` names the queues that hold something for it.
+//!   `unfinished` bounds what waits for its rest; `in_use` names the queues that hold something for it.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
 //! - `effect`: what the shell is asked to do.
 //!
@@ -33,8 +33,9 @@ mod timers;
 mod transaction;
 mod tx_methods;
 mod unacked;
+mod unfinished;
 
-pub use effect::{Effect, Output, Publish, Settle, SettleOutcome};
+pub use effect::{Effect, Output, Publish, Refusals, Settle, SettleOutcome};
 pub use handshake::{Login, LoginRefusal};
 pub use machine::{Ending, Session};
 pub use settings::SessionSettings;

@@ -9,6 +9,8 @@ use crate::model::Message;
 pub(super) struct Transaction {
     /// Messages in order, and whether each is mandatory.
     pub(super) publishes: Vec<(Message, bool)>,
+    /// What these messages take of memory.
+    publish_bytes: usize,
     /// Settlements in order: tag, delivery, fate.
     pub(super) settlements: Vec<(u64, Delivered, SettleOutcome)>,
     commit: Option<Commit>,
@@ -27,6 +29,24 @@ struct Commit {
 }
 
 impl Transaction {
+    pub(super) fn add_publish(&mut self, message: Message, mandatory: bool) {
+        self.publish_bytes += message.allocated_bytes();
+        self.publishes.push((message, mandatory));
+    }
+
+    /// The messages in order, and whether each is mandatory; none are left.
+    pub(super) fn take_publishes(&mut self) -> Vec<(Message, bool)> {
+        self.publish_bytes = 0;
+        std::mem::take(&mut self.publishes)
+    }
+
+    /// What it takes of memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.publish_bytes
+            + self.publishes.capacity() * size_of::<(Message, bool)>()
+            + self.settlements.capacity() * size_of::<(u64, Delivered, SettleOutcome)>()
+    }
+
     /// A commit of so many publishes begins.
     pub(super) fn begin_commit(&mut self, publishes: usize) {
         self.commit = Some(Commit { missing: 0, unrouted: publishes, sealed: false, refused: false });

@@ -65,6 +65,10 @@ impl Unacked {
         self.0.insert(at, (tag, delivered));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Where they came from, each as often as it occurs.
     pub(super) fn queues(&self) -> impl Iterator<Item = QueueId> {
         self.0.iter().map(|(_, delivered)| delivered.queue)

@@ -92,7 +92,7 @@ fn limits() -> QueueLimits {
     QueueLimits {
         hold: HoldLimits::default(),
         window: WindowLimits::default(),
-        consumer: ConsumerLimits { messages: 64, messages_max: 4096, bytes_max: 1 << 18 },
+        consumer: ConsumerLimits { messages: 64, messages_max: 4096, bytes_max: 1 << 18, unacked_max: u32::MAX },
     }
 }
 

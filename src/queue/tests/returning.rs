@@ -107,8 +107,8 @@ fn bench_requester() -> Requester {
 fn transient_messages_that_came_back_may_go_to_the_scratch_store() {
     let mut bench = small();
     held(&mut bench, false);
-    bench.apply(QueueInput::Detach { holder: holder(1) });
     bench.queue.press(true);
+    bench.apply(QueueInput::Detach { holder: holder(1) });
     assert!(bench.queue.wants_scratch());
     bench.apply(QueueInput::Spill { rows_max: 1000, bytes_max: 1 << 20 });
     let spilled = bench.out.spilled.pop().expect("every request is answered");
