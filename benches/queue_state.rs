@@ -60,7 +60,12 @@ impl Bench {
         let limits = QueueLimits {
             hold: HoldLimits::default(),
             window: WindowLimits::default(),
-            consumer: ConsumerLimits { messages: 1 << 20, messages_max: 1 << 20, bytes_max: 1 << 30 },
+            consumer: ConsumerLimits {
+                messages: 1 << 20,
+                messages_max: 1 << 20,
+                bytes_max: 1 << 30,
+                unacked_max: u32::MAX,
+            },
         };
         let levels = u32::from(priority_max) + 1;
         let messages = (0..BATCH as u32).map(|number| message((number % levels) as u8)).collect();

@@ -169,12 +169,12 @@ fn on_own_network(test: &str) -> bool {
 
 /// Nothing passes between this client and the broker any more, in either direction.
 fn pull_the_cable(client: &Client) {
-    let port = client.stream().local_addr().unwrap().port();
+    let [port, broker] = [client.stream().local_addr(), client.stream().peer_addr()].map(|end| end.unwrap().port());
     let rules = format!(
         "add table inet cut\n\
          add chain inet cut input {{ type filter hook input priority 0; }}\n\
-         add rule inet cut input tcp sport {port} drop\n\
-         add rule inet cut input tcp dport {port} drop\n"
+         add rule inet cut input tcp sport {port} tcp dport {broker} drop\n\
+         add rule inet cut input tcp sport {broker} tcp dport {port} drop\n"
     );
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), rules).unwrap();

@@ -111,7 +111,8 @@ pub struct QueueCounts {
 }
 
 impl Cell {
-    pub(super) fn new(queue: QueueState, owner: Option<ConnectionId>, broker: Weak<Broker>) -> Arc<Self> {
+    /// A queue's cell, and what the queue takes of memory from the start.
+    pub(super) fn new(queue: QueueState, owner: Option<ConnectionId>, broker: Weak<Broker>) -> (Arc<Self>, Growth) {
         let settings = queue.settings();
         let (id, name, vhost) = (settings.id, settings.name.clone(), settings.vhost.clone());
         let machine = Box::new(Machine { queue, armed: None });
@@ -128,8 +129,9 @@ impl Cell {
             deletion: OnceLock::new(),
             counts: SharedCounts::default(),
         };
+        let growth = cell.share_counts(&machine.queue);
         cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(machine);
-        Arc::new(cell)
+        (Arc::new(cell), growth)
     }
 
     /// Its incarnation.

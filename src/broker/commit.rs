@@ -56,7 +56,7 @@ impl<'a> TransactionCommit<'a> {
     /// Adds the settlement of a delivery; `counted` says that it holds a permit of the channel.
     pub fn settle(&mut self, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
         self.released += u32::from(counted);
-        let Some(cell) = self.link.cell(queue) else { return };
+        let Some(cell) = self.link.cell(self.channel, queue) else { return };
         let settlements = &mut self.part(cell).settlements;
         match settlements.last_mut() {
             Some(QueueInput::Settle { lends, outcome: same }) if *same == outcome => lends.push(lend),

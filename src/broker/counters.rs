@@ -77,6 +77,18 @@ counters! {
     queues_created,
     /// Queues gone.
     queues_deleted,
+    /// Queues refused because a vhost has as many as it may.
+    queues_refused,
+    /// Exchanges refused for the same reason.
+    exchanges_refused,
+    /// Bindings refused for the same reason.
+    bindings_refused,
+    /// Channels closed for contents and transactions that were not complete.
+    unfinished_refused,
+    /// Consumers refused because a channel has as many as it may.
+    consumers_refused,
+    /// Gets refused because a channel has as many unacknowledged deliveries as it may.
+    gets_refused,
     /// Channels opened.
     channels_opened,
     /// Channels closed.

@@ -2,7 +2,7 @@
 
 use super::cell::Cell;
 use super::counters::Counters;
-use super::link::{Carried, Link};
+use super::link::{Carried, Link, refusable};
 use super::queue_arguments::{self, Declared};
 use super::topology::{ChangeNo, Changes, QueueEntry, Topology};
 use crate::model::command::{QueueDeclare, QueueDelete};
@@ -107,6 +107,8 @@ impl Link {
                 other = Some(Arc::clone(&entry.cell));
                 return Ok(Changes::existing(entry.durable));
             }
+            let checked = topology.check_queue_room(&declare.queue, &self.broker.settings().vhost_limits);
+            refusable(&self.broker.counters().queues_refused, checked)?;
             Ok(topology.insert_queue(declare.queue.clone(), entry, record))
         });
         if added.is_err() || other.is_some() {

@@ -31,6 +31,11 @@ impl ExclusiveQueues {
         self.queues.push(queue);
     }
 
+    /// What the notes take of memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queues.capacity() * size_of::<QueueId>()
+    }
+
     /// Takes all of them.
     pub(super) fn take(&mut self) -> Vec<QueueId> {
         std::mem::take(&mut self.queues)

@@ -3,6 +3,7 @@
 use super::batches::Batches;
 use super::cell::Cell;
 use super::commit::TransactionCommit;
+use super::counters::Counters;
 use super::exclusive::ExclusiveQueues;
 use super::node::Broker;
 use super::peer::Peer;
@@ -11,7 +12,7 @@ use super::routes::Routes;
 use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::arguments::keys;
-use crate::model::command::BasicConsume;
+use crate::model::command::{BasicConsume, BindTo};
 use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
@@ -22,6 +23,7 @@ use crate::queue::{Consume, Enqueue, Outcome, QueueInput, Requester};
 use crate::routing::Destination;
 use ahash::{AHashMap, AHashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Consumer arguments of streams, which no queue here takes.
 const STREAM_ARGUMENTS: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
@@ -37,13 +39,34 @@ pub struct Link {
     /// Permits that the settlements of this read give back.
     released: Vec<(ChannelKey, u32)>,
     pub(super) random: Random,
-    /// Queues that hold something for a channel, or may.
-    attached: AHashMap<ChannelKey, AHashSet<QueueId>>,
-    /// Their cells, and those of whatever else the connection settles.
-    cells: AHashMap<QueueId, Arc<Cell>>,
+    attached: AHashMap<ChannelKey, Attached>,
+    /// Of all channels.
+    attached_count: usize,
     /// The prefetch limits of channels that have one.
     limits: AHashMap<ChannelKey, LimitId>,
     pub(super) exclusive: ExclusiveQueues,
+}
+
+/// Queues that hold something for a channel, or did.
+#[derive(Debug)]
+struct Attached {
+    queues: AHashMap<QueueId, Arc<Cell>>,
+    /// As many of them are looked through for those that hold nothing.
+    swept_at: usize,
+}
+
+impl Default for Attached {
+    fn default() -> Self {
+        Self { queues: AHashMap::new(), swept_at: SWEPT_AT_FIRST }
+    }
+}
+
+/// So many entries are kept, in use or not, before the first look.
+const SWEPT_AT_FIRST: usize = 64;
+
+/// When to look again: the looks cost no more than the entries that were added.
+fn next_sweep(kept: usize) -> usize {
+    (kept * 2).max(SWEPT_AT_FIRST)
 }
 
 /// What has become of a command by the time it was handed over.
@@ -72,7 +95,7 @@ impl Link {
             released: Vec::new(),
             random: Random::new(seed),
             attached: AHashMap::new(),
-            cells: AHashMap::new(),
+            attached_count: 0,
             limits: AHashMap::new(),
             exclusive: ExclusiveQueues::default(),
         }
@@ -136,8 +159,11 @@ impl Link {
     /// Adds the settlement of a delivery to this read's batches, behind what it brought for that queue before; `counted`
     /// says that it held a permit of its channel.
     pub fn settle(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
-        let Self { batches, cells, broker, released, .. } = self;
-        batches.settle(queue, lend, outcome, || cells.get(&queue).map(Arc::clone).or_else(|| broker.cell(queue)));
+        let Self { batches, attached, broker, released, .. } = self;
+        batches.settle(queue, lend, outcome, || {
+            let attached = attached.get(&channel).and_then(|attached| attached.queues.get(&queue));
+            attached.map(Arc::clone).or_else(|| broker.cell(queue))
+        });
         if counted {
             match released.iter_mut().find(|(released, _)| *released == channel) {
                 Some((_, count)) => *count += 1,
@@ -154,7 +180,7 @@ impl Link {
 
     /// Gives back a delivery that the connection could not take, and its permit if it holds one of the channel's limit.
     pub fn bounce(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, permit: Option<LimitId>, now: Now) {
-        self.input(queue, QueueInput::Bounce { lend }, now);
+        self.input(channel, queue, QueueInput::Bounce { lend }, now);
         if permit.is_some() && permit == self.limits.get(&channel).copied() {
             self.release(channel, 1, now);
         }
@@ -171,7 +197,7 @@ impl Link {
         now: Now,
     ) {
         let consumer = ConsumerKey { holder: self.holder(channel), slot: consumer };
-        self.input(queue, QueueInput::Written { consumer, count, bytes }, now);
+        self.input(channel, queue, QueueInput::Written { consumer, count, bytes }, now);
     }
 
     pub(super) fn release(&mut self, channel: ChannelKey, counted: u32, now: Now) {
@@ -192,14 +218,15 @@ impl Link {
         }
     }
 
-    fn input(&mut self, queue: QueueId, input: QueueInput, now: Now) {
-        if let Some(cell) = self.cell(queue) {
+    fn input(&mut self, channel: ChannelKey, queue: QueueId, input: QueueInput, now: Now) {
+        if let Some(cell) = self.cell(channel, queue) {
             self.broker.take_turns(&cell, input, now);
         }
     }
 
-    pub(super) fn cell(&self, queue: QueueId) -> Option<Arc<Cell>> {
-        self.cells.get(&queue).map(Arc::clone).or_else(|| self.broker.cell(queue))
+    pub(super) fn cell(&self, channel: ChannelKey, queue: QueueId) -> Option<Arc<Cell>> {
+        let attached = self.attached.get(&channel).and_then(|attached| attached.queues.get(&queue));
+        attached.map(Arc::clone).or_else(|| self.broker.cell(queue))
     }
 
     // ---- channels ----------------------------------------------------------------------------------------------
@@ -208,8 +235,8 @@ impl Link {
     pub fn change_limit(&mut self, channel: ChannelKey, change: LimitChange, now: Now) {
         match change {
             LimitChange::Begins { id, limit, outstanding } => {
-                let queues = self.attached.get(&channel).into_iter().flatten().copied();
-                let queues = queues.filter(|queue| self.cells.contains_key(queue));
+                let queues =
+                    self.attached.get(&channel).into_iter().flat_map(|attached| attached.queues.keys().copied());
                 self.peer.begin_limit(channel, ChannelPermits::new(id, limit, outstanding, queues));
                 self.limits.insert(channel, id);
                 self.limit_queues(channel, Some(id), now);
@@ -228,7 +255,7 @@ impl Link {
     fn limit_queues(&self, channel: ChannelKey, limit: Option<LimitId>, now: Now) {
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        for cell in self.attached.get(&channel).into_iter().flatten().filter_map(|queue| self.cells.get(queue)) {
+        for cell in self.attached.get(&channel).into_iter().flat_map(|attached| attached.queues.values()) {
             cell.push(QueueInput::ChannelLimit { holder, limit });
             list.push_back(Arc::clone(cell));
         }
@@ -253,15 +280,35 @@ impl Link {
         self.limits.remove(&channel);
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        for queue in self.attached.remove(&channel).unwrap_or_default() {
-            if let Some(cell) = self.cells.get(&queue) {
-                cell.push(QueueInput::Detach { holder });
-                list.push_back(Arc::clone(cell));
-            }
+        let attached = self.attached.remove(&channel).unwrap_or_default().queues;
+        self.attached_count -= attached.len();
+        for cell in attached.into_values() {
+            cell.push(QueueInput::Detach { holder });
+            list.push_back(cell);
         }
         self.broker.take_listed(list, now);
-        if self.attached.is_empty() {
-            self.cells.clear();
+    }
+
+    /// What it takes of memory beside its peer.
+    pub fn held_bytes(&self) -> usize {
+        let attached = size_of::<(ChannelKey, Attached)>() + size_of::<(QueueId, Arc<Cell>)>();
+        let attached: usize = self.attached_count * attached;
+        attached + self.exclusive.held_bytes() + self.routes.held_bytes()
+    }
+
+    /// Whether a channel is attached to so many queues that `keep_attached` is due, before its next command.
+    pub fn is_crowded(&self, channel: ChannelKey) -> bool {
+        self.attached.get(&channel).is_some_and(|attached| attached.queues.len() >= attached.swept_at)
+    }
+
+    /// All queues but these hold nothing for the channel.
+    pub fn keep_attached(&mut self, channel: ChannelKey, in_use: &AHashSet<QueueId>) {
+        if let Some(Attached { queues, swept_at }) = self.attached.get_mut(&channel) {
+            self.attached_count -= queues.len();
+            queues.retain(|queue, _| in_use.contains(queue));
+            self.attached_count += queues.len();
+            *swept_at = next_sweep(queues.len());
+            queues.shrink_to(*swept_at);
         }
     }
 
@@ -272,7 +319,11 @@ impl Link {
         let exclusive = self.exclusive.take();
         // What consumes from these ends with them.
         let ending: AHashSet<QueueId> = exclusive.iter().copied().collect();
-        self.attached.values_mut().for_each(|queues| queues.retain(|queue| !ending.contains(queue)));
+        for attached in self.attached.values_mut() {
+            let before = attached.queues.len();
+            attached.queues.retain(|queue, _| !ending.contains(queue));
+            self.attached_count -= before - attached.queues.len();
+        }
         let channels: Vec<ChannelKey> = self.attached.keys().copied().collect();
         for channel in channels {
             self.end_channel(channel, now);
@@ -294,18 +345,23 @@ impl Link {
     fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<Carried, AmqpError> {
         match command {
             Command::ExchangeDeclare(declare) => {
-                self.change_topology(requester, |topology, _| topology.declare_exchange(&declare))?;
+                let limits = self.broker.settings().vhost_limits;
+                self.change_topology(requester, |topology, _| {
+                    let checked = topology.check_exchange_room(&declare, &limits);
+                    refusable(&self.broker.counters().exchanges_refused, checked)?;
+                    topology.declare_exchange(&declare)
+                })?;
             }
             Command::ExchangeDelete { exchange, if_unused } => {
                 self.change_topology(requester, |topology, _| topology.delete_exchange(&exchange, if_unused))?;
             }
             Command::ExchangeBind(bind) => {
                 let destination = Destination::Exchange(bind.destination.clone());
-                self.change_topology(requester, |topology, connection| topology.bind(&bind, destination, connection))?;
+                self.bind(requester, &bind, destination)?;
             }
             Command::QueueBind(bind) => {
                 let destination = Destination::Queue(bind.destination.clone());
-                self.change_topology(requester, |topology, connection| topology.bind(&bind, destination, connection))?;
+                self.bind(requester, &bind, destination)?;
             }
             Command::ExchangeUnbind(bind) => {
                 let destination = Destination::Exchange(bind.destination.clone());
@@ -342,13 +398,22 @@ impl Link {
         Ok(Carried::Out)
     }
 
+    fn bind(&self, requester: Requester, bind: &BindTo, destination: Destination) -> Result<(), AmqpError> {
+        let limits = self.broker.settings().vhost_limits;
+        self.change_topology(requester, |topology, connection| {
+            let checked = topology.check_binding_room(bind, &destination, &limits);
+            refusable(&self.broker.counters().bindings_refused, checked)?;
+            topology.bind(bind, destination, connection)
+        })
+    }
+
     fn usable(&self, queue: &Name) -> Result<Arc<Cell>, AmqpError> {
         self.vhost.topology().usable(queue, self.peer.id()).map(|entry| Arc::clone(&entry.cell))
     }
 
     fn attach(&mut self, channel: ChannelKey, cell: &Arc<Cell>) {
-        self.attached.entry(channel).or_default().insert(cell.id());
-        self.cells.entry(cell.id()).or_insert_with(|| Arc::clone(cell));
+        let attached = self.attached.entry(channel).or_default();
+        self.attached_count += usize::from(attached.queues.insert(cell.id(), Arc::clone(cell)).is_none());
     }
 
     fn consume(&mut self, requester: Requester, consume: BasicConsume, now: Now) -> Result<(), AmqpError> {
@@ -382,4 +447,9 @@ impl Link {
             AmqpError::precondition_failed(text)
         })
     }
+}
+
+/// Counts what a limit refuses.
+pub(super) fn refusable(counter: &AtomicU64, checked: Result<(), AmqpError>) -> Result<(), AmqpError> {
+    checked.inspect_err(|_| Counters::add(counter, 1))
 }

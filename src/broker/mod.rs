@@ -42,7 +42,7 @@ pub use commit::TransactionCommit;
 pub use counters::{Counters, CountersSnapshot, Publishes};
 pub use flow::Flow;
 pub use link::{Carried, Link};
-pub use node::{Broker, BrokerSettings, Runner};
+pub use node::{Broker, BrokerSettings, Runner, VhostLimits};
 pub use peer::Peer;
 pub use permits::PermitCounts;
 pub use scratch::OpenScratch;

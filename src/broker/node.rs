@@ -29,11 +29,24 @@ pub trait Runner: Send + Sync + 'static {
     fn run(&self, work: Box<dyn FnOnce(Now) + Send>);
 }
 
+/// How many things of each kind a vhost may have.
+#[derive(Clone, Copy, Debug)]
+pub struct VhostLimits {
+    /// Queues.
+    pub queues: usize,
+    /// Exchanges, with those that every vhost has.
+    pub exchanges: usize,
+    /// Bindings.
+    pub bindings: usize,
+}
+
 /// Limits of the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerSettings {
     /// Of all queues.
     pub queue_limits: QueueLimits,
+    /// Of one vhost.
+    pub vhost_limits: VhostLimits,
     /// Bytes that the windows of all queues should take; when they take more, they shrink.
     pub windows_bytes: u64,
     /// Bytes of transient messages in memory; what is beyond goes to the scratch store.
@@ -229,6 +242,16 @@ impl Broker {
         u64::try_from(self.memory.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// Memory that exchanges, bindings and the names of queues take, about.
+    pub fn topology_bytes(&self) -> u64 {
+        self.vhosts.iter().map(|vhost| vhost.topology().held_bytes()).sum()
+    }
+
+    /// Memory that what waits for connections takes. One look at each connection.
+    pub fn inlet_bytes(&self) -> u64 {
+        self.peers.iter().map(|peer| peer.held_bytes()).sum()
+    }
+
     pub(super) fn note_memory(&self, growth: Growth) {
         if growth.bytes != 0 {
             self.memory.fetch_add(growth.bytes, Ordering::Relaxed);
@@ -268,7 +291,8 @@ impl Broker {
 
     /// Makes the cell of a queue; its place in a topology is the caller's.
     pub(super) fn add_cell(self: &Arc<Self>, queue: QueueState, owner: Option<ConnectionId>) -> Arc<Cell> {
-        let cell = Cell::new(queue, owner, Arc::downgrade(self));
+        let (cell, growth) = Cell::new(queue, owner, Arc::downgrade(self));
+        self.note_memory(growth);
         self.cells.insert(cell.id(), Arc::clone(&cell));
         cell
     }

@@ -80,6 +80,13 @@ impl Peer {
         std::mem::swap(&mut inlet.notices, into);
     }
 
+    /// What waits for the connection takes of memory, without what queues count. One look at each notice: a count kept up
+    /// to date would cost every delivery.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
+        inlet.notices.iter().map(|notice| notice.held_bytes() as u64).sum()
+    }
+
     /// The connection's task is awake, and looks at its notices before it sleeps: what it does itself need not wake it.
     pub fn rouse(&self) {
         self.inlet.lock().unwrap_or_else(PoisonError::into_inner).sleeps = false;

@@ -35,7 +35,15 @@ struct Last {
     targets: Targets,
 }
 
+/// What a remembered route takes, about.
+const MEMO_BYTES: usize = size_of::<(Vec<u8>, Memo)>() + 64;
+
 impl Routes {
+    /// What the memory of routes takes, about.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.memos.capacity() * MEMO_BYTES
+    }
+
     /// The queues that a message goes to now.
     pub(super) fn targets(&mut self, vhost: &Vhost, message: &Message) -> Result<&[Arc<Cell>], AmqpError> {
         let (exchange, routing_key) = (message.exchange(), message.routing_key());

@@ -241,13 +241,60 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.memory_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.memory_bytes), range(0, 1024 * GIB)),
-        meaning: "What messages in queues may take of memory; beyond it, connections that publish are blocked. 0 is 60 % of \
-                  the memory that the machine or its cgroup has.",
+        meaning: "What clients may take of memory: messages in queues, contents and transactions that are not complete, what \
+                  waits for sockets, channels, consumers, topology. Beyond it, connections that publish are blocked until it \
+                  is 5 % less. 0 is 60 % of the memory that the machine or its cgroup has.",
+    },
+    Setting {
+        name: "limits.resident_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.resident_bytes), range(0, 1024 * GIB)),
+        meaning: "What the process may have of memory in all, as the system sees it. Beyond it, free memory is given back to \
+                  the system; if that is not enough, connections that publish are blocked until it is 5 % less. 0 is \
+                  `limits.memory_bytes` and 128 MiB, and at most 90 % of the memory that the machine or its cgroup has.",
     },
     Setting {
         name: "limits.disk_free_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.disk_free_bytes), range(0, 1024 * GIB)),
-        meaning: "Free space where the data directory is, below which connections that publish are blocked.",
+        meaning: "Free space where the data directory is, below which connections that publish are blocked until there is 5 % \
+                  more.",
+    },
+    Setting {
+        name: "limits.connection_unfinished_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.connection_unfinished_bytes), range(64 * KIB, 64 * GIB)),
+        meaning: "Contents of one connection whose rest is to come, and its transactions that are not committed: publishes \
+                  and acknowledgements. Beyond it, the channel that adds to it is closed with 506 RESOURCE_ERROR. A message \
+                  that does not fit cannot be published.",
+    },
+    Setting {
+        name: "limits.unfinished_bytes",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.unfinished_bytes), range(0, 1024 * GIB)),
+        meaning: "The same of all connections together. 0 is half of `limits.memory_bytes`.",
+    },
+    Setting {
+        name: "limits.channel_consumers_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.channel_consumers_max), range(1, U32)),
+        meaning: "Consumers of one channel; one more closes its connection with 530 NOT_ALLOWED.",
+    },
+    Setting {
+        name: "limits.channel_unacked_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.channel_unacked_max), range(1, U32)),
+        meaning: "Unacknowledged deliveries of one consumer, which is given no more then, whatever its prefetch; and those \
+                  of a channel, on which `basic.get` is then answered with 506 RESOURCE_ERROR.",
+    },
+    Setting {
+        name: "limits.vhost_queues_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.vhost_queues_max), range(1, U32)),
+        meaning: "Queues of one vhost; one more is refused with 406 PRECONDITION_FAILED.",
+    },
+    Setting {
+        name: "limits.vhost_exchanges_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.vhost_exchanges_max), range(1, U32)),
+        meaning: "Exchanges of one vhost, with those that every vhost has; one more is refused with 406 PRECONDITION_FAILED.",
+    },
+    Setting {
+        name: "limits.vhost_bindings_max",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.vhost_bindings_max), range(1, U32)),
+        meaning: "Bindings of one vhost; one more is refused with 406 PRECONDITION_FAILED.",
     },
     Setting {
         name: "limits.outbox_bytes_max",

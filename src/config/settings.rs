@@ -98,8 +98,24 @@ pub struct StoreSettings {
 pub struct Limits {
     /// Bytes of memory for messages, beyond which publishers are blocked; 0 is a share of the machine's.
     pub memory_bytes: u64,
+    /// Bytes of memory that are resident, beyond which they are; 0 is `memory_bytes` and an allowance for the broker itself.
+    pub resident_bytes: u64,
     /// Bytes of free disk below which they are.
     pub disk_free_bytes: u64,
+    /// Bytes of contents and transactions of one connection that are not complete.
+    pub connection_unfinished_bytes: u64,
+    /// The same of all connections; 0 is half of `memory_bytes`.
+    pub unfinished_bytes: u64,
+    /// Consumers of one channel.
+    pub channel_consumers_max: u32,
+    /// Unacknowledged deliveries of one consumer, and of a channel that gets more.
+    pub channel_unacked_max: u32,
+    /// Queues of one vhost.
+    pub vhost_queues_max: u32,
+    /// Exchanges of one vhost.
+    pub vhost_exchanges_max: u32,
+    /// Bindings of one vhost.
+    pub vhost_bindings_max: u32,
     /// Bytes waiting to be written to a socket; beyond it its consumers are lent nothing new.
     pub outbox_bytes_max: u64,
     /// Gets of one connection that wait for their answers at the same time.
@@ -264,7 +280,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_bytes: 0,
+            resident_bytes: 0,
             disk_free_bytes: 50 * 1000 * 1000,
+            connection_unfinished_bytes: 256 * MIB,
+            unfinished_bytes: 0,
+            channel_consumers_max: 100_000,
+            channel_unacked_max: 10_000_000,
+            vhost_queues_max: 1_000_000,
+            vhost_exchanges_max: 1_000_000,
+            vhost_bindings_max: 10_000_000,
             outbox_bytes_max: MIB,
             gets_in_flight_max: 8,
             parked_bytes_max: 64 * KIB,

@@ -73,6 +73,7 @@ pub fn all(snapshot: &Snapshot) -> Vec<Series<'_>> {
     }
     dead_letters(&mut collector, snapshot);
     process(&mut collector, snapshot);
+    memory(&mut collector, snapshot);
     connections(&mut collector, snapshot);
     channels(&mut collector, snapshot);
     errors(&mut collector, snapshot);
@@ -253,6 +254,38 @@ fn process(c: &mut Collector<'_>, snapshot: &Snapshot) {
         "Start time of the process since unix epoch in seconds.",
         snapshot.started_at_seconds,
     );
+}
+
+fn memory(c: &mut Collector<'_>, snapshot: &Snapshot) {
+    let (of, refused) = (&snapshot.memory, &snapshot.refused);
+    let parts: [(Labels, u64); 6] = [
+        (&[("of", "queues")], of.queues),
+        (&[("of", "unfinished")], of.unfinished),
+        (&[("of", "buffers")], of.buffers),
+        (&[("of", "channels")], of.channels),
+        (&[("of", "inlets")], of.inlets),
+        (&[("of", "topology")], of.topology),
+    ];
+    for (labels, bytes) in parts {
+        c.0.push(Series {
+            name: "prontomq_memory_bytes",
+            help: "Memory that clients take, by what it is for; the alarm looks at the sum",
+            labels,
+            sample: Sample::Gauge(bytes as f64),
+        });
+    }
+    c.counter("prontomq_memory_trims_total", "How often free memory was given back to the system", NONE, of.trims);
+    let limits: [(Labels, u64); 6] = [
+        (&[("limit", "unfinished_bytes")], refused.unfinished),
+        (&[("limit", "channel_consumers")], refused.consumers),
+        (&[("limit", "channel_unacked")], refused.gets),
+        (&[("limit", "vhost_queues")], refused.queues),
+        (&[("limit", "vhost_exchanges")], refused.exchanges),
+        (&[("limit", "vhost_bindings")], refused.bindings),
+    ];
+    for (labels, count) in limits {
+        c.counter("prontomq_limit_refusals_total", "Requests refused because a limit is reached", labels, count);
+    }
 }
 
 fn connections(c: &mut Collector<'_>, snapshot: &Snapshot) {

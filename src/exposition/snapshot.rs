@@ -18,6 +18,10 @@ pub struct Snapshot {
     pub process: Process,
     /// What is in force.
     pub alarms: Alarms,
+    /// What clients take of memory.
+    pub memory: Memory,
+    /// What limits have refused.
+    pub refused: Refused,
     /// Publishes over AMQP 0-9-1.
     pub publishing: Publishing,
     /// Deliveries from queues to AMQP 0-9-1 consumers.
@@ -53,6 +57,42 @@ pub struct Alarms {
     pub memory_limit_bytes: u64,
     /// Bytes of free disk at which the alarm goes off.
     pub disk_limit_bytes: u64,
+}
+
+/// Bytes of memory that clients take; their sum is held against the limit of the alarm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Queues and their messages.
+    pub queues: u64,
+    /// Contents and transactions that are not complete.
+    pub unfinished: u64,
+    /// Input and output of sockets.
+    pub buffers: u64,
+    /// Channels and what belongs to them.
+    pub channels: u64,
+    /// What waits for connections.
+    pub inlets: u64,
+    /// Exchanges, bindings, names.
+    pub topology: u64,
+    /// How often free memory was given back to the system.
+    pub trims: u64,
+}
+
+/// How often each limit refused something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Contents and transactions that are not complete.
+    pub unfinished: u64,
+    /// Consumers.
+    pub consumers: u64,
+    /// Gets.
+    pub gets: u64,
+    /// Queues.
+    pub queues: u64,
+    /// Exchanges.
+    pub exchanges: u64,
+    /// Bindings.
+    pub bindings: u64,
 }
 
 /// Counters of publishes.

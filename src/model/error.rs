@@ -113,6 +113,11 @@ impl AmqpError {
         Self::connection(ReplyCode::ResourceError, text)
     }
 
+    /// 506 on the channel: it takes more than a limit allows, and goes with what it took.
+    pub fn limit_reached(text: impl Into<String>) -> Self {
+        Self::channel(ReplyCode::ResourceError, text)
+    }
+
     /// 530 on the connection.
     pub fn not_allowed(text: impl Into<String>) -> Self {
         Self::connection(ReplyCode::NotAllowed, text)

@@ -55,6 +55,18 @@ pub enum Notice {
     Ended,
 }
 
+impl Notice {
+    /// What it takes of memory. The body of a message that is to be acknowledged is its queue's.
+    pub fn held_bytes(&self) -> usize {
+        let delivery = match self {
+            Self::Deliver(delivery) | Self::Answer { answer: Answer::Got { delivery, .. }, .. } => Some(delivery),
+            _ => None,
+        };
+        let given = delivery.filter(|delivery| delivery.lend.is_none());
+        size_of::<Self>() + given.map_or(0, |delivery| delivery.message.allocated_bytes())
+    }
+}
+
 /// A message lent, or given for good, to a consumer or to a `basic.get`.
 #[derive(Clone, Debug)]
 pub struct Delivery {

@@ -97,6 +97,13 @@ impl Consumers {
         self.by_key.len() as u32
     }
 
+    /// What they take of memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.holdings.capacity() * size_of::<Option<Holding>>()
+            + self.by_key.capacity() * size_of::<(ConsumerKey, u32)>()
+            + self.gets.capacity() * size_of::<(Holder, u32)>()
+    }
+
     fn add(&mut self, holding: Holding) -> u32 {
         if let Some(at) = self.vacant.pop() {
             self.holdings[at as usize] = Some(holding);
@@ -131,7 +138,11 @@ impl Consumers {
             tag: consume.tag.clone(),
             no_ack: consume.no_ack,
             priority: consume.priority,
-            prefetch: if consume.no_ack { 0 } else { consume.prefetch },
+            prefetch: match consume.prefetch {
+                _ if consume.no_ack => 0,
+                0 => self.limits.unacked_max,
+                prefetch => prefetch.min(self.limits.unacked_max),
+            },
             channel_limited: consume.channel_limit.is_some(),
             unwritten: 0,
             unwritten_bytes: 0,

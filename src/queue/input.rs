@@ -238,3 +238,19 @@ pub enum QueueInput {
     /// The broker stops: leave exact words for the next start.
     Quiesce,
 }
+
+impl QueueInput {
+    /// Whether something may leave memory after it that was lent, or that lay before what was.
+    pub(super) fn frees_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::Settle { .. }
+                | Self::Bounce { .. }
+                | Self::Detach { .. }
+                | Self::Copies { .. }
+                | Self::CopySettled { .. }
+                | Self::Replaced { .. }
+                | Self::Stored { .. }
+        )
+    }
+}

@@ -154,6 +154,10 @@ impl OutPositions {
         self.list.front().map(|(position, _)| *position)
     }
 
+    fn highest(&self) -> Option<Position> {
+        self.list.iter().rev().find(|(_, out)| *out).map(|(position, _)| *position)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -161,6 +165,39 @@ impl OutPositions {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.list.len()
+    }
+}
+
+/// The highest positions of rows that are removed, while a read may still bring them.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    /// Of those that no batch carries.
+    unsubmitted: Position,
+    /// Of those in each batch that is not flushed.
+    submitted: VecDeque<(Ticket, Position)>,
+}
+
+impl Removals {
+    fn note(&mut self, position: Position) {
+        self.unsubmitted = self.unsubmitted.max(position);
+    }
+
+    /// The batch `ticket` carries all that were noted.
+    pub(super) fn submit(&mut self, ticket: Ticket) {
+        let highest = std::mem::take(&mut self.unsubmitted);
+        if highest > Position(0) {
+            self.submitted.push_back((ticket, highest));
+        }
+    }
+
+    pub(super) fn flushed(&mut self, flushed: Ticket) {
+        while self.submitted.front().is_some_and(|(ticket, _)| *ticket <= flushed) {
+            self.submitted.pop_front();
+        }
+    }
+
+    fn highest(&self) -> Position {
+        self.submitted.iter().map(|(_, highest)| *highest).fold(self.unsubmitted, Position::max)
     }
 }
 
@@ -192,9 +229,12 @@ pub(super) struct Level {
     tail_bytes: usize,
     last: Order,
     pub(super) out: OutPositions,
+    /// Transient entries that are lent.
+    pub(super) transient_out: usize,
     /// Positions of rows that the store has, or will have, and that live no more.
     pub(super) removed: Vec<Position>,
     pub(super) removed_ranges: Vec<PositionRange>,
+    pub(super) removals: Removals,
     /// Rows the store will have once all that is submitted is flushed.
     pub(super) stored_count: u64,
     pub(super) stored_bytes: u64,
@@ -204,7 +244,7 @@ pub(super) struct Level {
     pub(super) recovered_ceiling: Position,
     /// Whether the five numbers changed without a row.
     pub(super) state_changed: bool,
-    /// The highest position that ever left the head's front: what lies behind it was never lent and never removed.
+    /// The highest position that ever left the head's front.
     taken_high: Position,
     loading: Loading,
     /// What the load under way may bring, in bytes.
@@ -488,26 +528,48 @@ impl Level {
         transient_bytes
     }
 
-    /// Leaves the back of a head that is longer than it may be to the store, which has it: what was never lent and never
-    /// removed. A load under way is overtaken by it, and asked for again when it is needed.
-    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, limits: &WindowLimits) {
+    /// Leaves the back of a head that is longer than it may be to the store, which has it, or to the tail while memory for
+    /// transient messages is short (`pressed`). A load under way is overtaken by it, and asked for again when it is needed.
+    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, pressed: bool, limits: &WindowLimits) {
         if self.head.len() <= limits.head_entries * 2 && self.head_bytes <= limits.head_bytes * 2 {
             return;
         }
+        // What is lent or leaving may come back, to a place before this one.
+        let out_below =
+            if self.transient_out == 0 { self.out.highest().unwrap_or_default() } else { self.taken_high.next() };
+        // Every row above it lives, is ready, and is what every read from now on finds.
+        let settled_above = self.removals.highest().max(out_below);
         while self.head.len() > limits.head_entries || self.head_bytes > limits.head_bytes && self.head.len() > 1 {
             let Some(slot) = self.head.back().copied() else { return };
             let entry = entries.at(slot);
+            let bytes = entry.message.allocated_bytes();
             let position = entry.order.position;
-            let is_stored = matches!(entry.storage, Storage::Submitted(ticket) if ticket <= flushed);
-            if !is_stored || position <= self.taken_high {
-                return;
+            match entry.storage {
+                Storage::Submitted(ticket)
+                    if ticket <= flushed && position > settled_above && self.flag_follows_position(entry) =>
+                {
+                    join(&mut self.middle, Middle::of(entry, position));
+                    entries.remove(slot);
+                    self.loading = Loading::No;
+                }
+                // It came back from a consumer; from the tail it may go to the scratch store.
+                Storage::Transient
+                    if pressed && position >= out_below && !self.has_middle() && self.scratch.passed == 0 =>
+                {
+                    self.tail.push_front(slot);
+                    self.tail_bytes += bytes;
+                    self.scratch.waiting += 1;
+                }
+                _ => return,
             }
-            let entry = entries.remove(slot);
             self.head.pop_back();
-            self.head_bytes = self.head_bytes.saturating_sub(entry.message.allocated_bytes());
-            self.loading = Loading::No;
-            join(&mut self.middle, Middle::of(&entry, position));
+            self.head_bytes = self.head_bytes.saturating_sub(bytes);
         }
+    }
+
+    /// Whether the position of a row that is read back decides correctly whether it was delivered before.
+    fn flag_follows_position(&self, entry: &Entry) -> bool {
+        entry.redelivered || entry.order.position > self.lent_high
     }
 
     /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
@@ -527,11 +589,20 @@ impl Level {
         taken
     }
 
+    /// A row lives no more.
+    pub(super) fn remove_row(&mut self, position: Position, body_bytes: u64) {
+        self.stored_count = self.stored_count.saturating_sub(1);
+        self.stored_bytes = self.stored_bytes.saturating_sub(body_bytes);
+        self.removed.push(position);
+        self.removals.note(position);
+    }
+
     /// Rows that were in the middle live no more.
     pub(super) fn remove_middle(&mut self, middle: &Middle) {
         self.stored_count = self.stored_count.saturating_sub(middle.count);
         self.stored_bytes = self.stored_bytes.saturating_sub(middle.body_bytes);
         self.removed_ranges.push(middle.range);
+        self.removals.note(middle.range.to);
     }
 
     /// All ready entries in memory are taken out; the middle is forgotten and returned.

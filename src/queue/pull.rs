@@ -182,6 +182,7 @@ impl QueueState {
                 continue;
             }
             lane.state_changed = false;
+            lane.removals.submit(ticket);
             let below = lane.lowest_living(&self.entries);
             let mut removes = std::mem::take(&mut lane.removed);
             removes.sort_unstable();
@@ -223,10 +224,10 @@ impl QueueState {
         }
         self.flushed = self.flushed.max(ticket);
         self.absorb_tails();
-        let (flushed, window) = (self.flushed, self.window);
+        let flushed = self.flushed;
         for lane in self.levels.iter_mut().flatten() {
             lane.ceiling_flushed(flushed);
-            lane.shrink(&mut self.entries, flushed, &window);
+            lane.removals.flushed(flushed);
         }
         if self.young.is_empty() && self.awaiting.is_empty() || self.window.tail_entries == 0 {
             self.give_room_back();
@@ -239,6 +240,18 @@ impl QueueState {
         self.awaiting.shrink_to(self.awaiting.len() + ROOM_KEPT);
         for lane in self.levels.iter_mut().flatten() {
             lane.give_room_back(ROOM_KEPT);
+        }
+    }
+
+    /// Long heads are left to the stores too, once what consumers held has come back.
+    pub(super) fn shrink_heads(&mut self) {
+        // After a refusal nobody knows what the store has.
+        if self.store_failed {
+            return;
+        }
+        let (flushed, window, pressed) = (self.flushed, self.window, self.pressed);
+        for lane in self.levels.iter_mut().flatten() {
+            lane.shrink(&mut self.entries, flushed, pressed, &window);
         }
     }
 
@@ -263,7 +276,7 @@ impl QueueState {
             self.load_retry_at = Some(now.monotonic.plus(LOAD_RETRY_WAIT));
             return;
         };
-        let ceiling = lane.lent_ceiling_at_start();
+        let (ceiling, lent_high) = (lane.lent_ceiling_at_start(), lane.lent_high);
         let before = lane.ready_count();
         let Merged { durable, scratch } = self.merge_loaded(level, rows);
         let (durable, took_durable) = durable.unzip();
@@ -278,7 +291,7 @@ impl QueueState {
             }
             bytes += row.message.allocated_bytes();
             slots.push(self.entries.insert(Entry {
-                redelivered: row.redelivered || row.position < ceiling,
+                redelivered: row.redelivered || row.position < ceiling || row.position <= lent_high,
                 order: Order { position: row.position, sub: 0 },
                 expires_at: row.expires_at,
                 promise: None,

@@ -67,6 +67,8 @@ pub struct ConsumerLimits {
     pub messages_max: u32,
     /// Body bytes; one message is always let through.
     pub bytes_max: u64,
+    /// Unacknowledged messages, whatever the consumer's prefetch.
+    pub unacked_max: u32,
 }
 
 /// How long a persistent message in a consumer's hands may wait for its acknowledgement before it is written.

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
+/// What a channel notes for each delivery that is not acknowledged, with room to grow.
+const UNACKED_BYTES: u64 = 64;
 /// How long an acknowledgement of a stored entry may wait for a commit to ride along.
 pub(super) const REMOVE_WAIT: Duration = Duration::from_millis(20);
 /// The smoothed ack time before any was seen.
@@ -229,8 +231,9 @@ impl QueueState {
         let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
         let own_of_stored = durable as usize * Entries::ENTRY_BYTES + self.young.capacity() * size_of::<YoungRef>();
         let window_bytes = window_bytes.saturating_sub(transient_bytes) + own_of_stored as u64;
-        let own = (size_of::<Self>() + self.entries.table_bytes()) as u64;
-        let bytes = own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES;
+        let own = (size_of::<Self>() + self.entries.table_bytes() + self.consumers.held_bytes()) as u64;
+        let bytes =
+            own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES + self.out_count * UNACKED_BYTES;
         QueueMemory { ready, body_bytes, window_bytes, transient_bytes, unwritten_bytes, bytes }
     }
 
@@ -293,6 +296,7 @@ impl QueueState {
     }
 
     fn apply_alive(&mut self, input: QueueInput, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
+        let frees = input.frees_memory();
         match input {
             QueueInput::Publish(messages) => {
                 for message in messages {
@@ -354,6 +358,9 @@ impl QueueState {
         }
         self.dispatch(now, permits, out);
         self.enforce_limits(now, permits, out);
+        if frees {
+            self.shrink_heads();
+        }
     }
 
     fn publish(&mut self, enqueue: Enqueue, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
@@ -561,6 +568,8 @@ impl QueueState {
     fn note_out(&mut self, slot: Slot, now: Now) {
         let entry = self.entries.at(slot);
         if !entry.is_durable() {
+            let level = entry.level;
+            self.level_mut(level).transient_out += 1;
             return;
         }
         let (position, young, level) = (entry.order.position, entry.storage == Storage::Young, entry.level);
@@ -609,7 +618,10 @@ impl QueueState {
 
     fn unlend(&mut self, slot: Slot) -> Lent {
         self.out_count -= 1;
-        self.out_bytes = self.out_bytes.saturating_sub(self.entries.at(slot).message.body_len() as u64);
+        let entry = self.entries.at(slot);
+        let (level, durable) = (entry.level, entry.is_durable());
+        self.out_bytes = self.out_bytes.saturating_sub(entry.message.body_len() as u64);
+        self.level_mut(level).transient_out -= usize::from(!durable);
         self.consumers.unlend(slot, &mut self.entries)
     }
 
@@ -1000,9 +1012,7 @@ impl QueueState {
             if let Storage::Submitted(_) = entry.storage {
                 has_row = true;
                 self.rows_to_remove += 1;
-                lane.removed.push(entry.order.position);
-                lane.stored_count = lane.stored_count.saturating_sub(1);
-                lane.stored_bytes = lane.stored_bytes.saturating_sub(entry.message.body_len() as u64);
+                lane.remove_row(entry.order.position, entry.message.body_len() as u64);
             } else {
                 out.counts.never_written += 1;
                 let bytes = entry.message.allocated_bytes() as u64;

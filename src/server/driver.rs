@@ -4,6 +4,7 @@
 //! say to each other passes through here. Sockets and timers are `connection`'s, or a `Simulation`'s.
 
 use super::errors::{self, Culprit};
+use super::memory::Held;
 use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Carried, Counters, Link, Publishes};
@@ -13,8 +14,8 @@ use crate::model::{
 };
 use crate::queue::Outcome;
 use crate::session::{
-    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, SettleOutcome,
-    Settlement, Tally,
+    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, Refusals, RoutedMessage, Session,
+    SettleOutcome, Settlement, Tally,
 };
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -51,6 +52,7 @@ pub(super) struct Driver {
     channels_told: i64,
     channels_opened_told: u64,
     tally_told: Tally,
+    held_reported: Held,
     closing: bool,
     /// What ends with the connection is being deleted: nothing is written until that is over.
     ending: bool,
@@ -81,6 +83,7 @@ impl Driver {
             channels_told: 0,
             channels_opened_told: 0,
             tally_told: Tally::default(),
+            held_reported: Held::default(),
             closing: false,
             ending: false,
             publishes: false,
@@ -182,7 +185,7 @@ impl Driver {
     /// What was gathered goes to the queues.
     pub(super) fn end_read(&mut self, now: Now) {
         self.with_link(|link| link.flush(now));
-        self.shared.alarms.note_memory(self.shared.broker.memory_bytes());
+        self.shared.alarms.note_memory(self.shared.memory.in_use(&self.shared.broker).sum());
         self.shared.sizes.fold(&mut self.sizes);
         self.shared.broker.counters().fold_publishes(&mut self.published);
     }
@@ -261,6 +264,9 @@ impl Driver {
             Effect::Command { channel, request, command } => {
                 let Some(link) = &mut self.link else { return };
                 link.flush(now);
+                if link.is_crowded(channel) {
+                    link.keep_attached(channel, &self.session.queues_in_use(channel));
+                }
                 match link.command(channel, request, command, now) {
                     Carried::Out => {}
                     Carried::ToQueue => self.session.undecided(channel, request),
@@ -419,6 +425,7 @@ impl Driver {
             self.carry_out(now);
             self.with_link(|link| link.flush(now));
         }
+        self.bound_unfinished(now);
         self.session.flush_confirms(&mut self.out);
         if held_input && !self.session.holds_input() {
             // What was read before.
@@ -464,6 +471,15 @@ impl Driver {
         }
     }
 
+    /// Contents and transactions that are not complete keep to their limits.
+    fn bound_unfinished(&mut self, now: Now) {
+        let own = u64::try_from(self.held_reported.unfinished).unwrap_or(0);
+        let others = self.shared.memory.unfinished_bytes().saturating_sub(own);
+        let (session, mut outlet, out) = self.parts(now);
+        session.bound_unfinished(others, now, &mut outlet, out);
+        self.carry_out(now);
+    }
+
     pub(super) fn release_buffers(&mut self) {
         if self.out.bytes.is_empty() && self.out.bytes.capacity() > IDLE_BUFFER_BYTES {
             self.out.bytes = Vec::new();
@@ -505,6 +521,12 @@ impl Driver {
         add(&gauges.uncommitted, change.uncommitted);
         add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
+        let Refusals { unfinished, consumers, gets } = std::mem::take(&mut self.out.refusals);
+        Counters::add(&counters.unfinished_refused, unfinished);
+        Counters::add(&counters.consumers_refused, consumers);
+        Counters::add(&counters.gets_refused, gets);
+        let held = self.held(tally);
+        self.shared.memory.fold(&mut self.held_reported, held);
         if !self.out.failures.is_empty() {
             self.report_failures();
         }
@@ -533,6 +555,14 @@ impl Driver {
         self.session.ended(now, &mut self.out);
     }
 
+    /// What the connection holds of memory; nothing once it has ended.
+    fn held(&self, tally: Tally) -> Held {
+        let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let buffers = self.partial.capacity() + self.out.bytes.capacity() + self.session.parked_bytes();
+        let link = self.link.as_ref().map_or(0, Link::held_bytes);
+        Held { unfinished: tally.unfinished_bytes, buffers: bytes(buffers), channels: tally.kept_bytes + bytes(link) }
+    }
+
     /// What the connection held goes back.
     pub(super) fn end_link(&mut self, now: Now) {
         if let Some(mut link) = self.link.take() {
@@ -544,7 +574,9 @@ impl Driver {
     pub(super) fn end(&mut self, now: Now) {
         self.end_link(now);
         self.session.forget_channels();
+        self.partial = Vec::new();
         self.fold_counts();
+        self.shared.memory.fold(&mut self.held_reported, Held::default());
         let counters = self.shared.broker.counters();
         Counters::add(&counters.connections_closed, 1);
         self.shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);

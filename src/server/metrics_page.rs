@@ -7,7 +7,7 @@ use crate::config::Durability;
 use crate::exposition::histogram::COMMIT_SECONDS_BOUNDS;
 use crate::exposition::series::Labels;
 use crate::exposition::snapshot::{
-    Alarms, Channels, Connections, Deaths, Delivery, Errors, Publishing, Queues, Store, Surroundings,
+    Alarms, Channels, Connections, Deaths, Delivery, Errors, Memory, Publishing, Queues, Refused, Store, Surroundings,
 };
 use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
 use crate::model::Scope;
@@ -105,6 +105,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
         queues.memory_bytes += counts.memory_bytes;
         consumers += u64::from(counts.consumers);
     }
+    let in_use = shared.memory.in_use(&shared.broker);
     let process = Process::read(&shared.settings.data_dir);
     let backlog = counts.durable_in.saturating_sub(counts.never_written + stats.rows_inserted);
     Snapshot {
@@ -117,6 +118,23 @@ fn snapshot(shared: &Shared) -> Snapshot {
             memory_limit_bytes: shared.alarms.memory_limit(),
             disk_limit_bytes: shared.current().settings.limits.disk_free_bytes,
             ..Alarms::default()
+        },
+        memory: Memory {
+            queues: in_use.queues,
+            unfinished: in_use.unfinished,
+            buffers: in_use.buffers,
+            channels: in_use.channels,
+            inlets: in_use.inlets,
+            topology: in_use.topology,
+            trims: shared.alarms.trims(),
+        },
+        refused: Refused {
+            unfinished: counts.unfinished_refused,
+            consumers: counts.consumers_refused,
+            gets: counts.gets_refused,
+            queues: counts.queues_refused,
+            exchanges: counts.exchanges_refused,
+            bindings: counts.bindings_refused,
         },
         publishing: Publishing {
             received: counts.received,

@@ -9,7 +9,7 @@
 //!   looks after sockets then.
 //! - `log_writer`: log lines on their way to a stream that may block or fail.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
-//! - `alarms`: memory and disk that run short.
+//! - `alarms`: memory and disk that run short. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
 mod accounts;
@@ -23,6 +23,7 @@ mod http;
 mod listener;
 mod local_socket;
 mod log_writer;
+mod memory;
 mod metrics_page;
 mod runner;
 mod shared;
@@ -30,6 +31,7 @@ mod simulation;
 mod socket;
 mod start;
 mod tasks;
+mod trim;
 #[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]
 mod watch;
 

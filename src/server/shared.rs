@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::errors::Errors;
 use super::http::Clients;
 use super::log_writer::LogWriter;
+use super::memory::ClientMemory;
 use super::start::session_settings;
 use crate::auth::Users;
 use crate::broker::Broker;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) stopping: watch::Sender<bool>,
     pub(super) alarms: Alarms,
+    pub(super) memory: ClientMemory,
     pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
     pub(super) errors: Errors,
@@ -70,7 +72,8 @@ impl Shared {
             users: RwLock::new(users),
             clock,
             stopping: watch::Sender::new(false),
-            alarms: Alarms::new(settings.limits.memory_bytes),
+            alarms: Alarms::new(settings.limits.memory_bytes, settings.limits.resident_bytes),
+            memory: ClientMemory::default(),
             gauges: Gauges::default(),
             sizes: Sizes::default(),
             errors: Errors::default(),

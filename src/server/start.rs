@@ -12,7 +12,7 @@ use super::runner::TokioRunner;
 use super::shared::{Identity, Shared};
 use super::tasks::{run_blocking, run_queue_timers, spawn};
 use crate::auth::mechanism;
-use crate::broker::{Broker, BrokerSettings, OpenScratch};
+use crate::broker::{Broker, BrokerSettings, OpenScratch, VhostLimits};
 use crate::config::{Durability, Reloaded, Settings, StoreKind, StoreSettings};
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::session::SessionSettings;
@@ -358,7 +358,13 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
                 messages: limits.consumer_window_messages,
                 messages_max: limits.consumer_window_messages_max.max(limits.consumer_window_messages),
                 bytes_max: limits.consumer_window_bytes_max,
+                unacked_max: limits.channel_unacked_max,
             },
+        },
+        vhost_limits: VhostLimits {
+            queues: limits.vhost_queues_max as usize,
+            exchanges: limits.vhost_exchanges_max as usize,
+            bindings: limits.vhost_bindings_max as usize,
         },
         windows_bytes: limits.windows_bytes,
         unwritten_bytes_max: settings.store.unwritten_bytes_max,
@@ -393,6 +399,13 @@ pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> Sessi
         handshake_timeout: settings.handshake_timeout,
         message_bytes_max: settings.message_bytes_max,
         gets_in_flight_max: settings.limits.gets_in_flight_max,
+        connection_unfinished_bytes_max: settings.limits.connection_unfinished_bytes,
+        unfinished_bytes_max: match settings.limits.unfinished_bytes {
+            0 => limit_of_memory(settings.limits.memory_bytes) / 2,
+            bytes => bytes,
+        },
+        channel_consumers_max: settings.limits.channel_consumers_max,
+        channel_unacked_max: settings.limits.channel_unacked_max,
         parked_bytes_max: usize::try_from(settings.limits.parked_bytes_max).unwrap_or(usize::MAX),
     }
 }

@@ -109,7 +109,7 @@ impl Session {
         let (key, mandatory) = (channel.key, publish.mandatory);
         if let Some(transaction) = &mut channel.transaction {
             let queues = outlet.route(&message).map_err(blame)?;
-            transaction.publishes.push(RoutedMessage { message, mandatory, queues });
+            transaction.add_publish(RoutedMessage { message, mandatory, queues });
         } else {
             let sequence = channel.confirms.next_sequence();
             let returnable = mandatory.then(|| message.clone());
@@ -199,7 +199,12 @@ impl Session {
             consume.consumer_tag.to_string()
         };
         let tag = Name::from(tag);
+        let most = self.settings.channel_consumers_max;
         let channel = self.channel(number);
+        if channel.consumers.len() >= most as usize {
+            out.refusals.consumers += 1;
+            return Err(AmqpError::not_allowed(format!("reached maximum ({most}) of consumers per channel")));
+        }
         if channel.consumer_tags.contains_key(&tag) {
             return Err(AmqpError::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
@@ -280,8 +285,14 @@ impl Session {
         get: &basic::Get,
         out: &mut Output,
     ) -> Result<(), AmqpError> {
+        let most = self.settings.channel_unacked_max;
         let channel = self.channel(number);
         let queue = channel.queue_or_last(get.queue.as_str())?;
+        if !get.no_ack && channel.unacked.len() >= most as usize {
+            out.refusals.gets += 1;
+            let text = format!("reached maximum ({most}) of unacknowledged deliveries per channel");
+            return Err(AmqpError::limit_reached(text));
+        }
         channel.request(id, Awaited::Get, Command::BasicGet { queue, no_ack: get.no_ack }, out);
         self.begin_get();
         Ok(())

@@ -350,6 +350,7 @@ impl Session {
                 return self.replay(number, rest, now, outlet, out);
             }
             let frame = Frame { kind: parked.kind, channel: number, payload: &parked.payload };
+            self.touch(number);
             if let Err(Fault { error, method }) = self.handle(frame, &[], outlet, out) {
                 return self.fail(number, &error, method, now, outlet, out);
             }
@@ -480,7 +481,9 @@ impl Session {
     pub(super) fn method_while_channel_closes(&mut self, number: u16, method: &ClientMethod<'_>, out: &mut Output) {
         match method {
             ClientMethod::ChannelCloseOk => {
-                self.channels.remove(number);
+                if let Some(channel) = self.channels.remove(number) {
+                    self.untally(&channel);
+                }
             }
             ClientMethod::ChannelClose(_) => {
                 let ok = channel::AMQPMethod::CloseOk(channel::CloseOk {});

@@ -59,6 +59,12 @@ impl Confirms {
         self.acks.len() + self.nacks.len()
     }
 
+    /// What it takes of memory beside itself.
+    pub(super) fn held_bytes(&self) -> usize {
+        let noted = self.acks.capacity() + self.nacks.capacity();
+        self.ring.capacity() * size_of::<Part>() + noted * size_of::<u64>()
+    }
+
     fn at(&mut self, sequence: u64) -> Option<&mut Part> {
         let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
         self.ring.get_mut(index)

@@ -29,7 +29,7 @@ pub(super) enum Content {
 }
 
 /// A basic.publish whose content is to come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Started {
     pub(super) exchange: Vec<u8>,
     pub(super) routing_key: Vec<u8>,
@@ -45,6 +45,10 @@ impl Started {
             mandatory: publish.mandatory,
             immediate: publish.immediate,
         }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.exchange.capacity() + self.routing_key.capacity()
     }
 
     fn borrow(&self) -> BasicPublish<'_> {
@@ -68,23 +72,50 @@ pub(super) struct Body {
     bytes: Vec<u8>,
 }
 
+impl Body {
+    /// Room grows as bytes come, up to the size that was announced: by so little at a time that most of it is in use.
+    fn add(&mut self, bytes: &[u8]) {
+        let len = self.bytes.len() + bytes.len();
+        if len > self.bytes.capacity() {
+            let announced = usize::try_from(self.size).unwrap_or(usize::MAX);
+            let step = (self.bytes.capacity() / 4).max(BODY_BYTES_AT_ONCE);
+            self.bytes.reserve_exact((self.bytes.capacity() + step).min(announced).max(len) - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
 impl Content {
     pub(super) fn is_idle(&self) -> bool {
         matches!(self, Self::Idle)
     }
 
+    /// What it takes of memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Idle => 0,
+            Self::Header(started) => started.held_bytes(),
+            Self::Body(body) => {
+                size_of::<Body>() + body.started.held_bytes() + body.properties.capacity() + body.bytes.capacity()
+            }
+        }
+    }
+
     /// The channel closes: what is still to come is parsed and thrown away, and what has come is as well.
     pub(super) fn discarded(mut self) -> Self {
-        if let Self::Body(body) = &mut self {
-            body.bytes = Vec::new();
+        match &mut self {
+            Self::Idle => {}
+            Self::Header(started) => *started = Started::default(),
+            Self::Body(body) => {
+                (body.started, body.properties, body.bytes) = (Started::default(), Vec::new(), Vec::new());
+            }
         }
         self
     }
 
     /// A publish on a channel that closes: its content is parsed and thrown away.
     pub(super) fn begin_discarded(&mut self) {
-        *self =
-            Self::Header(Started { exchange: Vec::new(), routing_key: Vec::new(), mandatory: false, immediate: false });
+        *self = Self::Header(Started::default());
     }
 }
 
@@ -167,7 +198,7 @@ impl Session {
                 }
                 body.missing -= len;
                 if body.size <= message_bytes_max && channel.stage == Stage::Open {
-                    body.bytes.extend_from_slice(frame.payload);
+                    body.add(frame.payload);
                 }
                 Ok(channel.body_progress(body))
             }
@@ -245,6 +276,10 @@ mod tests {
             handshake_timeout: Duration::from_secs(10),
             message_bytes_max: 1 << 20,
             gets_in_flight_max: 2,
+            connection_unfinished_bytes_max: 1 << 30,
+            unfinished_bytes_max: 1 << 30,
+            channel_consumers_max: 1000,
+            channel_unacked_max: 1000,
             parked_bytes_max: 1 << 16,
         }
     }

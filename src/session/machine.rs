@@ -3,6 +3,7 @@
 use super::channel::{Channel, Stage};
 use super::channels::Channels;
 use super::closing::{Close, Ending};
+use super::content::Content;
 use super::effect::{Effect, Output};
 use super::handshake::Handshake;
 use super::outlet::Outlet;
@@ -181,6 +182,11 @@ impl Session {
         self.holds_input() || self.parked_bytes > most || self.confirms_held() > most
     }
 
+    /// What frames take of memory that are parked behind methods that wait for answers.
+    pub fn parked_bytes(&self) -> usize {
+        self.parked_bytes
+    }
+
     /// Beyond how many bytes of parked frames, or of output that input adds to an output that waits, nothing more is read.
     pub fn parked_bytes_max(&self) -> usize {
         self.settings.parked_bytes_max
@@ -319,6 +325,10 @@ impl Session {
     ) -> Result<usize, Fault> {
         let number = frame.channel;
         let channel = self.channels.get_mut(number).expect("callers found the channel");
+        if channel.stage == Stage::Closing && frame.kind == FrameKind::Method {
+            // The client may have stopped within a content when the close reached it. RabbitMQ takes its close-ok too.
+            channel.content = Content::Idle;
+        }
         if !channel.content.is_idle() {
             return self.content_frame(frame, outlet, out).map(|()| 0);
         }
@@ -480,6 +490,7 @@ impl Session {
         self.incarnations += 1;
         let key = ChannelKey { number: frame.channel, incarnation: self.incarnations };
         self.channels.insert(frame.channel, Channel::new(key));
+        self.touch(frame.channel);
         super::channel::write_open_ok(frame.channel, out);
     }
 

@@ -5,7 +5,8 @@
 //! - `timers`: heartbeats and deadlines; `closing`: how a connection ends.
 //! - `channel`: one channel: what it waits for, what is parked behind that; `channels`: all of a connection.
 //! - `content`: a publish's frames become a message. `restraint`: what waits while the client does not read.
-//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges.
+//! - `unacked`, `prefetch`, `confirms`, `transaction`: what a channel keeps count of; `tally` sums it up for gauges;
+//!   `unfinished` bounds what waits for its rest; `in_use` names the queues that hold something for it.
 //! - `exchange_methods`, `queue_methods`, `basic_methods`, `confirm_methods`, `tx_methods`: one handler per method.
 //! - `effect`: what the shell is asked to do; `outlet`: what leaves for exchanges and queues, in order.
 //!
@@ -21,6 +22,7 @@ mod content;
 mod effect;
 mod exchange_methods;
 mod handshake;
+mod in_use;
 mod machine;
 mod outlet;
 mod prefetch;
@@ -34,9 +36,10 @@ mod timers;
 mod transaction;
 mod tx_methods;
 mod unacked;
+mod unfinished;
 
 pub use closing::Ending;
-pub use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
+pub use effect::{Commit, Effect, Failure, Output, Publish, Refusals, RoutedMessage, SettleOutcome, Settlement};
 pub use handshake::{Login, LoginRefusal};
 pub use machine::Session;
 pub use outlet::Outlet;

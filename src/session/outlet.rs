@@ -30,3 +30,24 @@ pub trait Outlet {
     /// A channel has ended: all it holds goes back, its consumers go, behind what was published before.
     fn end_channel(&mut self, channel: ChannelKey);
 }
+
+/// For tests: every exchange is there, and leads nowhere.
+#[cfg(test)]
+pub(super) struct NoQueues;
+
+#[cfg(test)]
+impl Outlet for NoQueues {
+    fn publish(&mut self, _: Publish) -> Result<u32, AmqpError> {
+        Ok(0)
+    }
+
+    fn route(&mut self, _: &Message) -> Result<Vec<Name>, AmqpError> {
+        Ok(Vec::new())
+    }
+
+    fn settle(&mut self, _: ChannelKey, _: Settlement) {}
+
+    fn change_limit(&mut self, _: ChannelKey, _: LimitChange) {}
+
+    fn end_channel(&mut self, _: ChannelKey) {}
+}

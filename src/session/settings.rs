@@ -31,6 +31,14 @@ pub struct SessionSettings {
     pub message_bytes_max: u64,
     /// Gets of one connection that wait for their answers at the same time.
     pub gets_in_flight_max: u32,
+    /// Bytes of contents and transactions of one connection that are not complete.
+    pub connection_unfinished_bytes_max: u64,
+    /// The same of all connections.
+    pub unfinished_bytes_max: u64,
+    /// Consumers of one channel.
+    pub channel_consumers_max: u32,
+    /// Unacknowledged deliveries of a channel, beyond which it gets no more by basic.get.
+    pub channel_unacked_max: u32,
     /// Bytes parked behind a waiting method above which the socket is not read.
     pub parked_bytes_max: usize,
 }

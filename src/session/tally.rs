@@ -1,7 +1,9 @@
 //! How many publishes and settlements of a connection are under way; for gauges.
 
+use super::basic_methods::ConsumerEntry;
 use super::channel::Channel;
 use super::machine::Session;
+use crate::model::{ConsumerSlot, Name};
 use std::ops::{AddAssign, Sub, SubAssign};
 
 /// Counts of one channel, of a connection, or of the difference to an earlier count.
@@ -15,7 +17,14 @@ pub struct Tally {
     pub uncommitted: i64,
     /// Settlements of open transactions.
     pub acks_uncommitted: i64,
+    /// Bytes of contents and transactions that are not complete.
+    pub unfinished_bytes: i64,
+    /// Bytes of what else is kept for channels, consumers and pending confirms.
+    pub kept_bytes: i64,
 }
+
+/// What a consumer takes beside its two places in tables, about: its tag, and the beginning of its deliveries.
+const CONSUMER_BYTES: usize = size_of::<ConsumerEntry>() + 2 * size_of::<(Name, ConsumerSlot)>() + 64;
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
@@ -23,6 +32,8 @@ impl AddAssign for Tally {
         self.unconfirmed += other.unconfirmed;
         self.uncommitted += other.uncommitted;
         self.acks_uncommitted += other.acks_uncommitted;
+        self.unfinished_bytes += other.unfinished_bytes;
+        self.kept_bytes += other.kept_bytes;
     }
 }
 
@@ -35,6 +46,8 @@ impl Sub for Tally {
             unconfirmed: self.unconfirmed - other.unconfirmed,
             uncommitted: self.uncommitted - other.uncommitted,
             acks_uncommitted: self.acks_uncommitted - other.acks_uncommitted,
+            unfinished_bytes: self.unfinished_bytes - other.unfinished_bytes,
+            kept_bytes: self.kept_bytes - other.kept_bytes,
         }
     }
 }
@@ -54,6 +67,10 @@ impl Channel {
             unconfirmed: len(self.confirms.waiting()),
             uncommitted: transaction.map_or(0, |transaction| len(transaction.publishes.len())),
             acks_uncommitted: transaction.map_or(0, |transaction| len(transaction.settlements.len())),
+            unfinished_bytes: len(self.unfinished_bytes()),
+            kept_bytes: len(size_of::<Self>()
+                + self.consumers.capacity() * CONSUMER_BYTES
+                + self.confirms.held_bytes()),
         }
     }
 }

@@ -127,6 +127,10 @@ impl Bench {
             handshake_timeout: Duration::from_secs(10),
             message_bytes_max: MESSAGE_BYTES_MAX,
             gets_in_flight_max: 2,
+            connection_unfinished_bytes_max: 1 << 30,
+            unfinished_bytes_max: 1 << 30,
+            channel_consumers_max: 1000,
+            channel_unacked_max: 1000,
             parked_bytes_max: PARKED_BYTES_MAX,
         };
         let now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };

@@ -2,12 +2,15 @@
 
 use super::effect::{RoutedMessage, SettleOutcome};
 use super::unacked::Delivered;
+use crate::model::Name;
 
 /// A transaction, and the commit that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     /// Messages in order, routed when they were published.
     pub(super) publishes: Vec<RoutedMessage>,
+    /// What these messages take of memory.
+    publish_bytes: usize,
     /// Settlements in order: tag, delivery, fate.
     pub(super) settlements: Vec<(u64, Delivered, SettleOutcome)>,
     commit: Option<Commit>,
@@ -28,6 +31,25 @@ impl Transaction {
     pub(super) fn count_settlements(&mut self, counted: bool) -> u32 {
         self.settlements.iter_mut().for_each(|(_, delivered, _)| delivered.counted = counted);
         u32::try_from(self.settlements.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn add_publish(&mut self, publish: RoutedMessage) {
+        let names: usize = publish.queues.capacity() * size_of::<Name>();
+        self.publish_bytes += publish.message.allocated_bytes() + names;
+        self.publishes.push(publish);
+    }
+
+    /// The messages in order; none are left.
+    pub(super) fn take_publishes(&mut self) -> Vec<RoutedMessage> {
+        self.publish_bytes = 0;
+        std::mem::take(&mut self.publishes)
+    }
+
+    /// What it takes of memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.publish_bytes
+            + self.publishes.capacity() * size_of::<RoutedMessage>()
+            + self.settlements.capacity() * size_of::<(u64, Delivered, SettleOutcome)>()
     }
 
     pub(super) fn begin_commit(&mut self) {

@@ -26,7 +26,7 @@ impl Session {
         let channel = self.channel(number);
         let key = channel.key;
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;
-        let publishes = std::mem::take(&mut transaction.publishes);
+        let publishes = transaction.take_publishes();
         let settlements = std::mem::take(&mut transaction.settlements);
         transaction.begin_commit();
         channel.note_request(id, Awaited::Commit);
@@ -72,7 +72,7 @@ impl Session {
     pub(super) fn tx_rollback(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;
-        transaction.publishes.clear();
+        drop(transaction.take_publishes());
         for (tag, delivered, _) in std::mem::take(&mut transaction.settlements) {
             channel.unacked.put_back(tag, delivered);
         }

@@ -73,6 +73,15 @@ impl Unacked {
         self.0.insert(at, (tag, delivered));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where they came from, each as often as it occurs.
+    pub(super) fn queues(&self) -> impl Iterator<Item = QueueId> {
+        self.0.iter().map(|(_, delivered)| delivered.queue)
+    }
+
     /// Marks all as counted against the channel's limit, or none; returns how many there are.
     pub(super) fn count_all(&mut self, counted: bool) -> u32 {
         self.0.iter_mut().for_each(|(_, delivered)| delivered.counted = counted);

@@ -239,7 +239,17 @@ impl Client {
     }
 
     pub(crate) fn bind(&mut self, queue: &str, exchange: &str, routing_key: &str, arguments: Arguments<'_>) {
-        self.bind_as((50, 20), queue, exchange, routing_key, arguments);
+        self.try_bind(queue, exchange, routing_key, arguments).expect("the binding can be made");
+    }
+
+    pub(crate) fn try_bind(
+        &mut self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: Arguments<'_>,
+    ) -> Result<(), Failure> {
+        self.bind_as((50, 20), queue, exchange, routing_key, arguments)
     }
 
     pub(crate) fn bind_exchange(
@@ -249,7 +259,7 @@ impl Client {
         routing_key: &str,
         arguments: Arguments<'_>,
     ) {
-        self.bind_as((40, 30), destination, source, routing_key, arguments);
+        self.bind_as((40, 30), destination, source, routing_key, arguments).expect("the binding can be made");
     }
 
     fn bind_as(
@@ -259,16 +269,16 @@ impl Client {
         source: &str,
         routing_key: &str,
         arguments: Arguments<'_>,
-    ) {
-        self.call(1, method, |fields| {
+    ) -> Result<(), Failure> {
+        let answer = self.call(1, method, |fields| {
             fields.extend_from_slice(&[0; 2]);
             shortstr(fields, destination);
             shortstr(fields, source);
             shortstr(fields, routing_key);
             fields.push(0);
             table(fields, arguments);
-        })
-        .expect("the binding can be made");
+        });
+        answer.map(drop)
     }
 
     pub(crate) fn delete_queue(&mut self, name: &str) -> u32 {
@@ -399,6 +409,50 @@ impl Client {
             fields.extend_from_slice(&delivery_tag.to_be_bytes());
             fields.push(if requeue { 2 } else { 0 });
         });
+    }
+
+    /// Gathers a frame of any kind.
+    pub(crate) fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
+        self.out.push(kind);
+        self.out.extend_from_slice(&channel.to_be_bytes());
+        longstr(&mut self.out, payload);
+        self.out.push(0xCE);
+    }
+
+    /// Gathers bytes that may be no frame.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Gathers a mandatory publish through the default exchange.
+    pub(crate) fn publish_mandatory(&mut self, routing_key: &str, body: &[u8]) {
+        let mut address = Vec::new();
+        write_address(&mut address, b"", routing_key.as_bytes());
+        let content = Content { address: &address, properties: &[0, 0], body };
+        write_publish(&mut self.out, 1, true, content, payload_max(FRAME_MAX));
+    }
+
+    /// Gathers a publish through the default exchange that announces a body of so many bytes, and brings none of it.
+    pub(crate) fn begin_publish(&mut self, channel: u16, routing_key: &str, body_bytes: u64) {
+        self.write(channel, (60, 40), |fields| {
+            fields.extend_from_slice(&[0; 2]);
+            shortstr(fields, "");
+            shortstr(fields, routing_key);
+            fields.push(0);
+        });
+        let mut header = vec![0, 60, 0, 0];
+        header.extend_from_slice(&body_bytes.to_be_bytes());
+        header.extend_from_slice(&[0, 0]);
+        self.frame(2, channel, &header);
+    }
+
+    /// Sends what was gathered as far as the socket takes it within `patience`; the rest is thrown away. Whether all was taken.
+    pub(crate) fn flush_within(&mut self, patience: Duration) -> bool {
+        self.stream.set_write_timeout(Some(patience)).expect("a timeout can be set");
+        let is_sent = self.stream.write_all(&self.out).is_ok();
+        self.stream.set_write_timeout(None).expect("a timeout can be taken away");
+        self.out.clear();
+        is_sent
     }
 
     pub(crate) fn heartbeat(&mut self) {

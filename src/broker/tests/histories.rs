@@ -7,7 +7,7 @@
 
 use super::mortal_store::{Death, MortalStore};
 use crate::broker::topology::Records;
-use crate::broker::{Broker, BrokerSettings, Link, Runner};
+use crate::broker::{Broker, BrokerSettings, Link, Runner, VhostLimits};
 use crate::model::command::{BasicConsume, BindTo, ExchangeDeclare, QueueDeclare, QueueDelete};
 use crate::model::random::Random;
 use crate::model::{
@@ -486,7 +486,7 @@ pub(super) fn settings() -> BrokerSettings {
         queue_limits: QueueLimits {
             hold: HoldLimits::default(),
             window: WindowLimits::default(),
-            consumer: ConsumerLimits { messages: 64, messages_max: 4096, bytes_max: 1 << 18 },
+            consumer: ConsumerLimits { messages: 64, messages_max: 4096, bytes_max: 1 << 18, unacked_max: u32::MAX },
         },
         windows_bytes: 1 << 30,
         transient_bytes: 1 << 30,
@@ -494,6 +494,7 @@ pub(super) fn settings() -> BrokerSettings {
         batch_rows_max: 1_000,
         batch_bytes_max: 1 << 20,
         trust_published_x_death: true,
+        vhost_limits: VhostLimits { queues: usize::MAX, exchanges: usize::MAX, bindings: usize::MAX },
     }
 }
 

@@ -46,6 +46,7 @@ impl Topology {
         if !entry.exchange.bindings.bind(binding) {
             return Ok(Changes::existing(durable));
         }
+        self.bindings_count += 1;
         if entry.exchange.bindings.kind() == ExchangeKind::Headers {
             self.headers_bindings += 1;
         }
@@ -73,6 +74,7 @@ impl Topology {
         }
         let durable = entry.durable;
         if entry.exchange.bindings.unbind(&binding) {
+            self.bindings_count -= 1;
             if entry.exchange.bindings.kind() == ExchangeKind::Headers {
                 self.headers_bindings -= 1;
             }

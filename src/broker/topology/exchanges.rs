@@ -115,7 +115,10 @@ impl Topology {
     fn remove_exchange(&mut self, exchange: &Name, records: &mut Vec<TopologyChange>) {
         let Some(entry) = self.exchanges.remove(exchange.as_bytes()) else { return };
         let outgoing: Vec<Binding> = entry.exchange.bindings.iter().collect();
-        self.note_headers_bindings(&entry, outgoing.len(), false);
+        self.bindings_count -= outgoing.len();
+        if entry.exchange.bindings.kind() == ExchangeKind::Headers {
+            self.headers_bindings -= outgoing.len();
+        }
         for binding in outgoing {
             self.binding_gone(exchange, entry.durable, &binding, records);
         }
@@ -136,6 +139,7 @@ impl Topology {
             let Some(entry) = self.exchanges.get_mut(source.as_bytes()) else { continue };
             let removed = entry.exchange.bindings.remove_destination(destination);
             let (source_durable, kind) = (entry.durable, entry.exchange.bindings.kind());
+            self.bindings_count -= removed.len();
             if kind == ExchangeKind::Headers {
                 self.headers_bindings -= removed.len();
             }
@@ -158,12 +162,6 @@ impl Topology {
             .is_some_and(|entry| entry.auto_delete && entry.exchange.bindings.is_empty());
         if unused {
             self.remove_exchange(source, records);
-        }
-    }
-
-    fn note_headers_bindings(&mut self, entry: &ExchangeEntry, count: usize, added: bool) {
-        if entry.exchange.bindings.kind() == ExchangeKind::Headers {
-            if added { self.headers_bindings += count } else { self.headers_bindings -= count }
         }
     }
 

@@ -3,10 +3,11 @@
 //! Methods change memory at once and return what the store has to know of it; the journal takes that under the same lock.
 //!
 //! - `exchanges`, `bindings`, `queues`: what there is, and how it comes and goes.
-//! - `equivalence`: whether a declaration means what is there.
+//! - `equivalence`: whether a declaration means what is there. `census`: how much there is, and how much there may be.
 //! - `journal`: the order in which changes reach the store, and what waits for them.
 
 mod bindings;
+mod census;
 mod equivalence;
 mod exchanges;
 mod journal;
@@ -37,6 +38,8 @@ pub(super) struct Topology {
     sources: AHashMap<Destination, AHashSet<Name>>,
     /// Bindings of headers exchanges: while there are any, a route over several exchanges may depend on headers.
     headers_bindings: usize,
+    /// Bindings of all exchanges.
+    bindings_count: usize,
     journal: Journal,
 }
 
@@ -56,6 +59,7 @@ impl Topology {
             queues: AHashMap::new(),
             sources: AHashMap::new(),
             headers_bindings: 0,
+            bindings_count: 0,
             journal: Journal::new(unhanded),
         }
     }

@@ -131,7 +131,7 @@ fn a_channel_at_its_limit_leaves_messages_to_others() {
 
 #[test]
 fn the_written_window_bounds_what_is_on_its_way_and_grows_for_those_who_keep_up() {
-    let consumer = ConsumerLimits { messages: 2, messages_max: 3, bytes_max: 1 << 18 };
+    let consumer = ConsumerLimits { messages: 2, messages_max: 3, bytes_max: 1 << 18, unacked_max: u32::MAX };
     let mut bench = Bench::with(settings(), QueueLimits { consumer, ..limits() });
     bench.consume(1, 0);
     bench.publish_all(&["a", "b", "c", "d", "e", "f", "g", "h"]);
@@ -144,7 +144,7 @@ fn the_written_window_bounds_what_is_on_its_way_and_grows_for_those_who_keep_up(
 
 #[test]
 fn the_written_window_counts_bytes_and_lets_one_message_through() {
-    let consumer = ConsumerLimits { messages: 64, messages_max: 64, bytes_max: 3 };
+    let consumer = ConsumerLimits { messages: 64, messages_max: 64, bytes_max: 3, unacked_max: u32::MAX };
     let mut bench = Bench::with(settings(), QueueLimits { consumer, ..limits() });
     bench.consume(1, 0);
     bench.publish_all(&["a long one", "b"]);
@@ -186,7 +186,7 @@ fn one_that_is_requeued_goes_before_those_behind_it() {
 
 #[test]
 fn a_bounced_delivery_returns_untouched_and_gives_its_window_back() {
-    let consumer = ConsumerLimits { messages: 1, messages_max: 1, bytes_max: 1 << 18 };
+    let consumer = ConsumerLimits { messages: 1, messages_max: 1, bytes_max: 1 << 18, unacked_max: u32::MAX };
     let mut bench = Bench::with(settings(), QueueLimits { consumer, ..limits() });
     bench.publish_all(&["a"]);
     bench.consume(1, 0);

@@ -5,6 +5,7 @@ mod expiry;
 mod leaving;
 mod lending;
 mod limits;
+mod returning;
 mod storing;
 mod windows;
 
@@ -104,7 +105,7 @@ fn limits() -> QueueLimits {
     QueueLimits {
         hold: HoldLimits::default(),
         window: WindowLimits::default(),
-        consumer: ConsumerLimits { messages: 64, messages_max: 4096, bytes_max: 1 << 18 },
+        consumer: ConsumerLimits { messages: 64, messages_max: 4096, bytes_max: 1 << 18, unacked_max: u32::MAX },
     }
 }
 

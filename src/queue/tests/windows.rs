@@ -295,23 +295,6 @@ fn a_squeezed_head_leaves_its_back_to_the_store() {
     }
 }
 
-#[test]
-fn what_was_taken_from_the_head_is_never_left_to_the_store_again() {
-    let window = WindowLimits { head_entries: 8, head_entries_min: 1, ..WindowLimits::default() };
-    let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
-    for at in 1..=8 {
-        bench.publish(&draft(&at.to_string()).persistent());
-    }
-    bench.write();
-    bench.consume(1, 0);
-    let given = bench.given();
-    bench.apply(QueueInput::Detach { holder: holder(1) });
-    bench.queue.squeeze(WindowLimits::SQUEEZE_MAX);
-    bench.publish(&draft("last").persistent());
-    bench.write();
-    assert_eq!((given.len(), bench.queue.memory().ready), (8, 8), "their rows may be on their way out");
-}
-
 /// A queue that the store remembers with one row, so many positions before the last one.
 fn near_the_end(left: u64) -> Bench {
     let mut bench = small();

@@ -112,7 +112,8 @@ fn holder(channel: ChannelKey) -> Holder {
 
 fn limits() -> QueueLimits {
     let (hold, window) = (HoldLimits::default(), WindowLimits::default());
-    let consumer = ConsumerLimits { messages: 1 << 30, messages_max: 1 << 30, bytes_max: 1 << 50 };
+    let consumer =
+        ConsumerLimits { messages: 1 << 30, messages_max: 1 << 30, bytes_max: 1 << 50, unacked_max: u32::MAX };
     QueueLimits { hold, window, consumer }
 }
 
