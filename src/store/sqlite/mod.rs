@@ -321,8 +321,15 @@ impl Store for SqliteStore {
             self.directory.note_unflushed();
             self.connection = None;
         }
-        if erased.as_ref().is_err_and(is_full) && self.writing().ok_or_else(not_open)?.erase_on_full_disk() {
-            return Ok(true);
+        if erased.as_ref().is_err_and(is_full) {
+            let has_dead_rows = self.has_dead_rows();
+            if self.writing().ok_or_else(not_open)?.erase_on_full_disk() {
+                return Ok(true);
+            }
+            if !has_dead_rows {
+                // All is erased. The file gets smaller when there is space to move its pages.
+                return Ok(false);
+            }
         }
         erased.map_err(|error| failure(&error))
     }
