@@ -81,7 +81,7 @@ impl Arguments {
         if usize::try_from(u32::from_be_bytes(*length)).ok()? != entries.len() {
             return None;
         }
-        Some(Self::from(Table::check(entries).ok()?.0))
+        Some(Self::from(Table::check_stored(entries).ok()?.0))
     }
 
     /// These arguments and one more.

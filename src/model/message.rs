@@ -274,7 +274,7 @@ impl Message {
             Some(body) => small_body.is_empty() && body.len() > SMALL_BODY_BYTES_MAX,
             None => small_body.len() <= SMALL_BODY_BYTES_MAX,
         };
-        let Ok(properties) = Properties::check(properties) else {
+        let Ok(properties) = Properties::check_stored(properties) else {
             return false;
         };
         let mut expected = [0; PREFIX_BYTES];

@@ -190,7 +190,7 @@ pub fn dead_letter_copy(
     let own = deaths.own();
     let raw =
         PropertiesWriter::from(&properties).without(Property::Expiration).headers(Table::from_checked(&bytes)).to_vec();
-    let properties = Properties::check(&raw).expect("they were just written");
+    let properties = Properties::check_stored(&raw).expect("they were just written");
     let routing_key = routing_key.map_or(message.routing_key(), Name::as_bytes);
     message.with_address(exchange.as_bytes(), routing_key, &properties).into_dead_letter(own)
 }

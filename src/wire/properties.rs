@@ -126,6 +126,14 @@ impl<'a> Properties<'a> {
         Self::walk(raw, Table::check)
     }
 
+    /// As [`check`](Self::check), of what a store has kept: floats that are not finite are let through.
+    ///
+    /// # Errors
+    /// As `check`.
+    pub fn check_stored(raw: &'a [u8]) -> Result<Self, PropertiesError> {
+        Self::walk(raw, Table::check_stored)
+    }
+
     /// Reads a list that an earlier [`check`](Self::check) has passed, without walking the headers again. Such a list is
     /// in canonical form or is about to be replaced by it.
     #[must_use]

@@ -142,6 +142,26 @@ pub enum Form {
     Loose,
 }
 
+/// What a walk over a table has found.
+struct Walk {
+    form: Form,
+    /// Every float is a number.
+    is_finite: bool,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self { form: Form::Canonical, is_finite: true }
+    }
+}
+
+impl Walk {
+    fn note_float(&mut self, number: Option<f64>) -> bool {
+        self.is_finite &= number.is_none_or(f64::is_finite);
+        number.is_some()
+    }
+}
+
 /// Checks that `bytes` are the entries of a field table.
 ///
 /// # Errors
@@ -156,18 +176,32 @@ impl<'a> Table<'a> {
     /// # Errors
     /// The first fault found.
     pub fn check(bytes: &'a [u8]) -> Result<(Self, Form), TableError> {
-        let mut form = Form::Canonical;
+        let (table, walk) = Self::walk(bytes)?;
+        if walk.is_finite { Ok((table, walk.form)) } else { Err(TableError::NotFinite) }
+    }
+
+    /// As [`check`](Self::check), of what a store has kept: floats that are not finite, which clients could once send, are
+    /// let through.
+    ///
+    /// # Errors
+    /// As `check`.
+    pub fn check_stored(bytes: &'a [u8]) -> Result<(Self, Form), TableError> {
+        Self::walk(bytes).map(|(table, walk)| (table, walk.form))
+    }
+
+    fn walk(bytes: &'a [u8]) -> Result<(Self, Walk), TableError> {
+        let mut walk = Walk::default();
         let mut reader = Reader::new(bytes);
         let mut previous: Option<&[u8]> = None;
         while !reader.is_empty() {
             let key = reader.shortstr().ok_or(TableError::Truncated)?;
             if previous.is_some_and(|previous| previous >= key) {
-                form = Form::Loose;
+                walk.form = Form::Loose;
             }
             previous = Some(key);
-            check_value(&mut reader, DEPTH_MAX, &mut form)?;
+            check_value(&mut reader, DEPTH_MAX, &mut walk)?;
         }
-        Ok((Self { bytes }, form))
+        Ok((Self { bytes }, walk))
     }
 
     /// Takes bytes that an earlier [`check`](Self::check) has passed. Of other bytes the iterators show whatever can be
@@ -207,7 +241,7 @@ impl<'a> Table<'a> {
     #[must_use]
     pub fn canonical(&self) -> Option<Vec<u8>> {
         // What was never checked is left alone: writing recurses as deep as the table nests.
-        if !matches!(Self::check(self.bytes), Ok((_, Form::Loose))) {
+        if !matches!(Self::check_stored(self.bytes), Ok((_, Form::Loose))) {
             return None;
         }
         let mut entries = self.sorted_entries();
@@ -219,7 +253,7 @@ impl<'a> Table<'a> {
     /// [`canonical`](Self::canonical): two tables with the same sorted entries are the same arguments to RabbitMQ.
     #[must_use]
     pub fn sorted(&self) -> Vec<u8> {
-        match Self::check(self.bytes) {
+        match Self::check_stored(self.bytes) {
             Ok((_, Form::Loose)) => self.written(&self.sorted_entries()),
             _ => self.bytes.to_vec(),
         }
@@ -341,57 +375,53 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-fn check_value(reader: &mut Reader<'_>, depth_left: usize, form: &mut Form) -> Result<(), TableError> {
+fn check_value(reader: &mut Reader<'_>, depth_left: usize, walk: &mut Walk) -> Result<(), TableError> {
     let tag = reader.octet().ok_or(TableError::Truncated)?;
     let skipped = match tag {
         b't' => {
             let octet = reader.octet();
             if octet.is_some_and(|octet| octet > 1) {
-                *form = Form::Loose;
+                walk.form = Form::Loose;
             }
             octet.is_some()
         }
         b'L' => {
-            *form = Form::Loose;
+            walk.form = Form::Loose;
             reader.long_long().is_some()
         }
         b'b' | b'B' => reader.octet().is_some(),
         b's' | b'u' => reader.short().is_some(),
         b'I' | b'i' => reader.long().is_some(),
         b'l' | b'T' => reader.long_long().is_some(),
-        b'f' => is_finite(reader.long().map(f32::from_bits).map(f64::from))?,
-        b'd' => is_finite(reader.long_long().map(f64::from_bits))?,
+        b'f' => walk.note_float(reader.long().map(f32::from_bits).map(f64::from)),
+        b'd' => walk.note_float(reader.long_long().map(f64::from_bits)),
         b'D' => reader.take(5).is_some(),
         b'S' | b'x' => reader.longstr().is_some(),
         b'V' => true,
         b'A' | b'F' => {
             let nested = reader.longstr().ok_or(TableError::Truncated)?;
             let depth_left = depth_left.checked_sub(1).ok_or(TableError::TooDeep)?;
-            return check_nested(Reader::new(nested), tag == b'F', depth_left, form);
+            return check_nested(Reader::new(nested), tag == b'F', depth_left, walk);
         }
         unknown => return Err(TableError::UnknownTag(unknown)),
     };
     if skipped { Ok(()) } else { Err(TableError::Truncated) }
 }
 
-fn is_finite(number: Option<f64>) -> Result<bool, TableError> {
-    if number.is_some_and(|number| !number.is_finite()) { Err(TableError::NotFinite) } else { Ok(number.is_some()) }
-}
-
 /// Whether the values in a nested table or array would be written as they were read.
 fn is_normal(bytes: &[u8], has_keys: bool) -> bool {
-    let mut form = Form::Canonical;
+    let mut walk = Walk::default();
     // What was never checked is left alone: writing recurses as deep as the table nests.
-    check_nested(Reader::new(bytes), has_keys, DEPTH_MAX, &mut form).is_err() || form == Form::Canonical
+    check_nested(Reader::new(bytes), has_keys, DEPTH_MAX, &mut walk).is_err() || walk.form == Form::Canonical
 }
 
 /// Recurses at most [`DEPTH_MAX`] times, a few hundred bytes of stack each.
-fn check_nested(mut reader: Reader<'_>, has_keys: bool, depth_left: usize, form: &mut Form) -> Result<(), TableError> {
+fn check_nested(mut reader: Reader<'_>, has_keys: bool, depth_left: usize, walk: &mut Walk) -> Result<(), TableError> {
     while !reader.is_empty() {
         if has_keys {
             reader.shortstr().ok_or(TableError::Truncated)?;
         }
-        check_value(&mut reader, depth_left, form)?;
+        check_value(&mut reader, depth_left, walk)?;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(super) fn add_to(connection: &Connection) -> Result<()> {
     })?;
     add(connection, TABLE, |arguments| {
         let bytes = Reader::new(arguments).longstr()?;
-        Table::check(bytes).ok().map(|(arguments, _)| Some(table(&arguments)))
+        Table::check_stored(bytes).ok().map(|(arguments, _)| Some(table(&arguments)))
     })
 }
 
