@@ -128,11 +128,22 @@ impl SpareFiles for SystemSpares {
 
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
+    use rustix::io::Errno;
+
+    let allocated = || rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes);
+    match rustix::io::retry_on_intr(allocated) {
+        // Not every file system can.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, bytes),
+        allocated => Ok(allocated?),
+    }
 }
 
-/// Elsewhere only bytes that are written are sure to have their place.
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-fn allocate(mut file: &File, bytes: u64) -> io::Result<()> {
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    write_zeros(file, bytes)
+}
+
+/// Bytes that are written are sure to have their place.
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
     io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).map(drop)
 }
