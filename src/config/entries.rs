@@ -4,7 +4,8 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// A vhost that exists after start.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -136,9 +137,16 @@ const HASH_BYTES: usize = 36;
 const NAME_BYTES_MAX: usize = 255;
 
 /// A secret: shown by nothing but [`reveal`](Self::reveal).
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
+
+impl<'de> Deserialize<'de> for Password {
+    /// The error of a value of another type names the type alone: serde's own would show the value.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong_type = |_| D::Error::custom("a password, or its hash, is a text in quotes");
+        String::deserialize(deserializer).map(Self).map_err(wrong_type)
+    }
+}
 
 impl Password {
     /// The secret itself.

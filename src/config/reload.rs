@@ -5,7 +5,7 @@ use super::settings::Settings;
 
 /// The settings that a running broker takes over; it takes over the lists of vhosts and users as well. Limits of one
 /// connection hold for connections that open afterwards.
-pub const RELOADABLE: [&str; 17] = [
+pub const RELOADABLE: [&str; 18] = [
     "connections_max",
     "channels_max",
     "frame_max",
@@ -19,6 +19,7 @@ pub const RELOADABLE: [&str; 17] = [
     "metrics_timeout",
     "loopback_users",
     "limits.memory_bytes",
+    "limits.resident_bytes",
     "limits.disk_free_bytes",
     "limits.outbox_bytes_max",
     "limits.gets_in_flight_max",

@@ -433,5 +433,11 @@ mod tests {
             let text = error(&file(text));
             assert!(!text.contains("hunter2"), "{text}");
         }
+        for number in ["12345678", "12345678.5", "[12345678]", "{ a = 12345678 }"] {
+            for key in ["password", "password_hash"] {
+                let text = error(&file(&format!("[[users]]\nname = \"a\"\n{key} = {number}")));
+                assert!(!text.contains("12345678"), "{text}");
+            }
+        }
     }
 }

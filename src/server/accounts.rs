@@ -9,7 +9,7 @@ use crate::auth::{Users, users};
 use crate::broker::Broker;
 use crate::config::entries::{Fault, fault};
 use crate::config::{Settings, UserEntry, VhostEntry};
-use crate::model::{AmqpError, Name, Notice};
+use crate::model::{AmqpError, Name};
 use crate::store::{Recovered, TopologyChange, UserRecord};
 use std::sync::{Arc, PoisonError};
 
@@ -58,6 +58,11 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
     let mut changes = Vec::new();
     let deleted = {
         let mut known = shared.users.write().unwrap_or_else(PoisonError::into_inner);
+        if wanted.users.is_empty() && known.iter().all(|record| record.from_settings) {
+            // A file that is being written anew looks so for a moment.
+            let problem = "nobody could log in any more".to_owned();
+            return Err(StartError::Entry { entry: "users".to_owned(), problem });
+        }
         let deleted = put_entries(&mut known, &wanted.users, &mut changes)?;
         known.set_loopback_only(wanted.loopback_users.iter().cloned());
         let vhosts = former.vhosts.iter().map(|vhost| Name::from(vhost.name.as_str()));
@@ -69,7 +74,7 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
     };
     store(&shared.broker, changes);
     for record in &deleted {
-        tracing::info!(user = %record.name, "user deleted");
+        tracing::warn!(user = %record.name, "user deleted: the configuration names it no more");
     }
     close_connections(shared, &deleted);
     Ok(())
@@ -86,7 +91,7 @@ fn close_connections(shared: &Shared, deleted: &[UserRecord]) {
         } else {
             continue;
         };
-        peer.tell_one(Notice::Close(AmqpError::connection_forced(reason)));
+        peer.close(AmqpError::connection_forced(reason));
     }
 }
 

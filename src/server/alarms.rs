@@ -36,7 +36,7 @@ pub(super) struct Alarms {
     memory: AtomicBool,
     disk: AtomicBool,
     memory_limit: AtomicU64,
-    resident_limit: u64,
+    resident_limit: AtomicU64,
     /// How often free memory was given back to the system.
     trims: AtomicU64,
     /// Somebody has seen that it is time to look.
@@ -46,9 +46,9 @@ pub(super) struct Alarms {
 impl Alarms {
     /// With these limits of memory; 0 is a share of what the process may use, and an allowance beyond that.
     pub(super) fn new(memory_bytes: u64, resident_bytes: u64) -> Self {
-        let memory_limit = limit_of_memory(memory_bytes);
-        let resident_limit = if resident_bytes > 0 { resident_bytes } else { limit_of_process(memory_limit) };
-        Self { memory_limit: memory_limit.into(), resident_limit, ..Self::default() }
+        let alarms = Self::default();
+        alarms.set_limits(memory_bytes, resident_bytes);
+        alarms
     }
 
     pub(super) fn memory(&self) -> bool {
@@ -63,9 +63,12 @@ impl Alarms {
         self.memory_limit.load(Ordering::Relaxed)
     }
 
-    /// Changes the limit of memory to what this setting means.
-    pub(super) fn set_memory_limit(&self, memory_bytes: u64) {
-        self.memory_limit.store(limit_of_memory(memory_bytes), Ordering::Relaxed);
+    /// Changes the limits to what these settings mean.
+    pub(super) fn set_limits(&self, memory_bytes: u64, resident_bytes: u64) {
+        let memory_limit = limit_of_memory(memory_bytes);
+        let resident_limit = if resident_bytes > 0 { resident_bytes } else { limit_of_process(memory_limit) };
+        self.memory_limit.store(memory_limit, Ordering::Relaxed);
+        self.resident_limit.store(resident_limit, Ordering::Relaxed);
     }
 
     pub(super) fn trims(&self) -> u64 {
@@ -181,7 +184,7 @@ impl MemoryWatch {
     /// Gives free memory back where that is worth it; what is resident after that counts.
     async fn look_at_process(&mut self, shared: &Shared, in_use: u64) {
         let Some(mut resident) = anonymous_bytes() else { return };
-        let limit = shared.alarms.resident_limit;
+        let limit = shared.alarms.resident_limit.load(Ordering::Relaxed);
         let operations = shared.gauges.reads.load(Ordering::Relaxed) + shared.gauges.writes.load(Ordering::Relaxed);
         let is_idle = operations - std::mem::replace(&mut self.operations, operations) <= IDLE_OPERATIONS;
         let is_short = is_over(resident, limit, self.resident_over);

@@ -91,7 +91,7 @@ impl Shared {
     /// Puts other settings in force, those of them that can change while the broker runs.
     pub(super) fn put_in_force(&self, settings: Settings) {
         self.outbox_bytes_max.store(settings.limits.outbox_bytes_max, Ordering::Relaxed);
-        self.alarms.set_memory_limit(settings.limits.memory_bytes);
+        self.alarms.set_limits(settings.limits.memory_bytes, settings.limits.resident_bytes);
         let current = Arc::new(Current::new(settings, &self.identity));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
     }
