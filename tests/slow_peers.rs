@@ -11,7 +11,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::client::{Flag, Login, persistent};
+use support::client::{Flag, Incoming, Login, persistent};
 use support::{Broker, Client, PATIENCE, tell};
 use tempfile::TempDir;
 
@@ -84,6 +84,29 @@ fn what_a_slow_reader_sends_is_carried_out_and_it_lives() {
     slow.drop_socket();
     broker.wait_for_metric(OPEN_CONNECTIONS, |connections| connections == 1.0);
     assert_eq!(control.message_count("work"), 0, "the acknowledgement was carried out");
+}
+
+#[test]
+fn a_confirm_that_had_to_wait_for_room_comes_when_there_is_some() {
+    let (broker, _data) = start();
+    let mut control = Client::connect(broker.amqp);
+    control.queue("big", &[Flag::Durable], &[]);
+    control.confirm_select();
+    control.publish("", "big", &persistent(), &vec![b'x'; BIG]);
+    control.wait_for_confirms(1, 1);
+    // Without heartbeats nothing else wakes the connection.
+    let mut client = Client::connect(broker.amqp);
+    client.confirm_select();
+    client.consume_no_ack("big", "b");
+    client.flush().unwrap();
+    client.stream().peek(&mut [0]).unwrap();
+    client.publish("", "nowhere", &persistent(), b"m");
+    client.flush().unwrap();
+    // The broker has read it while output waits.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(client.delivery().body.len(), BIG);
+    let confirm = client.next_within(PATIENCE).expect("it comes by itself").unwrap();
+    assert_eq!(confirm, Incoming::Confirm { delivery_tag: 1, multiple: false, kept: true });
 }
 
 /// Resident size in bytes.

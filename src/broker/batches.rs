@@ -72,17 +72,18 @@ impl Batches {
         self.insert(Arc::clone(cell), Run::Publish(messages));
     }
 
-    /// Adds a settlement; `cell` finds the queue, where it still exists.
+    /// Adds a settlement, to the run before it where it `joins`; `cell` finds the queue, where it still exists.
     pub(super) fn settle(
         &mut self,
         queue: QueueId,
         lend: LendId,
         outcome: Outcome,
+        joins: bool,
         cell: impl FnOnce() -> Option<Arc<Cell>>,
     ) {
         if let Some(batch) = self.find(queue) {
             match &mut batch.last {
-                Run::Settle { lends, outcome: same } if *same == outcome => lends.push(lend),
+                Run::Settle { lends, outcome: same } if joins && *same == outcome => lends.push(lend),
                 _ => batch.begin(Run::Settle { lends: vec![lend], outcome }),
             }
         } else if let Some(cell) = cell() {

@@ -9,6 +9,7 @@ use super::topology::ChangeNo;
 use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
 use crate::queue::{QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};
+use std::ops::Neg;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -83,6 +84,19 @@ pub(super) struct Growth {
     pub(super) transient_bytes: i64,
     /// What is yet to be written.
     pub(super) unwritten_bytes: i64,
+}
+
+impl Neg for Growth {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self {
+            bytes: -self.bytes,
+            window_bytes: -self.window_bytes,
+            transient_bytes: -self.transient_bytes,
+            unwritten_bytes: -self.unwritten_bytes,
+        }
+    }
 }
 
 /// A queue's counts as of its last turn.

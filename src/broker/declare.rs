@@ -1,6 +1,6 @@
 //! What one connection changes of topology: exchanges and bindings in one step, queues declared and deleted.
 
-use super::cell::Cell;
+use super::cell::{Cell, Growth};
 use super::counters::Counters;
 use super::link::{Carried, Link, refusable};
 use super::queue_arguments::{self, Declared};
@@ -21,6 +21,7 @@ struct Made {
     record: Option<QueueRecord>,
     /// It expires unless it is used.
     expires: bool,
+    growth: Growth,
 }
 
 /// A queue that is there, and the number with which that is durable.
@@ -99,7 +100,7 @@ impl Link {
 
     /// Makes a queue, and answers once it is durable if it is to be. Another connection may make it first.
     fn add_queue(&mut self, requester: Requester, declare: &QueueDeclare, now: Now) -> Result<(), AmqpError> {
-        let Made { entry, record, expires } = self.make_queue(declare, now)?;
+        let Made { entry, record, expires, growth } = self.make_queue(declare, now)?;
         let cell = Arc::clone(&entry.cell);
         let mut other = None;
         let added = self.vhost.change(self.broker.writer(), |topology| {
@@ -112,7 +113,7 @@ impl Link {
             Ok(topology.insert_queue(declare.queue.clone(), entry, record))
         });
         if added.is_err() || other.is_some() {
-            self.broker.forget_cell(cell.id());
+            self.broker.drop_new_cell(cell.id(), growth);
         }
         let number = added?;
         if let Some(cell) = other {
@@ -141,7 +142,7 @@ impl Link {
         let expires = settings.expires.is_some();
         let state = QueueState::new(settings, self.broker.settings().queue_limits, now);
         let owner = declare.exclusive.then_some(self.peer.id());
-        let cell: Arc<Cell> = self.broker.add_cell(state, owner);
+        let (cell, growth) = self.broker.add_cell(state, owner);
         let entry = QueueEntry { cell, durable, auto_delete, arguments: declare.arguments.clone() };
         let record = durable.then(|| QueueRecord {
             vhost: vhost.clone(),
@@ -150,7 +151,7 @@ impl Link {
             auto_delete,
             arguments: declare.arguments.encode(),
         });
-        Ok(Made { entry, record, expires })
+        Ok(Made { entry, record, expires, growth })
     }
 
     pub(super) fn delete_queue(

@@ -157,10 +157,18 @@ impl Link {
     }
 
     /// Adds the settlement of a delivery to this read's batches, behind what it brought for that queue before; `counted`
-    /// says that it held a permit of its channel.
-    pub fn settle(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
+    /// says that it held a permit of its channel, and `joins` that it may take effect together with those before it.
+    pub fn settle(
+        &mut self,
+        channel: ChannelKey,
+        queue: QueueId,
+        lend: LendId,
+        outcome: Outcome,
+        counted: bool,
+        joins: bool,
+    ) {
         let Self { batches, attached, broker, released, .. } = self;
-        batches.settle(queue, lend, outcome, || {
+        batches.settle(queue, lend, outcome, joins, || {
             let attached = attached.get(&channel).and_then(|attached| attached.queues.get(&queue));
             attached.map(Arc::clone).or_else(|| broker.cell(queue))
         });

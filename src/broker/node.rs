@@ -289,16 +289,22 @@ impl Broker {
         u32::try_from(tenths.saturating_sub(4)).unwrap_or(u32::MAX).min(WindowLimits::SQUEEZE_MAX)
     }
 
-    /// Makes the cell of a queue; its place in a topology is the caller's.
-    pub(super) fn add_cell(self: &Arc<Self>, queue: QueueState, owner: Option<ConnectionId>) -> Arc<Cell> {
+    /// Makes the cell of a queue; its place in a topology is the caller's. Returns what it takes of memory too.
+    pub(super) fn add_cell(self: &Arc<Self>, queue: QueueState, owner: Option<ConnectionId>) -> (Arc<Cell>, Growth) {
         let (cell, growth) = Cell::new(queue, owner, Arc::downgrade(self));
         self.note_memory(growth);
         self.cells.insert(cell.id(), Arc::clone(&cell));
-        cell
+        (cell, growth)
     }
 
     pub(super) fn forget_cell(&self, id: QueueId) {
         self.cells.remove(&id);
+    }
+
+    /// Forgets the cell of a queue that has found no place in a topology, and what it took of memory.
+    pub(super) fn drop_new_cell(&self, id: QueueId, growth: Growth) {
+        self.forget_cell(id);
+        self.note_memory(-growth);
     }
 
     // ---- answers -----------------------------------------------------------------------------------------------

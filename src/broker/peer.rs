@@ -1,8 +1,9 @@
 //! One connection as the broker sees it: an inlet for what it is to be told, and the permits of its channels.
 
 use super::permits::{ChannelPermits, Grant, PermitCounts};
-use crate::model::{ChannelKey, ConnectionId, Holder, LimitId, LimitKey, Name, Notice, QueueId};
+use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, LimitId, LimitKey, Name, Notice, QueueId};
 use ahash::AHashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -14,6 +15,8 @@ pub struct Peer {
     vhost: Name,
     inlet: Mutex<Inlet>,
     permits: Mutex<AHashMap<ChannelKey, ChannelPermits>>,
+    /// A notice of its end is in the inlet.
+    is_to_close: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +31,8 @@ struct Inlet {
 impl Peer {
     /// A connection that has opened a vhost.
     pub fn new(id: ConnectionId, user: Name) -> Self {
-        Self { id, user, vhost: Name::from(""), inlet: Mutex::default(), permits: Mutex::default() }
+        let vhost = Name::from("");
+        Self { id, user, vhost, inlet: Mutex::default(), permits: Mutex::default(), is_to_close: AtomicBool::default() }
     }
 
     /// The same, with the vhost that it has opened.
@@ -78,6 +82,17 @@ impl Peer {
         debug_assert!(into.is_empty(), "the last notices were dealt with");
         let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut inlet.notices, into);
+    }
+
+    /// Closes the connection, however much output waits.
+    pub fn close(&self, error: AmqpError) {
+        self.is_to_close.store(true, Ordering::Relaxed);
+        self.tell_one(Notice::Close(error));
+    }
+
+    /// Whether `close` was called.
+    pub fn is_to_close(&self) -> bool {
+        self.is_to_close.load(Ordering::Relaxed)
     }
 
     /// What waits for the connection takes of memory, without what queues count. One look at each notice: a count kept up

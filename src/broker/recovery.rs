@@ -78,7 +78,7 @@ impl Broker {
         for lane in lanes {
             queue.recover_lane(lane.lane, lane.state, now);
         }
-        let cell = self.add_cell(queue, None);
+        let (cell, _) = self.add_cell(queue, None);
         let auto_delete = record.auto_delete;
         let entry = QueueEntry { cell: Arc::clone(&cell), durable: true, auto_delete, arguments };
         vhost.topology().insert_queue(record.name.clone(), entry, None);

@@ -287,7 +287,7 @@ impl Connection {
         mut sleep: Pin<&mut Sleep>,
         stopping: Option<Pin<&mut impl Future<Output = ()>>>,
     ) -> Poll<Woken> {
-        if self.gone {
+        if self.gone || self.driver.is_closing() {
             return Poll::Ready(Woken::default());
         }
         let backed_up = self.driver.is_backed_up();
@@ -307,7 +307,8 @@ impl Connection {
         let woken = Woken {
             readable: reads && self.stream.poll_read_ready(cx).is_ready(),
             writable: self.written < self.driver.output().len() && self.stream.poll_write_ready(cx).is_ready(),
-            inlet: !backed_up && self.driver.has_notices(&self.called),
+            // Asked in any case: a close is to wake the task.
+            inlet: self.driver.has_notices(&self.called) && !backed_up,
             deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
             stopping: stopping.is_some_and(|stopping| stopping.poll(cx).is_ready()),
         };

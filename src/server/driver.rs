@@ -123,7 +123,8 @@ impl Driver {
 
     /// Whether so much waits to be written that notices wait.
     pub(super) fn is_backed_up(&self) -> bool {
-        !self.ending && self.out.bytes.len() > self.outbox_bytes_max()
+        let is_to_close = || self.link.as_ref().is_some_and(|link| link.peer().is_to_close());
+        !self.ending && self.out.bytes.len() > self.outbox_bytes_max() && !is_to_close()
     }
 
     /// The client has shown that it lives.
@@ -178,6 +179,11 @@ impl Driver {
     /// Has the session take output's state into account.
     fn note_output(&mut self, now: Now) {
         let waits = self.is_backed_up();
+        let reason = self.shared.alarms.reason();
+        if waits && reason.is_some() != self.session.is_alarmed() {
+            // The notice of it waits, and what is read now must not go on as if there were no alarm.
+            self.notice(Notice::Alarm(reason.map(str::to_owned)), now);
+        }
         let (session, mut outlet, out) = self.parts(now);
         session.set_output_waits(waits, now, &mut outlet, out);
     }
@@ -277,7 +283,6 @@ impl Driver {
             Effect::Bounce { channel, queue, lend, permit } => {
                 self.with_link(|link| link.bounce(channel, queue, lend, permit, now));
             }
-            Effect::CountDelivery { channel } => self.with_link(|link| link.count_delivery(channel, now)),
             Effect::QueueLimited { channel, queue, limit } => {
                 self.with_link(|link| link.queue_limited(channel, queue, limit, now));
             }
@@ -317,7 +322,7 @@ impl Driver {
                 returned.push(message);
             }
         }
-        for Settlement { queue, lend, outcome, counted } in settlements {
+        for Settlement { queue, lend, outcome, counted, .. } in settlements {
             transaction.settle(queue, lend, queue_outcome(outcome), counted);
         }
         let promises = transaction.seal(now);
@@ -382,8 +387,13 @@ impl Driver {
             }
             Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed)
         };
+        let tell = |reason: Option<&str>| link.peer().tell_one(Notice::Alarm(reason.map(str::to_owned)));
         if let Some(reason) = self.shared.alarms.reason() {
-            link.peer().tell_one(Notice::Alarm(Some(reason.to_owned())));
+            tell(Some(reason));
+            if self.shared.alarms.reason().is_none() {
+                // It ended meanwhile, and that may be in front of its beginning.
+                tell(None);
+            }
         }
         self.link = Some(link);
         tracing::info!(
@@ -413,6 +423,7 @@ impl Driver {
         self.note_output(now);
         self.carry_out(now);
         self.with_link(|link| link.flush(now));
+        self.session.flush_confirms(&mut self.out);
     }
 
     /// What the broker and its queues have to say goes to the session.
@@ -431,6 +442,8 @@ impl Driver {
             // What was read before.
             self.take_input(&[], now);
             self.end_read(now);
+            self.bound_unfinished(now);
+            self.session.flush_confirms(&mut self.out);
         }
     }
 
@@ -552,13 +565,15 @@ impl Driver {
     fn ended(&mut self, now: Now) {
         self.ending = false;
         self.link = None;
+        self.backlog.clear();
         self.session.ended(now, &mut self.out);
     }
 
     /// What the connection holds of memory; nothing once it has ended.
     fn held(&self, tally: Tally) -> Held {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let buffers = self.partial.capacity() + self.out.bytes.capacity() + self.session.parked_bytes();
+        let backlog: usize = self.backlog.iter().map(Notice::held_bytes).sum();
+        let buffers = self.partial.capacity() + self.out.bytes.capacity() + self.session.parked_bytes() + backlog;
         let link = self.link.as_ref().map_or(0, Link::held_bytes);
         Held { unfinished: tally.unfinished_bytes, buffers: bytes(buffers), channels: tally.kept_bytes + bytes(link) }
     }
@@ -640,9 +655,12 @@ impl Outlet for LinkOutlet<'_> {
     }
 
     fn settle(&mut self, channel: ChannelKey, settlement: Settlement) {
-        let Settlement { queue, lend, outcome, counted } = settlement;
+        let Settlement { queue, lend, outcome, counted, continues } = settlement;
         if let Some(link) = &mut self.link {
-            link.settle(channel, queue, lend, queue_outcome(outcome), counted);
+            let outcome = queue_outcome(outcome);
+            // What another method requeues may be on its way again before this comes back.
+            let joins = continues || outcome != Outcome::Requeued;
+            link.settle(channel, queue, lend, outcome, counted, joins);
         }
     }
 
@@ -650,6 +668,12 @@ impl Outlet for LinkOutlet<'_> {
         if let Some(link) = &mut self.link {
             link.flush(self.now);
             link.change_limit(channel, change, self.now);
+        }
+    }
+
+    fn count_delivery(&mut self, channel: ChannelKey) {
+        if let Some(link) = &self.link {
+            link.count_delivery(channel, self.now);
         }
     }
 

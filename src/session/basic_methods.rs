@@ -299,7 +299,7 @@ impl Session {
     }
 
     /// A delivery for a consumer: written, or given back when it comes too late.
-    pub(super) fn deliver(&mut self, delivery: &Delivery, out: &mut Output) {
+    pub(super) fn deliver(&mut self, delivery: &Delivery, outlet: &mut dyn Outlet, out: &mut Output) {
         let key = delivery.channel;
         if let Some(channel) = self.channels.get_mut(key.number)
             && channel.is_live(key)
@@ -312,7 +312,7 @@ impl Session {
             entry.unreported_bytes += content.body.len() as u64;
             let limit = channel.limit.filter(|_| delivery.lend.is_some());
             if limit.is_some() && limit != delivery.permit {
-                out.effects.push(Effect::CountDelivery { channel: key });
+                outlet.count_delivery(key);
             }
             channel.unacked.note(tag, delivery, limit.is_some());
             if !channel.report_noted {
@@ -360,9 +360,10 @@ impl Session {
         let channel = self.channel(number);
         let key = channel.key;
         let Channel { unacked, transaction, .. } = channel;
+        let mut continues = false;
         let mut one = |tag: u64, delivered: Delivered| match transaction {
             Some(transaction) => transaction.settlements.push((tag, delivered, outcome)),
-            None => outlet.settle(key, delivered.settled(outcome)),
+            None => outlet.settle(key, delivered.settled(outcome, std::mem::replace(&mut continues, true))),
         };
         let known = if multiple { unacked.take_up_to(tag, &mut one) } else { unacked.take(tag, &mut one) };
         if known { Ok(()) } else { Err(AmqpError::precondition_failed(format!("unknown delivery tag {tag}"))) }
@@ -381,8 +382,9 @@ impl Session {
         }
         let channel = self.channel(number);
         let key = channel.key;
+        let mut continues = false;
         channel.unacked.take_all(&mut |_, delivered: Delivered| {
-            outlet.settle(key, delivered.settled(SettleOutcome::Requeued));
+            outlet.settle(key, delivered.settled(SettleOutcome::Requeued, std::mem::replace(&mut continues, true)));
         });
         if answered {
             let ok = basic::AMQPMethod::RecoverOk(basic::RecoverOk {});

@@ -294,10 +294,11 @@ impl Session {
         outlet: &mut dyn Outlet,
         out: &mut Output,
     ) {
+        let takes_answers = self.has_channels();
         let Some(channel) = self.channels.get_mut(key.number).filter(|channel| channel.key == key) else {
             return bounce_answer(key, answer, out);
         };
-        if channel.stage == Stage::Closing {
+        if channel.stage == Stage::Closing || !takes_answers {
             return bounce_answer(key, answer, out);
         }
         let Some(pending) = channel.waiting.iter_mut().find(|pending| pending.request == request) else { return };
@@ -322,6 +323,9 @@ impl Session {
     /// Writes the answers whose turn it is, then takes up what was parked behind them.
     pub(super) fn proceed(&mut self, number: u16, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         loop {
+            if !self.has_channels() {
+                return;
+            }
             let Some(channel) = self.channels.get_mut(number) else { return };
             if channel.stage == Stage::Closing {
                 return;
@@ -443,12 +447,16 @@ impl Session {
         channel.stage = Stage::Closing;
         channel.content = std::mem::take(&mut ended.content).discarded();
         self.untally(&ended);
-        self.end_gets(ended.gets_waiting());
+        let gets = ended.gets_waiting();
+        self.end_gets(gets);
         write_channel_close(&mut out.bytes, number, error.code.number(), &error.reply_text(), method);
         let operation = method.map_or("", MethodId::name);
         out.failures.push(Failure { channel: number, operation, error: error.clone() });
         outlet.end_channel(key);
         self.replay(number, parked, now, outlet, out);
+        if gets > 0 {
+            self.resume(now, outlet, out);
+        }
     }
 
     /// Takes away what is parked on a channel.

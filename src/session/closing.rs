@@ -105,6 +105,8 @@ impl Session {
     fn carry_out_close(&mut self, close: Close, now: Now, out: &mut Output) {
         out.effects.push(Effect::ConnectionEnds);
         out.pause = true;
+        // What comes now is only read for the end of the connection.
+        self.blocked = false;
         let Close::Error { error, method, is_unreadable } = close else {
             self.state = State::Ending;
             return;

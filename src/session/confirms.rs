@@ -54,11 +54,6 @@ impl Confirms {
         self.ring.len()
     }
 
-    /// How many are due and not written yet.
-    pub(super) fn due(&self) -> usize {
-        self.acks.len() + self.nacks.len()
-    }
-
     /// What it takes of memory beside itself.
     pub(super) fn held_bytes(&self) -> usize {
         let noted = self.acks.capacity() + self.nacks.capacity();

@@ -300,6 +300,8 @@ mod tests {
 
         fn change_limit(&mut self, _: ChannelKey, _: LimitChange) {}
 
+        fn count_delivery(&mut self, _: ChannelKey) {}
+
         fn end_channel(&mut self, _: ChannelKey) {}
     }
 

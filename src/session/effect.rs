@@ -52,11 +52,6 @@ pub enum Effect {
         /// Their body bytes.
         bytes: u64,
     },
-    /// A delivery that was on its way when the channel's limit began counts against it.
-    CountDelivery {
-        /// The channel.
-        channel: ChannelKey,
-    },
     /// All that a queue delivered before it applied the channel's limit has arrived.
     QueueLimited {
         /// The channel.
@@ -119,6 +114,8 @@ pub struct Settlement {
     pub outcome: SettleOutcome,
     /// Whether it held a permit of the channel.
     pub counted: bool,
+    /// Whether the method that settles it has settled another one before.
+    pub continues: bool,
 }
 
 /// What became of deliveries.

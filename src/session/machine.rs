@@ -78,7 +78,7 @@ pub struct Session {
     /// A resource runs short: whoever publishes now is blocked.
     alarm: Option<String>,
     /// Nothing is read until the alarm is over.
-    blocked: bool,
+    pub(super) blocked: bool,
     pub(super) ending: Option<Ending>,
 }
 
@@ -190,6 +190,11 @@ impl Session {
     /// Beyond how many bytes of parked frames, or of output that input adds to an output that waits, nothing more is read.
     pub fn parked_bytes_max(&self) -> usize {
         self.settings.parked_bytes_max
+    }
+
+    /// Whether a resource runs short, as far as the session knows.
+    pub fn is_alarmed(&self) -> bool {
+        self.alarm.is_some()
     }
 
     /// Whether the client published while a resource ran short, and waits for the end of the alarm.
@@ -497,7 +502,7 @@ impl Session {
     /// Takes a notice. Its order among notices is the order on the wire.
     pub fn notice(&mut self, notice: Notice, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         match notice {
-            Notice::Deliver(delivery) => self.deliver(&delivery, out),
+            Notice::Deliver(delivery) => self.deliver(&delivery, outlet, out),
             Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, outlet, out),
             Notice::Promised { channel, first, last, kept } => {
                 self.promised(channel, first..=last, kept, now, outlet, out);

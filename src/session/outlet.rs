@@ -27,6 +27,9 @@ pub trait Outlet {
     /// The limit that a channel's consumers share comes, changes or goes, behind what was published and settled before.
     fn change_limit(&mut self, channel: ChannelKey, change: LimitChange);
 
+    /// A delivery that was on its way when the channel's limit began counts against it.
+    fn count_delivery(&mut self, channel: ChannelKey);
+
     /// A channel has ended: all it holds goes back, its consumers go, behind what was published before.
     fn end_channel(&mut self, channel: ChannelKey);
 }
@@ -48,6 +51,8 @@ impl Outlet for NoQueues {
     fn settle(&mut self, _: ChannelKey, _: Settlement) {}
 
     fn change_limit(&mut self, _: ChannelKey, _: LimitChange) {}
+
+    fn count_delivery(&mut self, _: ChannelKey) {}
 
     fn end_channel(&mut self, _: ChannelKey) {}
 }

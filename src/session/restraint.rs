@@ -23,8 +23,6 @@ const ACK: MethodId = MethodId { class_id: 60, method_id: 80 };
 const REJECT: MethodId = MethodId { class_id: 60, method_id: 90 };
 const NACK: MethodId = MethodId { class_id: 60, method_id: 120 };
 
-/// The last bit field of basic.publish: mandatory.
-const MANDATORY: u8 = 1;
 /// What a confirm that is held back weighs.
 const CONFIRM_BYTES: usize = size_of::<u64>();
 
@@ -50,15 +48,15 @@ impl Restraint {
         frame.kind == FrameKind::Method
             && channel.stage == Stage::Open
             && channel.content.is_idle()
-            && MethodId::of(frame.payload).is_some_and(|id| self.holds_back_method(id, frame.payload))
+            && MethodId::of(frame.payload).is_some_and(|id| self.holds_back_method(id))
     }
 
-    fn holds_back_method(&self, id: MethodId, payload: &[u8]) -> bool {
+    fn holds_back_method(&self, id: MethodId) -> bool {
         match id {
             GET => true,
-            ACK | NACK | REJECT | CANCEL | CHANNEL_CLOSE | CHANNEL_CLOSE_OK => false,
-            // A mandatory message may be returned.
-            PUBLISH => self.output_waits && payload.last().is_some_and(|bits| bits & MANDATORY != 0),
+            // A mandatory publish may add a return. It is not parked: acknowledgements behind it must not wait for the client
+            // to read, which may wait for its own writes.
+            PUBLISH | ACK | NACK | REJECT | CANCEL | CHANNEL_CLOSE | CHANNEL_CLOSE_OK => false,
             _ => self.output_waits,
         }
     }
@@ -111,12 +109,11 @@ impl Session {
         self.restraint.output_waits
     }
 
-    /// What confirms weigh that are held back.
+    /// What publishes weigh that are not confirmed while output waits: their promises wait in the inlet.
     pub(super) fn confirms_held(&self) -> usize {
         if !self.restraint.output_waits {
             return 0;
         }
-        let due = self.to_confirm.iter().filter_map(|number| self.channels.get(*number));
-        due.map(|channel| channel.confirms.due() * CONFIRM_BYTES).sum()
+        usize::try_from(self.tally.unconfirmed).unwrap_or(0) * CONFIRM_BYTES
     }
 }

@@ -30,7 +30,8 @@ impl Session {
         let settlements = std::mem::take(&mut transaction.settlements);
         transaction.begin_commit();
         channel.note_request(id, Awaited::Commit);
-        let settlements = settlements.into_iter().map(|(_, delivered, outcome)| delivered.settled(outcome)).collect();
+        let settlements =
+            settlements.into_iter().map(|(_, delivered, outcome)| delivered.settled(outcome, true)).collect();
         out.effects.push(Effect::Commit(Commit { channel: key, publishes, settlements }));
         out.pause = true;
         Ok(())

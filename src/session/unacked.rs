@@ -14,9 +14,10 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    pub(super) fn settled(self, outcome: SettleOutcome) -> Settlement {
+    /// Its settlement; `continues` says that the same method has settled another one before.
+    pub(super) fn settled(self, outcome: SettleOutcome, continues: bool) -> Settlement {
         let Self { queue, lend, counted } = self;
-        Settlement { queue, lend, outcome, counted }
+        Settlement { queue, lend, outcome, counted, continues }
     }
 }
 
