@@ -474,6 +474,9 @@ fn run_with_faults(
         // Housekeeping may fail, and then goes on.
         fault(random, &mut disk.state());
         let _ = store.erase(3);
+        if store.tend().is_err() {
+            let _ = store.reopen();
+        }
         if random.next_u64().is_multiple_of(4) {
             // It moves what is pending.
             let _ = store.begin_copy(&place.join(format!("copy-{number}")));
@@ -494,6 +497,15 @@ fn run_with_faults(
 fn a_full_disk_confirms_nothing_falsely_and_goes_on_when_there_is_space() {
     faults("a full disk", |random, state| {
         state.budget = state.used() + (random.next_u64() % 200_000) as usize;
+    });
+}
+
+/// What makes room on a full disk flushes as well, and it is not the batch's own flush that fails.
+#[test]
+fn failing_flushes_on_a_full_disk_confirm_nothing_falsely() {
+    faults("failing flushes on a full disk", |random, state| {
+        state.budget = state.used() + (random.next_u64() % 50_000) as usize;
+        state.fault = Fault::Sync((random.next_u64() % 8) as u32);
     });
 }
 

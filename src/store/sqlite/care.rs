@@ -4,6 +4,7 @@
 use super::commit::is_full;
 use super::erasing::{Shrunk, erase, shrink};
 use super::lanes::Lanes;
+use super::log::may_be_unflushed;
 use super::raw::RawConnection;
 use super::reserve::Reserves;
 use crate::config::Durability;
@@ -125,7 +126,7 @@ impl Care {
                 // A copy that is under way would begin anew.
                 _ if connection.is_copying() => at(IDLE_AFTER),
                 _ => {
-                    if connection.with(|connection| self.shrink(connection, now)) {
+                    if connection.with(|connection| self.shrink(connection, now))? {
                         at(Duration::ZERO);
                     }
                 }
@@ -182,22 +183,36 @@ impl Care {
         Ok(true)
     }
 
-    /// On a full disk: empties the log, which needs no space and gives its own back; whether it is empty.
-    pub(super) fn empty_full_log(&mut self, connection: &RawConnection) -> bool {
-        connection.with(|connection| self.empty_log(connection)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the log could not be emptied");
-            false
-        })
+    /// On a full disk: empties the log, which needs no space and gives its own back; whether it is empty. An error says that
+    /// what was committed may not be flushed.
+    pub(super) fn empty_full_log(&mut self, connection: &RawConnection) -> Result<bool> {
+        match connection.with(|connection| self.empty_log(connection)) {
+            Err(error) if !may_be_unflushed(&error) => {
+                tracing::warn!(%error, "the log could not be emptied");
+                Ok(false)
+            }
+            emptied => emptied,
+        }
     }
 
     /// On a full disk: erases what is dead and gives its pages back. Where there is no space for the log of that, the reserve
-    /// is lent.
+    /// is lent. An error says that what was committed may not be flushed.
     pub(super) fn make_room(
         &mut self,
         connection: &RawConnection,
         lanes: &mut Lanes,
         reserves: &Reserves,
     ) -> Result<()> {
+        match self.try_to_make_room(connection, lanes, reserves) {
+            Err(error) if !may_be_unflushed(&error) => {
+                tracing::warn!(%error, "the file and its log could not be made smaller");
+                Ok(())
+            }
+            made => made,
+        }
+    }
+
+    fn try_to_make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, reserves: &Reserves) -> Result<()> {
         let began = Instant::now();
         let mut is_lent = false;
         let mut slice = ROOM;
@@ -235,8 +250,9 @@ impl Care {
         }
     }
 
-    /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it.
-    fn shrink(&mut self, connection: &Connection, now: Instant) -> bool {
+    /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it, unless
+    /// they say that what was committed may not be flushed.
+    fn shrink(&mut self, connection: &Connection, now: Instant) -> Result<bool> {
         let shrunk = shrink(connection, self.slice).and_then(|shrunk| {
             if shrunk == Shrunk::Enough {
                 // A file that was made smaller is so once the log that says it is moved.
@@ -254,17 +270,13 @@ impl Care {
             self.slice = (self.slice * 2).min(1_024);
         }
         match shrunk {
-            Ok(Shrunk::More) => true,
-            Ok(Shrunk::Enough) => {
-                self.may_shrink = false;
-                false
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the file could not be made smaller");
-                self.may_shrink = false;
-                false
-            }
+            Ok(Shrunk::More) => return Ok(true),
+            Ok(Shrunk::Enough) => {}
+            Err(error) if may_be_unflushed(&error) => return Err(error),
+            Err(error) => tracing::warn!(%error, "the file could not be made smaller"),
         }
+        self.may_shrink = false;
+        Ok(false)
     }
 }
 

@@ -144,28 +144,38 @@ pub(super) struct Writing<'a> {
 impl Writing<'_> {
     /// Commits a batch in one transaction, with what helps when there is no space for it.
     pub(super) fn write(&mut self, batch: &Batch) -> CommitOutcome {
+        // Whatever the batch's own outcome was: nothing more is to be done to a log that may not be flushed.
+        self.write_with_help(batch).unwrap_or_else(|error| CommitOutcome::Unknown(error.to_string()))
+    }
+
+    /// An error says that what was committed may not be flushed.
+    fn write_with_help(&mut self, batch: &Batch) -> Result<CommitOutcome> {
         let (mut outcome, mut is_full) = self.try_write(batch);
         for remedy in [Remedy::EmptyLog, Remedy::MakeRoom, Remedy::LendReserve, Remedy::RemoveRedoLog] {
             if !is_full {
                 break;
             }
             self.full.note_full();
-            if self.apply(remedy, batch) {
+            if self.apply(remedy, batch)? {
                 (outcome, is_full) = self.try_write(batch);
             }
         }
         if self.full.is_full() {
-            // At once, for there may be no idle moment.
-            if outcome == CommitOutcome::Committed {
-                self.make_room();
-                self.full.look();
-            } else {
+            match outcome {
+                // At once, for there may be no idle moment.
+                CommitOutcome::Committed => {
+                    self.make_room()?;
+                    self.full.look();
+                }
                 // What was rolled back has made the log longer, at the expense of the reserve.
-                self.care.empty_full_log(self.connection);
-                self.full.reserves.keep();
+                CommitOutcome::NotCommitted(_) => {
+                    self.care.empty_full_log(self.connection)?;
+                    self.full.reserves.keep();
+                }
+                _ => {}
             }
         }
-        outcome
+        Ok(outcome)
     }
 
     fn try_write(&mut self, batch: &Batch) -> (CommitOutcome, bool) {
@@ -181,41 +191,39 @@ impl Writing<'_> {
     }
 
     /// Whether trying again may now succeed.
-    fn apply(&mut self, remedy: Remedy, batch: &Batch) -> bool {
+    fn apply(&mut self, remedy: Remedy, batch: &Batch) -> Result<bool> {
         match remedy {
             // Even if that gave nothing back: it needs less space from here on.
-            Remedy::EmptyLog => self.care.empty_full_log(self.connection) || batch.may_use_reserve(),
+            Remedy::EmptyLog => Ok(self.care.empty_full_log(self.connection)? || batch.may_use_reserve()),
             Remedy::MakeRoom => {
-                self.make_room();
-                true
+                self.make_room()?;
+                Ok(true)
             }
             Remedy::LendReserve => {
                 let is_lent = batch.may_use_reserve() && self.full.reserves.lend();
                 if is_lent {
-                    self.care.empty_full_log(self.connection);
+                    self.care.empty_full_log(self.connection)?;
                     tracing::warn!("the disk is full: removals use the space that is kept for them");
                 }
-                is_lent
+                Ok(is_lent)
             }
-            Remedy::RemoveRedoLog => batch.may_use_reserve() && self.redo.remove_file(),
+            Remedy::RemoveRedoLog => Ok(batch.may_use_reserve() && self.redo.remove_file()),
         }
     }
 
     /// Erases what is dead and makes the file smaller.
-    pub(super) fn make_room(&mut self) {
-        let reserves = &self.full.reserves;
-        if let Err(error) = self.care.make_room(self.connection, self.lanes, reserves) {
-            tracing::warn!(%error, "the file and its log could not be made smaller");
-        }
+    fn make_room(&mut self) -> Result<()> {
+        self.care.make_room(self.connection, self.lanes, &self.full.reserves)
     }
 
-    /// An erasure that had no space: with the reserve it has, and gives it back. Whether it came any further.
-    pub(super) fn erase_on_full_disk(&mut self) -> bool {
+    /// An erasure that had no space: with the reserve it has, and gives it back. Whether it came any further. An error says
+    /// that what was committed may not be flushed.
+    pub(super) fn erase_on_full_disk(&mut self) -> Result<bool> {
         let before = self.lanes.next_to_erase();
         self.full.note_full();
-        self.make_room();
+        self.make_room()?;
         self.full.look();
-        self.lanes.next_to_erase() != before
+        Ok(self.lanes.next_to_erase() != before)
     }
 
     /// Notes that a process has begun. On a full disk that is done with the next batch: until then nothing that it has
@@ -225,7 +233,7 @@ impl Writing<'_> {
         let mut written = self.connection.with(|connection| begun.write(connection));
         if written.as_ref().is_err_and(is_full) {
             self.full.note_full();
-            if self.care.empty_full_log(self.connection) {
+            if self.care.empty_full_log(self.connection)? {
                 written = self.connection.with(|connection| begun.write(connection));
             }
         }
@@ -238,24 +246,25 @@ impl Writing<'_> {
             Err(error) => return Err(error),
         }
         if self.full.is_full() {
-            self.make_room();
+            self.make_room()?;
         }
         self.full.started();
         Ok(())
     }
 
-    /// While there is nothing to commit: looks for space, if there was none. When to look again.
-    pub(super) fn look(&mut self) -> Option<Duration> {
+    /// While there is nothing to commit: looks for space, if there was none. When to look again. An error says that what was
+    /// committed may not be flushed.
+    pub(super) fn look(&mut self) -> Result<Option<Duration>> {
         if let Space::None { looked_at } = self.full.space {
             if let Some(left) = LOOK_INTERVAL.checked_sub(looked_at.elapsed())
                 && !left.is_zero()
             {
-                return Some(left);
+                return Ok(Some(left));
             }
-            self.make_room();
+            self.make_room()?;
             self.full.space = Space::None { looked_at: Instant::now() };
         }
         self.full.look();
-        self.full.is_full().then_some(LOOK_INTERVAL)
+        Ok(self.full.is_full().then_some(LOOK_INTERVAL))
     }
 }

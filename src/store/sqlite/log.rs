@@ -10,7 +10,7 @@ use super::opened_file::OpenedFile;
 use super::opening::PAGE_BYTES;
 use crate::store::Batch;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, Error, Result, ffi};
+use rusqlite::{Connection, Error, ErrorCode, Result, ffi};
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::RangeInclusive;
 use std::ptr::{self, null_mut};
@@ -66,6 +66,12 @@ unsafe extern "C" fn committed(
 /// Whether a statement's error is that of moving the log after it: SQLite hands out no other code.
 pub(super) fn is_of_moving(error: &Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR)
+}
+
+/// Whether what the log holds may not be on the disk after a statement's error, though later flushes succeed: from here on
+/// nothing may be moved before the file was opened again.
+pub(super) fn may_be_unflushed(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) || is_of_moving(error)
 }
 
 /// Writes the log's bytes once more and flushes them. Those that read it meanwhile see what they would have seen.

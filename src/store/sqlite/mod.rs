@@ -45,7 +45,6 @@ use redo::{Redo, SystemFiles};
 pub use redo::{RedoFile, RedoFiles};
 pub use reserve::SpareFiles;
 use reserve::{Reserves, SystemSpares};
-use rusqlite::ErrorCode;
 use rusqlite::backup::StepResult;
 use sqlx::{Connection, SqliteConnection};
 use std::ops::RangeInclusive;
@@ -211,14 +210,25 @@ impl SqliteStore {
         let outcome = self.write_whole(&whole);
         match outcome {
             CommitOutcome::Committed => self.redo.moved(whole.batch_no),
-            CommitOutcome::Unknown(_) => {
-                // Nobody else looks up what became of it: the next commit has the file opened again.
-                self.directory.note_unflushed();
-                self.connection = None;
-            }
+            // Nobody else looks up what became of it.
+            CommitOutcome::Unknown(_) => self.let_go_of_unflushed(),
             _ => {}
         }
         outcome
+    }
+
+    /// Nobody knows whether what was committed is flushed: the next commit has the file opened again.
+    fn let_go_of_unflushed(&mut self) {
+        self.directory.note_unflushed();
+        self.connection = None;
+    }
+
+    /// What an error of housekeeping means for those who asked for it.
+    fn failed(&mut self, error: &rusqlite::Error) -> StoreError {
+        if log::may_be_unflushed(error) {
+            self.let_go_of_unflushed();
+        }
+        failure(error)
     }
 
     /// As [`move_redo`](Self::move_redo), for those who need everything in the file.
@@ -265,7 +275,7 @@ impl Store for SqliteStore {
         recovered.boot += 1;
         self.lanes = lanes;
         let begun = Begun { boot: recovered.boot };
-        self.writing().ok_or_else(not_open)?.begin(begun).map_err(|error| failure(&error))?;
+        self.writing().ok_or_else(not_open)?.begin(begun).map_err(|error| self.failed(&error))?;
         self.redo.bring_forward(&mut recovered);
         self.last = recovered.batch_no;
         Ok(recovered)
@@ -314,16 +324,10 @@ impl Store for SqliteStore {
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
         let erased = connection.with(|connection| erasing::erase(connection, &mut self.lanes, rows));
-        if erased.as_ref().is_err_and(|error| {
-            error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) || log::is_of_moving(error)
-        }) {
-            // Nobody knows whether it is flushed: the next commit has it opened again.
-            self.directory.note_unflushed();
-            self.connection = None;
-        }
         if erased.as_ref().is_err_and(is_full) {
             let has_dead_rows = self.has_dead_rows();
-            if self.writing().ok_or_else(not_open)?.erase_on_full_disk() {
+            let came_further = self.writing().ok_or_else(not_open)?.erase_on_full_disk();
+            if came_further.map_err(|error| self.failed(&error))? {
                 return Ok(true);
             }
             if !has_dead_rows {
@@ -331,13 +335,13 @@ impl Store for SqliteStore {
                 return Ok(false);
             }
         }
-        erased.map_err(|error| failure(&error))
+        erased.map_err(|error| self.failed(&error))
     }
 
     fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
-        let look_again = self.writing().ok_or_else(not_open)?.look();
+        let look_again = self.writing().ok_or_else(not_open)?.look().map_err(|error| self.failed(&error))?;
         let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        let next = self.care.tend(connection).map_err(|error| StoreError::Unusable(error.to_string()))?;
+        let next = self.care.tend(connection).map_err(|error| self.failed(&error))?;
         if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
             match self.move_redo() {
                 CommitOutcome::NotCommitted(error) => self.redo.refused(&error),
