@@ -250,16 +250,21 @@ fn messages_are_as_the_options_say() {
     }
 }
 
+/// Publishes so many copies of a message to a run's first queue.
+fn put_back(run: &Run, mut client: Client, message: &Delivery, copies: usize) {
+    let properties = message.properties();
+    let properties = PropertiesWriter::from(&properties);
+    (0..copies).for_each(|_| client.publish("", &run.name("0"), &properties, &message.body));
+    client.flush().unwrap();
+    client.close();
+}
+
 /// Takes a message out of a run's queue, and puts so many copies of it back.
 fn replace(run: &Run, bench: &Bench, copies: usize) {
     let mut client = run.wait_for_ready(bench, 40);
     let taken = client.get(&run.name("0")).unwrap();
     client.ack(taken.delivery_tag, false);
-    let properties = taken.properties();
-    let properties = PropertiesWriter::from(&properties);
-    (0..copies).for_each(|_| client.publish("", &run.name("0"), &properties, &taken.body));
-    client.flush().unwrap();
-    client.close();
+    put_back(run, client, &taken, copies);
 }
 
 #[test]
@@ -303,11 +308,7 @@ fn divert(run: &Run, bench: &Bench, copies: usize) {
     client.consume(&run.name("0"), "thief");
     let taken = client.delivery();
     client.ack(taken.delivery_tag, false);
-    let properties = taken.properties();
-    let properties = PropertiesWriter::from(&properties);
-    (0..copies).for_each(|_| client.publish("", &run.name("0"), &properties, &taken.body));
-    client.flush().unwrap();
-    client.close();
+    put_back(run, client, &taken, copies);
 }
 
 #[test]
