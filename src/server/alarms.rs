@@ -1,5 +1,5 @@
-//! Resources that run short: memory that clients take, memory of the process, and disk. While one does, whoever publishes is
-//! blocked. An alarm ends once there is clearly enough again.
+//! Resources that run short: memory that clients take, memory of the process, and disk. Each has an alarm. While one is
+//! raised, publishers are blocked. It is raised at its limit and cleared at some distance from it, so that it does not flap.
 
 use super::shared::Shared;
 use super::tasks::run_blocking;

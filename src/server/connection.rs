@@ -329,7 +329,8 @@ impl Connection {
         self.driver.end_read(now);
     }
 
-    /// Writes what there is; what waited for room in the output may add to it.
+    /// Writes the output to the socket until it is empty or the socket takes no more. Each write makes room, into which the
+    /// session puts the frames that waited for it.
     fn write(&mut self, now: Now) {
         while !self.gone && !self.driver.output().is_empty() {
             match self.stream.try_write(&self.driver.output()[self.written..]) {

@@ -2,7 +2,7 @@
 //! gets than may wait for their answers at the same time.
 //!
 //! They are parked on their channel, with what follows them there. What adds nothing goes on meanwhile: acknowledgements,
-//! publishes, cancels. So a client that reads slowly is heard, and one that does not read at all costs no more than
+//! publishes, cancels. So the methods of a client that reads slowly are still handled, and one that does not read at all takes no more memory than
 //! `outbox_bytes_max` and `parked_bytes_max`.
 
 use super::channel::{Channel, Stage};

@@ -1,5 +1,5 @@
-//! Disks of any size that messages of any size have filled, whoever took the last of the space and whichever way the broker
-//! went down: once consumers have drained them, there is room again, and no message that was acknowledged comes back.
+//! Random histories of a full disk: its size, the size of messages, which process takes the last free bytes, and how the
+//! broker ends. After consumers have drained the queues, publishers are confirmed again, and no acknowledged message comes back.
 
 use crate::support::client::{Flag, Incoming, persistent};
 use crate::support::{Client, PATIENCE, count_from_environment, tell};

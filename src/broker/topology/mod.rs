@@ -2,8 +2,8 @@
 //!
 //! Methods change memory at once and return what the store has to know of it; the journal takes that under the same lock.
 //!
-//! - `exchanges`, `bindings`, `queues`: what there is, and how it comes and goes.
-//! - `equivalence`: whether a declaration means what is there. `census`: how much there is, and how much there may be.
+//! - `exchanges`, `bindings`, `queues`: the tables of a virtual host, with declare, bind, unbind and delete.
+//! - `equivalence`: whether a declaration matches the existing exchange or queue. `census`: counts, and their limits.
 //! - `journal`: the order in which changes reach the store, and what waits for them.
 
 mod bindings;
