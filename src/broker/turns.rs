@@ -13,7 +13,8 @@ use crate::model::{AmqpError, Answer, ConnectionId, Lane, LimitKey, Notice, Now,
 use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
 use crate::store::Group;
 use crate::store::writer::{Contribution, LoadRequest};
-use std::cell::RefCell;
+use smallvec::SmallVec;
+use std::cell::Cell as Scratchpad;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) type TurnList = VecDeque<Arc<Cell>>;
 
 thread_local! {
     /// Emptied by each turn: were it each queue's own, a thousand would keep room for as much as they ever did at once.
-    static EFFECTS: RefCell<Effects> = RefCell::default();
+    static EFFECTS: Scratchpad<Option<Box<Effects>>> = const { Scratchpad::new(None) };
 }
 
 impl Broker {
@@ -95,8 +96,8 @@ impl Broker {
 
     fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
         let Machine { queue, armed } = &mut *turn.machine;
-        let mut effects = EFFECTS.take();
-        let effects = &mut effects;
+        let mut kept = EFFECTS.take().unwrap_or_default();
+        let effects = &mut *kept;
         let mut permits = PeerPermits { broker: self, queue: cell.id(), grants: Vec::new(), list };
         queue.squeeze(self.squeeze());
         queue.press(self.presses_transient());
@@ -152,7 +153,7 @@ impl Broker {
             *armed = Some(deadline);
             self.timers().arm(deadline, cell);
         }
-        EFFECTS.set(std::mem::take(effects));
+        EFFECTS.set(Some(kept));
     }
 
     /// Queues that stood in line get their permits, and are listed for their turn.
@@ -227,7 +228,7 @@ impl Broker {
 
     /// One hand-over per connection.
     fn hand_over(&self, notices: &mut Vec<(ConnectionId, Notice)>) {
-        let mut groups: Vec<(ConnectionId, Option<Arc<Peer>>, Vec<Notice>)> = Vec::new();
+        let mut groups: SmallVec<[(ConnectionId, Option<Arc<Peer>>, Vec<Notice>); 1]> = SmallVec::new();
         let mut last = 0;
         let total = notices.len();
         for (connection, notice) in notices.drain(..) {
