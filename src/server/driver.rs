@@ -3,6 +3,7 @@
 //! What comes in is parsed, routed and handed to the queues in one synchronous pass; what the session and the broker have to
 //! say to each other passes through here. Sockets and timers are `connection`'s, or a `Simulation`'s.
 
+use super::backlog::Backlog;
 use super::errors::{self, Culprit};
 use super::memory::Held;
 use super::shared::{Shared, SizesOfRead};
@@ -17,7 +18,6 @@ use crate::session::{
     Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, Refusals, RoutedMessage, Session,
     SettleOutcome, Settlement, Tally,
 };
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,8 +42,7 @@ pub(super) struct Driver {
     partial: Vec<u8>,
     out: Output,
     notices: Vec<Notice>,
-    /// Taken from the inlet, and left while too much output waits.
-    backlog: VecDeque<Notice>,
+    backlog: Backlog,
     /// Output that input added while too much waited already.
     added_while_backed_up: usize,
     sizes: SizesOfRead,
@@ -76,7 +75,7 @@ impl Driver {
             partial: Vec::new(),
             out: Output::default(),
             notices: Vec::new(),
-            backlog: VecDeque::new(),
+            backlog: Backlog::default(),
             added_while_backed_up: 0,
             sizes: SizesOfRead::default(),
             published: Publishes::default(),
@@ -452,7 +451,7 @@ impl Driver {
         let Some(link) = &self.link else { return false };
         if !self.backlog.is_empty() {
             while !self.is_backed_up()
-                && let Some(notice) = self.backlog.pop_front()
+                && let Some(notice) = self.backlog.pop()
             {
                 self.notice(notice, now);
             }
@@ -479,7 +478,7 @@ impl Driver {
             link.peer().take(&mut self.notices);
             self.backlog.extend(self.notices.drain(..));
         }
-        while let Some(notice) = self.backlog.pop_front() {
+        while let Some(notice) = self.backlog.pop() {
             self.notice(notice, now);
         }
     }
@@ -502,7 +501,7 @@ impl Driver {
         }
         self.out.effects.shrink_to(0);
         self.notices.shrink_to(0);
-        self.backlog.shrink_to(0);
+        self.backlog.shrink();
     }
 
     // ---- the end -----------------------------------------------------------------------------------------------
@@ -572,8 +571,8 @@ impl Driver {
     /// What the connection holds of memory; nothing once it has ended.
     fn held(&self, tally: Tally) -> Held {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let backlog: usize = self.backlog.iter().map(Notice::held_bytes).sum();
-        let buffers = self.partial.capacity() + self.out.bytes.capacity() + self.session.parked_bytes() + backlog;
+        let (partial, out, backlog) = (self.partial.capacity(), self.out.bytes.capacity(), self.backlog.held_bytes());
+        let buffers = partial + out + self.session.parked_bytes() + backlog;
         let link = self.link.as_ref().map_or(0, Link::held_bytes);
         Held { unfinished: tally.unfinished_bytes, buffers: bytes(buffers), channels: tally.kept_bytes + bytes(link) }
     }

@@ -15,6 +15,7 @@
 mod accounts;
 mod alarms;
 mod alone;
+mod backlog;
 pub(crate) mod clock;
 mod connection;
 mod driver;
