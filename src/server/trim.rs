@@ -1,4 +1,5 @@
-//! Free memory that the allocator keeps goes back to the system: in idle moments, and before it would raise an alarm.
+//! Free memory that the allocator keeps goes back to the system: once the broker has been idle for a while, and before it
+//! would raise an alarm.
 
 use crate::model::Monotonic;
 use std::time::Duration;
@@ -7,6 +8,9 @@ use std::time::Duration;
 const WORTH_BYTES: u64 = 32 << 20;
 /// And so much while too much memory is resident.
 const WORTH_BYTES_WHEN_SHORT: u64 = 1 << 20;
+/// How long the broker must have been idle. Memory that the next burst needs again would have to be cleared by the system
+/// once more: with bursts every few seconds that is a fifth of their cost.
+const IDLE: Duration = Duration::from_secs(10);
 /// How long after one trim the next may follow.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -16,6 +20,8 @@ pub(super) struct Trimmer {
     /// What was resident and not counted after the last trim: the broker itself, and what cannot be given back.
     rest: u64,
     last: Option<Monotonic>,
+    /// Since when the broker has been idle.
+    idle_since: Option<Monotonic>,
     /// How often memory was given back.
     pub(super) trims: u64,
 }
@@ -25,6 +31,8 @@ impl Trimmer {
     pub(super) fn is_due(&mut self, resident: u64, in_use: u64, is_idle: bool, is_short: bool, now: Monotonic) -> bool {
         let rest = resident.saturating_sub(in_use);
         self.rest = self.rest.min(rest);
+        self.idle_since = if is_idle { self.idle_since.or(Some(now)) } else { None };
+        let is_idle = self.idle_since.is_some_and(|since| now.since(since) >= IDLE);
         let worth = if is_short { WORTH_BYTES_WHEN_SHORT } else { WORTH_BYTES };
         let is_early = self.last.is_some_and(|last| now.since(last) < PAUSE);
         (is_idle || is_short) && !is_early && rest >= self.rest + worth
@@ -64,12 +72,16 @@ mod tests {
     fn a_trim_waits_for_an_idle_moment_and_for_enough_that_is_free() {
         let mut trimmer = Trimmer::default();
         assert!(!trimmer.is_due(20 * MIB, 0, true, false, at(0)), "the broker itself");
-        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, false, false, at(1)), "it is busy");
-        assert!(trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(2)));
-        trimmer.trimmed(180 * MIB, 100 * MIB, at(2));
-        assert!(!trimmer.is_due(200 * MIB, 100 * MIB, true, false, at(9)), "it would be in vain");
-        assert!(trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(10)));
-        assert!(!trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(3)), "not so soon");
+        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, false, false, at(11)), "it is busy");
+        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(12)), "the next burst may come at once");
+        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, false, false, at(21)), "it did");
+        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(22)));
+        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(31)));
+        assert!(trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(32)));
+        trimmer.trimmed(180 * MIB, 100 * MIB, at(32));
+        assert!(!trimmer.is_due(200 * MIB, 100 * MIB, true, false, at(39)), "it would be in vain");
+        assert!(!trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(33)), "not so soon");
+        assert!(trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(40)));
     }
 
     #[test]
@@ -85,6 +97,6 @@ mod tests {
         let mut trimmer = Trimmer::default();
         trimmer.trimmed(200 * MIB, 0, at(0));
         assert!(!trimmer.is_due(50 * MIB, 0, true, false, at(5)));
-        assert!(trimmer.is_due(90 * MIB, 0, true, false, at(9)));
+        assert!(trimmer.is_due(90 * MIB, 0, true, false, at(15)));
     }
 }
