@@ -4,11 +4,11 @@
 mod support;
 
 use prontomq::wire::properties::PropertiesWriter;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::client::{Flag, Incoming, persistent};
-use support::{Broker, Client, PATIENCE};
+use support::{Broker, Client, PATIENCE, tell};
 
 const MEMORY_MIB: u64 = 16;
 const BODY: [u8; 1000] = [b'x'; 1000];
@@ -84,7 +84,7 @@ fn transient_messages_beyond_their_budget_wait_in_the_scratch_store() {
     let began = Instant::now();
     while bytes() < 40_000_000 {
         assert!(began.elapsed() < PATIENCE, "60 MB of messages go to the scratch store");
-        thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
     let mut consumer = Client::connect(broker.amqp);
     for (queue, step) in [("mixed", 4), ("flood", 1)] {
@@ -97,6 +97,90 @@ fn transient_messages_beyond_their_budget_wait_in_the_scratch_store() {
     let broker = Broker::start(&path);
     assert!(!scratch.exists(), "nothing of it outlives the process");
     broker.kill();
+}
+
+/// What queues hold while a client publishes transient messages as fast as it can and nobody takes any: (bytes at most, settings).
+#[test]
+fn a_flood_of_transient_messages_waits_for_the_scratch_store() {
+    for (size, budget_mib) in [(16, 8), (1000, 4), (20_000, 8)] {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("data");
+        let mut command = support::broker::serve(&path);
+        command.env("PRONTOMQ_LIMITS_TRANSIENT_BYTES", format!("{budget_mib} MiB"));
+        command.env("PRONTOMQ_STORE_UNWRITTEN_BYTES_MAX", "1 MiB");
+        let broker = Broker::run(command, &path);
+        let mut client = Client::connect(broker.amqp);
+        client.queue("flood", &[], &[]);
+        let (bytes, body) = (150_u64 << 20, vec![b'x'; size]);
+        let count = bytes / (size as u64 + 250);
+        let is_sent = AtomicBool::new(false);
+        let most = thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..count {
+                    client.publish("", "flood", &PropertiesWriter::new(), &body);
+                    if client.has_gathered() {
+                        client.flush().expect("a publisher that waits does not fail");
+                    }
+                }
+                assert_eq!(u64::from(client.message_count("flood")), count);
+                is_sent.store(true, Ordering::Relaxed);
+            });
+            let mut most = 0;
+            while !is_sent.load(Ordering::Relaxed) {
+                most = most.max(broker.labelled("prontomq_memory_bytes", "queues"));
+                thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        tell(&format!("bodies of {size} bytes, {budget_mib} MiB for transient messages: {} MiB at most", most >> 20));
+        // One batch is on its way to the scratch store, one read of the publisher has come, and the table of entries has gaps.
+        let limit = (budget_mib + 1 + 12) << 20;
+        assert!(most < limit, "bodies of {size}: {most} bytes were held, {limit} may be");
+        let mut consumer = Client::connect(broker.amqp);
+        consumer.consume_no_ack("flood", "drain");
+        (0..count).for_each(|_| drop(consumer.delivery()));
+        broker.kill();
+    }
+}
+
+#[test]
+fn queues_that_nobody_uses_hand_their_transient_messages_over_too() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("data");
+    let mut command = support::broker::serve(&path);
+    command.env("PRONTOMQ_LIMITS_TRANSIENT_BYTES", "16 MiB");
+    let broker = Broker::run(command, &path);
+    let mut client = Client::connect(broker.amqp);
+    for queue in ["idle", "held"] {
+        client.queue(queue, &[], &[]);
+    }
+    for _ in 0..10_000 {
+        client.publish("", "idle", &PropertiesWriter::new(), &BODY);
+    }
+    assert_eq!(client.message_count("idle"), 10_000);
+    let held = || broker.labelled("prontomq_memory_bytes", "queues");
+    let idle = held();
+    assert!(idle > 10_000_000, "they are within the budget: {idle} bytes");
+    // These stay in memory: a consumer has them.
+    let mut consumer = Client::connect(broker.amqp);
+    consumer.consume("held", "holds");
+    for _ in 0..20_000 {
+        client.publish("", "held", &PropertiesWriter::new(), &BODY);
+    }
+    client.flush().expect("the broker takes it");
+    (0..20_000).for_each(|_| drop(consumer.delivery()));
+    let began = Instant::now();
+    while held() > 20_000 * 1400 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are held", held());
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Publishers go on: what is left is in a consumer's hands.
+    client.publish("", "held", &PropertiesWriter::new(), &BODY);
+    client.flush().expect("the broker takes it");
+    consumer.delivery();
+    let mut drains = Client::connect(broker.amqp);
+    drains.consume_no_ack("idle", "drain");
+    (0..10_000).for_each(|_| drop(drains.delivery()));
 }
 
 #[test]

@@ -36,21 +36,12 @@ impl Limited {
         Client::connect(self.broker.amqp)
     }
 
-    /// A metric with one label of this value.
-    fn labelled(&self, name: &str, value: &str) -> u64 {
-        let (_, page) = self.broker.http_get("/metrics");
-        let label = format!("\"{value}\"");
-        let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label));
-        let line = line.unwrap_or_else(|| panic!("no {name} of {value} in\n{page}"));
-        line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number ends the line") as u64
-    }
-
     fn held(&self, part: &str) -> u64 {
-        self.labelled("prontomq_memory_bytes", part)
+        self.broker.labelled("prontomq_memory_bytes", part)
     }
 
     fn refused(&self, limit: &str) -> u64 {
-        self.labelled("prontomq_limit_refusals_total", limit)
+        self.broker.labelled("prontomq_limit_refusals_total", limit)
     }
 
     fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {

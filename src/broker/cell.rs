@@ -3,6 +3,7 @@
 //! Pushing a batch and taking the machine are one locked step; who gets the machine has the turn, and puts it back only in
 //! the locked step that finds the inbox empty. So no batch is left behind, and nobody waits.
 
+use super::flow::FlowChange;
 use super::node::Broker;
 use super::scratch::ForScratch;
 use super::topology::ChangeNo;
@@ -67,7 +68,7 @@ struct SharedCounts {
     transient_bytes: AtomicU64,
     unwritten_bytes: AtomicU64,
     unwritten_rows: AtomicUsize,
-    unspilled_rows: AtomicUsize,
+    unspilled_rows: AtomicU64,
     durable: AtomicU64,
     durable_bytes: AtomicU64,
     consumers: AtomicU32,
@@ -80,22 +81,15 @@ pub(super) struct Growth {
     pub(super) bytes: i64,
     /// Its window: ready messages that the store has or is to have.
     pub(super) window_bytes: i64,
-    /// Its transient messages.
-    pub(super) transient_bytes: i64,
     /// What is yet to be written.
-    pub(super) unwritten_bytes: i64,
+    pub(super) flow: FlowChange,
 }
 
 impl Neg for Growth {
     type Output = Self;
 
     fn neg(self) -> Self {
-        Self {
-            bytes: -self.bytes,
-            window_bytes: -self.window_bytes,
-            transient_bytes: -self.transient_bytes,
-            unwritten_bytes: -self.unwritten_bytes,
-        }
+        Self { bytes: -self.bytes, window_bytes: -self.window_bytes, flow: -self.flow }
     }
 }
 
@@ -201,20 +195,22 @@ impl Cell {
         let growth = Growth {
             bytes: grown(&self.counts.memory_bytes, memory.bytes),
             window_bytes: grown(&self.counts.window_bytes, memory.window_bytes),
-            transient_bytes: grown(&self.counts.transient_bytes, memory.transient_bytes),
-            unwritten_bytes: grown(&self.counts.unwritten_bytes, memory.unwritten_bytes),
+            flow: FlowChange {
+                unwritten: grown(&self.counts.unwritten_bytes, memory.unwritten_bytes),
+                transient: grown(&self.counts.transient_bytes, memory.transient_bytes),
+                unspilled: grown(&self.counts.unspilled_rows, queue.unspilled_rows() as u64),
+            },
         };
         self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
         self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
         self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
         self.counts.unwritten_rows.store(queue.unwritten_rows(), Ordering::Relaxed);
-        self.counts.unspilled_rows.store(queue.unspilled_rows(), Ordering::Relaxed);
         growth
     }
 
     /// Transient messages that may go to the scratch store, as of its last turn.
     pub(super) fn unspilled_rows(&self) -> usize {
-        self.counts.unspilled_rows.load(Ordering::Relaxed)
+        usize::try_from(self.counts.unspilled_rows.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// Adds an input for the next turn, whoever takes it.

@@ -2,7 +2,7 @@
 
 use super::cell::{Cell, Growth};
 use super::counters::Counters;
-use super::flow::Flow;
+use super::flow::{Flow, FlowLimits};
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
@@ -51,7 +51,7 @@ pub struct BrokerSettings {
     pub windows_bytes: u64,
     /// Bytes of transient messages in memory; what is beyond goes to the scratch store.
     pub transient_bytes: u64,
-    /// Bytes yet to be written, beyond which publishers wait.
+    /// Bytes yet to be written to the store, or to the scratch store, beyond which publishers wait.
     pub unwritten_bytes_max: u64,
     /// Rows that a turn hands to an idle writer unasked.
     pub batch_rows_max: usize,
@@ -78,8 +78,6 @@ pub struct Broker {
     memory: AtomicI64,
     /// Of these, what ready messages take: the windows of all queues.
     windows: AtomicI64,
-    /// And what transient messages take.
-    transient: AtomicI64,
     flow: Flow,
     scratch: Scratch,
     timers: Timers,
@@ -114,8 +112,10 @@ impl Broker {
             groups: AtomicU64::new(0),
             memory: AtomicI64::new(0),
             windows: AtomicI64::new(0),
-            transient: AtomicI64::new(0),
-            flow: Flow::new(settings.unwritten_bytes_max),
+            flow: Flow::new(FlowLimits {
+                unwritten: settings.unwritten_bytes_max,
+                transient: settings.transient_bytes,
+            }),
             scratch: Scratch::new(scratch),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -259,10 +259,7 @@ impl Broker {
         if growth.window_bytes != 0 {
             self.windows.fetch_add(growth.window_bytes, Ordering::Relaxed);
         }
-        if growth.transient_bytes != 0 {
-            self.transient.fetch_add(growth.transient_bytes, Ordering::Relaxed);
-        }
-        self.flow.note(growth.unwritten_bytes);
+        self.flow.note(growth.flow);
     }
 
     pub(super) fn scratch(&self) -> &Scratch {
@@ -271,8 +268,7 @@ impl Broker {
 
     /// Whether transient messages take more memory than they may; then the scratch store is opened.
     pub(super) fn presses_transient(self: &Arc<Self>) -> bool {
-        let used = u64::try_from(self.transient.load(Ordering::Relaxed)).unwrap_or(0);
-        used > self.settings.transient_bytes && self.scratch.is_open_or_opens(self)
+        self.flow.is_transient_over() && self.scratch.is_open_or_opens(self)
     }
 
     /// Whether publishers have to wait for the store, and how long.

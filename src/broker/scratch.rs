@@ -71,21 +71,28 @@ impl Scratch {
         }
         if self.open.is_some() && !self.begun.swap(true, Ordering::Relaxed) {
             let opening = Arc::clone(broker);
-            broker.runner().run(Box::new(move |_| opening.scratch().open()));
+            broker.runner().run(Box::new(move |_| {
+                if opening.scratch().open() {
+                    opening.flow().begin_spilling();
+                }
+            }));
         }
         false
     }
 
-    fn open(&self) {
-        let Some(open) = &self.open else { return };
+    /// Whether it could be opened.
+    fn open(&self) -> bool {
+        let Some(open) = &self.open else { return false };
         match open() {
             Ok(writer) => {
                 tracing::info!("transient messages beyond limits.transient_bytes wait in the scratch store");
                 // Nobody else opens it.
                 let _ = self.writer.set(writer);
+                true
             }
             Err(error) => {
                 tracing::error!(%error, "the scratch store cannot be opened: transient messages stay in memory");
+                false
             }
         }
     }
@@ -120,6 +127,20 @@ pub(super) struct Load {
 }
 
 impl Broker {
+    /// While transient messages take more memory than they may, queues whose turn does not come hand over theirs too. To be
+    /// called from time to time.
+    pub fn spill_idle_queues(self: &Arc<Self>) {
+        if !self.presses_transient() {
+            return;
+        }
+        let Some(writer) = self.scratch().writer() else { return };
+        for cell in self.cells().into_iter().filter(|cell| cell.unspilled_rows() > 0) {
+            if !cell.listed_for_scratch.swap(true, Ordering::Relaxed) {
+                writer.dirty(for_scratch(&cell));
+            }
+        }
+    }
+
     /// Reads from the store, then from the scratch store, and gives the queue what came of both.
     pub(super) fn load(self: &Arc<Self>, asked: Load, durable: Option<LoadRequest>, scratch: Option<LoadRequest>) {
         let broker = Arc::clone(self);

@@ -219,7 +219,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "store.unwritten_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
         meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
-                  the store has caught up.",
+                  the store has caught up. The same for transient messages that the scratch files are to take.",
     },
     Setting {
         name: "store.give_up_after",
@@ -339,7 +339,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "limits.transient_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.transient_bytes), range(0, 1024 * GIB)),
         meaning: "Memory for transient messages; what is beyond waits in scratch files, which are deleted at every start. \
-                  0 is an eighth of `limits.memory_bytes`, at most 1 GiB.",
+                  Their entries count. 0 is a quarter of `limits.memory_bytes`, at most 4 GiB.",
     },
     Setting {
         name: "limits.window_entries",

@@ -130,8 +130,8 @@ pub struct Limits {
     pub consumer_window_bytes_max: u64,
     /// Bytes of the ready messages that all queues together should keep in memory although the store has them.
     pub windows_bytes: u64,
-    /// Bytes of transient messages in memory; beyond it they go to the scratch store. 0 is an eighth of the memory
-    /// limit, at most 1 GiB.
+    /// Bytes of transient messages in memory; beyond it they go to the scratch store. 0 is a quarter of the memory
+    /// limit, at most 4 GiB.
     pub transient_bytes: u64,
     /// Messages at the head of a level that are kept in memory.
     pub window_entries: u32,

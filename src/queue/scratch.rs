@@ -80,8 +80,11 @@ impl QueueState {
                 .any(|lane| self.pressed && lane.scratch.waiting > 0 || lane.scratch.has_waste(self.scratch_flushed))
     }
 
-    /// How many of its messages may go to the scratch store.
+    /// How many of its messages may go to the scratch store, and are still to be handed to it.
     pub fn unspilled_rows(&self) -> usize {
+        if self.scratch_failed {
+            return 0;
+        }
         self.levels.iter().flatten().map(|lane| lane.scratch.waiting).sum()
     }
 

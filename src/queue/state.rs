@@ -52,7 +52,7 @@ pub struct QueueMemory {
     pub body_bytes: u64,
     /// Bytes of the ready messages that the store has or is to have.
     pub window_bytes: u64,
-    /// Bytes of transient messages.
+    /// Bytes of transient messages, and of their entries.
     pub transient_bytes: u64,
     /// Bytes of messages that the store is to have and has not flushed.
     pub unwritten_bytes: u64,
@@ -80,7 +80,7 @@ pub struct QueueState {
     out_bytes: u64,
     pub(super) durable_count: u64,
     pub(super) durable_bytes: u64,
-    /// What transient messages take of memory.
+    /// What transient messages take of memory beside their entries.
     pub(super) transient_bytes: u64,
     /// What durable messages take of memory until they are flushed, or leave before.
     pub(super) unwritten_bytes: u64,
@@ -228,9 +228,11 @@ impl QueueState {
                 body_bytes = body_bytes.saturating_sub(middle.body_bytes);
             }
         }
-        let (transient_bytes, unwritten_bytes) = (self.transient_bytes, self.unwritten_bytes);
+        let unwritten_bytes = self.unwritten_bytes;
+        let transient = (ready + self.out_count).saturating_sub(durable);
+        let transient_bytes = self.transient_bytes + transient * Entries::ENTRY_BYTES as u64;
         let own_of_stored = durable as usize * Entries::ENTRY_BYTES + self.young.capacity() * size_of::<YoungRef>();
-        let window_bytes = window_bytes.saturating_sub(transient_bytes) + own_of_stored as u64;
+        let window_bytes = window_bytes.saturating_sub(self.transient_bytes) + own_of_stored as u64;
         let own = (size_of::<Self>() + self.entries.table_bytes() + self.consumers.held_bytes()) as u64;
         let bytes =
             own + body_bytes + (ready + self.out_count) * MESSAGE_OVERHEAD_BYTES + self.out_count * UNACKED_BYTES;

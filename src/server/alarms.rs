@@ -171,6 +171,7 @@ impl MemoryWatch {
                 shared.memory.sample(&shared.broker);
             }
             self.looks = self.looks.wrapping_add(1);
+            shared.broker.spill_idle_queues();
         }
         let in_use = shared.memory.in_use(&shared.broker).sum();
         let limit = shared.alarms.memory_limit();

@@ -379,9 +379,9 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
 }
 
 /// Of the memory limit, what transient messages may take unless a setting says otherwise: one part in so many.
-const TRANSIENT_SHARE: u64 = 8;
+const TRANSIENT_SHARE: u64 = 4;
 /// And at most so much.
-const TRANSIENT_BYTES_MAX: u64 = 1 << 30;
+const TRANSIENT_BYTES_MAX: u64 = 4 << 30;
 
 pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");

@@ -132,6 +132,15 @@ impl Broker {
         (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
     }
 
+    /// A metric with one label of this value.
+    pub(crate) fn labelled(&self, name: &str, value: &str) -> u64 {
+        let (_, page) = self.http_get("/metrics");
+        let label = format!("\"{value}\"");
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label));
+        let line = line.unwrap_or_else(|| panic!("no {name} of {value} in\n{page}"));
+        line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number ends the line") as u64
+    }
+
     /// The value of a metric without labels of its own.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let (_, page) = self.http_get("/metrics");
