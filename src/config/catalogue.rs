@@ -317,7 +317,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.consumer_window_messages",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages), range(1, MIB)),
-        meaning: "Messages on their way to one consumer's socket at first.",
+        meaning: "Messages on their way to one consumer's socket at first. With more the consumer counts as blocked: others are \
+                  given the next ones, of a lower priority too, or they wait, and limits of length and time apply to them.",
     },
     Setting {
         name: "limits.consumer_window_messages_max",

@@ -292,7 +292,7 @@ impl Default for Limits {
             outbox_bytes_max: MIB,
             gets_in_flight_max: 8,
             parked_bytes_max: 64 * KIB,
-            consumer_window_messages: 64,
+            consumer_window_messages: 200,
             consumer_window_messages_max: 4096,
             consumer_window_bytes_max: 256 * KIB,
             windows_bytes: 16 * MIB,

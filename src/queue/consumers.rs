@@ -126,10 +126,10 @@ impl Consumers {
         self.holdings[at as usize].as_mut().expect("a lent entry's holding exists")
     }
 
-    /// Quarters the windows so many times, yet not below a quarter of what they begin with, while memory runs short.
+    /// Quarters what windows may grow to so many times, yet not below what they begin with, while memory runs short.
     /// One that is fuller comes back to its ring as what it was given is written.
     pub(super) fn squeeze(&mut self, quarterings: u32) {
-        self.window_max = (self.limits.messages_max >> (2 * quarterings)).max(self.limits.messages.div_ceil(4));
+        self.window_max = (self.limits.messages_max >> (2 * quarterings)).max(self.limits.messages);
     }
 
     pub(super) fn register(&mut self, consume: &Consume) {
