@@ -586,7 +586,7 @@ impl History {
 
     /// Whether it must be given what is ready.
     fn must_take(&self, consumer: &KnownConsumer) -> bool {
-        let fits = !self.was_squeezed || consumer.unwritten < self.setup.consumer_window.div_ceil(4);
+        let fits = !self.was_squeezed || consumer.unwritten < self.setup.consumer_window;
         fits && self.may_take(consumer, self.permits.outstanding)
     }
 
@@ -609,6 +609,7 @@ impl History {
     fn apply(&mut self, input: QueueInput) {
         let mut out = Effects::default();
         let before = self.permits.outstanding;
+        let is_publish = matches!(input, QueueInput::Publish(_));
         self.queue.apply(input, self.now, &mut self.permits, &mut out);
         // A pull comes before whatever expires or is lent in the same turn.
         for pulled in out.pulled {
@@ -643,6 +644,11 @@ impl History {
             }
         }
         let mut expired = out.counts.expired;
+        let dropped = if self.setup.overflow == Overflow::DropHead { out.counts.overflowed } else { 0 };
+        // A full queue drops before it gives, but a new message goes to whoever waits for it.
+        if !is_publish {
+            self.drop_heads(dropped, &mut expired, &mut letters);
+        }
         let mut outstanding = before;
         for (connection, notice) in out.notices {
             match notice {
@@ -657,7 +663,8 @@ impl History {
                         assert_eq!((request.0, connection.0), (asked, u64::from(holder)));
                         self.skip_to(id_of(&delivery.message), &mut expired, &mut letters);
                         self.handed_over(&delivery, no_ack, holder, None);
-                        assert_eq!(message_count, self.ready.len() as u64, "get-ok counts what is left");
+                        self.skip_expired(&mut expired, &mut letters);
+                        assert_eq!(message_count, self.shown(), "get-ok counts what is left");
                     }
                     Answer::GetEmpty => {
                         let (_, _, asked) = self.gets.pop_front().unwrap();
@@ -667,7 +674,7 @@ impl History {
                         }
                     }
                     Answer::QueueDeclared { message_count, consumer_count, .. } => {
-                        assert_eq!(message_count, self.ready.len() as u64);
+                        assert_eq!(message_count, self.shown());
                         assert_eq!(consumer_count as usize, self.consumers.iter().filter(|c| c.alive).count());
                     }
                     Answer::Removed { message_count } => {
@@ -685,18 +692,15 @@ impl History {
                 other => panic!("not expected here: {other:?}"),
             }
         }
-        let mut dropped = if self.setup.overflow == Overflow::DropHead { out.counts.overflowed } else { 0 };
-        // What has expired goes before anything is dropped, and again when a drop has uncovered it.
-        while expired + dropped > 0 {
-            let id = self.front().expect("what expired or is dropped was ready");
-            if expired > 0 && self.known[&id].expires_at.is_some_and(|at| at <= self.now.wall) {
+        if is_publish {
+            while expired > 0 && self.front_expires().is_some_and(|at| at < self.now.wall) {
+                let id = self.front().expect("it has a time");
                 self.skip(id, &mut expired, &mut letters);
-            } else {
-                assert!(dropped > 0, "{id} has not expired");
-                dropped -= 1;
-                self.dies(id, DeadLetterReason::MaxLength, &mut letters);
             }
+            self.drop_heads(dropped, &mut expired, &mut letters);
         }
+        self.skip_expired(&mut expired, &mut letters);
+        assert_eq!(expired, 0, "what expired was ready, and in front");
         if self.setup.overflow != Overflow::DropHead {
             assert!(out.counts.overflowed <= 1);
             let refused = letters.pop_front().map(|(_, why, number)| (why, number));
@@ -708,6 +712,39 @@ impl History {
             self.armed = Some(self.armed.map_or(at, |armed| armed.min(at)));
         }
         self.check();
+    }
+
+    /// Heads that a full queue has dropped; what a drop uncovers may have expired.
+    fn drop_heads(
+        &mut self,
+        dropped: u64,
+        expired: &mut u64,
+        letters: &mut VecDeque<(u64, DeadLetterReason, Option<u64>)>,
+    ) {
+        for _ in 0..dropped {
+            assert!(self.overflowing(), "it was within its limits");
+            let id = self.front().expect("what is dropped was ready");
+            self.dies(id, DeadLetterReason::MaxLength, letters);
+            self.skip_expired(expired, letters);
+        }
+    }
+
+    fn skip_expired(&mut self, expired: &mut u64, letters: &mut VecDeque<(u64, DeadLetterReason, Option<u64>)>) {
+        while *expired > 0 && self.front_expires().is_some_and(|at| at <= self.now.wall) {
+            let id = self.front().expect("it has a time");
+            self.skip(id, expired, letters);
+        }
+    }
+
+    fn front_expires(&self) -> Option<WallMillis> {
+        self.front().and_then(|id| self.known[&id].expires_at)
+    }
+
+    /// How many ready messages the queue shows: not those that it will drop.
+    fn shown(&self) -> u64 {
+        let ready = self.ready.len() as u64;
+        let most = self.setup.length_max.filter(|_| self.setup.overflow == Overflow::DropHead);
+        most.map_or(ready, |most| ready.min(most))
     }
 
     fn skip_to(&mut self, id: u64, expired: &mut u64, letters: &mut VecDeque<(u64, DeadLetterReason, Option<u64>)>) {
@@ -1216,7 +1253,7 @@ impl History {
             Step::Detach(holder) => self.detach(holder),
             Step::Purge => {
                 let requester = self.requester(1);
-                self.purges.insert(requester.request.0, self.ready.len() as u64);
+                self.purges.insert(requester.request.0, self.shown());
                 while let Some(id) = self.front() {
                     self.gone(id);
                 }
@@ -1322,13 +1359,13 @@ impl History {
         let input = QueueInput::Delete { requester, if_unused, if_empty };
         self.queue.apply(input, self.now, &mut self.permits, &mut out);
         let consumers = self.consumers.iter().filter(|consumer| consumer.alive).count();
-        let refused = (if_empty && !self.ready.is_empty()) || (if_unused && consumers > 0);
+        let refused = (if_empty && self.shown() > 0) || (if_unused && consumers > 0);
         if refused {
             assert!(matches!(&out.notices[..], [(_, Notice::Answer { answer: Answer::Refused(_), .. })]));
             return;
         }
         self.ended = true;
-        let deleted = |effect: &QueueEffect| matches!(effect, QueueEffect::Deleted { message_count, .. } if *message_count == self.ready.len() as u64);
+        let deleted = |effect: &QueueEffect| matches!(effect, QueueEffect::Deleted { message_count, .. } if *message_count == self.shown());
         assert!(matches!(&out.effects[..], [effect] if deleted(effect)));
         let mut told = 0;
         for (_, notice) in out.notices {

@@ -181,7 +181,7 @@ impl Cell {
     /// Shows the counts as they are now; returns by how much the queue's memory has grown.
     pub(super) fn share_counts(&self, queue: &QueueState) -> Growth {
         let memory = queue.memory();
-        self.counts.ready.store(queue.ready_count(), Ordering::Relaxed);
+        self.counts.ready.store(queue.shown_ready_count(), Ordering::Relaxed);
         self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
         self.counts.unacked.store(queue.unacked_count(), Ordering::Relaxed);
         self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);

@@ -2,7 +2,6 @@
 
 use super::dead_letter::DeadLetterReason;
 use super::effect::{Effects, QueueEffect};
-use super::permits::Permits;
 use super::settings::Overflow;
 use super::state::{Expired, QueueState};
 use crate::model::{Message, Now, Promise};
@@ -20,6 +19,15 @@ impl QueueState {
                 || self.settings.length_bytes_max.is_some_and(|max| self.ready_bytes > max))
     }
 
+    /// Messages ready for delivery, for clients and listings: those that are to be dropped as soon as their row is read do not
+    /// count. What a limit of bytes will drop is not known before.
+    pub fn shown_ready_count(&self) -> u64 {
+        match (self.settings.overflow, self.settings.length_max) {
+            (Overflow::DropHead, Some(max)) => self.ready_count.min(max),
+            _ => self.ready_count,
+        }
+    }
+
     /// Refuses a message; with `reject-publish-dlx` it is dead-lettered.
     pub(super) fn refuse(&mut self, message: Message, promise: Option<Promise>, out: &mut Effects) {
         if self.settings.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter_exchange.is_some() {
@@ -32,11 +40,10 @@ impl QueueState {
     }
 
     /// Drops from the head of the highest level until the queue is within its limits.
-    pub(super) fn enforce_limits(&mut self, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
+    pub(super) fn enforce_limits(&mut self, now: Now, out: &mut Effects) {
         if self.settings.overflow != Overflow::DropHead || !self.overflows() {
             return;
         }
-        self.dispatch(now, permits, out);
         while self.overflows() {
             let Some(slot) = self.front(out) else { return };
             self.take_front(slot);

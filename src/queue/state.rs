@@ -316,7 +316,7 @@ impl QueueState {
                 self.last_used = now.monotonic;
                 let answer = Answer::QueueDeclared {
                     queue: self.settings.name.clone(),
-                    message_count: self.ready_count,
+                    message_count: self.shown_ready_count(),
                     consumer_count: self.consumers.count(),
                 };
                 answer_to(requester, answer, out);
@@ -358,8 +358,9 @@ impl QueueState {
             QueueInput::Tick => self.tick(now, out),
             QueueInput::Quiesce => self.quiesce(),
         }
+        // What comes back to a full queue is dropped before anything goes out.
+        self.enforce_limits(now, out);
         self.dispatch(now, permits, out);
-        self.enforce_limits(now, permits, out);
         if frees {
             self.shrink_heads();
         }
@@ -418,7 +419,9 @@ impl QueueState {
         if durable {
             self.young.push_back(YoungRef { slot, level, position: order.position });
         }
-        self.dispatch(now, permits, out);
+        self.give_out(now, permits, out);
+        self.enforce_limits(now, out);
+        self.expire_head(now, Expired::AtOrBefore, out);
         if durable
             && self
                 .entries
@@ -427,7 +430,6 @@ impl QueueState {
         {
             self.due_now = true;
         }
-        self.enforce_limits(now, permits, out);
     }
 
     /// A message that is given for good the moment it comes never becomes an entry.
@@ -452,6 +454,12 @@ impl QueueState {
 
     /// Lends and gives what can be, in order, until there is nothing ready or nobody to take it.
     pub(super) fn dispatch(&mut self, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
+        self.give_out(now, permits, out);
+        self.expire_head(now, Expired::AtOrBefore, out);
+    }
+
+    /// The same; a message whose time is up now stays, for the length of the queue may be the reason for its end.
+    fn give_out(&mut self, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
         loop {
             self.expire_head(now, Expired::Before, out);
             if self.ready_count == 0 {
@@ -475,7 +483,6 @@ impl QueueState {
             let Some(taker) = self.consumers.next_ready(permits) else { break };
             self.deliver(taker, slot, now, out);
         }
-        self.expire_head(now, Expired::AtOrBefore, out);
     }
 
     /// Whether somebody waits for a message.
@@ -523,7 +530,9 @@ impl QueueState {
             permit: None,
             message,
         };
-        answer_to(get.requester, Answer::Got { delivery, message_count: self.ready_count }, out);
+        // What has expired behind it is not counted.
+        self.expire_head(now, Expired::AtOrBefore, out);
+        answer_to(get.requester, Answer::Got { delivery, message_count: self.shown_ready_count() }, out);
     }
 
     /// The message leaves the ready ones: lent, or given for good.
@@ -722,7 +731,7 @@ impl QueueState {
 
     /// All ready messages go; returns how many.
     fn purge(&mut self, out: &mut Effects) -> u64 {
-        let purged = self.ready_count;
+        let purged = self.shown_ready_count();
         for level in 0..self.levels.len() {
             let Some(lane) = self.levels[level].as_mut() else { continue };
             let (slots, taken) = lane.clear();
@@ -802,7 +811,7 @@ impl QueueState {
         out: &mut Effects,
     ) {
         let queue = || queue_in_vhost(self.settings.name.as_str(), self.settings.vhost.as_str());
-        let refused = if if_empty && self.ready_count > 0 {
+        let refused = if if_empty && self.shown_ready_count() > 0 {
             Some(format!("{} not empty", queue()))
         } else if if_unused && self.consumers.count() > 0 {
             Some(format!("{} in use", queue()))
@@ -813,7 +822,7 @@ impl QueueState {
             answer_to(requester, Answer::Refused(AmqpError::precondition_failed(text)), out);
             return;
         }
-        let message_count = self.ready_count;
+        let message_count = self.shown_ready_count();
         self.end(permits, out);
         out.effects.push(QueueEffect::Deleted { requester, message_count });
     }

@@ -130,3 +130,15 @@ fn what_the_store_keeps_expires_unread_once_all_of_it_has() {
     let removed = &pulled.lanes[0];
     assert_eq!((removed.remove_ranges.len(), removed.state.count), (1, 2), "the one in a hand and the young one");
 }
+
+#[test]
+fn a_get_does_not_count_what_has_expired_behind_it() {
+    let mut bench = Bench::new();
+    bench.publish(&draft("a"));
+    bench.publish(&draft("b").expiration(20));
+    bench.publish(&draft("c"));
+    bench.after(Duration::from_millis(20));
+    bench.get(1, true);
+    let [Answer::Got { message_count: 1, .. }] = bench.answers()[..] else { panic!() };
+    assert_eq!((bench.queue.ready_count(), bench.out.counts.expired), (1, 1));
+}

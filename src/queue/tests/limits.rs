@@ -1,7 +1,9 @@
 //! Length limits.
 
 use super::*;
-use crate::queue::{DeadLetterReason, Overflow};
+use crate::model::Position;
+use crate::model::stored::Row;
+use crate::queue::{DeadLetterReason, LoadedRows, Overflow};
 
 fn of_two(overflow: Overflow) -> QueueSettings {
     QueueSettings { length_max: Some(2), overflow, ..settings() }
@@ -97,4 +99,65 @@ fn a_drop_uncovers_what_has_expired() {
     bench.after(Duration::from_millis(1));
     bench.publish(&draft("new"));
     assert_eq!((bench.out.counts.overflowed, bench.out.counts.expired, bench.queue.ready_count()), (1, 1, 1));
+}
+
+#[test]
+fn what_comes_back_to_a_full_queue_is_dropped_before_it_goes_out_again() {
+    let mut bench = Bench::with(of_two(Overflow::DropHead), limits());
+    bench.consume(1, 0);
+    bench.publish_all(&["a", "b", "c", "d"]);
+    let given = bench.given();
+    assert_eq!(given.len(), 4, "what a waiting consumer takes never counts");
+    bench.settle(&given, Outcome::Requeued);
+    assert_eq!((bench.bodies(), bench.out.counts.overflowed), (vec!["c".to_owned(), "d".to_owned()], 2));
+}
+
+#[test]
+fn where_length_and_time_are_both_nothing_the_length_is_the_reason() {
+    let settings = QueueSettings { length_max: Some(0), message_ttl_ms: Some(0), ..settings() };
+    let mut bench = Bench::with(settings, limits());
+    bench.publish_all(&["a"]);
+    assert_eq!((bench.out.counts.overflowed, bench.out.counts.expired), (1, 0));
+}
+
+#[test]
+fn while_the_head_is_read_back_to_be_dropped_the_queue_shows_no_more_than_its_length() {
+    let small = WindowLimits { head_entries: 2, tail_entries: 2, ..WindowLimits::default() };
+    let settings = QueueSettings { length_max: Some(8), ..settings() };
+    let mut bench = Bench::with(settings, QueueLimits { window: small, ..limits() });
+    let bodies: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+    for body in &bodies[..8] {
+        bench.publish(&draft(body).persistent());
+        bench.write();
+    }
+    // The head is dropped, and what comes next is only in the store.
+    for body in &bodies[8..] {
+        bench.publish(&draft(body).persistent());
+        bench.write();
+        assert_eq!(bench.queue.shown_ready_count(), 8);
+    }
+    assert!(bench.queue.ready_count() > 8, "it waits for a load");
+    bench.get(1, true);
+    let requester = bench.requester(1);
+    bench.apply(QueueInput::Status { requester });
+    let [Answer::QueueDeclared { message_count: 8, .. }] = bench.answers()[..] else { panic!() };
+    let load = bench.effects().into_iter().find_map(|effect| match effect {
+        QueueEffect::Load { load, durable, .. } => Some((load, durable.unwrap())),
+        _ => None,
+    });
+    let (load, range) = load.expect("the head is read");
+    let rows = (range.from.0..=range.to.0).map(|position| Row {
+        position: Position(position),
+        redelivered: false,
+        expires_at: None,
+        place: None,
+        message: draft(&bodies[position as usize - 1]).persistent().enqueue().message,
+    });
+    let rows = Some(LoadedRows { durable: Some(rows.collect()), scratch: None });
+    bench.apply(QueueInput::Loaded { level: 0, load, rows });
+    if bench.queue.is_due() {
+        bench.write();
+    }
+    let [Answer::Got { delivery, message_count: 7 }] = &bench.answers()[..] else { panic!() };
+    assert_eq!(body(&delivery.message), "4", "four were dropped before it was given");
 }
