@@ -318,7 +318,11 @@ impl Connection {
 
     fn read(&mut self, now: Now) {
         READ_BUFFER.with_borrow_mut(|buffer| match try_read(&self.stream, buffer) {
-            Ok(0) => self.gone("the client closed the socket"),
+            Ok(0) => {
+                if !self.driver.hung_up(now) {
+                    self.gone("the client closed the socket");
+                }
+            }
             Ok(len) => {
                 self.shared.gauges.reads.fetch_add(1, Ordering::Relaxed);
                 self.driver.receive(&buffer[..len], now);

@@ -99,6 +99,11 @@ impl Driver {
         self.session.deadline()
     }
 
+    /// The client has closed its end. Whether there is still something to do of what it sent before.
+    pub(super) fn hung_up(&mut self, now: Now) -> bool {
+        self.session.hung_up(now)
+    }
+
     /// Whether nothing more is to be read: once the output is written, the socket closes.
     pub(super) fn is_closing(&self) -> bool {
         self.closing

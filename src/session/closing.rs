@@ -37,6 +37,8 @@ pub enum Ending {
 pub(super) enum Close {
     /// The client asked for it.
     ByClient,
+    /// The client has closed its end of the socket: nothing more comes from it, and it may still read.
+    HungUp,
     /// connection.close is sent.
     Error {
         error: Box<AmqpError>,
@@ -84,8 +86,17 @@ impl Session {
             }
             // The first error is the one that is sent.
             State::Draining { close: Close::Error { .. }, .. } => {}
+            State::Draining { close: Close::HungUp, .. } => self.carry_out_close(close, now, out),
             _ => self.carry_out_close(close, now, out),
         }
+    }
+
+    /// Nothing more comes from the client. Whether the connection goes on, until its channels have carried out what came.
+    pub fn hung_up(&mut self, now: Now) -> bool {
+        if matches!(self.state, State::Running) && self.channels.iter().any(Channel::is_busy) {
+            self.state = State::Draining { close: Close::HungUp, until: now.monotonic.plus(CLOSE_OK_WAIT_MAX) };
+        }
+        matches!(self.state, State::Draining { .. })
     }
 
     /// Closes a connection that drains, once it has.
@@ -103,6 +114,10 @@ impl Session {
     }
 
     fn carry_out_close(&mut self, close: Close, now: Now, out: &mut Output) {
+        if matches!(close, Close::HungUp) {
+            self.flush_all_confirms(out);
+            return self.close_socket(out);
+        }
         out.effects.push(Effect::ConnectionEnds);
         out.pause = true;
         // What comes now is only read for the end of the connection.

@@ -292,7 +292,7 @@ impl Session {
             self.open_channel(frame, now, out);
             return 0;
         };
-        if channel.is_committing() && frame.kind == FrameKind::Method {
+        if channel.is_committing() && frame.kind == FrameKind::Method && !is_channel_close(&frame) {
             let error = AmqpError::channel_error("unexpected command while processing 'tx.commit'");
             // The commit goes on, and is not answered any more.
             channel.forget_commit();
@@ -604,6 +604,11 @@ impl Session {
             write_connection(out, connection::AMQPMethod::Unblocked(connection::Unblocked {}));
         }
     }
+}
+
+/// A channel may be closed behind its commit: the close waits for it.
+fn is_channel_close(frame: &Frame<'_>) -> bool {
+    MethodId::of(frame.payload) == Some(super::restraint::CHANNEL_CLOSE)
 }
 
 /// An error, and the method to name in the close, if one is to blame.

@@ -14,7 +14,7 @@ use crate::wire::frame::{Frame, FrameKind};
 use crate::wire::method::MethodId;
 use std::collections::VecDeque;
 
-const CHANNEL_CLOSE: MethodId = MethodId { class_id: 20, method_id: 40 };
+pub(super) const CHANNEL_CLOSE: MethodId = MethodId { class_id: 20, method_id: 40 };
 const CHANNEL_CLOSE_OK: MethodId = MethodId { class_id: 20, method_id: 41 };
 const CANCEL: MethodId = MethodId { class_id: 60, method_id: 30 };
 const PUBLISH: MethodId = super::basic_methods::PUBLISH;
