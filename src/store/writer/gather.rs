@@ -92,6 +92,9 @@ impl Writer {
             if !inbox.dirty.is_empty() {
                 if is_waiting {
                     inbox = shared.sleep(inbox, Some(PULL_PATIENCE));
+                } else if Room::left(&inbox, &self.settings).is_used_up() {
+                    // The first group fills the batch, and its last part is still to be handed over.
+                    inbox = shared.sleep(inbox, Some(LAST_PULL_PATIENCE));
                 }
                 continue;
             }

@@ -1,12 +1,14 @@
 //! The writer against a store whose every commit the test answers, and against the store in memory.
 
 use super::*;
+use crate::model::random::Random;
 use crate::model::{Name, Position};
 use crate::store::contract::{change, inserts, lane, positions};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{
     Batch, CommitOutcome, LaneState, POSITION_MAX, PositionRange, Recovered, StoreReader, TopologyChange, VhostRecord,
 };
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -156,8 +158,8 @@ impl TestSource {
         self.hand_over(&mut pending, (next + 1..=next + count).collect());
     }
 
-    /// As `add_at_once`, as a part of groups; with nothing, only the part.
-    fn add_part(self: &Arc<Self>, count: u64, groups: &[Group]) {
+    /// As `add_at_once`, as a part of groups; with nothing, only the part. Returns its ticket.
+    fn add_part(self: &Arc<Self>, count: u64, groups: &[Group]) -> u64 {
         let mut pending = self.pending.lock().unwrap();
         let next = pending.next;
         pending.next += count;
@@ -165,8 +167,10 @@ impl TestSource {
         let rows: Vec<_> = (next + 1..=next + count).collect();
         let lanes = if rows.is_empty() { Vec::new() } else { vec![inserts(lane(self.id), rows)] };
         let (rows, groups) = (count as usize, groups.to_vec());
-        let contribution = Contribution { ticket: pending.tickets, lanes, rows, groups, ..Contribution::default() };
+        let ticket = pending.tickets;
+        let contribution = Contribution { ticket, lanes, rows, groups, ..Contribution::default() };
         self.writer.contribute(Arc::clone(self) as Arc<dyn Source>, contribution);
+        ticket
     }
 
     fn hand_over(self: &Arc<Self>, pending: &mut Pending, rows: Vec<u64>) {
@@ -811,6 +815,74 @@ fn parts_of_a_group_are_committed_together_beyond_all_limits_and_nothing_overtak
     bench.reply(CommitOutcome::Committed);
     let told: Vec<_> = (0..3).map(|_| bench.stored()).collect();
     assert!(told.iter().all(|(_, stored)| stored.durable && stored.batch_no == BatchNo(1)));
+}
+
+#[test]
+fn a_part_that_fills_a_batch_does_not_keep_the_others_out_while_there_is_other_work() {
+    let bench = Bench::start(WriterSettings { rows_max: 2, ..WriterSettings::default() });
+    bench.wait_until(WriterHandle::wants_rows);
+    let (one, two, other) = (bench.source(1), bench.source(2), bench.source(3));
+    let began = Instant::now();
+    one.add_part(3, &[group(7, 2)]);
+    other.add(1);
+    thread::sleep(Duration::from_millis(20));
+    two.add_part(3, &[group(7, 2)]);
+    let batch = bench.begun();
+    assert!(began.elapsed() < LAST_PULL_PATIENCE / 2, "{:?}", began.elapsed());
+    assert_eq!(rows_of(&batch)[..6], [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
+}
+
+#[test]
+fn every_group_is_whole_whatever_its_size_and_whatever_else_there_is_to_write() {
+    const GROUPS: u64 = 300;
+    const THREADS: u64 = 3;
+    let settings = WriterSettings { rows_max: 4, ..WriterSettings::default() };
+    let mut bench = Bench::start(settings);
+    bench.let_go();
+    let sources: Vec<_> = (0..5).map(|id| bench.source(id)).collect();
+    let others: Vec<_> = (5..8).map(|id| bench.source(id)).collect();
+    let began = Instant::now();
+    let parts: Vec<(u64, u64, u64)> = thread::scope(|scope| {
+        let threads = (0..THREADS).map(|thread| {
+            let (sources, others) = (&sources, &others);
+            scope.spawn(move || {
+                let mut random = Random::new(thread);
+                let mut parts = Vec::new();
+                for number in 0..GROUPS {
+                    let number = number * THREADS + thread;
+                    let count = 1 + random.next_u64() % 4;
+                    let first = random.next_u64();
+                    for at in 0..count {
+                        let source = &sources[((first + at) % sources.len() as u64) as usize];
+                        let ticket = source.add_part(random.next_u64() % 8, &[group(number, count as u32)]);
+                        parts.push((number, source.id, ticket));
+                        others[(random.next_u64() % others.len() as u64) as usize].add(1 + random.next_u64() % 3);
+                        if random.next_u64() % 4 == 0 {
+                            thread::sleep(Duration::from_micros(random.next_u64() % 300));
+                        }
+                    }
+                }
+                parts
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(bench.writer.flush());
+    assert!(began.elapsed() < LAST_PULL_PATIENCE, "nobody was waited for: {:?}", began.elapsed());
+    let stored: HashMap<(u64, u64), BatchNo> = bench
+        .events
+        .try_iter()
+        .filter_map(|event| match event {
+            Event::Stored(id, Stored { ticket, batch_no, .. }) => Some(((id, ticket), batch_no)),
+            _ => None,
+        })
+        .collect();
+    let mut batches: HashMap<u64, BatchNo> = HashMap::new();
+    for (number, id, ticket) in parts {
+        let batch_no = stored[&(id, ticket)];
+        assert_eq!(*batches.entry(number).or_insert(batch_no), batch_no, "group {number} is torn");
+    }
 }
 
 #[test]
