@@ -34,6 +34,13 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// The least and the greatest of a pair of settings: the first may not be more than the second.
+pub(super) const PAIRS: [(&str, &str); 3] = [
+    ("initial_frame_max", "frame_max"),
+    ("limits.consumer_window_messages", "limits.consumer_window_messages_max"),
+    ("limits.window_entries_min", "limits.window_entries"),
+];
+
 const fn range(min: u64, max: u64) -> Range {
     Range { min, max }
 }
@@ -78,13 +85,13 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "initial_frame_max",
         kind: Kind::Bytes(Integer::U32(|s| &mut s.initial_frame_max), range(4096, MIB)),
-        meaning: "The largest frame before a client has logged in and agreed on another size.",
+        meaning: "The largest frame before a client has logged in and agreed on another size; at most `frame_max`.",
     },
     Setting {
         name: "heartbeat",
-        kind: Kind::Time(|s| &mut s.heartbeat, range(0, U16 * 1000)),
-        meaning: "Heartbeat interval, as offered to clients, in whole seconds; \"0 s\" offers none. A client that has \
-                  been silent for two to two and a half intervals is disconnected.",
+        kind: Kind::Seconds(|s| &mut s.heartbeat, range(0, U16 * 1000)),
+        meaning: "Heartbeat interval, as offered to clients. Whole seconds; 0 offers none. A client that has been silent for \
+                  two to two and a half intervals is disconnected.",
     },
     Setting {
         name: "handshake_timeout",
@@ -317,8 +324,9 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.consumer_window_messages",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages), range(1, MIB)),
-        meaning: "Messages on their way to one consumer's socket at first. With more the consumer counts as blocked: others are \
-                  given the next ones, of a lower priority too, or they wait, and limits of length and time apply to them.",
+        meaning: "Messages on their way to one consumer's socket at first, at most `limits.consumer_window_messages_max`. With more \
+                  the consumer counts as blocked: others are given the next ones, of a lower priority too, or they wait, and \
+                  limits of length and time apply to them.",
     },
     Setting {
         name: "limits.consumer_window_messages_max",
@@ -350,7 +358,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.window_entries_min",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries_min), range(1, MIB)),
-        meaning: "The same while memory for windows runs short; a queue without consumers then keeps an eighth of it.",
+        meaning: "The same while memory for windows runs short, at most `limits.window_entries`; a queue without consumers then \
+                  keeps an eighth of it.",
     },
     Setting {
         name: "limits.window_bytes",
@@ -412,7 +421,7 @@ A name that does not exist and a value that cannot be are errors; they say which
 the setting that is nearest. Variables that Kubernetes sets for Services named `prontomq` or `prontomq-*` (such as
 `PRONTOMQ_SERVICE_HOST` and `PRONTOMQ_PORT_5672_TCP`) are no settings and are left alone.
 Numbers of bytes may be written as `65536` or `\"64 KiB\"` (`B`, `KiB`, `MiB`, `GiB`), times as seconds or with a unit
-(`ms`, `s`, `min`, `h`).
+(`ms`, `s`, `min`, `h`). All numbers are whole: `\"500 ms\"`, not `\"0.5 s\"`.
 
 ```toml
 amqp = [\"0.0.0.0:5672\"]
@@ -500,7 +509,7 @@ mod tests {
             Kind::Text(_) | Kind::Path(_) | Kind::Names(_) => "other".to_owned(),
             Kind::Addresses(_) | Kind::AddressOrOff(_) => "127.0.0.1:1".to_owned(),
             Kind::Count(_, range) | Kind::Bytes(_, range) => range.max.to_string(),
-            Kind::Time(_, range) => format!("{} ms", range.max),
+            Kind::Time(_, range) | Kind::Seconds(_, range) => format!("{} ms", range.max),
             Kind::Choice(choice) => (*choice.words.last().unwrap()).to_owned(),
             Kind::Flag(_) => "false".to_owned(),
         }

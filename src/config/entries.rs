@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 #[serde(deny_unknown_fields)]
 pub struct VhostEntry {
     /// Its name.
+    #[serde(deserialize_with = "name")]
     pub name: String,
 }
 
@@ -20,21 +21,36 @@ pub struct VhostEntry {
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
     /// The login name.
+    #[serde(deserialize_with = "name")]
     pub name: String,
     /// The password in plain text; or `password_hash`, not both.
     pub password: Option<Password>,
     /// base64 of salt and SHA-256, as RabbitMQ's definitions carry it.
     pub password_hash: Option<Password>,
     /// Tags such as `administrator` or `impersonator`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tags")]
     pub tags: Vec<String>,
     /// The vhosts that the user may open.
-    #[serde(default = "default_vhosts")]
+    #[serde(default = "default_vhosts", deserialize_with = "vhosts")]
     pub vhosts: Vec<String>,
 }
 
 fn default_vhosts() -> Vec<String> {
     vec!["/".to_owned()]
+}
+
+// serde's own errors do not say which field has the wrong type.
+
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map_err(|_| D::Error::custom("name is a text in quotes"))
+}
+
+fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Vec::deserialize(deserializer).map_err(|_| D::Error::custom("tags is a list, such as [\"administrator\"]"))
+}
+
+fn vhosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Vec::deserialize(deserializer).map_err(|_| D::Error::custom("vhosts is a list, such as [\"/\"]"))
 }
 
 /// What is wrong with an entry.

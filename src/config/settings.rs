@@ -26,7 +26,7 @@ pub struct Settings {
     pub frame_max: u32,
     /// Bytes of a frame before tuning.
     pub initial_frame_max: u32,
-    /// Heartbeat interval as offered in `connection.tune`; zero offers none.
+    /// Heartbeat interval as offered in `connection.tune`, of whole seconds; zero offers none.
     pub heartbeat: Duration,
     /// How long a client may take from connecting to `connection.open`.
     pub handshake_timeout: Duration,

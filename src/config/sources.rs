@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use super::catalogue::{ENVIRONMENT_PREFIX, SETTINGS, Setting};
+use super::catalogue::{ENVIRONMENT_PREFIX, PAIRS, SETTINGS, Setting};
 use super::entries::{Fault, fault};
 use super::kubernetes::is_of_kubernetes;
 use super::settings::{LogFormat, Settings};
@@ -88,21 +88,22 @@ impl Sources<'_> {
     /// The settings that these sources amount to.
     ///
     /// # Errors
-    /// The first unknown name or impossible value.
+    /// The first unknown name or impossible value, or else the first two values that contradict each other.
     pub fn settings(&self) -> Result<Settings, SettingError> {
-        let mut settings = Settings::default();
+        let mut reading = Reading::default();
         if let Some(file) = self.file {
-            read_file(&mut settings, file)?;
+            reading.read_file(file)?;
         }
         for (name, value) in &self.environment {
-            read_variable(&mut settings, name, value)?;
+            reading.read_variable(name, value)?;
         }
         for flag in &self.flags {
             let origin = Origin::Flag(flag.flag.to_owned());
             let setting = find(flag.setting).expect("flags name settings of the catalogue");
-            set(&mut settings, setting, &Raw::Text(flag.value.clone()), origin)?;
+            reading.set(setting, &Raw::Text(flag.value.clone()), origin)?;
         }
-        Ok(settings)
+        reading.check_pairs()?;
+        Ok(reading.settings)
     }
 
     /// How to log an error of these sources: what they say as far as they can be read, or else the default.
@@ -127,53 +128,98 @@ impl Sources<'_> {
     }
 }
 
+/// What has entries in a file, and no catalogue.
+const LISTS: [&str; 2] = ["vhosts", "users"];
+
 fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-fn set(settings: &mut Settings, setting: &Setting, raw: &Raw, origin: Origin) -> Result<(), SettingError> {
-    if setting.kind.set(settings, raw) {
-        return Ok(());
-    }
-    let problem = format!("{} is not possible; expected {}", raw.printed(), setting.kind.expectation());
-    Err(SettingError { setting: setting.name.to_owned(), origin, problem })
+/// The settings as far as the sources were read.
+#[derive(Debug, Default)]
+struct Reading {
+    settings: Settings,
+    /// The settings that were set, in turn.
+    origins: Vec<(&'static str, Origin)>,
 }
 
-fn read_variable(settings: &mut Settings, name: &str, value: &str) -> Result<(), SettingError> {
-    let Some(suffix) = name.strip_prefix(ENVIRONMENT_PREFIX) else { return Ok(()) };
-    let origin = Origin::Environment(name.to_owned());
-    let Some(setting) = SETTINGS.iter().find(|setting| setting.environment() == name) else {
-        if is_of_kubernetes(suffix) {
+impl Reading {
+    fn set(&mut self, setting: &Setting, raw: &Raw, origin: Origin) -> Result<(), SettingError> {
+        if setting.kind.set(&mut self.settings, raw) {
+            self.origins.push((setting.name, origin));
             return Ok(());
         }
-        let problem = no_such_setting(name, SETTINGS.iter().map(Setting::environment));
-        return Err(SettingError { setting: suffix.to_lowercase(), origin, problem });
-    };
-    set(settings, setting, &Raw::Text(value.to_owned()), origin)
-}
+        let problem = format!("{} is not possible; expected {}", raw.printed(), setting.kind.expectation());
+        Err(SettingError { setting: setting.name.to_owned(), origin, problem })
+    }
 
-fn read_file(settings: &mut Settings, file: File<'_>) -> Result<(), SettingError> {
-    let origin = Origin::File(file.path.to_owned());
-    let table: toml::Table = toml::from_str(file.text).map_err(|error| SettingError {
-        setting: String::new(),
-        origin: origin.clone(),
-        problem: without_source(&error, file.text),
-    })?;
-    for (name, value) in table {
-        match (name.as_str(), value) {
-            ("vhosts", value) => settings.vhosts = entries(&name, value, &origin)?,
-            ("users", value) => settings.users = entries(&name, value, &origin)?,
-            (section, toml::Value::Table(section_values)) => {
-                for (key, value) in section_values {
-                    read_value(settings, &format!("{section}.{key}"), value, &origin)?;
-                }
+    fn read_variable(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let Some(suffix) = name.strip_prefix(ENVIRONMENT_PREFIX) else { return Ok(()) };
+        let origin = Origin::Environment(name.to_owned());
+        let error = |problem| SettingError { setting: suffix.to_lowercase(), origin: origin.clone(), problem };
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.environment() == name) else {
+            if is_of_kubernetes(suffix) {
+                return Ok(());
             }
-            (name, value) => read_value(settings, name, value, &origin)?,
+            if let Some(list) = LISTS.iter().find(|list| list.to_uppercase() == suffix) {
+                return Err(error(format!("it can only be in the file, as entries [[{list}]]")));
+            }
+            return Err(error(no_such_setting(name, SETTINGS.iter().map(Setting::environment))));
+        };
+        self.set(setting, &Raw::Text(value.to_owned()), origin)
+    }
+
+    fn read_file(&mut self, file: File<'_>) -> Result<(), SettingError> {
+        let origin = Origin::File(file.path.to_owned());
+        let table: toml::Table = toml::from_str(file.text).map_err(|error| SettingError {
+            setting: String::new(),
+            origin: origin.clone(),
+            problem: without_source(&error, file.text),
+        })?;
+        for (name, value) in table {
+            match (name.as_str(), value) {
+                ("vhosts", value) => self.settings.vhosts = entries(&name, value, &origin)?,
+                ("users", value) => self.settings.users = entries(&name, value, &origin)?,
+                (section, toml::Value::Table(section_values)) => {
+                    for (key, value) in section_values {
+                        self.read_value(&format!("{section}.{key}"), value, &origin)?;
+                    }
+                }
+                (name, value) => self.read_value(name, value, &origin)?,
+            }
+        }
+        match fault(&self.settings.vhosts, &self.settings.users) {
+            Some(Fault { entry, problem }) => Err(SettingError { setting: entry, origin, problem }),
+            None => Ok(()),
         }
     }
-    match fault(&settings.vhosts, &settings.users) {
-        Some(Fault { entry, problem }) => Err(SettingError { setting: entry, origin, problem }),
-        None => Ok(()),
+
+    fn read_value(&mut self, name: &str, value: toml::Value, origin: &Origin) -> Result<(), SettingError> {
+        let Some(setting) = find(name) else { return Err(unknown(name, origin)) };
+        self.set(setting, &Raw::Toml(value), origin.clone())
+    }
+
+    /// Refuses a least value above its greatest, in the name of the one that was set.
+    fn check_pairs(&self) -> Result<(), SettingError> {
+        for pair in PAIRS {
+            let [lower, upper] = <[&str; 2]>::from(pair).map(|name| find(name).expect("pairs are of the catalogue"));
+            if lower.kind.number(&self.settings) <= upper.kind.number(&self.settings) {
+                continue;
+            }
+            let (at_fault, relation, other, origin) = match self.origin(lower) {
+                Some(origin) => (lower, "more", upper, origin),
+                None => (upper, "less", lower, self.origin(upper).expect("the defaults do not contradict each other")),
+            };
+            let [value, limit] = [at_fault, other].map(|setting| setting.kind.get(&self.settings));
+            let problem = format!("{value} is {relation} than {}, which is {limit}", other.name);
+            return Err(SettingError { setting: at_fault.name.to_owned(), origin, problem });
+        }
+        Ok(())
+    }
+
+    /// Where the value in force was set; none for a default.
+    fn origin(&self, setting: &Setting) -> Option<Origin> {
+        self.origins.iter().rev().find(|(name, _)| *name == setting.name).map(|(_, origin)| origin.clone())
     }
 }
 
@@ -183,20 +229,19 @@ fn without_source(error: &toml::de::Error, text: &str) -> String {
     format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
-fn read_value(settings: &mut Settings, name: &str, value: toml::Value, origin: &Origin) -> Result<(), SettingError> {
-    let Some(setting) = find(name) else { return Err(unknown(name, origin)) };
-    set(settings, setting, &Raw::Toml(value), origin.clone())
-}
-
 fn unknown(name: &str, origin: &Origin) -> SettingError {
-    let lists = ["vhosts", "users"].map(str::to_owned);
+    let lists = LISTS.map(str::to_owned);
     let problem = no_such_setting(name, SETTINGS.iter().map(|setting| setting.name.to_owned()).chain(lists));
     SettingError { setting: name.to_owned(), origin: origin.clone(), problem }
 }
 
-/// Names the setting that is nearest to what was written.
+/// Names the setting that is nearest to what was written: the shortest that begins so, with its section or without, or else the
+/// one that fewest slips lead to.
 fn no_such_setting(written: &str, known: impl Iterator<Item = String>) -> String {
-    let nearest = known.min_by_key(|name| strsim::damerau_levenshtein(name, written));
+    let begins_so = |name: &str| {
+        name.starts_with(written) || name.split_once('.').is_some_and(|(_, name)| name.starts_with(written))
+    };
+    let nearest = known.min_by_key(|name| (!begins_so(name), strsim::damerau_levenshtein(name, written)));
     format!("no such setting; the nearest is {}", nearest.unwrap_or_default())
 }
 
@@ -207,12 +252,16 @@ fn entries<T: DeserializeOwned>(name: &str, value: toml::Value, origin: &Origin)
         problem,
     };
     let toml::Value::Array(items) = value else {
-        return Err(error(0, format!("expected a list; write each entry below a line [[{name}]]")));
+        return Err(error(0, format!("expected entries; write a line [[{name}]], and below it name = \"...\"")));
     };
     items
         .into_iter()
         .enumerate()
         .map(|(number, item)| {
+            if !item.is_table() {
+                let problem = format!("expected an entry; write a line [[{name}]], and below it name = \"...\"");
+                return Err(error(number, problem));
+            }
             // The message alone: a password of the wrong type must not be printed.
             T::deserialize(item).map_err(|cause| error(number, cause.message().trim().to_owned()))
         })
@@ -269,6 +318,53 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_that_is_not_a_whole_number_of_seconds_is_refused_not_rounded() {
+        for text in ["500 ms", "1500 ms", "0.5 s", "1ms"] {
+            let said = error(&variable("PRONTOMQ_HEARTBEAT", text));
+            assert!(said.contains("whole seconds") && !said.contains("such as \"500 ms\""), "{said}");
+        }
+        for (text, seconds) in [("2000 ms", 2), ("0", 0), ("0 ms", 0), ("65535 s", 65_535)] {
+            let settings = variable("PRONTOMQ_HEARTBEAT", text).settings().unwrap();
+            assert_eq!(settings.heartbeat, Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_is_answered_with_what_may_be_written_instead() {
+        assert!(error(&file("handshake_timeout = 0.5")).contains("a whole number of seconds, or of a unit"));
+        assert!(error(&file("handshake_timeout = \"0.5 s\"")).contains("a whole number of seconds, or of a unit"));
+        assert!(error(&file("message_bytes_max = \"1.5 MiB\"")).contains("a whole number, or one of a unit"));
+    }
+
+    #[test]
+    fn a_least_value_above_its_greatest_is_refused_wherever_the_two_come_from() {
+        let pairs = [
+            ("limits.window_entries_min", "limits.window_entries"),
+            ("limits.consumer_window_messages", "limits.consumer_window_messages_max"),
+            ("initial_frame_max", "frame_max"),
+        ];
+        for (lower, upper) in pairs {
+            let [lower_name, upper_name] = [lower, upper].map(|name| find(name).unwrap().environment());
+            let both = |low: &str, high: &str| Sources {
+                environment: vec![(lower_name.clone(), low.into()), (upper_name.clone(), high.into())],
+                ..Sources::default()
+            };
+            let said = error(&both("10001", "10000"));
+            assert!(said.starts_with(&format!("setting {lower} (environment variable {lower_name}): ")), "{said}");
+            assert!(said.contains(&format!("more than {upper}")), "{said}");
+            assert!(both("10000", "10000").settings().is_ok(), "{lower}");
+        }
+        assert_eq!(
+            error(&file("[limits]\nwindow_entries = 32")),
+            "setting limits.window_entries (file p.toml): 32 is less than limits.window_entries_min, which is 64"
+        );
+        assert_eq!(
+            error(&file("initial_frame_max = \"256 KiB\"")),
+            "setting initial_frame_max (file p.toml): \"256 KiB\" is more than frame_max, which is \"128 KiB\""
+        );
+    }
+
+    #[test]
     fn lists_and_off_can_be_said_in_the_environment() {
         let settings = variable("PRONTOMQ_AMQP", "127.0.0.1:0, [::1]:0").settings().unwrap();
         assert_eq!(settings.amqp.len(), 2);
@@ -311,12 +407,26 @@ mod tests {
             ("[limit]\nmemory_bytes = 1", "limits.memory_bytes"),
             ("[limits]\nmemory_byte = 1", "limits.memory_bytes"),
             ("user = 1", "users"),
+            ("[store]\ncache = 1", "store.cache_bytes"),
+            ("[limits]\nwindow = 1", "limits.window_bytes"),
+            ("cache_bytes = 1", "store.cache_bytes"),
+            ("cache = 1", "store.cache_bytes"),
             ("log-level = 1", "log_level"),
         ] {
             assert!(error(&file(written)).ends_with(&format!("{nearest}{meant}")), "{}", error(&file(written)));
         }
         assert!(error(&variable("PRONTOMQ_HEART_BEAT", "1")).ends_with(&format!("{nearest}PRONTOMQ_HEARTBEAT")));
         assert!(error(&file("store = 1")).starts_with("setting store (file p.toml)"));
+    }
+
+    #[test]
+    fn users_and_vhosts_in_the_environment_are_sent_to_the_file() {
+        for (name, list) in [("PRONTOMQ_USERS", "users"), ("PRONTOMQ_VHOSTS", "vhosts")] {
+            let expected = format!(
+                "setting {list} (environment variable {name}): it can only be in the file, as entries [[{list}]]"
+            );
+            assert_eq!(error(&variable(name, "till")), expected);
+        }
     }
 
     #[test]
@@ -410,6 +520,11 @@ mod tests {
             (format!("[[users]]\nname = \"a\"\npassword_hash = \"{short_hash}\""), "users[0]", "36 bytes"),
             (format!("[[users]]\nname = \"a\"\npassword_hash = \"{HASH}!\""), "users[0]", "base64"),
             ("[[vhosts]]\nname = \"\"".to_owned(), "vhosts[0]", "1 to 255 bytes"),
+            ("vhosts = [\"shop\"]".to_owned(), "vhosts[0]", "write a line [[vhosts]], and below it name = \"...\""),
+            ("users = [\"till\"]".to_owned(), "users[0]", "write a line [[users]], and below it name = \"...\""),
+            ("[[vhosts]]\nname = 5".to_owned(), "vhosts[0]", "name is a text in quotes"),
+            (format!("{till}tags = \"administrator\""), "users[0]", "tags is a list, such as [\"administrator\"]"),
+            (format!("{till}vhosts = \"/\""), "users[0]", "vhosts is a list, such as [\"/\"]"),
         ] {
             let said = error(&file(&text));
             assert!(said.starts_with(&format!("setting {place} (file p.toml): ")), "{said}");

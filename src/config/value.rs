@@ -26,6 +26,8 @@ pub enum Kind {
     Bytes(Integer, Range),
     /// A length of time, in whole milliseconds.
     Time(fn(&mut Settings) -> &mut Duration, Range),
+    /// A length of time, in whole seconds; the range is in milliseconds as well.
+    Seconds(fn(&mut Settings) -> &mut Duration, Range),
     /// One of a few words.
     Choice(Choice),
     /// True or false.
@@ -138,6 +140,10 @@ impl Kind {
             Self::Count(integer, range) => integer.set(settings, range.check(raw.integer()?)?)?,
             Self::Bytes(integer, range) => integer.set(settings, range.check(bytes(raw)?)?)?,
             Self::Time(at, range) => *at(settings) = Duration::from_millis(range.check(millis(raw)?)?),
+            Self::Seconds(at, range) => {
+                let millis = range.check(millis(raw)?).filter(|millis| millis.is_multiple_of(1000));
+                *at(settings) = Duration::from_millis(millis?);
+            }
             Self::Choice(choice) => {
                 let text = raw.text()?;
                 (choice.set)(settings, choice.words.iter().position(|word| *word == text)?);
@@ -162,9 +168,17 @@ impl Kind {
             }
             Self::Count(integer, _) => integer.get(&mut settings).to_string(),
             Self::Bytes(integer, _) => printed_bytes(integer.get(&mut settings)),
-            Self::Time(at, _) => printed_millis(millis_of(*at(&mut settings))),
+            Self::Time(at, _) | Self::Seconds(at, _) => printed_millis(millis_of(*at(&mut settings))),
             Self::Choice(choice) => format!("{:?}", choice.words[(choice.get)(&settings)]),
             Self::Flag(at) => at(&mut settings).to_string(),
+        }
+    }
+
+    /// The number of a count or of bytes.
+    pub(super) fn number(&self, settings: &Settings) -> Option<u64> {
+        match self {
+            Self::Count(integer, _) | Self::Bytes(integer, _) => Some(integer.get(&mut settings.clone())),
+            _ => None,
         }
     }
 
@@ -180,7 +194,7 @@ impl Kind {
             Self::Count(Integer::U16(at), _) | Self::Bytes(Integer::U16(at), _) => *at(to) = *at(&mut from),
             Self::Count(Integer::U32(at), _) | Self::Bytes(Integer::U32(at), _) => *at(to) = *at(&mut from),
             Self::Count(Integer::U64(at), _) | Self::Bytes(Integer::U64(at), _) => *at(to) = *at(&mut from),
-            Self::Time(at, _) => *at(to) = *at(&mut from),
+            Self::Time(at, _) | Self::Seconds(at, _) => *at(to) = *at(&mut from),
             Self::Choice(choice) => (choice.set)(to, (choice.get)(&from)),
             Self::Flag(at) => *at(to) = *at(&mut from),
         }
@@ -196,12 +210,17 @@ impl Kind {
             Self::AddressOrOff(_) => "an address such as \"127.0.0.1:15692\", or \"off\"".to_owned(),
             Self::Count(_, range) => format!("a number from {} to {}", range.min, range.max),
             Self::Bytes(_, range) => format!(
-                "bytes from {} to {}, as a number or such as \"64 KiB\"",
+                "bytes from {} to {}: a whole number, or one of a unit such as \"64 KiB\"",
                 printed_bytes(range.min),
                 printed_bytes(range.max)
             ),
             Self::Time(_, range) => format!(
-                "a time from {} to {}, in seconds or such as \"500 ms\"",
+                "a time from {} to {}: a whole number of seconds, or of a unit such as \"500 ms\"",
+                printed_millis(range.min),
+                printed_millis(range.max)
+            ),
+            Self::Seconds(_, range) => format!(
+                "a time from {} to {} in whole seconds, such as \"30 s\"",
                 printed_millis(range.min),
                 printed_millis(range.max)
             ),
