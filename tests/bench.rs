@@ -50,7 +50,7 @@ struct Run(Child);
 impl Run {
     /// The name of what the run has on the broker.
     fn name(&self, rest: &str) -> String {
-        format!("bench-{}-{rest}", self.0.id())
+        format!("bench-{}-1-{rest}", self.0.id())
     }
 
     /// A client, once so many messages are ready in the run's first queue.
@@ -403,6 +403,45 @@ fn two_brokers_get_the_same_load_in_turn_and_are_compared() {
 }
 
 #[test]
+fn a_broker_that_is_compared_with_itself_has_no_message_of_another_round() {
+    let bench = Bench::new();
+    let url = bench.url();
+    for scenario in ["A", "relay"] {
+        let outcome = bench.json(&["--scenario", scenario, "--duration", "500ms", "--rounds", "3", "--compare", &url]);
+        for run in [0, 1].iter().flat_map(|side| outcome["brokers"][side]["outcomes"].as_array().unwrap()) {
+            assert!(number(run, "messages") > 0.0 && number(run, "faults") == 0.0, "{outcome}");
+        }
+        bench.1.wait_for_metric("rabbitmq_queues", |queues| queues == 0.0);
+        bench.1.wait_for_metric("rabbitmq_connections", |connections| connections == 0.0);
+    }
+}
+
+#[test]
+fn a_number_of_messages_is_measured_until_their_confirms_have_come() {
+    let bench = Bench::new();
+    for standing in ["0", "50"] {
+        let outcome = bench.json(&["--scenario", "B", "--count", "300", "--standing", standing]);
+        assert!(number(&outcome, "messages") >= 300.0 && number(&outcome, "faults") == 0.0, "{outcome}");
+        assert!(number(&outcome, "confirm_latency_p50_us") > 0.0, "{outcome}");
+    }
+}
+
+#[test]
+fn a_load_as_fast_as_it_goes_has_its_latency_explained() {
+    let bench = Bench::new();
+    let said = |arguments: &[&str]| {
+        let output =
+            run_to_end(program().args(["bench", "--url", &bench.url(), "--duration", "300ms"]).args(arguments));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(said(&["--scenario", "A"]).contains("use --rate"));
+    assert!(!said(&["--scenario", "A", "--rate", "500"]).contains("time in the queue"));
+    assert!(!said(&["--scenario", "B"]).contains("time in the queue"));
+    let drained = said(&["--scenario", "D", "--standing", "500"]);
+    assert!(drained.contains("time in the queue") && !drained.contains("--rate"), "{drained}");
+}
+
+#[test]
 fn a_broker_that_is_not_there_and_options_that_make_no_sense_are_said() {
     for (arguments, why) in [
         (&["--url", "amqp://guest:guest@127.0.0.1:1"][..], "refused"),
@@ -418,6 +457,12 @@ fn a_broker_that_is_not_there_and_options_that_make_no_sense_are_said() {
         (&["--scenario", "relay", "--prefetch", "0"], "--prefetch: the workers of relay"),
         (&["--scenario", "relay", "--standing", "5"], "--standing: the workers of relay"),
         (&["--patience", "0s"], "more than 0"),
+        (&["--duration", "0"], "more than 0"),
+        (&["--broker-pid", "4194999"], "--broker-pid: there is no process 4194999"),
+        (
+            &["--compare", "amqp://127.0.0.1:1", "--compare-pid", "4194999"],
+            "--compare-pid: there is no process 4194999",
+        ),
         (&["--bindings", "5"], "--bindings needs --exchange"),
         (&["--exchange", "topic", "--bindings", "5", "--queues", "6"], "--bindings is less than --queues"),
         (&["--size", "20..16"], "the lesser first"),

@@ -94,8 +94,9 @@ impl Client {
 
     /// Closes the connection; what was published before has been taken when this returns.
     pub(super) fn close(&mut self) -> io::Result<()> {
-        let close = connection::Close { reply_code: 200, reply_text: "bye".into(), class_id: 0, method_id: 0 };
-        self.send(0, AMQPClass::Connection(connection::AMQPMethod::Close(close)))?;
+        let mut out = Vec::new();
+        write_close(&mut out);
+        self.write(&out)?;
         self.expect(10, 51)
     }
 
@@ -266,6 +267,12 @@ impl Client {
         };
         self.send(channel, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
     }
+}
+
+/// connection.close.
+pub(super) fn write_close(out: &mut Vec<u8>) {
+    let close = connection::Close { reply_code: 200, reply_text: "bye".into(), class_id: 0, method_id: 0 };
+    write_method(out, 0, AMQPClass::Connection(connection::AMQPMethod::Close(close)));
 }
 
 fn no_amqp() -> io::Error {

@@ -6,7 +6,7 @@ use super::message::Messages;
 use super::meter::Meter;
 use super::pace;
 use super::publisher::{Job, next_channel};
-use super::running::{self, Running};
+use super::running::{self, Ending, Running};
 use super::target::Target;
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<Running> {
     let target = target.clone();
     let thread = running::begin("a connection", meter, move |meter| connect(&target, &job, meter));
-    Ok(Running { stream: None, threads: vec![thread] })
+    Ok(Running { stream: None, threads: vec![thread], ending: Ending::Cut })
 }
 
 fn connect(target: &Target, job: &Job, meter: &Meter) -> io::Result<()> {

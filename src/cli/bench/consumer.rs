@@ -5,7 +5,7 @@ use super::ledger::Lane;
 use super::message::{Deal, Stamp};
 use super::meter::{Meter, lock};
 use super::rpc::Answer;
-use super::running::{self, Running};
+use super::running::{self, Ending, Running};
 use super::scenario::Consume;
 use super::seen::Seen;
 use super::target::Target;
@@ -54,7 +54,7 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     client.allow_silence()?;
     let stream = client.stream.try_clone()?;
     let reader = running::begin("a consumer", meter, move |meter| take(&mut client, &job, meter));
-    Ok(Running { stream: Some(stream), threads: vec![reader] })
+    Ok(Running { stream: Some(stream), threads: vec![reader], ending: Ending::Cut })
 }
 
 /// What a channel of a consumer is at.

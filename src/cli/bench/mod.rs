@@ -50,14 +50,14 @@ pub(super) struct Bench {
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     url: String,
     /// How long the broker may be without an answer, or the load without a message, before the run fails.
-    #[arg(long, default_value = "20s", value_parser = patience)]
+    #[arg(long, default_value = "20s", value_parser = positive_duration)]
     patience: Duration,
     #[command(flatten)]
     load: LoadOptions,
     /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run to their end.
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    #[arg(long, default_value = "5s", value_parser = positive_duration)]
     duration: Duration,
-    /// Publish so many messages instead, and measure until all have come.
+    /// Publish so many messages instead, and measure until all have come and, where asked for, are confirmed.
     #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// How long to run before measuring; by default a fifth of the duration.
@@ -133,7 +133,7 @@ impl Bench {
         let text = if self.json {
             format!("{}\n", report::as_json(&self.load.name(), &outcome))
         } else {
-            report::as_text(&self.load.name(), &outcome)
+            report::as_text(&self.load.name(), &plan.load, &outcome)
         };
         Ok(Report { text, faults: outcome.faults.count() })
     }
@@ -178,6 +178,11 @@ impl Bench {
         let end = self.count.map_or(End::After(self.duration), End::Count);
         let warm_up = self.warm_up.unwrap_or(self.duration / 5);
         let (broker_pid, probe) = (self.broker_pid, self.probe.clone());
+        for (option, pid) in [("--broker-pid", broker_pid), ("--compare-pid", self.compare_pid)] {
+            if let Some(pid) = pid.filter(|pid| process::cpu_seconds(*pid).is_none()) {
+                return Err(format!("{option}: there is no process {pid} in /proc"));
+            }
+        }
         Ok(Plan { load: self.load.load()?, warm_up, end, broker_pid, probe })
     }
 }
@@ -215,10 +220,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())
 }
 
-fn patience(text: &str) -> Result<Duration, String> {
+fn positive_duration(text: &str) -> Result<Duration, String> {
     duration(text).and_then(
-        |patience| {
-            if patience.is_zero() { Err("expected more than 0".to_owned()) } else { Ok(patience) }
+        |duration| {
+            if duration.is_zero() { Err("expected more than 0".to_owned()) } else { Ok(duration) }
         },
     )
 }

@@ -38,7 +38,8 @@ pub(super) struct LoadOptions {
     /// Bindings of the exchange, dealt out to the queues; by default one for each. Messages match each in turn.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     bindings: Option<u32>,
-    /// Messages per second of all publishers; latencies then count from when a message was due.
+    /// Messages per second of all publishers; latencies then count from when a message was due. Without it, and without
+    /// confirms (A, D, fanout, queues, topic), delivery latencies are for the most part time in the queue.
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// Publishes of each publisher that may be unconfirmed, 0 for no confirms. With 0, the workers of relay acknowledge as soon

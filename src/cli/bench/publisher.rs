@@ -6,7 +6,7 @@ use super::confirms::{self, Window};
 use super::message::{Envelope, Messages};
 use super::meter::{Meter, PATIENCE};
 use super::pace::Pace;
-use super::running::{self, Running};
+use super::running::{self, Ending, Running};
 use super::scenario::Load;
 use super::seen::{is_hang_up, sentence};
 use super::target::Target;
@@ -28,6 +28,8 @@ const AHEAD_LOOK: Duration = Duration::from_micros(200);
 pub(super) struct Job {
     pub(super) load: Load,
     pub(super) publisher: u16,
+    /// What the names of the run's queues begin with.
+    pub(super) name: Arc<str>,
     /// Where its messages go, in turn.
     pub(super) envelopes: Arc<[Envelope]>,
     /// The numbers it publishes.
@@ -62,7 +64,7 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     });
     let reader =
         running::begin("a publisher", meter, move |meter| confirms::read(&mut client, window.as_deref(), meter));
-    Ok(Running { stream: Some(stream), threads: vec![writer, reader] })
+    Ok(Running { stream: Some(stream), threads: vec![writer, reader], ending: Ending::Close })
 }
 
 fn publish(mut stream: TcpStream, job: &Job, window: Option<&Window>, meter: &Meter) -> io::Result<()> {

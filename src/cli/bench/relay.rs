@@ -7,7 +7,7 @@ use super::client::{CHANNEL, Client, PAYLOAD_MAX};
 use super::confirms::Tags;
 use super::message::Envelope;
 use super::meter::Meter;
-use super::running::{self, Running};
+use super::running::{self, Ending, Running};
 use super::scenario::Consume;
 use super::seen::Seen;
 use super::target::Target;
@@ -57,7 +57,7 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     client.allow_silence()?;
     let stream = client.stream.try_clone()?;
     let thread = running::begin("a worker", meter, move |_| work(&mut client, &job));
-    Ok(Running { stream: Some(stream), threads: vec![thread] })
+    Ok(Running { stream: Some(stream), threads: vec![thread], ending: Ending::Cut })
 }
 
 /// Reads until the run is over.

@@ -1,6 +1,7 @@
 //! What came of a run, in words, as JSON and as a table of its seconds.
 
 use super::meter::Micros;
+use super::scenario::{Course, Load};
 use super::watch::{Outcome, Second};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -32,7 +33,18 @@ fn rates(seconds: &[Second]) -> Vec<f64> {
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
-pub(super) fn as_text(scenario: &str, outcome: &Outcome) -> String {
+/// Why the delivery latencies of a load say more of the load than of the broker; none where they do not.
+fn caveat(load: &Load) -> Option<&'static str> {
+    match load.course {
+        Course::Drain => Some("most of it is time in the queue, before the drain began"),
+        Course::Flow if load.rate.is_none() && load.confirms_in_flight.is_none() => Some(
+            "most of it is time in the queue, as publishers wait for nothing; use --rate for the latency of a steady load",
+        ),
+        _ => None,
+    }
+}
+
+pub(super) fn as_text(scenario: &str, load: &Load, outcome: &Outcome) -> String {
     let mut lines = vec![format!(
         "{scenario}: {} messages in {:.1} s, {:.0}/s",
         outcome.messages,
@@ -54,6 +66,9 @@ pub(super) fn as_text(scenario: &str, outcome: &Outcome) -> String {
             let [half, p99, p999, max] = QUANTILES.map(|(_, quantile)| value(quantile));
             lines.push(format!("{name:15} p50 {half}  p99 {p99}  p99.9 {p999}  max {max}"));
         }
+    }
+    if let Some(caveat) = caveat(load).filter(|_| !outcome.delivery.is_empty()) {
+        lines.push(format!("{:15} {caveat}", ""));
     }
     let mut cpu = format!("CPU, s          client {:.2}", outcome.client_cpu_seconds);
     if let (Some(broker), Some(per_second)) = (outcome.broker_cpu_seconds, per_cpu_second(outcome)) {

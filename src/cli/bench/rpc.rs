@@ -7,9 +7,8 @@ use super::message::{Envelope, Messages};
 use super::meter::{Meter, lock};
 use super::pace;
 use super::publisher::{Job, next_channel};
-use super::running::{self, Running};
+use super::running::{self, Ending, Running};
 use super::seen::Seen;
-use super::stage;
 use super::target::Target;
 use crate::wire::content_header::ContentHeader;
 use crate::wire::properties::{Properties, PropertiesWriter, Property};
@@ -21,13 +20,13 @@ use std::sync::atomic::Ordering;
 /// Connects and starts asking, with a reply queue that dies with the connection.
 pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<Running> {
     let mut client = Client::connect(target, job.load.channels)?;
-    let replies = format!("{}-reply-{}", stage::name(), job.publisher);
+    let replies = format!("{}-reply-{}", job.name, job.publisher);
     client.declare(&Queue { name: &replies, durable: false, exclusive: true, priorities: 1 })?;
     client.consume(CHANNEL, &replies, "0", true)?;
     client.allow_silence()?;
     let stream = client.stream.try_clone()?;
     let thread = running::begin("a requester", meter, move |meter| ask(&mut client, &job, &replies, meter));
-    Ok(Running { stream: Some(stream), threads: vec![thread] })
+    Ok(Running { stream: Some(stream), threads: vec![thread], ending: Ending::Cut })
 }
 
 fn ask(client: &mut Client, job: &Job, replies: &str, meter: &Meter) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::meter::Meter;
 use super::pace::Pace;
 use super::probe::probe;
-use super::running::{self, Running};
+use super::running::{self, Ending, Running};
 use super::scenario::{Consume, Course, Load};
 use super::stage::Stage;
 use super::target::Target;
@@ -21,6 +21,9 @@ use std::time::Duration;
 
 /// How long what is missing at the end may still arrive before it is called lost.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// How long publishers' connections may take to close.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// How a load is run.
 #[derive(Clone, Debug)]
@@ -59,7 +62,9 @@ pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -
     let mut work = Work { target, plan, stage, meter, running: Vec::new(), idle: Vec::new() };
     let outcome = work.go(&mut each).and_then(|outcome| work.settle().map(|()| outcome));
     work.meter.stop.store(true, Ordering::Relaxed);
-    work.running.drain(..).for_each(Running::join);
+    // After a failure there is nothing that the next run could mix up.
+    let close_max = if outcome.is_ok() { CLOSE_MAX } else { Duration::ZERO };
+    running::end(work.running.drain(..), &work.meter, work.meter.clock.elapsed() + close_max);
     let struck = work.stage.strike();
     let mut outcome = outcome?;
     for mut ledger in work.meter.all_ledgers() {
@@ -107,7 +112,8 @@ impl Work<'_> {
             };
             watch.pause(self, end.unwrap_or(Duration::MAX));
             self.check()?;
-            let ended = end.is_some_and(|end| watch.elapsed(self) >= end) || watch.moved(self)? >= count;
+            let ended = end.is_some_and(|end| watch.elapsed(self) >= end)
+                || (watch.moved(self)? >= count && self.is_confirmed());
             if watch.is_second(self) || ended {
                 watch.turn(self, each);
             }
@@ -157,6 +163,15 @@ impl Work<'_> {
         counter.load(Ordering::Relaxed)
     }
 
+    /// Whether all of a number of messages are confirmed, where confirms are asked for.
+    fn is_confirmed(&self) -> bool {
+        let Load { standing, confirms_in_flight, .. } = self.plan.load;
+        match (self.plan.end, confirms_in_flight) {
+            (End::Count(count), Some(_)) => self.meter.confirmed.load(Ordering::Relaxed) >= standing + count,
+            _ => true,
+        }
+    }
+
     /// How often each message is counted there.
     fn counted_each(&self) -> u64 {
         match (self.plan.load.course, self.plan.load.consume) {
@@ -167,7 +182,8 @@ impl Work<'_> {
 
     fn job(&self, publisher: u16) -> publisher::Job {
         let envelopes = Arc::clone(&self.stage.envelopes);
-        publisher::Job { load: self.plan.load, publisher, envelopes, first: 0, end: u64::MAX, pace: None }
+        let name = Arc::clone(&self.stage.name);
+        publisher::Job { load: self.plan.load, publisher, name, envelopes, first: 0, end: u64::MAX, pace: None }
     }
 
     /// Publishes what is to stand in the queues.
@@ -218,7 +234,7 @@ impl Work<'_> {
         if let Some(path) = &self.plan.probe {
             let (file, size) = (File::create(path)?, load.size.mean());
             let thread = running::begin("the probe", &self.meter, move |meter| probe(file, size, meter));
-            self.running.push(Running { stream: None, threads: vec![thread] });
+            self.running.push(Running { stream: None, threads: vec![thread], ending: Ending::Cut });
         }
         Ok(())
     }

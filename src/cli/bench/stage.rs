@@ -6,6 +6,7 @@ use super::scenario::{Course, Kind, Load, Route};
 use super::target::Target;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Keys that messages bear in turn, at most, where there are many bindings.
 const KEYS_MAX: u32 = 1000;
@@ -14,6 +15,8 @@ const HEADER: &str = "bench";
 
 /// Queues and exchange of a run.
 pub(super) struct Stage {
+    /// What the names of its queues and exchanges begin with, and no other run's.
+    pub(super) name: Arc<str>,
     pub(super) control: Client,
     pub(super) queues: Vec<String>,
     /// The queues that workers publish to, one for each of the others; none without workers.
@@ -23,14 +26,13 @@ pub(super) struct Stage {
     pub(super) envelopes: Arc<[Envelope]>,
 }
 
-/// What the names of all queues and exchanges of this process begin with.
-pub(super) fn name() -> String {
-    format!("bench-{}", std::process::id())
-}
+/// The runs of this process so far.
+static RUNS: AtomicU32 = AtomicU32::new(0);
 
 impl Stage {
     pub(super) fn set(target: &Target, load: &Load) -> io::Result<Self> {
-        let name = name();
+        let run = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
+        let name: Arc<str> = format!("bench-{}-{run}", std::process::id()).into();
         let queues: Vec<String> = (0..load.queues).map(|number| format!("{name}-{number}")).collect();
         let outputs = if load.course == Course::Relay { load.queues } else { 0 };
         let outputs: Vec<String> = (0..outputs).map(|number| format!("{name}-out-{number}")).collect();
@@ -40,7 +42,7 @@ impl Stage {
         }
         let Route::Exchange { kind, bindings } = load.route else {
             let envelopes = queues.iter().map(|queue| Envelope::new("", queue)).collect();
-            return Ok(Self { control, queues, outputs, exchange: None, envelopes });
+            return Ok(Self { name, control, queues, outputs, exchange: None, envelopes });
         };
         control.declare_exchange(&name, kind.name())?;
         let bindings = bindings.unwrap_or(load.queues.into());
@@ -55,7 +57,8 @@ impl Stage {
             ..Envelope::new(&name, &kind.routing_key(number))
         };
         let envelopes = (0..keys).map(envelope).collect();
-        Ok(Self { control, queues, outputs, exchange: Some(name), envelopes })
+        let exchange = Some(name.to_string());
+        Ok(Self { name, control, queues, outputs, exchange, envelopes })
     }
 
     /// Answers once the broker has taken what was written to other connections before.
