@@ -218,7 +218,7 @@ fn without_a_broker_the_command_copies_the_file_itself() {
 #[test]
 fn what_is_there_is_never_overwritten() {
     let place = Place::new();
-    place.refused("there is no store in");
+    place.refused("no store in");
     let broker = Broker::start(&place.data());
     for live in [true, false] {
         if !live {

@@ -21,11 +21,11 @@ const ANSWERS: [(&str, &str); 10] = [
     ("Where does work lie about?", "vhost,name,messages,hours\n/,orders,4,2.0\n"),
     (
         "What comes next in a queue?",
-        "position,priority,exchange,routing_key,size,redelivered\n\
-         1,9,shop,order.urgent,6,0\n1,0,shop,order.new,5,0\n2,0,shop,order.new,7,0\n3,0,,orders,6000,0\n",
+        "level,position,priority,exchange,routing_key,size,redelivered\n\
+         9,1,9,shop,order.urgent,6,0\n0,1,0,shop,order.new,5,0\n0,2,0,shop,order.new,7,0\n0,3,0,,orders,6000,0\n",
     ),
     ("What do the messages say?", "position,body\n1,urgent\n1,\"a,\"\"b\"\"\"\n2,1 beech\n"),
-    ("Where is the message with this id?", "vhost,queue,position,age\n/,orders,2,AGE\n"),
+    ("Where is the message with this id?", "vhost,queue,level,position,age\n/,orders,0,2,AGE\n"),
     ("Whose messages are waiting?", "customer,messages\nanna,2\n,1\nbert,1\n"),
     (
         "Why did messages become dead letters, and where?",
@@ -232,6 +232,45 @@ fn arguments_are_json_that_sqlites_functions_take_apart() {
 }
 
 #[test]
+fn arguments_are_objects_in_json_output() {
+    let place = Place::new();
+    let broker = Broker::start(&place.data());
+    fill(&broker);
+    let select = "SELECT name, arguments FROM v_queues WHERE name IN ('empty', 'late') ORDER BY name";
+    let output = place.sql(&["--json", select]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let late = serde_json::json!({ "x-message-ttl": 1, "x-dead-letter-exchange": "graves" });
+    let expected = serde_json::json!([{ "name": "empty", "arguments": {} }, { "name": "late", "arguments": late }]);
+    assert_eq!(found, expected);
+    let output = place.sql(&["--json", "SELECT 'a' AS arguments"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "[\n{\"arguments\":\"a\"}\n]\n");
+}
+
+#[test]
+fn after_a_stop_in_good_order_the_file_says_which_deliveries_will_be_marked_redelivered() {
+    let place = Place::new();
+    let broker = Broker::start(&place.data());
+    let mut client = Client::connect(broker.amqp);
+    client.confirm_select();
+    client.queue("a", &[Flag::Durable], &[]);
+    for body in [b"1", b"2", b"3"] {
+        client.publish("", "a", &persistent(), body);
+    }
+    client.wait_for_confirms(1, 3);
+    let taken = client.get("a").expect("there are messages");
+    client.nack(taken.delivery_tag, true);
+    client.close();
+    assert!(broker.terminate().0.success());
+
+    let redelivered = "SELECT position, redelivered FROM v_messages ORDER BY position";
+    assert_eq!(place.csv(redelivered), "position,redelivered\n1,1\n2,0\n3,0\n");
+    let broker = Broker::start(&place.data());
+    let mut client = Client::connect(broker.amqp);
+    let seen = [(); 3].map(|()| client.get("a").expect("there are messages").redelivered);
+    assert_eq!(seen, [true, false, false], "as the file has it");
+}
+
+#[test]
 fn the_sqlite3_of_the_system_reads_the_views_of_a_live_file() {
     if Command::new("sqlite3").arg("--version").output().is_err() {
         support::tell("skipped: no sqlite3");
@@ -276,7 +315,7 @@ fn rows_are_printed_in_three_ways_and_cut_with_a_word() {
 #[test]
 fn what_cannot_be_run_is_refused_with_the_reason() {
     let place = Place::new();
-    place.refused(&["SELECT 1"], "there is no store in");
+    place.refused(&["SELECT 1"], "no store in");
     drop(Broker::start(&place.data()));
     place.refused(&["DELETE FROM message"], "can only be read");
     place.refused(&["SELECT 1; SELECT 2"], "one statement");

@@ -157,7 +157,7 @@ fn a_missing_permission_is_no_missing_store() {
     for (name, code) in COMMANDS {
         let Some(output) = as_nobody(name, &none, folder.path()) else { return };
         assert_eq!(output.status.code(), Some(code), "{name}");
-        assert!(text(&output).contains("there is no store in"), "{name}: {}", text(&output));
+        assert!(text(&output).contains("no store in"), "{name}: {}", text(&output));
     }
 }
 

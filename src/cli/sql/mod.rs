@@ -25,7 +25,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// The file is opened read-only, whether a broker runs on it or not. docs/sql.md explains the views (v_store, v_vhosts,
 /// v_users, v_exchanges, v_bindings, v_queues, v_levels, v_messages). Beside SQLite's own there are the functions
-/// amqp_properties(head) and amqp_headers(head), which give JSON, as arguments are.
+/// amqp_properties(head), amqp_headers(head) and amqp_table(bytes), which give JSON, as `arguments` of the views are.
+/// A table cuts cells at 60 characters; --csv and --json print them whole.
 #[derive(Debug, Args)]
 pub(super) struct Sql {
     /// One statement.

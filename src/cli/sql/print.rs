@@ -12,6 +12,9 @@ const CELL_MAX: usize = 60;
 /// Bytes of a blob that a table shows.
 const BLOB_SHOWN: usize = 16;
 
+/// The column of the views that holds JSON.
+const ARGUMENTS: &str = "arguments";
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -55,7 +58,8 @@ impl<W: Write> Printer<W> {
                 self.out.write_all(before.as_bytes())?;
                 for (at, (name, value)) in self.columns.iter().zip(values).enumerate() {
                     let comma = if at == 0 { "" } else { "," };
-                    write!(self.out, "{comma}{}:{}", serde_json::Value::from(name.as_str()), json(value))?;
+                    let value = if name == ARGUMENTS { json_object(value) } else { json(value) };
+                    write!(self.out, "{comma}{}:{value}", serde_json::Value::from(name.as_str()))?;
                 }
                 self.out.write_all(b"}")?;
             }
@@ -144,6 +148,12 @@ fn json(value: ValueRef<'_>) -> serde_json::Value {
         ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into(),
         ValueRef::Blob(bytes) => serde_json::json!({ "base64": STANDARD.encode(bytes) }),
     }
+}
+
+/// A text that is a JSON object as that object.
+fn json_object(value: ValueRef<'_>) -> serde_json::Value {
+    let object = value.as_bytes().ok().and_then(|text| serde_json::from_slice(text).ok());
+    object.filter(serde_json::Value::is_object).unwrap_or_else(|| json(value))
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ pub fn existing_database(directory: &Path) -> Result<PathBuf, StoreError> {
             Err(error) => unusable(no_access("read", &file, &error.into())),
         },
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            unusable(format!("there is no store in {} (--data-dir names another directory)", directory.display()))
+            unusable(format!("no store in {}; give its directory with --data-dir", directory.display()))
         }
         Err(error) => unusable(no_access("read", &file, &error)),
     }

@@ -123,7 +123,9 @@ FROM (
             row.id & 0xFFFFFFFFFF AS position,
             hex(substr(row.head, 1, 17)) AS prefix,
             row.head AS head, row.body AS body,
-            row.stored_at AS stored_at, row.expires_at AS expires_at, row.redelivered AS redelivered
+            row.stored_at AS stored_at, row.expires_at AS expires_at,
+            -- Only the process that runs knows how far it has handed messages out; its end in good order leaves that exact.
+            row.redelivered OR (row.id & 0xFFFFFFFFFF < lane.lent_ceiling AND (SELECT clean FROM state)) AS redelivered
         FROM lane
         JOIN queue ON queue.id = lane.queue
         CROSS JOIN message AS row
