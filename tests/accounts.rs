@@ -132,6 +132,7 @@ fn at_sighup_limits_and_log_level_are_taken_over_and_what_is_not_is_logged() {
     let log = folder.reload(
         &broker,
         "connections_max = 2\nheartbeat = \"23 s\"\nlog_level = \"debug\"\n[limits]\nmemory_bytes = \"10 MiB\"\n\
+         resident_bytes = \"900 MiB\"\n\
          disk_free_bytes = \"1 GiB\"\n[store]\nhold_max = \"2 ms\"",
     );
     assert!(log.contains("heartbeat, log_level"), "{log}");
@@ -141,7 +142,12 @@ fn at_sighup_limits_and_log_level_are_taken_over_and_what_is_not_is_logged() {
     });
     assert_eq!(may(&broker, Login::default()), Ok(()));
     assert_eq!(offered_heartbeat(&broker), 23);
-    assert_eq!(broker.metric("rabbitmq_resident_memory_limit_bytes"), 10.0 * 1024.0 * 1024.0);
+    assert_eq!(broker.metric("prontomq_memory_limit_bytes"), 10.0 * 1024.0 * 1024.0, "what clients take");
+    assert_eq!(
+        broker.metric("rabbitmq_resident_memory_limit_bytes"),
+        900.0 * 1024.0 * 1024.0,
+        "what the process takes"
+    );
     assert_eq!(broker.metric("rabbitmq_disk_space_available_limit_bytes"), 1024.0 * 1024.0 * 1024.0);
     // Connected and left: worth a line of the level debug.
     drop(std::net::TcpStream::connect(broker.amqp).expect("the broker accepts"));

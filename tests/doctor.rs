@@ -89,7 +89,8 @@ fn a_sound_store_costs_exit_code_0_and_a_running_broker_3() {
     fs::remove_dir_all(place.data()).expect("it can be removed");
     let (code, said) = place.doctor(&["--repair"]);
     assert_eq!(code, Some(3));
-    assert!(said.contains("no store in"), "{said}");
+    let data = place.data().display().to_string();
+    assert_eq!(said.trim_end(), format!("prontomq doctor: no store in {data}; give its directory with --data-dir"));
     assert!(!place.data().exists(), "nothing is made");
 }
 

@@ -146,6 +146,28 @@ fn the_banner_names_the_configured_user_without_the_password_and_a_command_that_
     assert!(output.status.success(), "{command:?}: {}", stderr(&output));
 }
 
+#[test]
+fn a_store_whose_users_the_settings_no_longer_name_says_that_nobody_can_log_in() {
+    let folder = Folder::new();
+    drop(folder.start_with("[[users]]\nname = \"till\"\npassword = \"secret\"\n"));
+    let broker = Broker::start(&folder.data());
+    assert!(broker.welcome.contains("nobody can log in") && !broker.welcome.contains("bench"), "{}", broker.welcome);
+    drop(broker);
+    let broker = folder.start_with("[[users]]\nname = \"till\"\npassword = \"secret\"\n");
+    assert!(!broker.welcome.contains("nobody") && broker.welcome.contains("bench"), "{}", broker.welcome);
+}
+
+#[test]
+fn a_store_in_memory_names_no_directory_and_warns_that_all_is_forgotten() {
+    let folder = Folder::new();
+    let broker = folder.start_with("[store]\nkind = \"memory\"\n");
+    let (welcome, log) = (&broker.welcome, broker.log());
+    assert!(welcome.contains("data in memory") && !welcome.contains(&folder.data().display().to_string()), "{welcome}");
+    assert!(log.contains("everything is forgotten when the broker stops"), "{log}");
+    assert!(!log.contains("recovered from the store") && log.contains("resident_bytes"), "{log}");
+    assert!(!folder.data().exists());
+}
+
 // ---- the data directory ------------------------------------------------------------------------------------------
 
 #[test]

@@ -15,7 +15,8 @@ use std::process::ExitCode;
 
 /// Copy the store of a broker, running or not, to a new data directory.
 ///
-/// What was confirmed before the backup began is in it, whole; to restore it, run `prontomq serve --data-dir TARGET`. A
+/// What was confirmed before the backup began is in it, whole. To restore it, start a broker with your usual settings on it:
+/// `prontomq serve --config FILE.toml --data-dir TARGET`; users and vhosts of a file are only there while the file names them. A
 /// running broker goes on meanwhile; when this command is interrupted, it removes what there is of the copy.
 #[derive(Debug, Args)]
 pub(super) struct Backup {

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Testcontainers wait for these words.
 const READY: &str = "Server startup complete; 0 plugins started.";
+const IN_MEMORY: &str = "data in memory (store.kind): it is gone when the broker stops";
+const NO_USERS: &str = "nobody can log in: there is no user; start with the --config that lists them";
 const DEFAULT_VHOST: &str = "/";
 
 /// Stands where the password of a configured user belongs.
@@ -17,8 +19,8 @@ pub(super) fn print(log: &Log, server: &Server, settings: &Settings, program: &s
     let login = Login::of(server, settings);
     let urls: Vec<String> = server.amqp_addresses().iter().map(|address| login.url(*address)).collect();
     let metrics = server.metrics_address().map(|address| format!("http://{}/metrics", reachable(address)));
-    let data_dir = settings.data_dir.display().to_string();
-    let to_try = urls.first().map(|url| format!("{program} bench --url {url}")).unwrap_or_default();
+    let data_dir = settings.keeps_files().then(|| settings.data_dir.display().to_string());
+    let to_try = urls.first().filter(|_| server.has_users()).map(|url| format!("{program} bench --url {url}"));
 
     let mut text = format!("{READY}\n");
     for (address, url) in server.amqp_addresses().iter().zip(&urls) {
@@ -28,10 +30,19 @@ pub(super) fn print(log: &Log, server: &Server, settings: &Settings, program: &s
     if let Some(metrics) = &metrics {
         text += &format!("  metrics on {metrics}\n");
     }
-    text += &format!("  data in {data_dir}\n  stop with Ctrl-C; try `{to_try}` from another terminal\n");
+    text += &match &data_dir {
+        Some(data_dir) => format!("  data in {data_dir}\n"),
+        None => format!("  {IN_MEMORY}\n"),
+    };
+    text += &match &to_try {
+        Some(to_try) => format!("  stop with Ctrl-C; try `{to_try}` from another terminal\n"),
+        None => format!("  {NO_USERS}\n  stop with Ctrl-C\n"),
+    };
 
     let as_line = || {
         let metrics = metrics.as_deref().unwrap_or("off");
+        let data_dir = data_dir.as_deref().unwrap_or(IN_MEMORY);
+        let to_try = to_try.as_deref().unwrap_or(NO_USERS);
         tracing::info!(amqp = urls.join(" "), metrics, data_dir, to_try, "{READY}");
     };
     log.print(&text, as_line);

@@ -56,7 +56,9 @@ impl Doctor {
                     StoreError::Unusable(why) => why,
                     other => other.to_string(),
                 };
-                eprintln!("prontomq doctor: {}: {why}", directory.display());
+                let place = directory.display().to_string();
+                let place = if why.contains(&place) { String::new() } else { format!("{place}: ") };
+                eprintln!("prontomq doctor: {place}{why}");
                 ExitCode::from(NOT_LOOKED_OVER)
             }
         }

@@ -237,7 +237,7 @@ fn process(c: &mut Collector<'_>, snapshot: &Snapshot) {
         ("rabbitmq_process_open_tcp_sockets", "Open TCP sockets", process.open_sockets),
         ("rabbitmq_process_max_tcp_sockets", "Open TCP sockets limit", process.max_fds),
         ("rabbitmq_process_resident_memory_bytes", "Memory used in bytes", process.resident_bytes),
-        ("rabbitmq_resident_memory_limit_bytes", "Memory high watermark in bytes", alarms.memory_limit_bytes),
+        ("rabbitmq_resident_memory_limit_bytes", "Memory high watermark in bytes", alarms.resident_limit_bytes),
         ("rabbitmq_disk_space_available_bytes", "Disk space available in bytes", process.disk_available_bytes),
         (
             "rabbitmq_disk_space_available_limit_bytes",
@@ -274,6 +274,7 @@ fn memory(c: &mut Collector<'_>, snapshot: &Snapshot) {
             sample: Sample::Gauge(bytes as f64),
         });
     }
+    c.gauge("prontomq_memory_limit_bytes", "What that sum may be", snapshot.alarms.memory_limit_bytes);
     c.counter("prontomq_memory_trims_total", "How often free memory was given back to the system", NONE, of.trims);
     let limits: [(Labels, u64); 6] = [
         (&[("limit", "unfinished_bytes")], refused.unfinished),

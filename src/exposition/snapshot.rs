@@ -53,8 +53,10 @@ pub struct Alarms {
     pub disk: bool,
     /// No file descriptor is left for a connection.
     pub file_descriptors: bool,
-    /// Bytes of memory for messages at which the alarm goes off.
+    /// Bytes that clients take of memory at which the alarm goes off.
     pub memory_limit_bytes: u64,
+    /// Resident bytes of the process at which it does.
+    pub resident_limit_bytes: u64,
     /// Bytes of free disk at which the alarm goes off.
     pub disk_limit_bytes: u64,
 }

@@ -63,6 +63,10 @@ impl Alarms {
         self.memory_limit.load(Ordering::Relaxed)
     }
 
+    pub(super) fn resident_limit(&self) -> u64 {
+        self.resident_limit.load(Ordering::Relaxed)
+    }
+
     /// Changes the limits to what these settings mean.
     pub(super) fn set_limits(&self, memory_bytes: u64, resident_bytes: u64) {
         let memory_limit = limit_of_memory(memory_bytes);

@@ -116,6 +116,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             memory: shared.alarms.memory(),
             disk: shared.alarms.disk(),
             memory_limit_bytes: shared.alarms.memory_limit(),
+            resident_limit_bytes: shared.alarms.resident_limit(),
             disk_limit_bytes: shared.current().settings.limits.disk_free_bytes,
             ..Alarms::default()
         },

@@ -129,7 +129,7 @@ impl Server {
             clock.now(),
         );
         let identity = identity(&settings, &recovered);
-        log_recovered(&identity, &recovered);
+        log_recovered(&settings, &identity, &recovered);
         let users = known_users(&settings, &recovered, &broker)?;
         let listeners = listen(&settings).await?;
         let shared = Shared::new(settings, identity, broker, users, clock, logs);
@@ -177,6 +177,11 @@ impl Server {
     /// The broker, for reading its state.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
+    }
+
+    /// Whether there is a user to log in as.
+    pub fn has_users(&self) -> bool {
+        !self.shared.users.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Whether a client on this machine could log in so.
@@ -235,9 +240,12 @@ fn identity(settings: &Settings, recovered: &Recovered) -> Identity {
     Identity { node_name, cluster_name, cluster_id: recovered.cluster_id.clone() }
 }
 
-fn log_recovered(identity: &Identity, recovered: &Recovered) {
+fn log_recovered(settings: &Settings, identity: &Identity, recovered: &Recovered) {
     let Identity { node_name, cluster_name, cluster_id } = identity;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node_name, cluster_name, cluster_id, "ProntoMQ starts");
+    if !settings.keeps_files() {
+        return;
+    }
     tracing::info!(
         vhosts = recovered.vhosts.len(),
         users = recovered.users.len(),
@@ -258,6 +266,7 @@ fn log_limits(shared: &Shared) {
         frame_max,
         message_bytes_max,
         memory_bytes = shared.alarms.memory_limit(),
+        resident_bytes = shared.alarms.resident_limit(),
         disk_free_bytes = limits.disk_free_bytes,
         open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
         "limits"
@@ -281,7 +290,10 @@ pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered
             tell_durability(&settings.store);
             Box::new(SqliteStore::open(&sqlite)?)
         }
-        StoreKind::Memory => Box::new(MemoryStore::open(MemoryDisk::default())),
+        StoreKind::Memory => {
+            tracing::warn!("store.kind is memory: everything is forgotten when the broker stops");
+            Box::new(MemoryStore::open(MemoryDisk::default()))
+        }
     };
     let recovered = store.recover()?;
     let writer = WriterHandle::start(store, recovered.batch_no, writer_settings(settings))?;
