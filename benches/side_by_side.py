@@ -262,11 +262,17 @@ def page(figures):
              "[benchmarks of the store](storage-benchmarks.md).", "",
              f"ProntoMQ beside Debian's RabbitMQ 3.10 on {machine()}. The same client on the same machine, so that its work takes part of",
              "the processors. Where there are several runs: median (minimum-maximum). Rates drift with the machine; messages per broker CPU",
-             "second (from `/proc/PID/stat`) is the steadier figure. The ratio is that of the medians.", ""]
+             "second (from `/proc/PID/stat`) is the steadier figure. The ratio is that of the medians.", "", *days(figures), ""]
     for name, write in WRITERS.items():
         if name in figures:
             lines += [*write(figures[name]), ""]
     return "\n".join(lines)
+
+
+def days(figures):
+    """When the parts were measured, as far as that is kept."""
+    known = ", ".join(f"{part} {day}" for part, day in figures.get("measured", {}).items())
+    return ["Figures of the same load in other documents are of another day and other code, if not of another machine."] + ([f"Measured: {known}."] if known else [])
 
 
 def values(runs, name, figure):
@@ -278,7 +284,13 @@ def versus(runs, figure, digits=0):
     ours, theirs = (values(runs, name, figure) for name in NAMES)
     if not ours or not theirs:
         return "- | - | -"
-    return f"{spread(ours, digits)} | {spread(theirs, digits)} | {statistics.median(ours) / max(statistics.median(theirs), 1e-9):.1f}"
+    return f"{spread(ours, digits)} | {spread(theirs, digits)} | {ratio(statistics.median(ours), statistics.median(theirs))}"
+
+
+def ratio(ours, theirs):
+    """With a decimal; two significant figures below 1."""
+    value = ours / max(theirs, 1e-9)
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 HEAD = "ProntoMQ | RabbitMQ 3.10 | ratio |"
@@ -291,8 +303,9 @@ def table(title, runs, figure, describe, digits=0):
 
 def write_loads(found):
     runs = found["runs"]
-    lines = ["## Loads", "", f"{found['rounds']} interleaved rounds, a fresh broker each, {found['seconds']} s per load after a warm-up. One queue, one",
-             "connection per side. D2 has no comparable counterpart in memory; it is what a long stored backlog costs.", ""]
+    lines = ["## Loads", "", f"{found['rounds']} interleaved rounds; in each of them a fresh broker of either kind gets all loads in the order below,",
+             f"{found['seconds']} s per load after a warm-up. One queue, one connection per side. D2 has no comparable counterpart in memory;",
+             "it is what a long stored backlog costs.", ""]
     describe = lambda load: f"{load}: {LOADS[load][0]}"  # noqa: E731
     lines += table("Messages per broker CPU second", runs, PER_CPU, describe)
     lines += table("Messages per second", runs, "rate", describe)
@@ -301,6 +314,8 @@ def write_loads(found):
     lines += table("Latency p99, microseconds", {load: of for load, of in runs.items() if load in "EF"}, "latency_p99_us", describe)
     mib = {load: {name: [{"mib": run["broker_resident_bytes"] / MIB} for run in of[name]] for name in of} for load, of in runs.items()}
     lines += table("Memory at most, MiB (transient messages that wait are in memory up to `limits.transient_bytes`)", mib, "mib", describe)
+    lines += ["A load begins with the memory that the broker still has from those above it: what D, D2, E and F show may be for the most part",
+              "what C, with its long queue, has left.", ""]
     return lines
 
 
@@ -382,6 +397,7 @@ def measure(options, parts, kept, written, page):
     figures = json.loads(kept.read_text()) if kept.exists() else {}
     for part in options.parts:
         figures[part] = parts[part](options)
+        figures.setdefault("measured", {})[part] = time.strftime("%Y-%m-%d")
         kept.write_text(json.dumps(figures))
         written.write_text(page(figures))
     print(f"wrote {written}")

@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 import raw_client
-from side_by_side import PROGRAM, ROOT, machine, measure, process_of, spread
+from side_by_side import PROGRAM, ROOT, days, machine, measure, process_of, spread
 from orchestra import broker
 
 FIGURES = ROOT / "target" / "storage-benchmarks.json"
@@ -261,7 +261,8 @@ def churn(options):
 
 def page(figures):
     lines = ["# Benchmarks of the store", "", "Written by `benches/storage.py`; do not edit by hand.", "",
-             f"On {machine()}. Rates drift with the machine; compare within a table.", ""]
+             f"On {machine()}. Rates drift with the machine, and so does what its disk takes for a flush: see p50 of a batch of one row, of SQLite's own C",
+             "interface as well. Compare the two within a line.", "", *days(figures), ""]
     for names, write in WRITERS.items():
         found = [figures[name] for name in names if name in figures]
         if found:
