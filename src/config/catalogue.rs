@@ -110,8 +110,9 @@ pub const SETTINGS: &[Setting] = &[
             get: |s| s.log_format as usize,
             set: |s, index| s.log_format = LOG_FORMATS[index],
         }),
-        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere. With `json`, what `prontomq serve` \
-                  prints when it has started is a JSON line as well, and so is the reason why it did not start.",
+        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere. Not log lines are what `prontomq serve` \
+                  prints on stdout when it has started, and on stderr the reason why it did not start: they are text with `auto`, \
+                  wherever they go, and with `human`, and JSON lines with `json`.",
     },
     Setting {
         name: "log_level",
@@ -457,6 +458,9 @@ that came from the file and is no longer in it loses its login, and its open con
 
 Two entries of the same name, an entry for a vhost that is not listed here (apart from `/`), an unknown tag and a malformed hash are
 errors.
+
+A copy of a store is therefore to be started with the file that its users are in: without it they are deleted,
+and no login is accepted.
 
 On a store that is empty, and only when no user is configured, a user `guest` with the password `guest` is made, who may open
 `/`. That user did not come from the file and stays when users are configured later.
