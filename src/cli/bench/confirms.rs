@@ -96,21 +96,27 @@ impl Tags {
     }
 }
 
-/// Reads until the run is over.
+/// Reads until the connection is closed.
 pub(super) fn read(client: &mut Client, window: Option<&Window>, meter: &Meter) -> io::Result<()> {
     let channels = window.map_or(1, |window| window.channels);
     let mut confirmed = vec![Tags::default(); channels as usize];
     let mut newly = Vec::new();
     loop {
         newly.clear();
-        client.next_frames(usize::MAX, |frame| {
-            if let Seen::Ack(tag, multiple) = Seen::of(frame) {
+        let mut is_closed = false;
+        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
+            Seen::Ack(tag, multiple) => {
                 let channel = u64::from(frame.channel).saturating_sub(1);
                 if let Some(tags) = confirmed.get_mut(channel as usize) {
                     tags.acknowledge(tag, multiple, |tag| newly.push((tag - 1) * channels + channel));
                 }
             }
+            Seen::CloseOk => is_closed = true,
+            _ => {}
         })?;
+        if is_closed {
+            return Ok(());
+        }
         let Some(window) = window else { continue };
         let now = meter.clock.micros();
         let mut latencies = meter.confirm.lock();

@@ -143,7 +143,7 @@ impl Workbench {
                 }
             }
             Seen::Ack(tag, multiple) => piece.acknowledge(&mut self.out, channel, tag, multiple, self.ack_every),
-            Seen::Other => {}
+            Seen::CloseOk | Seen::Other => {}
         }
     }
 }

@@ -16,6 +16,8 @@ pub(super) enum Seen<'a> {
     Header(&'a [u8]),
     /// A body, or a part of one.
     Body(&'a [u8]),
+    /// connection.close-ok: the client closes the socket.
+    CloseOk,
     /// Anything else.
     Other,
 }
@@ -38,6 +40,7 @@ impl<'a> Seen<'a> {
                 let tag = rest.first_chunk().map_or(0, |tag| u64::from_be_bytes(*tag));
                 Self::Deliver { tag, consumer }
             }
+            [0, 10, 0, 51] => Self::CloseOk,
             [0, 60, 0, 80, rest @ ..] => match rest.split_first_chunk() {
                 Some((tag, [bits, ..])) => Self::Ack(u64::from_be_bytes(*tag), bits & 1 == 1),
                 _ => Self::Other,
