@@ -86,6 +86,19 @@ fn a_mistake_is_told_with_its_setting_and_where_it_came_from() {
 }
 
 #[test]
+fn the_settings_of_all_sources_are_printed_and_nothing_is_started() {
+    let folder = Folder::new();
+    let mut command = folder.serve_with("channels_max = 5\nheartbeat = \"20 s\"\n[store]\nkind = \"memory\"");
+    let output = run_to_end(command.args(["--print-settings"]).env("PRONTOMQ_HEARTBEAT", "30"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", stderr(&output));
+    for line in ["channels_max = 5", "heartbeat = \"30 s\"", "store.kind = \"memory\"", "frame_max = \"128 KiB\""] {
+        assert!(said.lines().any(|found| found == line), "{said}");
+    }
+    assert!(!folder.data().exists() && !said.contains("startup complete"));
+}
+
+#[test]
 fn an_address_in_use_is_told_with_its_setting() {
     let folder = Folder::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");

@@ -2,6 +2,7 @@
 
 use super::banner;
 use super::log::Log;
+use crate::config::catalogue;
 use crate::config::sources::{File, Flag};
 use crate::config::{LogFormat, Reloaded, Settings, Sources};
 use crate::server::Server;
@@ -41,6 +42,9 @@ pub(super) struct Serve {
     /// Write log lines of this level and of those before it: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Print the settings that flags, environment and file make together, without users and vhosts, and start nothing.
+    #[arg(long)]
+    print_settings: bool,
 }
 
 impl Serve {
@@ -58,6 +62,12 @@ impl Serve {
                 return ExitCode::FAILURE;
             }
         };
+        if self.print_settings {
+            let text = catalogue::as_file(&settings);
+            log.print(&text, || tracing::info!(settings = text, "settings"));
+            log.flush();
+            return ExitCode::SUCCESS;
+        }
         share_arenas();
         raise_file_limit();
         let code = self.run_with(settings, &log).unwrap_or_else(|problem| {

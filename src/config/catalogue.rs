@@ -386,6 +386,11 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Settings as a configuration file has them, but for users and vhosts.
+pub fn as_file(settings: &Settings) -> String {
+    SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, setting.kind.get(settings))).collect()
+}
+
 /// The text of `docs/configuration.md`.
 pub fn manual() -> String {
     let defaults = Settings::default();
@@ -417,6 +422,8 @@ Nothing needs to be configured. A setting is taken from the first of these that 
 2. the environment: `PRONTOMQ_` and the setting's name in capitals, dots as `_`; the items of a list separated by commas,
 3. the file named by `--config`, in TOML; a dot in a name leads into a section,
 4. its default.
+
+`prontomq serve --print-settings` prints what these make together, without users and vhosts, and starts nothing.
 
 A name that does not exist and a value that cannot be are errors; they say which setting it was and where it came from, and name
 the setting that is nearest. Variables that Kubernetes sets for Services named `prontomq` or `prontomq-*` (such as
@@ -484,6 +491,7 @@ On a store that is empty, and only when no user is configured, a user `guest` wi
 mod tests {
     use super::*;
     use crate::config::reload::Reloaded;
+    use crate::config::sources::{File, Sources};
     use crate::config::value::Raw;
 
     #[test]
@@ -526,6 +534,16 @@ mod tests {
             assert!(setting.kind.set(&mut settings, &Raw::Text(other_value(setting))), "{}", setting.name);
         }
         settings
+    }
+
+    #[test]
+    fn settings_that_are_printed_are_read_as_the_same() {
+        let mut settings = other_settings();
+        (settings.limits.window_entries_min, settings.limits.consumer_window_messages) = (1, 1);
+        settings.initial_frame_max = 4096;
+        let text = as_file(&settings);
+        let file = Some(File { path: "p.toml", text: &text });
+        assert_eq!(Sources { file, ..Sources::default() }.settings(), Ok(settings));
     }
 
     #[test]
