@@ -82,6 +82,10 @@ impl Drop for Disk {
 /// A publisher that knows which of its messages are confirmed.
 struct Publisher {
     client: Client,
+    body_bytes: usize,
+    unconfirmed_max: usize,
+    /// Its messages bear the numbers behind it.
+    first: u64,
     sent: u64,
     waiting: BTreeSet<u64>,
     is_blocked: bool,
@@ -92,13 +96,14 @@ impl Publisher {
         let mut client = Client::connect(broker.amqp);
         client.queue("q", &[Flag::Durable], &[]);
         client.confirm_select();
-        Self { client, sent: 0, waiting: BTreeSet::new(), is_blocked: false }
+        let (body_bytes, unconfirmed_max) = (BODY_BYTES, 200);
+        Self { client, body_bytes, unconfirmed_max, first: 0, sent: 0, waiting: BTreeSet::new(), is_blocked: false }
     }
 
     fn publish(&mut self) {
         self.sent += 1;
-        let mut body = self.sent.to_be_bytes().to_vec();
-        body.resize(BODY_BYTES, b'.');
+        let mut body = (self.first + self.sent).to_be_bytes().to_vec();
+        body.resize(self.body_bytes, b'.');
         self.client.publish("", "q", &persistent(), &body);
         self.waiting.insert(self.sent);
     }
@@ -128,7 +133,7 @@ impl Publisher {
     /// Publishes until no confirm comes any more.
     fn fill(&mut self) {
         loop {
-            while self.waiting.len() < 200 && !self.is_blocked {
+            while self.waiting.len() < self.unconfirmed_max && !self.is_blocked {
                 self.publish();
             }
             self.client.flush().unwrap();
@@ -241,4 +246,62 @@ fn a_full_disk_that_consumers_drain_has_room_again() {
     publisher.wait_for_all();
     tell(&format!("{confirmed} confirmed when it was full, {drained} drained, {} confirmed in all", publisher.sent));
     assert!(broker.terminate().0.success());
+}
+
+/// Acknowledgements need next to no space, and give some back: messages that do not fit must not keep them out of the store.
+#[test]
+fn what_is_acknowledged_while_larger_messages_wait_for_space_does_not_come_back() {
+    const PUBLISHERS: u64 = 6;
+    for (body_bytes, tenths, is_killed) in
+        [(1 << 20, 1, true), (1 << 20, 5, false), (300_000, 2, true), (1 << 20, 10, true)]
+    {
+        let Some(disk) = Disk::mount(MIB) else { return };
+        let broker = disk.broker("0 B");
+        let mut publishers: Vec<_> = (1..=PUBLISHERS)
+            .map(|id| {
+                // So few that they fit into the buffers of a socket that is not read; all of them together exceed the reserve.
+                let (first, unconfirmed_max) = (id << 32, 3);
+                Publisher { body_bytes, unconfirmed_max, first, ..Publisher::connect(&broker) }
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            publishers.iter_mut().for_each(|publisher| drop(scope.spawn(|| publisher.fill())));
+        });
+        let confirmed: u64 = publishers.iter().map(Publisher::confirmed).sum();
+        assert!(confirmed > 10 && publishers.iter().all(|publisher| !publisher.waiting.is_empty()), "{confirmed}");
+        let count = (confirmed * tenths / 10).max(1);
+        let mut consumer = Client::connect(broker.amqp);
+        consumer.qos(u16::try_from(count).unwrap());
+        consumer.consume("q", "acknowledges");
+        let mut acknowledged = BTreeSet::new();
+        for _ in 0..count {
+            let delivery = consumer.delivery();
+            acknowledged.insert(delivery.number());
+            consumer.ack(delivery.delivery_tag, false);
+        }
+        consumer.flush().unwrap();
+        // What is acknowledged within the last second before a kill may come back.
+        std::thread::sleep(Duration::from_millis(1500));
+        let mut expected = BTreeSet::new();
+        for publisher in &mut publishers {
+            while publisher.hear(Duration::from_millis(20)) {}
+            expected.extend((1..=publisher.confirmed()).map(|number| publisher.first + number));
+        }
+        let expected: BTreeSet<u64> = expected.difference(&acknowledged).copied().collect();
+        if is_killed {
+            broker.kill();
+        } else {
+            broker.terminate();
+        }
+        let broker = disk.broker("0 B");
+        let mut client = Client::connect(broker.amqp);
+        let left = client.message_count("q");
+        client.consume("q", "drain");
+        let came: BTreeSet<u64> = (0..left).map(|_| client.delivery().number()).collect();
+        let back = came.intersection(&acknowledged).count();
+        tell(&format!("bodies of {body_bytes}: {confirmed} confirmed, {count} acknowledged, {back} of them came back"));
+        assert_eq!(back, 0, "of {count} acknowledged");
+        assert!(came.is_superset(&expected), "lost: {:?}", expected.difference(&came));
+        broker.kill();
+    }
 }

@@ -228,7 +228,7 @@ impl Broker {
 
     /// One hand-over per connection.
     fn hand_over(&self, notices: &mut Vec<(ConnectionId, Notice)>) {
-        let mut groups: SmallVec<[(ConnectionId, Option<Arc<Peer>>, Vec<Notice>); 1]> = SmallVec::new();
+        let mut groups: SmallVec<[ForPeer; 1]> = SmallVec::new();
         let mut last = 0;
         let total = notices.len();
         for (connection, notice) in notices.drain(..) {
@@ -300,6 +300,9 @@ impl Broker {
         }
     }
 }
+
+/// What a turn has for one connection, if that is still there.
+type ForPeer = (ConnectionId, Option<Arc<Peer>>, Vec<Notice>);
 
 /// The store has failed: what should have been durable is not.
 fn refuse(notice: &mut Notice) {

@@ -122,6 +122,17 @@ pub enum TopologyChange {
     DeleteBinding(BindingRecord),
 }
 
+impl TopologyChange {
+    /// The queue that it makes or deletes.
+    fn queue(&self) -> Option<QueueId> {
+        match self {
+            Self::PutQueue(record) => Some(record.id),
+            Self::DeleteQueue(queue) => Some(*queue),
+            _ => None,
+        }
+    }
+}
+
 /// What becomes durable together. Kept by the writer until its outcome is known, and as it is while the store may have it.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -138,11 +149,7 @@ pub struct Batch {
 impl Batch {
     /// Whether it gives space back, or only moves a ceiling, without which no consumer could.
     fn may_use_reserve(&self) -> bool {
-        let may = |change: &LaneChange| {
-            let removes =
-                change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty();
-            removes || change.inserts.is_empty()
-        };
+        let may = |change: &LaneChange| removes_rows(change) || change.inserts.is_empty();
         self.lanes.iter().any(may) || self.drops_lanes()
     }
 
@@ -167,6 +174,32 @@ impl Batch {
         self.lanes = joined;
     }
 
+    /// Takes out what only removes rows, as a batch of its own with this one's number, for a disk on which the rows to insert
+    /// do not fit; this one is left with the next number. None where that would leave nothing, or take nothing out. Lanes that
+    /// are `bound` to others by a group stay, and so do those of queues that this batch makes or deletes.
+    fn split_removals(&mut self, bound: &HashSet<Lane>) -> Option<Self> {
+        self.join_lanes();
+        let touched: HashSet<QueueId> = self.topology.iter().filter_map(TopologyChange::queue).collect();
+        let is_left = |change: &LaneChange| {
+            bound.contains(&change.lane)
+                || touched.contains(&change.lane.queue)
+                || self.drop_lanes.contains(&change.lane)
+                || !removes_rows(change)
+        };
+        let lanes: Vec<LaneChange> = self.lanes.iter().filter(|change| !is_left(change)).map(removals_of).collect();
+        let inserts = self.lanes.iter().any(|change| !change.inserts.is_empty());
+        if lanes.is_empty() || !inserts {
+            return None;
+        }
+        let taken: HashSet<Lane> = lanes.iter().map(|change| change.lane).collect();
+        for change in self.lanes.iter_mut().filter(|change| taken.contains(&change.lane)) {
+            (change.remove_below, change.remove_ranges, change.removes) = (None, Vec::new(), Vec::new());
+        }
+        let removals = Self { batch_no: self.batch_no, topology: Vec::new(), lanes, drop_lanes: Vec::new() };
+        self.batch_no = BatchNo(self.batch_no.0 + 1);
+        Some(removals)
+    }
+
     /// The queues that it deletes.
     pub(crate) fn deleted_queues(&self) -> impl Iterator<Item = QueueId> {
         self.topology.iter().filter_map(|change| match change {
@@ -176,7 +209,30 @@ impl Batch {
     }
 }
 
-/// Adds a later change of the same lane.
+fn removes_rows(change: &LaneChange) -> bool {
+    change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty()
+}
+
+/// The change without its rows: the lane is what it will be, but for these.
+fn removals_of(change: &LaneChange) -> LaneChange {
+    let bodies: u64 = change.inserts.iter().map(|row| row.message.body_len() as u64).sum();
+    let state = LaneState {
+        count: change.state.count.saturating_sub(change.inserts.len() as u64),
+        body_bytes: change.state.body_bytes.saturating_sub(bodies),
+        ..change.state
+    };
+    let (remove_ranges, removes) = (change.remove_ranges.clone(), change.removes.clone());
+    LaneChange {
+        lane: change.lane,
+        inserts: Vec::new(),
+        remove_below: change.remove_below,
+        remove_ranges,
+        removes,
+        state,
+    }
+}
+
+/// Adds a later change of the same lane. Rows that it removes of those to insert are left out, and not removed either.
 fn join(change: &mut LaneChange, later: LaneChange) {
     let LaneChange { lane: _, inserts, remove_below, remove_ranges, removes, state } = later;
     let removed_up_to = highest_removed(change);
@@ -184,17 +240,22 @@ fn join(change: &mut LaneChange, later: LaneChange) {
         spare(change, row.position);
     }
     let removed: HashSet<Position> = removes.iter().copied().collect();
+    let mut unwritten = HashSet::new();
     if remove_below.is_some() || !remove_ranges.is_empty() || !removed.is_empty() {
         change.inserts.retain(|row| {
             let is_below = remove_below.is_some_and(|below| row.position < below);
             let is_within = remove_ranges.iter().any(|range| (range.from..=range.to).contains(&row.position));
-            !is_below && !is_within && !removed.contains(&row.position)
+            let stays = !is_below && !is_within && !removed.contains(&row.position);
+            if !stays {
+                unwritten.insert(row.position);
+            }
+            stays
         });
     }
     change.inserts.extend(inserts);
     change.remove_below = change.remove_below.max(remove_below);
     change.remove_ranges.extend(remove_ranges);
-    change.removes.extend(removes);
+    change.removes.extend(removes.into_iter().filter(|position| !unwritten.contains(position)));
     change.state = state;
 }
 

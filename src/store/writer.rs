@@ -516,6 +516,10 @@ impl Writer {
             self.last = batch.batch_no;
         }
         let durable = self.settler.settle(&mut gathered, tried);
+        if let Some(batch) = &gathered.batch {
+            // Its removals may have gone ahead, under the number that it had.
+            self.last = batch.batch_no;
+        }
         self.tell(gathered, durable);
     }
 

@@ -5,7 +5,8 @@ use super::{
     Inbox, LAST_PULL_PATIENCE, PULL_PATIENCE, PULL_ROUNDS_MAX, Shared, Source, Then, Writer, WriterSettings, address,
     guarded,
 };
-use crate::store::{Batch, BatchNo};
+use crate::store::{Batch, BatchNo, Lane};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub(super) struct Gathered {
     pub(super) batch: Option<Batch>,
     pub(super) tickets: Vec<(Arc<dyn Source>, u64)>,
     pub(super) thens: Vec<Then>,
+    /// Lanes with parts of groups: nothing of them may be committed before the rest.
+    pub(super) bound: HashSet<Lane>,
     /// Rows and bytes as the contributions counted them.
     pub(super) rows: usize,
     pub(super) bytes: usize,
@@ -185,7 +188,8 @@ impl Writer {
     pub(super) fn take(&self, inbox: &mut Inbox) -> Gathered {
         let batch_no = BatchNo(self.last.0 + 1);
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
-        let mut gathered = Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), rows: 0, bytes: 0 };
+        let mut gathered =
+            Gathered { batch: None, tickets: Vec::new(), thens: Vec::new(), bound: HashSet::new(), rows: 0, bytes: 0 };
         let count = inbox.whole_groups(self.settings.rows_max, self.settings.bytes_max);
         gathered.take(&mut batch, inbox, count);
         let empty = batch.topology.is_empty() && batch.lanes.is_empty() && batch.drop_lanes.is_empty();
@@ -199,7 +203,10 @@ impl Gathered {
     fn take(&mut self, batch: &mut Batch, inbox: &mut Inbox, count: usize) {
         for (source, contribution) in inbox.contributions.drain(..count) {
             inbox.taken += 1;
-            inbox.grouped -= usize::from(!contribution.groups.is_empty());
+            if !contribution.groups.is_empty() {
+                inbox.grouped -= 1;
+                self.bound.extend(contribution.lanes.iter().map(|change| change.lane));
+            }
             self.rows += contribution.rows;
             self.bytes += contribution.bytes;
             batch.lanes.extend(contribution.lanes);

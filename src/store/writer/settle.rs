@@ -79,9 +79,40 @@ impl Settler {
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
                     if let Verdict::Refused(_) = verdict {
                         gathered.amend(&self.shared);
+                        if let Some(failed) = self.commit_removals(gathered) {
+                            return self.fail(failed);
+                        }
                     }
                 }
                 Verdict::Failed(error) => return self.fail(error),
+            }
+        }
+    }
+
+    /// Commits what of a refused batch only removes rows: it needs little space, and gives some back. Where even that is refused
+    /// the batch stays whole. Returns why the store has failed, if it has.
+    fn commit_removals(&mut self, gathered: &mut Gathered) -> Option<String> {
+        let batch = gathered.batch.as_mut()?;
+        let whole = batch.clone();
+        let removals = batch.split_removals(&gathered.bound)?;
+        let began = Instant::now();
+        loop {
+            let mut verdict = self.commit_once(&removals);
+            if let Verdict::LookUp(error) = verdict {
+                verdict = self.look_up(removals.batch_no, error, began.elapsed());
+            }
+            match verdict {
+                Verdict::Durable => return None,
+                Verdict::Refused(_) => {
+                    gathered.batch = Some(whole);
+                    return None;
+                }
+                Verdict::Failed(error) => return Some(error),
+                Verdict::Again(error) | Verdict::LookUp(error) => {
+                    if !self.pause(RETRY_PAUSE_FIRST) {
+                        return Some(format!("stopped while a commit kept failing: {error}"));
+                    }
+                }
             }
         }
     }
