@@ -3,7 +3,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::PropertiesWriter;
+use prontomq::wire::properties::{PropertiesWriter, Property};
+use prontomq::wire::table::{Value, write_table};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::client::{Failure, Flag, Login, persistent};
@@ -253,6 +254,43 @@ fn a_channel_that_consumes_and_forgets_many_queues_stays_as_it_was() {
     ));
     assert!(resident_after < resident + 4 * MIB, "{resident} to {resident_after}");
     assert!(held_after < held + 16 * KIB, "{held} to {held_after}");
+}
+
+#[test]
+fn deadlines_of_deleted_queues_are_not_kept() {
+    const NO_WAIT: u8 = 16;
+    const DELETE_NO_WAIT: u8 = 4;
+    let mortal = PropertiesWriter::new().shortstr(Property::Expiration, b"1800000");
+    let limited = limited(&[]);
+    let mut client = limited.client();
+    let mut number = 0;
+    let mut round = |count: usize| {
+        for _ in 0..count / 500 {
+            for _ in 0..500 {
+                number += 1;
+                let name = format!("q{number:06}");
+                client.write(1, (50, 10), |fields| {
+                    fields.extend_from_slice(&[0, 0, name.len() as u8]);
+                    fields.extend_from_slice(name.as_bytes());
+                    fields.push(NO_WAIT);
+                    write_table(fields, |arguments| arguments.value(b"x-expires", Value::I32(3_600_000)));
+                });
+                client.publish("", &name, &mortal, b"x");
+                client.write(1, (50, 40), |fields| {
+                    fields.extend_from_slice(&[0, 0, name.len() as u8]);
+                    fields.extend_from_slice(name.as_bytes());
+                    fields.push(DELETE_NO_WAIT);
+                });
+            }
+            // Answered once all of these are gone.
+            client.confirm_select();
+        }
+        limited.broker.metric("rabbitmq_process_resident_memory_bytes") as u64
+    };
+    let resident = round(5_000);
+    let resident_after = round(40_000);
+    tell(&format!("40,000 queues with deadlines made and deleted: {resident} to {resident_after} resident"));
+    assert!(resident_after < resident + 4 * MIB, "{resident} to {resident_after}");
 }
 
 #[test]

@@ -6,8 +6,9 @@
 use super::flow::FlowChange;
 use super::node::Broker;
 use super::scratch::ForScratch;
+use super::timers::Armed;
 use super::topology::ChangeNo;
-use crate::model::{ConnectionId, Monotonic, Name, Now, QueueId};
+use crate::model::{ConnectionId, Name, Now, QueueId};
 use crate::queue::{QueueInput, QueueState, Ticket};
 use crate::store::writer::{Source, Stored};
 use std::ops::Neg;
@@ -31,6 +32,8 @@ pub struct Cell {
     pub(super) for_scratch: OnceLock<Arc<ForScratch>>,
     /// The change that takes it out of the topology, once it is made.
     pub(super) deletion: OnceLock<ChangeNo>,
+    /// When the timers wake it.
+    pub(super) armed: Armed,
     counts: SharedCounts,
 }
 
@@ -44,8 +47,6 @@ struct Inbox {
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) queue: QueueState,
-    /// The earliest deadline that the timers know of.
-    pub(super) armed: Option<Monotonic>,
 }
 
 /// A turn: the machine, and the inputs that wait for it.
@@ -123,7 +124,7 @@ impl Cell {
     pub(super) fn new(queue: QueueState, owner: Option<ConnectionId>, broker: Weak<Broker>) -> (Arc<Self>, Growth) {
         let settings = queue.settings();
         let (id, name, vhost) = (settings.id, settings.name.clone(), settings.vhost.clone());
-        let machine = Box::new(Machine { queue, armed: None });
+        let machine = Box::new(Machine { queue });
         let cell = Self {
             id,
             name,
@@ -135,6 +136,7 @@ impl Cell {
             listed_for_scratch: AtomicBool::new(false),
             for_scratch: OnceLock::new(),
             deletion: OnceLock::new(),
+            armed: Armed::default(),
             counts: SharedCounts::default(),
         };
         let growth = cell.share_counts(&machine.queue);

@@ -1,77 +1,188 @@
-//! When queues want to be woken: one heap for all, emptied by one task of the shell.
+//! When queues want to be woken: one ordered map for all, emptied by one task of the shell.
 
 use super::cell::Cell;
-use crate::model::Monotonic;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use crate::model::{Monotonic, QueueId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
-/// All deadlines. A cell may stand in it more than once; waking one too early is harmless.
+/// All deadlines, at most one for each cell.
 #[derive(Debug, Default)]
-pub(super) struct Timers(Mutex<Heap>);
+pub(super) struct Timers(Mutex<Deadlines>);
 
 #[derive(Debug, Default)]
-struct Heap {
-    entries: BinaryHeap<Reverse<Entry>>,
+struct Deadlines {
+    cells: BTreeMap<(Monotonic, QueueId), Weak<Cell>>,
     waker: Option<Waker>,
 }
 
+/// The deadline under which the timers keep a cell, if they do. It lies in the cell and changes under the lock of the timers.
 #[derive(Debug)]
-struct Entry {
-    at: Monotonic,
-    cell: Weak<Cell>,
-}
+pub(super) struct Armed(AtomicU64);
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
+impl Armed {
+    const NEVER: u64 = u64::MAX;
+
+    fn of(deadline: u64) -> Option<Monotonic> {
+        (deadline != Self::NEVER).then_some(Monotonic(deadline))
+    }
+
+    fn get(&self) -> Option<Monotonic> {
+        Self::of(self.0.load(Ordering::Relaxed))
+    }
+
+    fn replace(&self, deadline: Option<Monotonic>) -> Option<Monotonic> {
+        Self::of(self.0.swap(deadline.map_or(Self::NEVER, |Monotonic(micros)| micros), Ordering::Relaxed))
     }
 }
 
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+impl Default for Armed {
+    fn default() -> Self {
+        Self(AtomicU64::new(Self::NEVER))
     }
 }
 
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
+impl Deadlines {
+    fn remove(&mut self, cell: &Cell, deadline: Option<Monotonic>) {
+        if let Some(deadline) = deadline {
+            self.cells.remove(&(deadline, cell.id()));
+        }
     }
 }
 
 impl Timers {
-    /// Wakes a cell at a time.
+    fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes a cell at a time, unless it is woken earlier. Call it in the turn of the cell only.
     pub(super) fn arm(&self, at: Monotonic, cell: &Arc<Cell>) {
+        if cell.armed.get().is_some_and(|armed| armed <= at) {
+            return;
+        }
         let waker = {
-            let mut heap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = heap.entries.peek().is_none_or(|Reverse(entry)| at < entry.at);
-            heap.entries.push(Reverse(Entry { at, cell: Arc::downgrade(cell) }));
-            if first { heap.waker.take() } else { None }
+            let mut deadlines = self.deadlines();
+            let former = cell.armed.replace(Some(at));
+            deadlines.remove(cell, former);
+            let is_first = deadlines.cells.first_key_value().is_none_or(|((first, _), _)| at < *first);
+            deadlines.cells.insert((at, cell.id()), Arc::downgrade(cell));
+            if is_first { deadlines.waker.take() } else { None }
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
+    /// Forgets the deadline of a cell. Call it in the last turn of the cell: its memory is kept for as long as it is armed.
+    pub(super) fn disarm(&self, cell: &Cell) {
+        if cell.armed.get().is_some() {
+            let mut deadlines = self.deadlines();
+            let former = cell.armed.replace(None);
+            deadlines.remove(cell, former);
+        }
+    }
+
     /// Takes the cells whose time has come.
     pub(super) fn take_due(&self, now: Monotonic) -> Vec<Arc<Cell>> {
-        let mut heap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deadlines = self.deadlines();
         let mut due = Vec::new();
-        while heap.entries.peek().is_some_and(|Reverse(entry)| entry.at <= now) {
-            let Some(Reverse(entry)) = heap.entries.pop() else { break };
-            due.extend(entry.cell.upgrade());
+        while let Some(first) = deadlines.cells.first_entry()
+            && first.key().0 <= now
+        {
+            if let Some(cell) = first.remove().upgrade() {
+                cell.armed.replace(None);
+                due.push(cell);
+            }
         }
         due
     }
 
     /// The next deadline; the waker is called when an earlier one appears.
     pub(super) fn next(&self, waker: &Waker) -> Option<Monotonic> {
-        let mut heap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heap.waker = Some(waker.clone());
-        heap.entries.peek().map(|Reverse(entry)| entry.at)
+        let mut deadlines = self.deadlines();
+        deadlines.waker = Some(waker.clone());
+        deadlines.cells.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::random::Random;
+    use crate::model::{Name, Now, WallMillis};
+    use crate::queue::{ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings, QueueState, WindowLimits};
+    use std::collections::BTreeMap as Model;
+
+    fn cell(id: u64) -> Arc<Cell> {
+        let settings = QueueSettings {
+            id: QueueId(id),
+            name: Name::from("q"),
+            vhost: Name::from("/"),
+            durable: false,
+            auto_delete: false,
+            priority_max: 0,
+            message_ttl_ms: None,
+            expires: None,
+            length_max: None,
+            length_bytes_max: None,
+            overflow: Overflow::DropHead,
+            dead_letter_exchange: None,
+            dead_letter_routing_key: None,
+        };
+        let limits = QueueLimits {
+            hold: HoldLimits::default(),
+            window: WindowLimits::default(),
+            consumer: ConsumerLimits { messages: 1, messages_max: 1, bytes_max: 1, unacked_max: 1 },
+        };
+        let now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
+        Cell::new(QueueState::new(settings, limits, now), None, Weak::new()).0
+    }
+
+    /// Cells are made, armed, woken and deleted in any order. The timers keep no more deadlines than there are cells, and no
+    /// memory of one that is gone; each cell is woken at the earliest time for which it was armed, and not before.
+    #[test]
+    fn timers_keep_one_deadline_for_each_armed_cell_and_none_of_a_deleted_one() {
+        for seed in 0..50 {
+            let mut random = Random::new(seed);
+            let mut below = |most: u64| random.next_u64() % most;
+            let timers = Timers::default();
+            let mut cells: Vec<Arc<Cell>> = Vec::new();
+            let mut gone: Vec<Weak<Cell>> = Vec::new();
+            let mut model: Model<QueueId, u64> = Model::new();
+            let mut now = 0;
+            for id in 0..2_000 {
+                match below(8) {
+                    0..3 => cells.push(cell(id)),
+                    3..6 if !cells.is_empty() => {
+                        let cell = &cells[below(cells.len() as u64) as usize];
+                        let at = now + below(1_000);
+                        timers.arm(Monotonic(at), cell);
+                        let armed = model.entry(cell.id()).or_insert(at);
+                        *armed = at.min(*armed);
+                    }
+                    6 if !cells.is_empty() => {
+                        let cell = cells.swap_remove(below(cells.len() as u64) as usize);
+                        timers.disarm(&cell);
+                        model.remove(&cell.id());
+                        gone.push(Arc::downgrade(&cell));
+                    }
+                    _ => {
+                        now += below(100);
+                        let mut woken: Vec<QueueId> =
+                            timers.take_due(Monotonic(now)).iter().map(|cell| cell.id()).collect();
+                        woken.sort_unstable();
+                        let due = model.extract_if(.., |_, at| *at <= now).map(|(id, _)| id);
+                        assert_eq!(woken, due.collect::<Vec<_>>());
+                    }
+                }
+                assert_eq!(timers.next(Waker::noop()).map(|at| at.0), model.values().min().copied());
+                let kept = timers.deadlines().cells.len();
+                assert_eq!(kept, model.len());
+                assert!(kept <= cells.len());
+            }
+            assert!(cells.iter().all(|cell| Arc::weak_count(cell) == usize::from(model.contains_key(&cell.id()))));
+            assert!(gone.iter().all(|cell| Weak::weak_count(cell) == 0));
+        }
     }
 }

@@ -95,7 +95,7 @@ impl Broker {
     }
 
     fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
-        let Machine { queue, armed } = &mut *turn.machine;
+        let Machine { queue } = &mut *turn.machine;
         let mut kept = EFFECTS.take().unwrap_or_default();
         let effects = &mut *kept;
         let mut permits = PeerPermits { broker: self, queue: cell.id(), grants: Vec::new(), list };
@@ -105,8 +105,6 @@ impl Broker {
             match input {
                 QueueInput::Pull { .. } => cell.listed.store(false, Ordering::Relaxed),
                 QueueInput::Spill { .. } => cell.listed_for_scratch.store(false, Ordering::Relaxed),
-                // Its entry has left the timers. This turn may have begun before the deadline: then it is armed again.
-                QueueInput::Tick => *armed = None,
                 _ => {}
             }
             queue.apply(input, now, &mut permits, effects);
@@ -147,10 +145,10 @@ impl Broker {
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
         self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
         self.note_memory(cell.share_counts(queue));
-        if let Some(deadline) = queue.deadline(now)
-            && armed.is_none_or(|armed| deadline < armed || armed <= now.monotonic)
-        {
-            *armed = Some(deadline);
+        if cell.deletion.get().is_some() {
+            // A turn that does not see the deletion yet is followed by one that applies the queue's end.
+            self.timers().disarm(cell);
+        } else if let Some(deadline) = queue.deadline(now) {
             self.timers().arm(deadline, cell);
         }
         EFFECTS.set(Some(kept));
