@@ -5,6 +5,8 @@ mod support;
 
 use prontomq::wire::properties::{PropertiesWriter, Property};
 use prontomq::wire::table::{Value, write_table};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::client::{Failure, Flag, Login, persistent};
@@ -99,7 +101,7 @@ fn unfinished_bodies_of_one_connection_are_bounded_and_what_they_held_is_given_b
         let errors = channel_errors(&mut client);
         assert!(!errors.is_empty());
         assert!(errors.iter().all(|(code, text)| *code == 506 && text.starts_with("RESOURCE_ERROR")), "{errors:?}");
-        if limited.refused("unfinished_bytes") >= 16 {
+        if limited.refused("limits.connection_unfinished_bytes") >= 16 {
             break;
         }
         // All that were closed are opened again, the others are begun anew with their connection.
@@ -145,7 +147,7 @@ fn unfinished_bodies_of_all_connections_share_one_limit() {
     let held = limited.held("unfinished");
     tell(&format!("unfinished bodies of all connections: {held} of {} bytes", 6 * MIB));
     assert!((3 * MIB..=7 * MIB).contains(&held), "{held}");
-    assert!(limited.refused("unfinished_bytes") >= 3);
+    assert!(limited.refused("limits.unfinished_bytes") >= 3);
     limited.still_confirms();
 }
 
@@ -326,7 +328,7 @@ fn consumers_of_a_channel_are_bounded() {
     client.write(1, (60, 20), |fields| fields.extend_from_slice(b"\0\0\x01q\0\0\0\0\0\0"));
     let error = Failure::Connection(530, "NOT_ALLOWED - reached maximum (5) of consumers per channel".to_owned());
     assert_eq!(client.next(), Err(error));
-    assert_eq!(limited.refused("channel_consumers"), 1);
+    assert_eq!(limited.refused("limits.channel_consumers_max"), 1);
 }
 
 #[test]
@@ -344,7 +346,7 @@ fn unacknowledged_deliveries_of_a_consumer_and_of_gets_are_bounded() {
     (0..10).for_each(|_| drop(getting.get("q").expect("it is there")));
     getting.write(1, (60, 70), |fields| fields.extend_from_slice(b"\0\0\x01q\0"));
     assert!(matches!(getting.next(), Err(Failure::Channel(506, _))));
-    assert_eq!(limited.refused("channel_unacked"), 1);
+    assert_eq!(limited.refused("limits.channel_unacked_max"), 1);
 }
 
 #[test]
@@ -375,7 +377,8 @@ fn queues_exchanges_and_bindings_of_a_vhost_are_bounded_and_give_their_place_bac
     client.channel(1);
     client.delete_queue("q0");
     client.bind("q2", "x1", "k", &[]);
-    let counts = ["vhost_queues", "vhost_exchanges", "vhost_bindings"].map(|limit| limited.refused(limit));
+    let limits = ["limits.vhost_queues_max", "limits.vhost_exchanges_max", "limits.vhost_bindings_max"];
+    let counts = limits.map(|limit| limited.refused(limit));
     assert_eq!(counts, [1, 1, 1]);
 }
 
@@ -388,7 +391,105 @@ fn channels_of_a_connection_are_bounded_and_weighed() {
     tell(&format!("100 channels: {} bytes", limited.held("channels")));
     client.write(101, (20, 10), |fields| fields.push(0));
     assert!(matches!(client.next(), Err(Failure::Connection(530 | 504, _))));
+    limited.wait_until("it is counted", |limited| limited.refused("channels_max") == 1);
     limited.wait_until("they are gone", |limited| limited.held("channels") == 0);
+}
+
+/// The limits of which `/metrics` says how often they refused something.
+fn limits_with_refusals(limited: &Limited) -> Vec<String> {
+    let (_, page) = limited.broker.http_get("/metrics");
+    let labels = page.lines().filter_map(|line| line.strip_prefix("prontomq_limit_refusals_total{limit=\""));
+    labels.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
+}
+
+#[test]
+fn what_each_limit_of_a_connection_refuses_is_counted_under_the_name_of_its_setting() {
+    let limited = limited(&[
+        ("connections_max", "2"),
+        ("channels_max", "3"),
+        ("frame_max", "128 KiB"),
+        ("initial_frame_max", "4096"),
+        ("handshake_timeout", "1s"),
+        ("message_bytes_max", "100"),
+    ]);
+    let mut client = limited.client();
+    let _second = limited.client();
+    assert!(matches!(Client::open(limited.broker.amqp, Login::default()), Err(Failure::Connection(530, _))));
+
+    client.publish("", "nowhere", &PropertiesWriter::new(), &[b'x'; 101]);
+    assert!(matches!(client.next(), Err(Failure::Channel(406, _))));
+    (1..=3).for_each(|channel| client.channel(channel));
+    client.write(4, (20, 10), |fields| fields.push(0));
+    assert!(matches!(client.next(), Err(Failure::Connection(530, _))));
+    client.drop_socket();
+
+    // What a client asks for in connection.tune-ok; 0 is no limit.
+    for (channel_max, frame_max) in [(0, 131_072_u32), (3, 131_073)] {
+        let (mut client, _) = Client::begin(limited.broker.amqp, Login::default()).expect("guest may log in");
+        client.write(0, (10, 31), |fields| {
+            fields.extend_from_slice(&u16::to_be_bytes(channel_max));
+            fields.extend_from_slice(&frame_max.to_be_bytes());
+            fields.extend_from_slice(&[0; 2]);
+        });
+        assert!(matches!(client.next(), Err(Failure::Connection(530, _))));
+    }
+    // The head of a frame after the login, and of one in place of connection.tune-ok.
+    let mut client = limited.client();
+    client.raw(&[1, 0, 1, 0, 2, 0, 1]);
+    assert!(matches!(client.next(), Err(Failure::Connection(501, _))));
+    client.drop_socket();
+    let (mut client, _) = Client::begin(limited.broker.amqp, Login::default()).expect("guest may log in");
+    client.raw(&[1, 0, 0, 0, 0, 16, 1]);
+    client.flush().expect("the broker reads");
+    let silent = TcpStream::connect(limited.broker.amqp).expect("the broker accepts");
+
+    let counts = [
+        ("connections_max", 1),
+        ("message_bytes_max", 1),
+        ("channels_max", 2),
+        ("frame_max", 2),
+        ("initial_frame_max", 1),
+        ("handshake_timeout", 1),
+    ];
+    limited
+        .wait_until("they are counted", |limited| counts.iter().all(|(limit, count)| limited.refused(limit) == *count));
+    drop(silent);
+}
+
+#[test]
+fn connections_of_the_metrics_listener_that_are_too_many_are_counted() {
+    const MOST: usize = 4;
+    let limited = limited(&[("metrics_connections_max", "4")]);
+    let metrics = limited.broker.metrics.expect("there is a metrics listener");
+    let connect = || TcpStream::connect(metrics).expect("it accepts");
+    let open: Vec<TcpStream> = (0..MOST).map(|_| connect()).collect();
+    assert!(matches!(connect().read(&mut [0]), Ok(0) | Err(_)), "one more is closed at once");
+    drop(open);
+    let has_room = || {
+        let mut stream = connect();
+        let mut answer = Vec::new();
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").is_ok()
+            && stream.read_to_end(&mut answer).is_ok()
+            && !answer.is_empty()
+    };
+    let began = Instant::now();
+    while !has_room() {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    assert!(limited.refused("metrics_connections_max") >= 1);
+}
+
+#[test]
+fn the_list_of_limits_names_each_that_refuses_by_its_setting() {
+    let list = include_str!("../docs/limits.md");
+    let settings = include_str!("../docs/configuration.md");
+    let limited = limited(&[]);
+    let limits = limits_with_refusals(&limited);
+    assert!(limits.len() > 10, "{limits:?}");
+    for limit in limits {
+        assert!(list.contains(&format!("`{limit}`")), "{limit}");
+        assert!(settings.contains(&format!("### `{limit}`")), "{limit}");
+    }
 }
 
 /// Sends pieces that a client goes on with, whatever comes of them, until the broker takes no more or all are sent.

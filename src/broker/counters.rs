@@ -1,5 +1,6 @@
 //! What was done so far, over all vhosts; folded in per turn and per read, never per message.
 
+use crate::model::{NamedLimit, Refusals};
 use crate::queue::Counts;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,18 +78,6 @@ counters! {
     queues_created,
     /// Queues gone.
     queues_deleted,
-    /// Queues refused because a vhost has as many as it may.
-    queues_refused,
-    /// Exchanges refused for the same reason.
-    exchanges_refused,
-    /// Bindings refused for the same reason.
-    bindings_refused,
-    /// Channels closed for contents and transactions that were not complete.
-    unfinished_refused,
-    /// Consumers refused because a channel has as many as it may.
-    consumers_refused,
-    /// Gets refused because a channel has as many unacknowledged deliveries as it may.
-    gets_refused,
     /// Channels opened.
     channels_opened,
     /// Channels closed.
@@ -105,6 +94,38 @@ counters! {
     bytes_in,
     /// Bytes written to clients.
     bytes_out,
+}
+
+/// What limits have refused since the start.
+#[derive(Debug, Default)]
+pub struct RefusalCounters([AtomicU64; NamedLimit::COUNT]);
+
+impl RefusalCounters {
+    /// A limit has refused something.
+    pub fn note(&self, limit: NamedLimit) {
+        self.add(limit, 1);
+    }
+
+    fn add(&self, limit: NamedLimit, count: u64) {
+        Counters::add(&self.0[limit as usize], count);
+    }
+
+    /// Adds what a session's limits have refused, and begins anew.
+    pub fn fold(&self, refusals: &mut Refusals) {
+        let refusals = std::mem::take(refusals);
+        if refusals != Refusals::default() {
+            NamedLimit::ALL.into_iter().for_each(|limit| self.add(limit, refusals.of(limit)));
+        }
+    }
+
+    /// Reads them all.
+    pub fn snapshot(&self) -> Refusals {
+        let mut refusals = Refusals::default();
+        for limit in NamedLimit::ALL {
+            refusals.set(limit, self.0[limit as usize].load(Ordering::Relaxed));
+        }
+        refusals
+    }
 }
 
 /// What one read published, to be folded in at its end.

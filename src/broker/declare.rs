@@ -6,7 +6,7 @@ use super::link::{Carried, Link, refusable};
 use super::queue_arguments::{self, Declared};
 use super::topology::{ChangeNo, Changes, QueueEntry, Topology};
 use crate::model::command::{QueueDeclare, QueueDelete};
-use crate::model::{AmqpError, Answer, ConnectionId, Name, Now};
+use crate::model::{AmqpError, Answer, ConnectionId, Name, NamedLimit, Now};
 use crate::queue::{QueueInput, QueueState, Requester};
 use crate::store::QueueRecord;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl Link {
                 return Ok(Changes::existing(entry.durable));
             }
             let checked = topology.check_queue_room(&declare.queue, &self.broker.settings().vhost_limits);
-            refusable(&self.broker.counters().queues_refused, checked)?;
+            refusable(self.broker.refusals(), NamedLimit::VhostQueuesMax, checked)?;
             Ok(topology.insert_queue(declare.queue.clone(), entry, record))
         });
         if added.is_err() || other.is_some() {

@@ -3,7 +3,7 @@
 use super::batches::Batches;
 use super::cell::Cell;
 use super::commit::TransactionCommit;
-use super::counters::Counters;
+use super::counters::RefusalCounters;
 use super::exclusive::ExclusiveQueues;
 use super::node::Broker;
 use super::peer::Peer;
@@ -17,13 +17,12 @@ use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitChange,
-    LimitId, LimitKey, Message, Name, Now, Promise, QueueId, RequestNo,
+    LimitId, LimitKey, Message, Name, NamedLimit, Now, Promise, QueueId, RequestNo,
 };
 use crate::queue::{Consume, Enqueue, Outcome, QueueInput, Requester};
 use crate::routing::Destination;
 use ahash::{AHashMap, AHashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 /// Consumer arguments of streams, which no queue here takes.
 const STREAM_ARGUMENTS: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
@@ -356,7 +355,7 @@ impl Link {
                 let limits = self.broker.settings().vhost_limits;
                 self.change_topology(requester, |topology, _| {
                     let checked = topology.check_exchange_room(&declare, &limits);
-                    refusable(&self.broker.counters().exchanges_refused, checked)?;
+                    refusable(self.broker.refusals(), NamedLimit::VhostExchangesMax, checked)?;
                     topology.declare_exchange(&declare)
                 })?;
             }
@@ -410,7 +409,7 @@ impl Link {
         let limits = self.broker.settings().vhost_limits;
         self.change_topology(requester, |topology, connection| {
             let checked = topology.check_binding_room(bind, &destination, &limits);
-            refusable(&self.broker.counters().bindings_refused, checked)?;
+            refusable(self.broker.refusals(), NamedLimit::VhostBindingsMax, checked)?;
             topology.bind(bind, destination, connection)
         })
     }
@@ -458,6 +457,10 @@ impl Link {
 }
 
 /// Counts what a limit refuses.
-pub(super) fn refusable(counter: &AtomicU64, checked: Result<(), AmqpError>) -> Result<(), AmqpError> {
-    checked.inspect_err(|_| Counters::add(counter, 1))
+pub(super) fn refusable(
+    counters: &RefusalCounters,
+    limit: NamedLimit,
+    checked: Result<(), AmqpError>,
+) -> Result<(), AmqpError> {
+    checked.inspect_err(|_| counters.note(limit))
 }

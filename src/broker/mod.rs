@@ -39,7 +39,7 @@ mod vhost;
 
 pub use cell::{Cell, QueueCounts};
 pub use commit::TransactionCommit;
-pub use counters::{Counters, CountersSnapshot, Publishes};
+pub use counters::{Counters, CountersSnapshot, Publishes, RefusalCounters};
 pub use flow::Flow;
 pub use link::{Carried, Link};
 pub use node::{Broker, BrokerSettings, Runner, VhostLimits};

@@ -1,7 +1,7 @@
 //! All vhosts, connections and queues of one node, and its store.
 
 use super::cell::{Cell, Growth};
-use super::counters::Counters;
+use super::counters::{Counters, RefusalCounters};
 use super::flow::{Flow, FlowLimits};
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
@@ -82,6 +82,7 @@ pub struct Broker {
     scratch: Scratch,
     timers: Timers,
     counters: Counters,
+    refusals: RefusalCounters,
 }
 
 impl fmt::Debug for Broker {
@@ -119,6 +120,7 @@ impl Broker {
             scratch: Scratch::new(scratch),
             timers: Timers::default(),
             counters: Counters::default(),
+            refusals: RefusalCounters::default(),
         })
     }
 
@@ -134,6 +136,11 @@ impl Broker {
     /// The store's writer.
     pub fn writer(&self) -> &WriterHandle {
         &self.writer
+    }
+
+    /// What limits have refused.
+    pub fn refusals(&self) -> &RefusalCounters {
+        &self.refusals
     }
 
     pub(super) fn timers(&self) -> &Timers {

@@ -5,7 +5,7 @@
 
 use super::histogram::Histogram;
 use super::snapshot::{Deaths, Delivery, Snapshot};
-use crate::model::ReplyCode;
+use crate::model::{NamedLimit, ReplyCode};
 
 /// Labels of a series.
 pub type Labels = &'static [(&'static str, &'static str)];
@@ -256,8 +256,19 @@ fn process(c: &mut Collector<'_>, snapshot: &Snapshot) {
     );
 }
 
+/// The labels of `NamedLimit::ALL`.
+static LIMITS: [[(&str, &str); 1]; NamedLimit::COUNT] = {
+    let mut labels = [[("limit", "")]; NamedLimit::COUNT];
+    let mut place = 0;
+    while place < labels.len() {
+        labels[place][0].1 = NamedLimit::ALL[place].setting();
+        place += 1;
+    }
+    labels
+};
+
 fn memory(c: &mut Collector<'_>, snapshot: &Snapshot) {
-    let (of, refused) = (&snapshot.memory, &snapshot.refused);
+    let of = &snapshot.memory;
     let parts: [(Labels, u64); 6] = [
         (&[("of", "queues")], of.queues),
         (&[("of", "unfinished")], of.unfinished),
@@ -276,16 +287,9 @@ fn memory(c: &mut Collector<'_>, snapshot: &Snapshot) {
     }
     c.gauge("prontomq_memory_limit_bytes", "What that sum may be", snapshot.alarms.memory_limit_bytes);
     c.counter("prontomq_memory_trims_total", "How often free memory was given back to the system", NONE, of.trims);
-    let limits: [(Labels, u64); 6] = [
-        (&[("limit", "unfinished_bytes")], refused.unfinished),
-        (&[("limit", "channel_consumers")], refused.consumers),
-        (&[("limit", "channel_unacked")], refused.gets),
-        (&[("limit", "vhost_queues")], refused.queues),
-        (&[("limit", "vhost_exchanges")], refused.exchanges),
-        (&[("limit", "vhost_bindings")], refused.bindings),
-    ];
-    for (labels, count) in limits {
-        c.counter("prontomq_limit_refusals_total", "Requests refused because a limit is reached", labels, count);
+    for (limit, labels) in NamedLimit::ALL.into_iter().zip(&LIMITS) {
+        let help = "What a limit has refused, by the name of its setting";
+        c.counter("prontomq_limit_refusals_total", help, labels, snapshot.refusals.of(limit));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The broker in numbers at one moment. Counters count since the process began and never fall.
 
 use super::series::Labels;
-use crate::model::ReplyCode;
+use crate::model::{Refusals, ReplyCode};
 use std::time::Duration;
 
 use super::histogram::{COMMIT_SECONDS_BOUNDS, Histogram, MESSAGE_SIZE_BOUNDS};
@@ -21,7 +21,7 @@ pub struct Snapshot {
     /// What clients take of memory.
     pub memory: Memory,
     /// What limits have refused.
-    pub refused: Refused,
+    pub refusals: Refusals,
     /// Publishes over AMQP 0-9-1.
     pub publishing: Publishing,
     /// Deliveries from queues to AMQP 0-9-1 consumers.
@@ -78,23 +78,6 @@ pub struct Memory {
     pub topology: u64,
     /// How often free memory was given back to the system.
     pub trims: u64,
-}
-
-/// How often each limit refused something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
-    /// Contents and transactions that are not complete.
-    pub unfinished: u64,
-    /// Consumers.
-    pub consumers: u64,
-    /// Gets.
-    pub gets: u64,
-    /// Queues.
-    pub queues: u64,
-    /// Exchanges.
-    pub exchanges: u64,
-    /// Bindings.
-    pub bindings: u64,
 }
 
 /// Counters of publishes.

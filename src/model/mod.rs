@@ -8,6 +8,7 @@ pub mod error;
 pub mod ids;
 pub mod limit;
 pub mod message;
+pub mod named_limit;
 pub mod names;
 pub mod notice;
 pub mod random;
@@ -25,6 +26,7 @@ pub use ids::{
 };
 pub use limit::{LimitChange, LimitId, LimitKey};
 pub use message::Message;
+pub use named_limit::{NamedLimit, Refusals};
 pub use names::Name;
 pub use notice::{Answer, Delivery, Notice};
 pub use reply_code::ReplyCode;

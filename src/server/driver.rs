@@ -10,13 +10,13 @@ use super::shared::{Shared, SizesOfRead};
 use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Carried, Counters, Link, Publishes};
 use crate::model::{
-    AmqpError, ChannelKey, ConnectionId, Holder, LimitChange, Message, Monotonic, Name, Notice, Now, Promise,
-    PromiseOwner,
+    AmqpError, ChannelKey, ConnectionId, Holder, LimitChange, Message, Monotonic, Name, NamedLimit, Notice, Now,
+    Promise, PromiseOwner,
 };
 use crate::queue::Outcome;
 use crate::session::{
-    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, Refusals, RoutedMessage, Session,
-    SettleOutcome, Settlement, Tally,
+    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, SettleOutcome,
+    Settlement, Tally,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -370,6 +370,7 @@ impl Driver {
         let admitted = &self.shared.gauges.admitted;
         if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
             admitted.fetch_sub(1, Ordering::Relaxed);
+            self.shared.broker.refusals().note(NamedLimit::ConnectionsMax);
             let reason = format!("connection refused: node connection limit ({limit}) is reached");
             return Err(AmqpError::not_allowed(reason));
         }
@@ -538,10 +539,7 @@ impl Driver {
         add(&gauges.uncommitted, change.uncommitted);
         add(&gauges.acks_uncommitted, change.acks_uncommitted);
         Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
-        let Refusals { unfinished, consumers, gets } = std::mem::take(&mut self.out.refusals);
-        Counters::add(&counters.unfinished_refused, unfinished);
-        Counters::add(&counters.consumers_refused, consumers);
-        Counters::add(&counters.gets_refused, gets);
+        self.shared.broker.refusals().fold(&mut self.out.refusals);
         let held = self.held(tally);
         self.shared.memory.fold(&mut self.held_reported, held);
         if !self.out.failures.is_empty() {

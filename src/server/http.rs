@@ -5,6 +5,7 @@
 
 use super::shared::Shared;
 use super::tasks::spawn;
+use crate::model::NamedLimit;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -24,7 +25,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     pub(super) open: AtomicU64,
-    pub(super) refused: AtomicU64,
 }
 
 /// Counts a client while it lives.
@@ -39,7 +39,7 @@ impl Place {
             return Some(Self(Arc::clone(shared)));
         }
         clients.open.fetch_sub(1, Ordering::Relaxed);
-        clients.refused.fetch_add(1, Ordering::Relaxed);
+        shared.broker.refusals().note(NamedLimit::MetricsConnectionsMax);
         None
     }
 }

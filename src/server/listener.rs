@@ -4,6 +4,7 @@ use super::connection::serve;
 use super::runner::TokioRunner;
 use super::shared::Shared;
 use super::tasks::spawn;
+use crate::model::NamedLimit;
 use crate::model::random::Random;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,7 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer_address)) => {
                 if shared.gauges.connections.load(Ordering::Relaxed) >= limit {
+                    shared.broker.refusals().note(NamedLimit::ConnectionsMax);
                     tracing::warn!(client = %peer_address, limit, "socket closed: too many beyond connections_max");
                     continue;
                 }

@@ -7,10 +7,10 @@ use crate::config::Durability;
 use crate::exposition::histogram::COMMIT_SECONDS_BOUNDS;
 use crate::exposition::series::Labels;
 use crate::exposition::snapshot::{
-    Alarms, Channels, Connections, Deaths, Delivery, Errors, Memory, Publishing, Queues, Refused, Store, Surroundings,
+    Alarms, Channels, Connections, Deaths, Delivery, Errors, Memory, Publishing, Queues, Store, Surroundings,
 };
 use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
-use crate::model::Scope;
+use crate::model::{NamedLimit, Scope};
 use crate::store::writer::WriterState;
 use axum::Router;
 use axum::extract::State;
@@ -129,14 +129,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
             topology: in_use.topology,
             trims: shared.alarms.trims(),
         },
-        refused: Refused {
-            unfinished: counts.unfinished_refused,
-            consumers: counts.consumers_refused,
-            gets: counts.gets_refused,
-            queues: counts.queues_refused,
-            exchanges: counts.exchanges_refused,
-            bindings: counts.bindings_refused,
-        },
+        refusals: shared.broker.refusals().snapshot(),
         publishing: Publishing {
             received: counts.received,
             received_confirm: counts.received_confirm,
@@ -190,7 +183,7 @@ fn snapshot(shared: &Shared) -> Snapshot {
         surroundings: Surroundings {
             log_lines_dropped: shared.logs.iter().map(LogWriter::dropped).sum(),
             metrics_connections: shared.http_clients.open.load(Ordering::Relaxed),
-            metrics_connections_refused: shared.http_clients.refused.load(Ordering::Relaxed),
+            metrics_connections_refused: shared.broker.refusals().snapshot().of(NamedLimit::MetricsConnectionsMax),
         },
         store: Store {
             batches: stats.batches,

@@ -7,7 +7,9 @@ use super::machine::{Fault, Session};
 use super::outlet::Outlet;
 use super::unacked::Delivered;
 use crate::model::command::BasicConsume;
-use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, QueueId, ReplyCode};
+use crate::model::{
+    AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, NamedLimit, QueueId, ReplyCode,
+};
 use crate::wire::method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, MethodId, WithTable};
 use crate::wire::properties::Properties;
 use crate::wire::writer::{ConsumerPrefix, write_deliver, write_method, write_return};
@@ -90,6 +92,7 @@ impl Session {
         }
         let most = self.settings.message_bytes_max;
         if size > most {
+            out.refusals.note(NamedLimit::MessageBytesMax);
             let text = format!("message size {size} is larger than configured max size {most}");
             return Err(blame(AmqpError::precondition_failed(text)));
         }
@@ -202,7 +205,7 @@ impl Session {
         let most = self.settings.channel_consumers_max;
         let channel = self.channel(number);
         if channel.consumers.len() >= most as usize {
-            out.refusals.consumers += 1;
+            out.refusals.note(NamedLimit::ChannelConsumersMax);
             return Err(AmqpError::not_allowed(format!("reached maximum ({most}) of consumers per channel")));
         }
         if channel.consumer_tags.contains_key(&tag) {
@@ -289,7 +292,7 @@ impl Session {
         let channel = self.channel(number);
         let queue = channel.queue_or_last(get.queue.as_str())?;
         if !get.no_ack && channel.unacked.len() >= most as usize {
-            out.refusals.gets += 1;
+            out.refusals.note(NamedLimit::ChannelUnackedMax);
             let text = format!("reached maximum ({most}) of unacknowledged deliveries per channel");
             return Err(AmqpError::limit_reached(text));
         }

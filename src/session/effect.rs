@@ -1,6 +1,8 @@
 //! What a session asks of its shell.
 
-use crate::model::{AmqpError, ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, RequestNo};
+use crate::model::{
+    AmqpError, ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, Refusals, RequestNo,
+};
 
 /// One thing only the shell can do. Effects are carried out in order.
 #[derive(Debug)]
@@ -142,19 +144,8 @@ pub struct Output {
     pub confirmed: u64,
     /// Errors that closed a channel or the connection since the shell last looked.
     pub failures: Vec<Failure>,
-    /// What was refused since the shell last looked.
+    /// What limits have refused since the shell last looked.
     pub refusals: Refusals,
-}
-
-/// How often a limit was reached, by limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refusals {
-    /// Channels closed for contents and transactions that were not complete.
-    pub unfinished: u64,
-    /// Consumers beyond those of a channel.
-    pub consumers: u64,
-    /// Gets on a channel with too many unacknowledged deliveries.
-    pub gets: u64,
 }
 
 /// An error that closed a channel or the connection; for the log and the metrics.

@@ -3,7 +3,7 @@
 use super::closing::Ending;
 use super::effect::{Effect, Output};
 use super::machine::{Session, State, write_connection};
-use crate::model::{AmqpError, Name, Now};
+use crate::model::{AmqpError, Name, NamedLimit, Now};
 use crate::wire::frame::payload_max;
 use crate::wire::method::{ClientMethod, MethodId, WithTable};
 use crate::wire::protocol_header::{self, ProtocolHeader};
@@ -164,7 +164,7 @@ impl Session {
     }
 
     fn connection_tune_ok(&mut self, tune: &connection::TuneOk, now: Now, out: &mut Output) {
-        if let Err(error) = self.check_tuning(tune) {
+        if let Err(error) = self.check_tuning(tune, out) {
             return self.close(&error, Some(TUNE), now, out);
         }
         self.payload_max = payload_max(tune.frame_max);
@@ -173,7 +173,7 @@ impl Session {
         self.state = State::Handshake(Handshake::Opening);
     }
 
-    fn check_tuning(&self, tune: &connection::TuneOk) -> Result<(), AmqpError> {
+    fn check_tuning(&self, tune: &connection::TuneOk, out: &mut Output) -> Result<(), AmqpError> {
         let (least, most) = (self.settings.frame_min, self.settings.frame_max);
         if tune.frame_max > 0 && tune.frame_max < least {
             return Err(AmqpError::not_allowed(format!(
@@ -182,6 +182,7 @@ impl Session {
             )));
         }
         if most > 0 && (tune.frame_max == 0 || tune.frame_max > most) {
+            out.refusals.note(NamedLimit::FrameMax);
             return Err(AmqpError::not_allowed(format!(
                 "negotiated frame_max = {} is higher than the maximum allowed value ({most})",
                 tune.frame_max
@@ -189,6 +190,7 @@ impl Session {
         }
         let most = self.settings.channel_max;
         if most > 0 && (tune.channel_max == 0 || tune.channel_max > most) {
+            out.refusals.note(NamedLimit::ChannelsMax);
             let asked = if tune.channel_max == 0 { "0 (no limit)".to_owned() } else { tune.channel_max.to_string() };
             return Err(AmqpError::not_allowed(format!(
                 "negotiated channel_max = {asked} is higher than the maximum allowed value ({most})"

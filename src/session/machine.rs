@@ -12,7 +12,7 @@ use super::settings::SessionSettings;
 use super::tally::Tally;
 use super::timers::Timers;
 use crate::model::random::Random;
-use crate::model::{AmqpError, ChannelKey, Monotonic, Name, Notice, Now, ReplyCode, Scope};
+use crate::model::{AmqpError, ChannelKey, Monotonic, Name, NamedLimit, Notice, Now, ReplyCode, Scope};
 use crate::wire::frame::{Frame, FrameError, FrameErrorCode, FrameKind, payload_max, read_frame};
 use crate::wire::method::{ClientMethod, MethodError, MethodId};
 use crate::wire::writer::write_method;
@@ -439,6 +439,9 @@ impl Session {
     }
 
     fn frame_error(&mut self, error: &FrameError, now: Now, out: &mut Output) {
+        if matches!(error, FrameError::TooLarge { .. }) && !matches!(self.state, State::Closing { .. }) {
+            out.refusals.note(self.frame_limit());
+        }
         if !self.is_running() {
             if !matches!(self.state, State::Closing { .. }) {
                 self.doom("a malformed frame during the handshake", now);
@@ -453,6 +456,16 @@ impl Session {
             self.close_unreadable(&error, now, out);
         } else {
             self.close(&error, None, now, out);
+        }
+    }
+
+    /// The limit of a frame's size that holds now.
+    fn frame_limit(&self) -> NamedLimit {
+        match self.state {
+            State::Handshake(Handshake::Starting | Handshake::Authenticating(_) | Handshake::Tuning) => {
+                NamedLimit::InitialFrameMax
+            }
+            _ => NamedLimit::FrameMax,
         }
     }
 
@@ -489,6 +502,7 @@ impl Session {
         }
         let max = self.channel_max;
         if max > 0 && self.channels.len() >= usize::from(max) {
+            out.refusals.note(NamedLimit::ChannelsMax);
             let text = format!("number of channels opened ({max}) has reached the negotiated channel_max ({max})");
             return self.close(&AmqpError::not_allowed(text), None, now, out);
         }
@@ -567,6 +581,7 @@ impl Session {
     pub fn tick(&mut self, now: Now, out: &mut Output) {
         match self.state {
             State::Handshake(_) if self.timers.handshake_deadline() <= now.monotonic => {
+                out.refusals.note(NamedLimit::HandshakeTimeout);
                 self.ending = Some(Ending::Handshake("not finished in time".to_owned()));
                 self.close_socket(out);
             }

@@ -9,7 +9,7 @@ use super::effect::Output;
 use super::machine::Session;
 use super::outlet::Outlet;
 use super::transaction::Transaction;
-use crate::model::{AmqpError, Now};
+use crate::model::{AmqpError, NamedLimit, Now};
 
 impl Channel {
     pub(super) fn unfinished_bytes(&self) -> usize {
@@ -30,10 +30,12 @@ impl Session {
         if self.unfinished_bytes() <= own.min(rest) {
             return;
         }
-        let text = if own <= rest {
-            format!("contents and transactions that are not complete take more than {own} bytes of this connection")
+        let (limit, text) = if own <= rest {
+            let text = "contents and transactions that are not complete take more than";
+            (NamedLimit::ConnectionUnfinishedBytes, format!("{text} {own} bytes of this connection"))
         } else {
-            "contents and transactions that are not complete take too many bytes of all connections".to_owned()
+            let text = "contents and transactions that are not complete take too many bytes of all connections";
+            (NamedLimit::UnfinishedBytes, text.to_owned())
         };
         let error = AmqpError::limit_reached(text);
         let mut at_work: Vec<(usize, u16)> = Vec::new();
@@ -46,7 +48,7 @@ impl Session {
             && self.unfinished_bytes() > own.min(rest)
             && let Some((1.., number)) = at_work.pop()
         {
-            out.refusals.unfinished += 1;
+            out.refusals.note(limit);
             self.fail(number, &error, Some(PUBLISH), now, outlet, out);
         }
     }
@@ -266,7 +268,8 @@ mod tests {
                 prop_assert!(client.counted() <= most + PASS_BYTES + (3 << 20), "room is made for what is announced");
                 client.session.bound_unfinished(others, NOW, &mut NoQueues, &mut client.out);
                 client.carry_out();
-                closed += std::mem::take(&mut client.out.refusals).unfinished;
+                let refusals = std::mem::take(&mut client.out.refusals);
+                closed += refusals.of(NamedLimit::ConnectionUnfinishedBytes) + refusals.of(NamedLimit::UnfinishedBytes);
                 let (counted, tallied) = (client.counted(), client.session.tally().unfinished_bytes);
                 prop_assert_eq!(i64::try_from(counted).unwrap(), tallied);
                 // A channel that was closed within a content still knows how much of it is to come.
