@@ -127,6 +127,29 @@ fn errors_are_counted_by_code() {
     }
 }
 
+#[test]
+fn a_stop_says_how_many_clients_did_not_answer_and_its_last_line_is_that_it_is_over() {
+    const UNANSWERED: &str = "clients that did not answer connection.close are cut off";
+    for is_answered in [true, false] {
+        let folder = Folder::new();
+        let broker = Broker::start(&folder.data());
+        let mut clients = [(); 3].map(|()| Client::connect(broker.amqp));
+        std::thread::scope(|scope| {
+            if is_answered {
+                clients.iter_mut().for_each(|client| drop(scope.spawn(|| client.next())));
+            }
+            let (status, took) = broker.terminate();
+            assert!(status.success());
+            assert_eq!(took < Duration::from_secs(1), is_answered, "{took:?}");
+        });
+        let lines = json_lines(&folder.log());
+        assert_eq!(lines.iter().filter(|line| line["message"] == "connection closed").count(), 3, "{lines:?}");
+        assert_eq!(lines.last().expect("there are lines")["message"], "stopped");
+        let open = lines.iter().find(|line| line["message"] == UNANSWERED).map(|line| line["open"].clone());
+        assert_eq!(open, (!is_answered).then(|| 3.into()));
+    }
+}
+
 /// The one line that a broker prints with `log_format = json`.
 fn banner_of(child: &mut Child) -> serde_json::Value {
     let mut line = String::new();

@@ -154,27 +154,34 @@ pub(super) async fn serve(
     AtWork(Desk::new(shared, runner, stream, driver)).run(stopping).await;
 }
 
+/// Waits until a step of the server's stop is reached.
+async fn reached(mut step: watch::Receiver<bool>) {
+    // An error means that the server is gone, which is a stop as well.
+    let _ = step.wait_for(|is_reached| *is_reached).await;
+}
+
 impl AtWork {
-    async fn run(&self, mut stopping: watch::Receiver<bool>) {
+    async fn run(&self, stopping: watch::Receiver<bool>) {
         let Self(desk) = self;
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut stopping = pin!(async move {
-            // An error means that the server is gone, which is a stop as well.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        });
-        let mut told_to_stop = false;
+        let mut stop = pin!(reached(stopping));
+        let mut is_stopping = false;
         loop {
             let mut had_to_wait = false;
             let woken = poll_fn(|cx| {
                 desk.task.get_or_init(|| cx.waker().clone());
-                let stop: Option<Pin<&mut _>> = if told_to_stop { None } else { Some(stopping.as_mut()) };
-                let woken = desk.connection().poll_wake(cx, sleep.as_mut(), stop);
+                let woken = desk.connection().poll_wake(cx, sleep.as_mut(), stop.as_mut());
                 had_to_wait |= woken.is_pending();
                 woken
             })
             .await;
             let now = desk.shared.clock.now();
-            told_to_stop |= woken.stopping;
+            if woken.stopping {
+                if std::mem::replace(&mut is_stopping, true) {
+                    return;
+                }
+                stop.set(reached(desk.shared.cut_off.subscribe()));
+            }
             let writer = desk.shared.broker.writer();
             let (next, has_committed) = desk.runner.pass(writer, || desk.connection().work(woken, now));
             if has_committed {
@@ -205,8 +212,9 @@ impl Desk {
     async fn write_last(&self) {
         let deadline = tokio::time::sleep(LAST_WRITE_PATIENCE);
         let mut deadline = pin!(deadline);
+        let mut cut_off = pin!(reached(self.shared.cut_off.subscribe()));
         poll_fn(|cx| {
-            if deadline.as_mut().poll(cx).is_ready() {
+            if deadline.as_mut().poll(cx).is_ready() || cut_off.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
             self.connection().poll_write_last(cx)
@@ -285,7 +293,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         mut sleep: Pin<&mut Sleep>,
-        stopping: Option<Pin<&mut impl Future<Output = ()>>>,
+        stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Woken> {
         if self.gone || self.driver.is_closing() {
             return Poll::Ready(Woken::default());
@@ -310,7 +318,7 @@ impl Connection {
             // Asked in any case: a close is to wake the task.
             inlet: self.driver.has_notices(&self.called) && !backed_up,
             deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
-            stopping: stopping.is_some_and(|stopping| stopping.poll(cx).is_ready()),
+            stopping: stop.poll(cx).is_ready(),
         };
         let Woken { readable, writable, inlet, deadline, stopping } = woken;
         if readable || writable || inlet || deadline || stopping { Poll::Ready(woken) } else { Poll::Pending }

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) users: RwLock<Users>,
     pub(super) clock: Clock,
     pub(super) stopping: watch::Sender<bool>,
+    /// Clients that have not closed their connections by then are waited for no longer.
+    pub(super) cut_off: watch::Sender<bool>,
     pub(super) alarms: Alarms,
     pub(super) memory: ClientMemory,
     pub(super) gauges: Gauges,
@@ -72,6 +74,7 @@ impl Shared {
             users: RwLock::new(users),
             clock,
             stopping: watch::Sender::new(false),
+            cut_off: watch::Sender::new(false),
             alarms: Alarms::new(settings.limits.memory_bytes, settings.limits.resident_bytes),
             memory: ClientMemory::default(),
             gauges: Gauges::default(),

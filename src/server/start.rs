@@ -24,6 +24,7 @@ use crate::store::{Recovered, Store, StoreError};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -33,6 +34,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long a stop waits for clients to answer connection.close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it then waits for the tasks of those that did not.
+const CUT_OFF_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a broker could not start.
 #[derive(Debug)]
@@ -216,10 +220,15 @@ impl Server {
         self.shared.stopping.send_replace(true);
         self.connections.close();
         if tokio::time::timeout(CLOSE_PATIENCE, self.connections.wait()).await.is_err() {
-            tracing::warn!(open = self.shared.broker.peer_count(), "some clients did not answer connection.close");
-        }
-        for peer in self.shared.broker.peers() {
-            tracing::debug!(connection = peer.id().0, "cut off");
+            let open = self.shared.gauges.connections.load(Ordering::Relaxed);
+            if open > 0 {
+                tracing::warn!(open, "clients that did not answer connection.close are cut off");
+            }
+            self.shared.cut_off.send_replace(true);
+            // Each connection logs its end, and gives back what it held.
+            if tokio::time::timeout(CUT_OFF_PATIENCE, self.connections.wait()).await.is_err() {
+                tracing::debug!("connections or backups have not ended");
+            }
         }
         self.shared.broker.quiesce(self.shared.clock.now());
         let broker = Arc::clone(&self.shared.broker);
