@@ -109,7 +109,7 @@ fn at_sighup_users_and_vhosts_come_and_go_and_their_open_connections_are_closed(
     folder.reload(&broker, SHOP_ALONE);
     let forced = |text: &str| Err(Failure::Connection(320, format!("CONNECTION_FORCED - {text}")));
     assert_eq!(clerk.next(), forced("user 'clerk' is deleted"));
-    assert_eq!(office.next(), forced("vhost 'office' is deleted"));
+    assert_eq!(office.next(), forced("vhost 'office' is not configured any more; its queues are kept"));
     assert_eq!(refusal(may(&broker, login("clerk", "c", "shop"))), 403);
     assert_eq!(refusal(may(&broker, login("till", "t", "office"))), 530);
     shop.channel(1);

@@ -127,6 +127,87 @@ fn errors_are_counted_by_code() {
     }
 }
 
+/// Waits for a line with this message of which `is_it` holds.
+fn line_of(folder: &Folder, message: &str, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let find = || json_lines(&folder.log()).into_iter().find(|line| line["message"] == message && is_it(line));
+    wait_until(message, || find().is_some());
+    find().expect("it was there")
+}
+
+#[test]
+fn an_error_of_the_connection_names_the_channel_and_the_method_that_it_came_with() {
+    let folder = Folder::new();
+    let broker = Broker::start(&folder.data());
+    let mut client = Client::connect(broker.amqp);
+    client.channel(2);
+    // basic.qos with a prefetch size.
+    client.write(2, (60, 10), |fields| fields.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0]));
+    assert_eq!(client.next().map_err(|failure| code(&failure)), Err(540));
+    let line = line_of(&folder, "connection error", |line| line["code"] == 540);
+    assert_eq!((&line["channel"], &line["operation"]), (&2.into(), &"basic.qos".into()), "{line}");
+
+    let mut client = Client::connect(broker.amqp);
+    client.write(7, (50, 10), |fields| fields.extend_from_slice(&[0; 8]));
+    assert_eq!(client.next().map_err(|failure| code(&failure)), Err(504));
+    let line = line_of(&folder, "connection error", |line| line["code"] == 504);
+    assert_eq!((&line["channel"], &line["operation"]), (&7.into(), &"queue.declare".into()), "{line}");
+}
+
+#[test]
+fn a_refused_login_names_the_user_that_tried_and_the_vhost_that_was_asked_for() {
+    let folder = Folder::new();
+    let broker = Broker::start(&folder.data());
+    may(&broker, login("guest", "wrong", "/")).expect_err("the password is wrong");
+    let line = line_of(&folder, "connection error", |line| line["code"] == 403);
+    assert_eq!((&line["user"], &line["operation"]), (&"guest".into(), &"connection.start-ok".into()), "{line}");
+    let connection = line["connection"].clone();
+    let line = line_of(&folder, "connection closed", |line| line["connection"] == connection);
+    assert_eq!(line["user"], "guest", "{line}");
+
+    may(&broker, login("guest", "guest", "nowhere")).expect_err("there is no such vhost");
+    let line = line_of(&folder, "connection error", |line| line["code"] == 530);
+    let named = |line: &serde_json::Value| (line["user"].clone(), line["vhost"].clone());
+    assert_eq!(named(&line), ("guest".into(), "nowhere".into()), "{line}");
+    let connection = line["connection"].clone();
+    let line = line_of(&folder, "connection closed", |line| line["connection"] == connection);
+    assert_eq!(named(&line), ("guest".into(), "nowhere".into()), "{line}");
+}
+
+#[test]
+fn names_are_quoted_in_every_line() {
+    let folder = Folder::new();
+    let broker = folder.start_with("log_format = \"human\"\n[[vhosts]]\nname = \"shop\"");
+    Client::connect(broker.amqp).close();
+    folder.reload(&broker, "log_format = \"human\"");
+    assert!(broker.terminate().0.success());
+    let log = folder.log();
+    for field in [" user=", " vhost="] {
+        let values: Vec<_> = log.match_indices(field).map(|(at, _)| &log[at + field.len()..]).collect();
+        assert!(values.len() > 1, "{log}");
+        assert!(values.iter().all(|value| value.starts_with('"')), "{log}");
+    }
+}
+
+#[test]
+fn a_client_that_is_lost_is_a_warning_and_a_health_check_is_none() {
+    let folder = Folder::new();
+    let broker = Broker::start(&folder.data());
+    drop(std::net::TcpStream::connect(broker.amqp).expect("the broker accepts"));
+    Client::connect(broker.amqp).drop_socket();
+    let silent = Client::open(broker.amqp, Login { heartbeat_seconds: 1, ..Login::default() });
+    let closed = |reason: &str| line_of(&folder, "connection closed", |line| line["reason"] == reason);
+    for reason in ["the client closed the socket without a close", "missed heartbeats from the client"] {
+        let line = closed(reason);
+        assert_eq!(line["level"], "WARN", "{line}");
+    }
+    drop(silent);
+    Client::connect(broker.amqp).close();
+    let line = closed("closed by the client: 200 goodbye");
+    assert_eq!(line["level"], "INFO", "{line}");
+    let ends = json_lines(&folder.log()).iter().filter(|line| line["message"] == "connection closed").count();
+    assert_eq!(ends, 3, "{}", folder.log());
+}
+
 #[test]
 fn a_stop_says_how_many_clients_did_not_answer_and_its_last_line_is_that_it_is_over() {
     const UNANSWERED: &str = "clients that did not answer connection.close are cut off";
@@ -148,6 +229,28 @@ fn a_stop_says_how_many_clients_did_not_answer_and_its_last_line_is_that_it_is_o
         let open = lines.iter().find(|line| line["message"] == UNANSWERED).map(|line| line["open"].clone());
         assert_eq!(open, (!is_answered).then(|| 3.into()));
     }
+}
+
+#[test]
+fn a_vhost_that_a_reload_withholds_is_named_and_its_clients_hear_that_it_is_kept() {
+    let folder = Folder::new();
+    let user = "[[users]]\nname = \"clerk\"\npassword = \"clerk\"\nvhosts = [";
+    let broker = folder.start_with(&format!("{user}\"/\", \"shop\"]\n[[vhosts]]\nname = \"shop\""));
+    let mut client = Client::open(broker.amqp, login("clerk", "clerk", "shop")).expect("clerk may use it");
+    let log = folder.reload(&broker, &format!("{user}\"/\"]"));
+    let told = client.next().map(|_| ()).map_err(|failure| match failure {
+        Failure::Connection(320, text) => text,
+        other => panic!("{other:?}"),
+    });
+    let told = told.expect_err("the connection is closed");
+    assert!(told.contains("vhost 'shop'") && told.contains("kept") && !told.contains("deleted"), "{told}");
+    let lines = json_lines(&log);
+    let line = lines.iter().find(|line| line["vhost"] == "shop" && line["level"] == "WARN");
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    assert!(line["message"].as_str().is_some_and(|message| message.contains("keeps its queues")), "{line}");
+    // Another reload changes nothing for it.
+    let log = folder.reload(&broker, &format!("{user}\"/\"]"));
+    assert!(json_lines(&log).iter().all(|line| line["level"] != "WARN"), "{log}");
 }
 
 /// The one line that a broker prints with `log_format = json`.

@@ -30,7 +30,11 @@ impl Broker {
         let mut copies = 0;
         for cell in route.cells {
             if would_cycle(&copy, cell.name().as_bytes(), reason) {
-                tracing::warn!(queue = %from.name, to = %cell.name(), "a dead letter would go in a circle; dropped");
+                tracing::warn!(
+                    queue = from.name.as_str(),
+                    to = cell.name().as_str(),
+                    "a dead letter would go in a circle; dropped"
+                );
                 continue;
             }
             copies += 1;

@@ -177,7 +177,7 @@ impl Broker {
             let name = name.clone();
             vhost.when_durable(number, move |durable| {
                 if !durable {
-                    tracing::error!(vhost = %name, "the new vhost could not be stored");
+                    tracing::error!(vhost = name.as_str(), "the new vhost could not be stored");
                 }
             });
         }

@@ -33,7 +33,12 @@ impl Broker {
             let vhost = broker.recover_vhost(&record.vhost);
             let arguments = Arguments::decode(&record.arguments).unwrap_or_default();
             if let Err(error) = vhost.topology().recover_exchange(record, arguments) {
-                tracing::error!(exchange = %record.name, vhost = %record.vhost, error = error.text, "left out");
+                tracing::error!(
+                    exchange = record.name.as_str(),
+                    vhost = record.vhost.as_str(),
+                    error = error.text,
+                    "left out"
+                );
             }
         }
         let mut lanes: AHashMap<QueueId, Vec<LaneRecord>> = AHashMap::new();
@@ -68,7 +73,12 @@ impl Broker {
         let settings = match queue_arguments::settings(declared, &arguments) {
             Ok(settings) => settings,
             Err(error) => {
-                tracing::error!(queue = %record.name, vhost = %record.vhost, error = error.text, "left out");
+                tracing::error!(
+                    queue = record.name.as_str(),
+                    vhost = record.vhost.as_str(),
+                    error = error.text,
+                    "left out"
+                );
                 return;
             }
         };

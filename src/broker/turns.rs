@@ -29,6 +29,7 @@ const BATCHES_MAX: u32 = 16;
 /// Queues whose turn is to be tried.
 pub(super) type TurnList = VecDeque<Arc<Cell>>;
 
+
 thread_local! {
     /// Emptied by each turn: were it each queue's own, a thousand would keep room for as much as they ever did at once.
     static EFFECTS: Scratchpad<Option<Box<Effects>>> = const { Scratchpad::new(None) };
@@ -81,7 +82,11 @@ impl Broker {
                 self.apply_all(cell, &mut turn, now, list);
             }));
             if done.is_err() {
-                tracing::error!(queue = %cell.name(), vhost = %cell.vhost(), "the queue failed; its messages in memory are lost to it");
+                tracing::error!(
+                    queue = cell.name().as_str(),
+                    vhost = cell.vhost().as_str(),
+                    "the queue failed; its messages in memory are lost to it"
+                );
                 turn.inputs.clear();
                 let settings = turn.machine.queue.settings().clone();
                 turn.machine.queue = QueueState::failed(settings, self.settings().queue_limits, now);
@@ -281,12 +286,24 @@ impl Broker {
                 self.load(asked, durable, scratch);
             }
             QueueEffect::Miscounted { lane, rows, body_bytes } => {
-                let (queue, vhost, level) = (cell.name(), cell.vhost(), lane.level);
-                tracing::error!(%queue, %vhost, level, rows, body_bytes, "the store is damaged: it held another number of messages than it said");
+                let (queue, vhost, level) = (cell.name().as_str(), cell.vhost().as_str(), lane.level);
+                tracing::error!(
+                    queue,
+                    vhost,
+                    level,
+                    rows,
+                    body_bytes,
+                    "the store is damaged: it held another number of messages than it said"
+                );
             }
             QueueEffect::NoPositions { lane } => {
-                let (queue, vhost, level) = (cell.name(), cell.vhost(), lane.level);
-                tracing::error!(%queue, %vhost, level, "persistent messages are refused: all positions of this level are given out; it begins anew once it is empty");
+                let (queue, vhost, level) = (cell.name().as_str(), cell.vhost().as_str(), lane.level);
+                tracing::error!(
+                    queue,
+                    vhost,
+                    level,
+                    "persistent messages are refused: all positions of this level are given out; it begins anew once it is empty"
+                );
             }
             QueueEffect::Deleted { requester, message_count } => {
                 self.queue_deleted(cell, Some((requester, message_count)), list);

@@ -15,6 +15,7 @@ use std::sync::{Arc, PoisonError};
 
 const DEFAULT_VHOST: &str = "/";
 const DEFAULT_USER: &str = "guest";
+const VHOST_WITHHELD: &str = "the settings name the vhost no longer: it cannot be opened and keeps its queues";
 
 /// The users that the store remembers, as the settings change them, and guest on an empty store; and likewise the vhosts.
 pub(super) fn known_users(
@@ -35,13 +36,13 @@ pub(super) fn known_users(
         known.put(record);
     }
     for record in put_entries(&mut known, &settings.users, &mut changes)? {
-        tracing::warn!(user = %record.name, "the settings name the user no longer: the user is deleted");
+        tracing::warn!(user = record.name.as_str(), "the settings name the user no longer: the user is deleted");
     }
     // Users before vhosts: a store with a vhost and no user has lost its users, and is not empty.
     store(broker, changes);
     let withheld = recovered.vhosts.iter().map(|vhost| &vhost.name).filter(|name| !is_open(settings, name));
     for name in withheld {
-        tracing::warn!(vhost = %name, "the settings name the vhost no longer: it cannot be opened and keeps its queues");
+        tracing::warn!(vhost = name.as_str(), "{VHOST_WITHHELD}");
         known.withhold_vhost(name.clone());
     }
     broker.create_vhost(&Name::from(DEFAULT_VHOST));
@@ -67,6 +68,7 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
         known.set_loopback_only(wanted.loopback_users.iter().cloned());
         let vhosts = former.vhosts.iter().map(|vhost| Name::from(vhost.name.as_str()));
         for name in vhosts.filter(|name| !is_open(wanted, name)) {
+            tracing::warn!(vhost = name.as_str(), "{VHOST_WITHHELD}");
             known.withhold_vhost(name);
         }
         create_vhosts(&mut known, &shared.broker, &wanted.vhosts);
@@ -74,7 +76,7 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
     };
     store(&shared.broker, changes);
     for record in &deleted {
-        tracing::warn!(user = %record.name, "user deleted: the configuration names it no more");
+        tracing::warn!(user = record.name.as_str(), "user deleted: the configuration names it no more");
     }
     close_connections(shared, &deleted);
     Ok(())
@@ -87,7 +89,7 @@ fn close_connections(shared: &Shared, deleted: &[UserRecord]) {
         let reason = if deleted.iter().any(|record| record.name == *peer.user()) {
             format!("user '{}' is deleted", peer.user())
         } else if withheld.contains(peer.vhost()) {
-            format!("vhost '{}' is deleted", peer.vhost())
+            format!("vhost '{}' is not configured any more; its queues are kept", peer.vhost())
         } else {
             continue;
         };

@@ -57,6 +57,15 @@ pub(super) struct Driver {
     ending: bool,
     /// It has published.
     publishes: bool,
+    /// What the client asked for and was refused.
+    refused: Refused,
+}
+
+/// A login or a vhost that was refused, for the log; empty where none was.
+#[derive(Debug, Default)]
+struct Refused {
+    user: Box<str>,
+    vhost: Box<str>,
 }
 
 impl Driver {
@@ -86,6 +95,7 @@ impl Driver {
             closing: false,
             ending: false,
             publishes: false,
+            refused: Refused::default(),
             shared,
         }
     }
@@ -298,7 +308,8 @@ impl Driver {
             }
             Effect::Authenticate { mechanism, response } => self.authenticate(&mechanism, &response, now),
             Effect::OpenVhost { vhost } => {
-                let opened = self.open_vhost(vhost.as_str());
+                let opened =
+                    self.open_vhost(vhost.as_str()).inspect_err(|_| self.refused.vhost = vhost.as_str().into());
                 self.session.vhost_opened(opened, now, &mut self.out);
             }
             Effect::CloseSocket => self.closing = true,
@@ -356,6 +367,7 @@ impl Driver {
                     }
                     LoginFailure::Credentials { user, reason } => {
                         tracing::warn!(connection = self.id.0, client = %self.client, mechanism, user, reason, "login refused");
+                        self.refused.user = user.into();
                         Err(LoginRefusal::Refused)
                     }
                 }
@@ -405,7 +417,7 @@ impl Driver {
             connection = self.id.0,
             client = %self.client,
             name = self.session.client_name(),
-            %user,
+            user = user.as_str(),
             vhost = name,
             "connection opened"
         );
@@ -547,17 +559,20 @@ impl Driver {
         }
     }
 
+    /// Who logged in, or tried to, and the vhost that is open, or was asked for.
+    fn user_and_vhost(&self) -> (&str, &str) {
+        let user = self.session.user().map_or(&*self.refused.user, Name::as_str);
+        let vhost = self.session.vhost().map_or(&*self.refused.vhost, Name::as_str);
+        (user, vhost)
+    }
+
     /// Counts and logs the errors of this pass.
     fn report_failures(&mut self) {
-        let (user, vhost) = (self.session.user(), self.session.vhost());
-        let culprit = Culprit {
-            connection: self.id.0,
-            client: self.client,
-            name: self.session.client_name(),
-            user: user.map_or("", |user| user.as_str()),
-            vhost: vhost.map_or("", |vhost| vhost.as_str()),
-        };
-        for failure in self.out.failures.drain(..) {
+        let failures = std::mem::take(&mut self.out.failures);
+        let (user, vhost) = self.user_and_vhost();
+        let name = self.session.client_name();
+        let culprit = Culprit { connection: self.id.0, client: self.client, name, user, vhost };
+        for failure in failures {
             self.shared.errors.count(failure.error.scope, failure.error.code);
             errors::log(&failure, &culprit);
         }
@@ -607,21 +622,19 @@ impl Driver {
             Some(Ending::Handshake(why)) => format!("handshake failed: {why}"),
             None => "the client closed the socket without a close".to_owned(),
         };
-        let (user, vhost) = (self.session.user(), self.session.vhost());
-        if user.is_none() && self.session.ending().is_none() {
+        if self.session.user().is_none() && self.session.ending().is_none() {
             // A health check: connected and left.
             tracing::debug!(connection = self.id.0, client = %self.client, reason, "connection closed");
             return;
         }
-        tracing::info!(
-            connection = self.id.0,
-            client = %self.client,
-            name = self.session.client_name(),
-            user = user.map_or("", |user| user.as_str()),
-            vhost = vhost.map_or("", |vhost| vhost.as_str()),
-            reason,
-            "connection closed"
-        );
+        let (connection, client, name) = (self.id.0, self.client, self.session.client_name());
+        let (user, vhost) = self.user_and_vhost();
+        if matches!(self.session.ending(), None | Some(Ending::MissedHeartbeats)) {
+            // Its program or its network may be at fault.
+            tracing::warn!(connection, %client, name, user, vhost, reason, "connection closed");
+        } else {
+            tracing::info!(connection, %client, name, user, vhost, reason, "connection closed");
+        }
     }
 }
 

@@ -43,9 +43,25 @@ pub(super) enum Close {
     Error {
         error: Box<AmqpError>,
         method: Option<MethodId>,
+        at: Place,
         /// Where the next frame begins is not known any more: nothing that follows can be read, close-ok included.
         is_unreadable: bool,
     },
+}
+
+/// Where an error came up, for the log; a close names less.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    /// The channel that the frame came on.
+    pub(super) channel: u16,
+    /// The method, in AMQP's words; empty where none is to blame.
+    pub(super) operation: &'static str,
+}
+
+impl Place {
+    pub(super) fn on_channel(channel: u16, method: Option<MethodId>) -> Self {
+        Self { channel, operation: method.map_or("", MethodId::name) }
+    }
 }
 
 impl Session {
@@ -57,20 +73,36 @@ impl Session {
 
     /// Ends the connection with an error: connection.close is sent once channels and exclusive queues are gone.
     pub(super) fn close(&mut self, error: &AmqpError, method: Option<MethodId>, now: Now, out: &mut Output) {
+        self.close_at(Place::on_channel(0, method), error, method, now, out);
+    }
+
+    /// As `close`, where the method came on a channel, or is not named in the close.
+    pub(super) fn close_at(
+        &mut self,
+        at: Place,
+        error: &AmqpError,
+        method: Option<MethodId>,
+        now: Now,
+        out: &mut Output,
+    ) {
         let error = Box::new(error.clone());
-        self.drain_then(Close::Error { error, method, is_unreadable: false }, now, out);
+        self.drain_then(Close::Error { error, method, at, is_unreadable: false }, now, out);
     }
 
     /// As `close`, where what follows in the input cannot be read.
     pub(super) fn close_unreadable(&mut self, error: &AmqpError, now: Now, out: &mut Output) {
         let error = Box::new(error.clone());
-        self.drain_then(Close::Error { error, method: None, is_unreadable: true }, now, out);
+        self.drain_then(Close::Error { error, method: None, at: Place::default(), is_unreadable: true }, now, out);
     }
 
     /// As `close`, without waiting for what channels still have to do.
     pub(super) fn close_at_once(&mut self, error: &AmqpError, now: Now, out: &mut Output) {
         let error = Box::new(error.clone());
-        self.carry_out_close(Close::Error { error, method: None, is_unreadable: false }, now, out);
+        self.carry_out_close(
+            Close::Error { error, method: None, at: Place::default(), is_unreadable: false },
+            now,
+            out,
+        );
     }
 
     /// Closes the connection once every channel has carried out what came before; at once where none has anything left.
@@ -122,7 +154,7 @@ impl Session {
         out.pause = true;
         // What comes now is only read for the end of the connection.
         self.blocked = false;
-        let Close::Error { error, method, is_unreadable } = close else {
+        let Close::Error { error, method, at: Place { channel, operation }, is_unreadable } = close else {
             self.state = State::Ending;
             return;
         };
@@ -130,8 +162,7 @@ impl Session {
         self.flush_all_confirms(out);
         self.forget_channels();
         write_connection_close(&mut out.bytes, error.code.number(), &error.reply_text(), method);
-        let operation = method.map_or("", MethodId::name);
-        out.failures.push(Failure { channel: 0, operation, error: *error });
+        out.failures.push(Failure { channel, operation, error: *error });
         self.state = if is_unreadable {
             State::Doomed { at: now.monotonic.plus(SILENT_CLOSE_DELAY) }
         } else {

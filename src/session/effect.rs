@@ -151,9 +151,9 @@ pub struct Output {
 /// An error that closed a channel or the connection; for the log and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The channel's number; 0 when the error closed the connection.
+    /// The number of the channel that it came up on; 0 when it came up on none.
     pub channel: u16,
-    /// The method that failed, in AMQP's words; empty when the close names none.
+    /// The method that failed, in AMQP's words; empty when none did.
     pub operation: &'static str,
     /// The error.
     pub error: AmqpError,

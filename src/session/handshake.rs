@@ -1,6 +1,6 @@
 //! From the protocol header to an open vhost.
 
-use super::closing::Ending;
+use super::closing::{Ending, Place};
 use super::effect::{Effect, Output};
 use super::machine::{Session, State, write_connection};
 use crate::model::{AmqpError, Name, NamedLimit, Now};
@@ -31,6 +31,7 @@ pub(super) enum Handshake {
 
 const TUNE: MethodId = MethodId { class_id: 10, method_id: 30 };
 const START: MethodId = MethodId { class_id: 10, method_id: 10 };
+const START_OK: MethodId = MethodId { class_id: 10, method_id: 11 };
 const OPEN: MethodId = MethodId { class_id: 10, method_id: 40 };
 const PROTOCOL_HEADER_BYTES: usize = 8;
 
@@ -156,7 +157,7 @@ impl Session {
             }
             Err(LoginRefusal::Refused) if self.client.wants_failure_close => {
                 let error = AmqpError::login_refused(mechanism);
-                self.close(&error, None, now, out);
+                self.close_at(Place::on_channel(0, Some(START_OK)), &error, None, now, out);
                 self.shorten_closing(now);
             }
             Err(_) => self.doom("login refused", now),

@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, Stage};
 use super::channels::Channels;
-use super::closing::{Close, Ending};
+use super::closing::{Close, Ending, Place};
 use super::content::Content;
 use super::effect::{Effect, Output};
 use super::handshake::Handshake;
@@ -272,7 +272,7 @@ impl Session {
     fn channel_frame_too_early(&mut self, frame: Frame<'_>, now: Now, out: &mut Output) {
         if matches!(self.state, State::Handshake(Handshake::Opening | Handshake::OpeningVhost(_))) {
             let error = AmqpError::unexpected_frame(frame.describe());
-            self.close(&error, None, now, out);
+            self.close_at(Place::on_channel(frame.channel, None), &error, None, now, out);
         } else {
             self.doom("a frame on a channel before connection.open", now);
         }
@@ -296,7 +296,8 @@ impl Session {
             let error = AmqpError::channel_error("unexpected command while processing 'tx.commit'");
             // The commit goes on, and is not answered any more.
             channel.forget_commit();
-            self.close(&error, MethodId::of(frame.payload), now, out);
+            let method = MethodId::of(frame.payload);
+            self.close_at(Place::on_channel(number, method), &error, method, now, out);
             return 0;
         }
         if channel.must_park(&frame) {
@@ -482,7 +483,7 @@ impl Session {
         match error.scope {
             Scope::Connection => {
                 self.take_parked(number);
-                self.close(error, method, now, out);
+                self.close_at(Place::on_channel(number, method), error, method, now, out);
                 self.end_draining(now, out);
             }
             Scope::Channel => self.channel_fail(number, error, method, now, outlet, out),
@@ -498,13 +499,14 @@ impl Session {
                 Some(_) => AmqpError::channel_error("expected 'channel.open'"),
                 None => AmqpError::unexpected_frame("expected method frame, got non method frame instead"),
             };
-            return self.close(&error, id, now, out);
+            return self.close_at(Place::on_channel(frame.channel, id), &error, id, now, out);
         }
         let max = self.channel_max;
         if max > 0 && self.channels.len() >= usize::from(max) {
             out.refusals.note(NamedLimit::ChannelsMax);
             let text = format!("number of channels opened ({max}) has reached the negotiated channel_max ({max})");
-            return self.close(&AmqpError::not_allowed(text), None, now, out);
+            let at = Place::on_channel(frame.channel, id);
+            return self.close_at(at, &AmqpError::not_allowed(text), None, now, out);
         }
         self.incarnations += 1;
         let key = ChannelKey { number: frame.channel, incarnation: self.incarnations };
