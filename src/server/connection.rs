@@ -276,7 +276,8 @@ impl Connection {
 
     /// Looks at the peer's TCP, for a connection that is not read gives no other sign of life.
     fn look(&mut self, now: Now) {
-        if self.look_at.is_none_or(|at| at > now.monotonic) {
+        // At heartbeats too: whether the client is silent for too long is decided by what is known then.
+        if self.look_at.is_none() {
             return;
         }
         self.look_at = Some(now.monotonic.plus(socket::LOOK_INTERVAL));
@@ -284,8 +285,8 @@ impl Connection {
         if peer.has_hung_up && self.driver.is_blocked() {
             // It would wait for the end of the alarm, which may be far.
             self.gone("the client hung up while it was blocked");
-        } else if peer.acknowledges {
-            self.driver.heard(now);
+        } else {
+            self.driver.heard(now, peer.silence);
         }
     }
 

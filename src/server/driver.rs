@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 /// Rounds of notices in one pass.
 const ROUNDS_MAX: u32 = 4;
@@ -141,9 +142,9 @@ impl Driver {
         !self.ending && self.out.bytes.len() > self.outbox_bytes_max() && !is_to_close()
     }
 
-    /// The client has shown that it lives.
-    pub(super) fn heard(&mut self, now: Now) {
-        self.session.heard(now);
+    /// The client has shown that it lives, so long ago.
+    pub(super) fn heard(&mut self, now: Now, ago: Duration) {
+        self.session.heard(now.monotonic.minus(ago));
     }
 
     /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
@@ -186,7 +187,7 @@ impl Driver {
     /// Bytes came in. `end_read` follows the last of a pass.
     pub(super) fn receive(&mut self, input: &[u8], now: Now) {
         Counters::add(&self.shared.broker.counters().bytes_in, input.len() as u64);
-        self.session.heard(now);
+        self.session.heard(now.monotonic);
         self.take_input(input, now);
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// How often a connection that is not read is looked at.
+/// How often a connection that is not read is looked at, beside its heartbeats.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The other end, as far as its TCP shows it.
@@ -14,19 +14,18 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Peer {
     /// The client has closed its end, or reset the connection.
     pub(super) has_hung_up: bool,
-    /// All that was sent is acknowledged, or an acknowledgement came within the last look.
-    pub(super) acknowledges: bool,
+    /// For how long its TCP has not shown that it is there.
+    pub(super) silence: Duration,
 }
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the kernel fills a structure of plain numbers")]
 pub(super) fn peer(stream: &TcpStream) -> Peer {
+    use std::mem::offset_of;
     use std::os::fd::AsRawFd;
 
     /// States of RFC 9293, as Linux numbers them.
     const ESTABLISHED: u8 = 1;
-    /// Window probes in a row that nobody answered.
-    const PROBES_MAX: u8 = 3;
 
     // SAFETY: every bit pattern of this structure of numbers is a value, zeros too.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -37,15 +36,19 @@ pub(super) fn peer(stream: &TcpStream) -> Peer {
         libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len)
     };
     if status != 0 {
-        return Peer { has_hung_up: true, acknowledges: false };
+        return Peer { has_hung_up: true, silence: Duration::MAX };
     }
-    let is_recent = u128::from(info.tcpi_last_ack_recv) <= LOOK_INTERVAL.as_millis();
-    let is_clear = info.tcpi_unacked == 0 && info.tcpi_probes < PROBES_MAX;
-    Peer { has_hung_up: info.tcpi_state != ESTABLISHED, acknowledges: is_clear || is_recent }
+    // While the client's window is closed the kernel probes it, and less and less often: until it does, nothing is owed. Where
+    // nothing waits to be sent, heartbeats are acknowledged. Linux counts what waits since 4.6.
+    let counts_unsent = len as usize > offset_of!(libc::tcp_info, tcpi_notsent_bytes);
+    let is_probed = info.tcpi_notsent_bytes > 0 || !counts_unsent;
+    let owes_nothing = is_probed && info.tcpi_unacked == 0 && info.tcpi_probes == 0;
+    let since_ack = Duration::from_millis(info.tcpi_last_ack_recv.into());
+    Peer { has_hung_up: info.tcpi_state != ESTABLISHED, silence: if owes_nothing { Duration::ZERO } else { since_ack } }
 }
 
 /// Other systems are not asked: a peer counts as alive until writing to it fails.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn peer(_: &TcpStream) -> Peer {
-    Peer { has_hung_up: false, acknowledges: true }
+    Peer { has_hung_up: false, silence: Duration::ZERO }
 }

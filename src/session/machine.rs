@@ -560,9 +560,9 @@ impl Session {
         }
     }
 
-    /// The client lives: bytes arrived, of whatever kind, or, while the shell does not read, its TCP acknowledged some.
-    pub fn heard(&mut self, now: Now) {
-        self.timers.heard(now.monotonic);
+    /// The client lived then: bytes arrived, of whatever kind, or, while the shell does not read, its TCP acknowledged some.
+    pub fn heard(&mut self, at: Monotonic) {
+        self.timers.heard(at);
     }
 
     /// When `tick` wants to be called next.

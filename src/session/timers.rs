@@ -61,8 +61,8 @@ impl Timers {
         self.next_look = (!heartbeat.is_zero()).then(|| now.plus(heartbeat / 2));
     }
 
-    pub(super) fn heard(&mut self, now: Monotonic) {
-        self.heard = now;
+    pub(super) fn heard(&mut self, at: Monotonic) {
+        self.heard = self.heard.max(at);
     }
 
     pub(super) fn sent(&mut self) {
