@@ -52,14 +52,14 @@ fn limits_of_length_and_time_do_not_touch_what_a_waiting_consumer_is_there_for()
         client.queue("other", &[], &[]);
         let queue = format!("limited-{round}");
         client.queue(&queue, &[], kinds[round as usize % kinds.len()]);
-        let no_ack = random.next_u64() % 2 == 0;
+        let no_ack = random.next_u64().is_multiple_of(2);
         if no_ack {
-            client.consume_no_ack(&queue, "c")
+            client.consume_no_ack(&queue, "c");
         } else {
-            client.consume(&queue, "c")
+            client.consume(&queue, "c");
         }
         let count = 65 + random.next_u64() % (BURST_MAX - 64);
-        let properties = if random.next_u64() % 2 == 0 { persistent() } else { PropertiesWriter::new() };
+        let properties = if random.next_u64().is_multiple_of(2) { persistent() } else { PropertiesWriter::new() };
         burst(&broker, &queue, count, &properties);
         assert_eq!(delivered(&mut client), count, "round {round}");
         client.close();

@@ -46,7 +46,7 @@ fn what_a_client_sent_before_it_hung_up_is_carried_out() {
     let mut random = Random::new(11);
     for history in 0..HISTORIES {
         let queue = format!("hung-up-{history}");
-        let (is_transaction, closes) = (random.next_u64() % 3 == 0, random.next_u64() % 3 == 0);
+        let (is_transaction, closes) = (random.next_u64().is_multiple_of(3), random.next_u64().is_multiple_of(3));
         let count = [1, 2, 10, 500][random.next_u64() as usize % 4];
         let mut client = Client::connect(broker.amqp);
         declare_durable(&mut client, &queue);
