@@ -29,7 +29,6 @@ const BATCHES_MAX: u32 = 16;
 /// Queues whose turn is to be tried.
 pub(super) type TurnList = VecDeque<Arc<Cell>>;
 
-
 thread_local! {
     /// Emptied by each turn: were it each queue's own, a thousand would keep room for as much as they ever did at once.
     static EFFECTS: Scratchpad<Option<Box<Effects>>> = const { Scratchpad::new(None) };
