@@ -7,8 +7,8 @@ use prontomq::model::{
     Now, QueueId, RequestNo, WallMillis,
 };
 use prontomq::queue::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Overflow, Permits, QueueInput, QueueLimits,
-    QueueSettings, QueueState, Requester, WindowLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, QueueInput, QueueLimits, QueueSettings,
+    QueueState, Requester, WindowLimits,
 };
 use prontomq::wire::properties::{Properties, PropertiesWriter};
 
@@ -42,21 +42,8 @@ struct Bench {
 
 impl Bench {
     fn new(depth: usize, priority_max: u8) -> Self {
-        let settings = QueueSettings {
-            id: QueueId(1),
-            name: Name::from("q"),
-            vhost: Name::from("/"),
-            durable: false,
-            auto_delete: false,
-            priority_max,
-            message_ttl_ms: None,
-            expires: None,
-            length_max: None,
-            length_bytes_max: None,
-            overflow: Overflow::DropHead,
-            dead_letter_exchange: None,
-            dead_letter_routing_key: None,
-        };
+        let plain = QueueSettings::plain(QueueId(1), Name::from("/"), Name::from("q"));
+        let settings = QueueSettings { priority_max, ..plain };
         let limits = QueueLimits {
             hold: HoldLimits::default(),
             window: WindowLimits::default(),

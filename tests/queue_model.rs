@@ -460,19 +460,14 @@ fn id_of(message: &Message) -> u64 {
 
 fn settings(setup: &Setup) -> QueueSettings {
     QueueSettings {
-        id: QueueId(7),
-        name: Name::from("q"),
-        vhost: Name::from("/"),
         durable: setup.durable,
-        auto_delete: false,
         priority_max: setup.priority_max,
         message_ttl_ms: setup.message_ttl_ms,
-        expires: None,
         length_max: setup.length_max,
         length_bytes_max: setup.length_bytes_max,
         overflow: setup.overflow,
         dead_letter_exchange: setup.dead_letters.then(|| Name::from("dlx")),
-        dead_letter_routing_key: None,
+        ..QueueSettings::plain(QueueId(7), Name::from("/"), Name::from("q"))
     }
 }
 

@@ -111,25 +111,11 @@ mod tests {
     use super::*;
     use crate::model::random::Random;
     use crate::model::{Name, Now, WallMillis};
-    use crate::queue::{ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings, QueueState, WindowLimits};
+    use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, QueueSettings, QueueState, WindowLimits};
     use std::collections::BTreeMap as Model;
 
     fn cell(id: u64) -> Arc<Cell> {
-        let settings = QueueSettings {
-            id: QueueId(id),
-            name: Name::from("q"),
-            vhost: Name::from("/"),
-            durable: false,
-            auto_delete: false,
-            priority_max: 0,
-            message_ttl_ms: None,
-            expires: None,
-            length_max: None,
-            length_bytes_max: None,
-            overflow: Overflow::DropHead,
-            dead_letter_exchange: None,
-            dead_letter_routing_key: None,
-        };
+        let settings = QueueSettings::plain(QueueId(id), Name::from("/"), Name::from("q"));
         let limits = QueueLimits {
             hold: HoldLimits::default(),
             window: WindowLimits::default(),

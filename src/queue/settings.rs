@@ -47,6 +47,27 @@ pub struct QueueSettings {
     pub dead_letter_routing_key: Option<Name>,
 }
 
+impl QueueSettings {
+    /// A queue declared with nothing but its name: transient, and without limits.
+    pub fn plain(id: QueueId, vhost: Name, name: Name) -> Self {
+        Self {
+            id,
+            name,
+            vhost,
+            durable: false,
+            auto_delete: false,
+            priority_max: 0,
+            message_ttl_ms: None,
+            expires: None,
+            length_max: None,
+            length_bytes_max: None,
+            overflow: Overflow::DropHead,
+            dead_letter_exchange: None,
+            dead_letter_routing_key: None,
+        }
+    }
+}
+
 /// Limits that all queues share.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {

@@ -84,21 +84,7 @@ fn key(connection: u64, slot: u32) -> ConsumerKey {
 }
 
 fn settings() -> QueueSettings {
-    QueueSettings {
-        id: QueueId(1),
-        name: Name::from("q"),
-        vhost: Name::from("/"),
-        durable: true,
-        auto_delete: false,
-        priority_max: 0,
-        message_ttl_ms: None,
-        expires: None,
-        length_max: None,
-        length_bytes_max: None,
-        overflow: super::Overflow::DropHead,
-        dead_letter_exchange: None,
-        dead_letter_routing_key: None,
-    }
+    QueueSettings { durable: true, ..QueueSettings::plain(QueueId(1), Name::from("/"), Name::from("q")) }
 }
 
 fn limits() -> QueueLimits {

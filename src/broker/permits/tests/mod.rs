@@ -12,8 +12,8 @@ use crate::model::{
     Monotonic, Name, Notice, Now, QueueId, RequestNo, WallMillis,
 };
 use crate::queue::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Overflow, Permits, QueueEffect, QueueInput,
-    QueueLimits, QueueSettings, QueueState, Requester, WindowLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, QueueEffect, QueueInput, QueueLimits,
+    QueueSettings, QueueState, Requester, WindowLimits,
 };
 use crate::wire::properties::{Properties, PropertiesWriter};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -118,21 +118,7 @@ fn limits() -> QueueLimits {
 }
 
 fn settings(id: QueueId) -> QueueSettings {
-    QueueSettings {
-        id,
-        name: Name::from("q"),
-        vhost: Name::from("/"),
-        durable: false,
-        auto_delete: false,
-        priority_max: 0,
-        message_ttl_ms: None,
-        expires: None,
-        length_max: None,
-        length_bytes_max: None,
-        overflow: Overflow::DropHead,
-        dead_letter_exchange: None,
-        dead_letter_routing_key: None,
-    }
+    QueueSettings::plain(id, Name::from("/"), Name::from("q"))
 }
 
 fn message() -> Message {
