@@ -208,10 +208,10 @@ impl Session {
             out.refusals.note(NamedLimit::ChannelConsumersMax);
             return Err(AmqpError::not_allowed(format!("reached maximum ({most}) of consumers per channel")));
         }
+        let queue = channel.queue_or_last(consume.queue.as_str())?;
         if channel.consumer_tags.contains_key(&tag) {
             return Err(AmqpError::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
-        let queue = channel.queue_or_last(consume.queue.as_str())?;
         channel.consumer_slots += 1;
         let consumer = ConsumerSlot(channel.consumer_slots);
         let entry = ConsumerEntry {
