@@ -181,7 +181,7 @@ fn what_another_consumer_still_holds_when_the_time_is_over_is_not_lost() {
     let bench = Bench::new();
     let (a, b) = (&["--consumers", "4", "--prefetch", "50"][..], &["--scenario", "B", "--consumers", "4"][..]);
     for load in [a, b, a, b] {
-        let outcome = bench.json(&[load, &["--duration", "300ms"]].concat());
+        let outcome = bench.json(&[load, &["--duration", "1s"]].concat());
         assert!(number(&outcome, "messages") > 100.0 && number(&outcome, "faults") == 0.0, "{outcome}");
     }
 }
