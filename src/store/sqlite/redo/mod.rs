@@ -1,8 +1,10 @@
 //! The redo log: small batches are written here first, and moved into SQLite's file later, many at a time.
 //!
 //! To commit a lone message through SQLite takes two writes to its log, six locks and the way through its pages; here it is one
-//! write and one flush. After a crash the entries that follow the file's newest batch are what was not moved. One whose
-//! number is not the next is of a time before the last move. The first block of the log's file says what it is.
+//! write and one flush. After a crash the entries that follow the file's newest batch are what was not moved. They may stand
+//! behind some that the file has: a move whose flush failed may be in the file after a crash, while the process that
+//! made it went on without it. One that does not follow the entry before it is of a time before the last move. The first
+//! block of the log's file says what it is.
 
 mod entry;
 mod file;
@@ -113,14 +115,20 @@ impl Redo {
         let mut at = ALIGN;
         let mut next = BatchNo(last.0 + 1);
         let mut later = None;
+        // Entries that follow each other from where the log begins: where the next one is, and its number.
+        let mut row = (ALIGN, None);
         while at < bytes.len() {
             match entry::take(&bytes[at..], opened.salt)? {
-                // They begin where the log does.
-                Found::Entry(batch, len) if batch.batch_no == next && at as u64 == self.end => {
-                    next.0 += 1;
-                    found.push(batch);
+                Found::Entry(batch, len)
+                    if at == row.0 && row.1.map_or(batch.batch_no <= next, |number| number == batch.batch_no) =>
+                {
                     at += padded(len);
-                    self.end = at as u64;
+                    row = (at, Some(BatchNo(batch.batch_no.0 + 1)));
+                    if batch.batch_no == next {
+                        next.0 += 1;
+                        found.push(batch);
+                        self.end = at as u64;
+                    }
                     continue;
                 }
                 Found::Entry(batch, _) if batch.batch_no >= next => later = later.or(Some(batch.batch_no)),

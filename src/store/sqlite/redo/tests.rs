@@ -1,6 +1,7 @@
 //! What is in the redo log counts like what is in the file: for readers, after a kill, and when it is moved.
 
 use super::entry::{self, Found, Salt};
+use super::{ALIGN, WORD};
 use super::{RedoFile, RedoFiles, SystemFiles};
 use crate::model::random::Random;
 use crate::model::{Lane, Message, Name, Position, QueueId};
@@ -271,6 +272,45 @@ fn what_does_not_follow_the_file_is_kept_aside_and_never_used() {
     let mut store = open(&settings);
     assert_eq!(store.recover().unwrap().batch_no, BatchNo(5));
     assert_eq!(loaded(&store, lane(1)).1.len(), 103);
+}
+
+#[test]
+fn batches_behind_some_that_the_file_has_are_found() {
+    let place = TempDir::new().unwrap();
+    let settings = SqliteSettings::new(place.path());
+    let redo = place.path().join("prontomq.redo");
+    let mut store = with_queues(&settings);
+    let mut known = Known::default();
+    append(&mut store, &mut known, 2..=6);
+    let whole = fs::read(&redo).unwrap();
+    // Up to here a move went into the file, of which its process knows nothing after a flush that failed.
+    drop(store);
+    let mut from = whole.clone();
+    let cut =
+        (1..whole.len() / ALIGN).map(|block| block * ALIGN).find(|at| first_batch_at(&whole, *at) == Some(BatchNo(4)));
+    from[cut.unwrap()..].fill(0);
+    fs::write(&redo, from).unwrap();
+    let store = open(&settings);
+    assert_eq!(store.last, BatchNo(3));
+    Box::new(store).close().unwrap();
+    fs::write(&redo, whole).unwrap();
+
+    let mut store = open(&settings);
+    assert_eq!((pending(&store), store.recover().unwrap().batch_no), (3, BatchNo(6)), "4 to 6 stand behind 2 and 3");
+    append(&mut store, &mut known, 7..=8);
+    drop(store);
+    let mut store = open(&settings);
+    assert_eq!(store.recover().unwrap().batch_no, BatchNo(8));
+    assert!(!place.path().join("prontomq.redo.kept").exists());
+}
+
+/// The number of the batch whose entry stands at an offset of a log's bytes.
+fn first_batch_at(bytes: &[u8], at: usize) -> Option<BatchNo> {
+    let salt = Salt(*bytes[WORD.len()..].first_chunk().unwrap());
+    match entry::take(&bytes[at..], salt).unwrap() {
+        Found::Entry(batch, _) => Some(batch.batch_no),
+        Found::Nothing => None,
+    }
 }
 
 #[test]
