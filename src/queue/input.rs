@@ -240,8 +240,9 @@ pub enum QueueInput {
 }
 
 impl QueueInput {
-    /// Whether something may leave memory after it that was lent, or that lay before what was.
-    pub(super) fn frees_memory(&self) -> bool {
+    /// Whether heads may be longer than their windows after it: by what came back, or by a load that was asked for before
+    /// that; or whether what lay behind a lent message may leave memory now.
+    pub(super) fn may_exceed_heads(&self) -> bool {
         matches!(
             self,
             Self::Settle { .. }
@@ -251,6 +252,7 @@ impl QueueInput {
                 | Self::CopySettled { .. }
                 | Self::Replaced { .. }
                 | Self::Stored { .. }
+                | Self::Loaded { .. }
         )
     }
 }

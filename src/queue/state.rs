@@ -298,7 +298,7 @@ impl QueueState {
     }
 
     fn apply_alive(&mut self, input: QueueInput, now: Now, permits: &mut dyn Permits, out: &mut Effects) {
-        let frees = input.frees_memory();
+        let may_exceed = input.may_exceed_heads();
         match input {
             QueueInput::Publish(messages) => {
                 for message in messages {
@@ -361,7 +361,7 @@ impl QueueState {
         // What comes back to a full queue is dropped before anything goes out.
         self.enforce_limits(now, out);
         self.dispatch(now, permits, out);
-        if frees {
+        if may_exceed {
             self.shrink_heads();
         }
     }
