@@ -56,6 +56,11 @@ impl WindowLimits {
         }
     }
 
+    /// Whether a head of so many entries and bytes wants more of what the store has.
+    fn is_half_empty(&self, entries: usize, bytes: usize) -> bool {
+        entries <= self.head_entries / 2 && bytes <= self.head_bytes / 2
+    }
+
     /// The most that windows are squeezed.
     pub const SQUEEZE_MAX: u32 = 4;
 }
@@ -426,8 +431,7 @@ impl Level {
 
     /// What to load now, if anything: the head is half empty and the store has more.
     pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<Asked> {
-        let half_empty = self.head.len() <= limits.head_entries / 2 && self.head_bytes <= limits.head_bytes / 2;
-        if self.loading != Loading::No || !half_empty {
+        if self.loading != Loading::No || !limits.is_half_empty(self.head.len(), self.head_bytes) {
             return None;
         }
         self.ask(limits.head_entries - self.head.len(), limits.head_bytes)
@@ -543,6 +547,10 @@ impl Level {
             let Some(slot) = self.head.back().copied() else { return };
             let entry = entries.at(slot);
             let bytes = entry.message.allocated_bytes();
+            if limits.is_half_empty(self.head.len() - 1, self.head_bytes.saturating_sub(bytes)) {
+                // It would be read again at once: a large message behind a few small ones.
+                return;
+            }
             let position = entry.order.position;
             match entry.storage {
                 Storage::Submitted(ticket)

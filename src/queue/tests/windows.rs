@@ -295,6 +295,32 @@ fn a_squeezed_head_leaves_its_back_to_the_store() {
     }
 }
 
+#[test]
+fn a_large_message_behind_small_ones_is_read_once() {
+    let window = WindowLimits { head_entries: 16, head_bytes: 1 << 10, ..SMALL };
+    let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
+    let large = "x".repeat(8 << 10);
+    let bodies = ["1", "2", "3", "4", &large];
+    let rows = bodies.iter().zip(rows(1..=5)).map(|(body, row)| {
+        let message = draft(body).persistent().enqueue().message;
+        Row { message, ..row }
+    });
+    let body_bytes = 4 + large.len() as u64;
+    let state = LaneState { head: Position(1), tail: Position(5), count: 5, body_bytes, lent_ceiling: Position(0) };
+    bench.queue.recover_lane(LANE, state, bench.now);
+    bench.consume(1, 1);
+    let (load, ..) = load_of(&mut bench);
+    loaded(&mut bench, load, Some(rows.collect()));
+    for body in bodies {
+        assert!(bench.effects().is_empty(), "nothing is read again");
+        let given = bench.given();
+        assert_eq!(given.iter().map(|given| given.body.as_str()).collect::<Vec<_>>(), [body]);
+        bench.settle(&given, Outcome::Acknowledged);
+        bench.write();
+    }
+    assert_eq!(bench.queue.durable_count(), 0);
+}
+
 /// A queue that the store remembers with one row, so many positions before the last one.
 fn near_the_end(left: u64) -> Bench {
     let mut bench = small();
