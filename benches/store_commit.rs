@@ -7,9 +7,11 @@
 mod raw_sqlite;
 
 use prontomq::model::{Lane, Message, Position, QueueId};
+use prontomq::store::commit::{Contribution, Source, Stored, WriterHandle, WriterSettings};
 use prontomq::store::sqlite::{SqliteSettings, SqliteStore};
-use prontomq::store::writer::{Contribution, Source, Stored, WriterHandle, WriterSettings};
-use prontomq::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, PositionRange, Row, Store};
+use prontomq::store::{
+    Batch, BatchNo, CommitOutcome, LaneChange, LaneState, LoadRequest, PositionRange, Row, Store, SystemClock,
+};
 use prontomq::wire::properties::Properties;
 use raw_sqlite::RawSqlite;
 use std::sync::mpsc::{Sender, channel};
@@ -212,7 +214,7 @@ fn reads() {
     let began = cpu();
     for at in 0..20 {
         let range = PositionRange { from: Position(at * 1_000 + 1), to: Position(at * 1_000 + 1_000) };
-        let loaded = reader.load(LANE, range, 1_000, 4 << 20).expect("rows are read");
+        let loaded = reader.load(LoadRequest::new(LANE, range, 1_000, 4 << 20)).expect("rows are read");
         assert_eq!(loaded.rows.len(), 1_000);
     }
     println!(
@@ -239,7 +241,10 @@ fn beside_a_reader() {
     let mut beside = Cost::default();
     for at in 0..batches {
         let range = PositionRange { from: Position(at * 1_000 + 1), to: Position(at * 1_000 + 1_000) };
-        assert_eq!(reader.load(LANE, range, BATCH, 4 << 20).expect("rows are read").rows.len(), BATCH);
+        assert_eq!(
+            reader.load(LoadRequest::new(LANE, range, BATCH, 4 << 20)).expect("rows are read").rows.len(),
+            BATCH
+        );
         insert(batches + at, &mut beside);
     }
     println!(
@@ -266,7 +271,9 @@ impl Source for Waiting {
 /// One row at a time through the writer's thread, from the hand-over to the outcome.
 fn round_trips() {
     let place = TempDir::new().expect("a directory");
-    let writer = WriterHandle::start(Box::new(open(&place)), BatchNo(0), WriterSettings::default()).expect("it starts");
+    let writer =
+        WriterHandle::start(Box::new(open(&place)), BatchNo(0), WriterSettings::default(), SystemClock::shared())
+            .expect("it starts");
     let (sender, outcomes) = channel();
     let source = Arc::new(Waiting(Mutex::new(sender)));
     let message = [message(1_024)];

@@ -70,7 +70,7 @@
 //! - Who gets a message: [`queue::QueueState`], whose every input is a [`queue::QueueInput`].
 //! - Where a message goes: [`routing::route()`](routing::route::route).
 //! - How queues run without tasks and locks: `src/broker/cell.rs`, `src/broker/turns.rs`.
-//! - When something is durable: [`store::writer`].
+//! - When something is durable: [`store::commit`].
 //! - How it all hangs together: `src/server/driver.rs`, one connection without its socket; `src/server/connection.rs`, its
 //!   task. [`server::Simulation`] is a broker of such connections in virtual time.
 

@@ -39,7 +39,7 @@ impl Embedded {
     }
 
     fn commits_here(&self) -> u64 {
-        self.server.broker().writer().stats().batches_of_offers
+        self.server.broker().writer().stats().batches_inline
     }
 }
 
@@ -84,7 +84,7 @@ fn a_lone_publisher_is_served_by_its_own_thread_and_nothing_is_lost_when_others_
         });
     });
     let stats = embedded.server.broker().writer().stats();
-    assert!(stats.batches > stats.batches_of_offers, "{stats:?}");
+    assert!(stats.batches > stats.batches_inline, "{stats:?}");
     assert_eq!(stats.retries, 0);
     embedded.runtime.block_on(embedded.server.stop()).expect("it stops in good order");
 }

@@ -61,7 +61,7 @@ fn defined(source: &str) -> BTreeSet<&str> {
                 names.insert(word);
                 break;
             }
-            if !["pub", "super", "crate", "async", "const", "unsafe"].contains(&word) {
+            if !["pub", "in", "super", "crate", "server", "async", "const", "unsafe"].contains(&word) {
                 break;
             }
         }

@@ -54,27 +54,17 @@ const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 const SPAWNS: [(&str, &str); 7] = [
     ("server/tasks.rs", "the tasks of a running broker"),
     ("server/log_writer.rs", "a stream may block for ever, and no task may wait for it"),
-    ("server/watch.rs", "a thread of its own: it watches over those of the runtime"),
-    ("store/writer.rs", "the writer is a thread: commits block, and it outlives no store"),
-    ("store/writer/reading.rs", "loads block, and must not wait behind commits"),
+    ("server/lone/timer.rs", "a thread of its own: it wakes those of the runtime"),
+    ("store/commit/threaded.rs", "the writer is a thread: commits block, and it outlives no store"),
+    ("store/commit/reading.rs", "loads block, and must not wait behind commits"),
     ("store/sqlite/opening.rs", "a runtime's thread may not run the runtime that sqlx needs"),
     ("cli/bench/running.rs", "a client of its own, without a broker's runtime"),
 ];
 
 /// Where clocks are read.
-const CLOCKS: [(&str, &str); 14] = [
-    ("server/clock.rs", "the clock of a running broker"),
-    ("store/sqlite/commit.rs", "when a batch was written, once per batch"),
-    ("store/sqlite/care.rs", "flushes that are due, and how long the writer has been idle"),
-    ("store/sqlite/full_disk.rs", "when a full disk was looked at last"),
-    ("store/sqlite/redo/mod.rs", "how long a batch has waited to be moved"),
-    ("store/writer/reading.rs", "when a read failed"),
-    ("store/writer/stats.rs", "how long ago that was"),
-    ("store/writer.rs", "keeps the moments that gather.rs reads"),
-    ("store/writer/gather.rs", "a thread of its own: how long it waits for more rows"),
-    ("store/writer/offer.rs", "when the store is to be tended"),
-    ("store/writer/groups.rs", "how long a part of a group has waited for the others"),
-    ("store/writer/settle.rs", "a thread of its own: how long a commit takes, and when to try again"),
+const CLOCKS: [(&str, &str); 4] = [
+    ("store/clock.rs", "the system's clocks, for all who are given a clock"),
+    ("server/clock.rs", "the same, for tokio's timers"),
     ("cli/bench/clock.rs", "a client of its own, which measures"),
     ("cli/sql/mod.rs", "a statement that takes too long is given up"),
 ];

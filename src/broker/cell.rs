@@ -10,7 +10,7 @@ use super::timers::Armed;
 use super::topology::ChangeNo;
 use crate::model::{ConnectionId, Name, Now, QueueId};
 use crate::queue::{QueueInput, QueueState, Ticket};
-use crate::store::writer::{Source, Stored};
+use crate::store::commit::{Source, Stored};
 use std::ops::Neg;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

@@ -12,7 +12,7 @@ use super::vhost::Vhost;
 use crate::model::{AmqpError, Answer, ConnectionId, Name, Notice, Now, QueueId};
 use crate::queue::{QueueInput, QueueLimits, QueueState, Requester, WindowLimits};
 use crate::store::Group;
-use crate::store::writer::WriterHandle;
+use crate::store::commit::WriterHandle;
 use ahash::RandomState;
 use dashmap::DashMap;
 use std::fmt;

@@ -9,7 +9,7 @@ use crate::model::command::BindTo;
 use crate::model::{Arguments, ConnectionId, Now, QueueId};
 use crate::queue::{QueueInput, QueueState};
 use crate::routing::Destination;
-use crate::store::writer::WriterHandle;
+use crate::store::commit::WriterHandle;
 use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, Recovered, TopologyChange};
 use ahash::AHashMap;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::cell::Cell;
 use super::topology::{ChangeNo, Changes, Progress, Topology, Unhanded};
 use crate::model::{AmqpError, Name};
-use crate::store::writer::WriterHandle;
+use crate::store::commit::WriterHandle;
 use crate::store::{TopologyChange, VhostRecord};
 use ahash::RandomState;
 use dashmap::DashMap;

@@ -4,7 +4,7 @@
 pub const MESSAGE_SIZE_BOUNDS: &[f64] = &[100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 5e7, 1e8];
 
 /// Bounds of `prontomq_store_commit_seconds`, in seconds: from a fast disk's flush to a stall.
-pub const COMMIT_SECONDS_BOUNDS: &[f64] = &crate::store::writer::COMMIT_SECONDS_BOUNDS;
+pub const COMMIT_SECONDS_BOUNDS: &[f64] = &crate::store::commit::COMMIT_SECONDS_BOUNDS;
 
 /// How many values fell between bounds.
 #[derive(Clone, Debug, PartialEq)]

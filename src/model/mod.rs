@@ -30,4 +30,4 @@ pub use named_limit::{NamedLimit, Refusals};
 pub use names::Name;
 pub use notice::{Answer, Delivery, Notice};
 pub use reply_code::ReplyCode;
-pub use time::{Monotonic, Now, WallMillis};
+pub use time::{Clock, Monotonic, Now, WallMillis};

@@ -54,3 +54,9 @@ impl Now {
         self.monotonic.plus(Duration::from_millis(wall.0.saturating_sub(self.wall.0)))
     }
 }
+
+/// Where the time comes from: the system's clocks behind sockets, a number in a simulation.
+pub trait Clock: Send + Sync {
+    /// Both readings, now.
+    fn now(&self) -> Now;
+}

@@ -55,6 +55,11 @@ impl Alarms {
         self.memory.load(Ordering::Relaxed)
     }
 
+    /// For a broker whose memory is not watched.
+    pub(super) fn set_memory(&self, on: bool) {
+        self.memory.store(on, Ordering::Relaxed);
+    }
+
     pub(super) fn disk(&self) -> bool {
         self.disk.load(Ordering::Relaxed)
     }

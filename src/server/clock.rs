@@ -1,28 +1,30 @@
-//! The only clock.
+//! The clock of a running broker.
 
-use crate::model::{Monotonic, Now, WallMillis};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use crate::model::{Clock as _, Monotonic, Now};
+use crate::store::SystemClock;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Reads both clocks; monotonic time counts from its making.
+/// Reads the system's clocks; monotonic time counts from its making.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    began: Instant,
-}
+pub(crate) struct Clock(SystemClock);
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { began: Instant::now() }
+        Self(SystemClock::start())
     }
 
     pub(crate) fn now(self) -> Now {
-        let monotonic = Monotonic(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
-        // A wall clock before 1970 reads as 1970.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { monotonic, wall: WallMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)) }
+        self.0.now()
+    }
+
+    /// The same clock, for the store.
+    pub(crate) fn shared(self) -> Arc<dyn crate::model::Clock> {
+        Arc::new(self.0)
     }
 
     /// The instant at which `now` will read `at`, for tokio's timers.
     pub(crate) fn instant(self, at: Monotonic) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.began + Duration::from_micros(at.0))
+        tokio::time::Instant::from_std(self.0.began() + Duration::from_micros(at.0))
     }
 }

@@ -4,7 +4,7 @@
 //! of the store that has news for it while the runtime sleeps makes such a pass in the task's stead.
 
 use super::driver::Driver;
-use super::runner::{self, AtHand, TokioRunner};
+use super::lone::{self, ConnectionWork, TokioRunner};
 use super::shared::Shared;
 use super::socket;
 use crate::model::{Monotonic, Now};
@@ -32,8 +32,8 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// One connection, and whoever works for it.
-struct Desk {
+/// One connection, for its task and for other threads that serve it.
+struct ConnectionHandle {
     shared: Arc<Shared>,
     runner: Arc<TokioRunner>,
     connection: Mutex<Connection>,
@@ -41,13 +41,13 @@ struct Desk {
     task: OnceLock<Waker>,
 }
 
-/// What is at the desk.
+/// The connection's state; locked for one pass at a time.
 struct Connection {
     shared: Arc<Shared>,
     stream: TcpStream,
     driver: Driver,
     /// For the inlet.
-    called: Waker,
+    inlet_waker: Waker,
     /// How much of the output was written.
     written: usize,
     /// When the task wakes by itself.
@@ -58,28 +58,28 @@ struct Connection {
     gone: bool,
 }
 
-/// Wakes the task of a connection, or has whoever runs the broker's work see to it.
-struct Call(Weak<Desk>);
+/// Wakes the task of a connection, or defers it to the thread that runs the broker's work.
+struct InletWaker(Weak<ConnectionHandle>);
 
-impl Wake for Call {
+impl Wake for InletWaker {
     fn wake(self: Arc<Self>) {
-        if let Some(desk) = self.0.upgrade()
-            && let Err(desk) = runner::see_to(desk)
+        if let Some(handle) = self.0.upgrade()
+            && let Err(handle) = lone::defer(handle)
         {
-            desk.wake_task();
+            handle.wake_task();
         }
     }
 }
 
-impl Desk {
+impl ConnectionHandle {
     fn new(shared: Arc<Shared>, runner: Arc<TokioRunner>, stream: TcpStream, driver: Driver) -> Arc<Self> {
-        Arc::new_cyclic(|desk| {
-            let called = Waker::from(Arc::new(Call(Weak::clone(desk))));
+        Arc::new_cyclic(|handle| {
+            let inlet_waker = Waker::from(Arc::new(InletWaker(Weak::clone(handle))));
             let connection = Connection {
                 shared: Arc::clone(&shared),
                 stream,
                 driver,
-                called,
+                inlet_waker,
                 written: 0,
                 armed: None,
                 look_at: None,
@@ -100,8 +100,8 @@ impl Desk {
     }
 }
 
-impl AtHand for Desk {
-    fn see_to(&self, now: Now) {
+impl ConnectionWork for ConnectionHandle {
+    fn run_here(&self, now: Now) {
         // Unless the task is at it.
         let is_done = self.connection.try_lock().is_ok_and(|mut connection| {
             catch_unwind(AssertUnwindSafe(|| connection.pass_on(now))).unwrap_or_else(|_| {
@@ -114,15 +114,15 @@ impl AtHand for Desk {
         }
     }
 
-    fn call(&self) {
+    fn wake(&self) {
         self.wake_task();
     }
 }
 
 /// However a connection's task ends, by a panic or with the runtime too, what the connection held goes back.
-struct AtWork(Arc<Desk>);
+struct ConnectionGuard(Arc<ConnectionHandle>);
 
-impl Drop for AtWork {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let now = self.0.shared.clock.now();
         let mut connection = self.0.connection();
@@ -151,7 +151,7 @@ pub(super) async fn serve(
 ) {
     let stopping = shared.stopping.subscribe();
     let driver = Driver::new(Arc::clone(&shared), client, seed, shared.clock.now());
-    AtWork(Desk::new(shared, runner, stream, driver)).run(stopping).await;
+    ConnectionGuard(ConnectionHandle::new(shared, runner, stream, driver)).run(stopping).await;
 }
 
 /// Waits until a step of the server's stop is reached.
@@ -160,40 +160,40 @@ async fn reached(mut step: watch::Receiver<bool>) {
     let _ = step.wait_for(|is_reached| *is_reached).await;
 }
 
-impl AtWork {
+impl ConnectionGuard {
     async fn run(&self, stopping: watch::Receiver<bool>) {
-        let Self(desk) = self;
+        let Self(handle) = self;
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         let mut stop = pin!(reached(stopping));
         let mut is_stopping = false;
         loop {
             let mut had_to_wait = false;
             let woken = poll_fn(|cx| {
-                desk.task.get_or_init(|| cx.waker().clone());
-                let woken = desk.connection().poll_wake(cx, sleep.as_mut(), stop.as_mut());
+                handle.task.get_or_init(|| cx.waker().clone());
+                let woken = handle.connection().poll_wake(cx, sleep.as_mut(), stop.as_mut());
                 had_to_wait |= woken.is_pending();
                 woken
             })
             .await;
-            let now = desk.shared.clock.now();
+            let now = handle.shared.clock.now();
             if woken.stopping {
                 if std::mem::replace(&mut is_stopping, true) {
                     return;
                 }
-                stop.set(reached(desk.shared.cut_off.subscribe()));
+                stop.set(reached(handle.shared.cut_off.subscribe()));
             }
-            let writer = desk.shared.broker.writer();
-            let (next, has_committed) = desk.runner.pass(writer, || desk.connection().work(woken, now));
+            let writer = handle.shared.broker.writer();
+            let (next, has_committed) = handle.runner.pass(writer, || handle.connection().work(woken, now));
             if has_committed {
                 // The outcome has come through the inlet.
-                desk.connection().pass_on(desk.shared.clock.now());
+                handle.connection().pass_on(handle.shared.clock.now());
             }
             match next {
                 // The runtime lets a task go on that never has to wait. A flood, or an inlet that fills as fast as it is
                 // emptied, would keep a thread for seconds, and the consumers of what is published would fall behind.
                 Next::Goes if !had_to_wait => tokio::task::yield_now().await,
                 Next::Goes => {}
-                Next::Closes => return desk.write_last().await,
+                Next::Closes => return handle.write_last().await,
                 Next::IsGone => return,
             }
         }
@@ -208,7 +208,7 @@ enum Next {
     IsGone,
 }
 
-impl Desk {
+impl ConnectionHandle {
     async fn write_last(&self) {
         let deadline = tokio::time::sleep(LAST_WRITE_PATIENCE);
         let mut deadline = pin!(deadline);
@@ -266,7 +266,7 @@ impl Connection {
         self.pass(Woken::default(), now);
         let is_armed = self.driver.deadline().is_none_or(|at| self.armed.is_some_and(|armed| armed <= at));
         let is_written = self.driver.output().is_empty();
-        is_armed && is_written && self.may_read() && !self.driver.has_notices(&self.called)
+        is_armed && is_written && self.may_read() && !self.driver.has_notices(&self.inlet_waker)
     }
 
     /// Whether more is to be read. Output that waits does not matter: what a slow reader sends is carried out.
@@ -317,7 +317,7 @@ impl Connection {
             readable: reads && self.stream.poll_read_ready(cx).is_ready(),
             writable: self.written < self.driver.output().len() && self.stream.poll_write_ready(cx).is_ready(),
             // Asked in any case: a close is to wake the task.
-            inlet: self.driver.has_notices(&self.called) && !backed_up,
+            inlet: self.driver.has_notices(&self.inlet_waker) && !backed_up,
             deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
             stopping: stop.poll(cx).is_ready(),
         };

@@ -1,7 +1,7 @@
 //! Accepts connections, as many as are allowed.
 
 use super::connection::serve;
-use super::runner::TokioRunner;
+use super::lone::TokioRunner;
 use super::shared::Shared;
 use super::tasks::spawn;
 use crate::model::NamedLimit;

@@ -10,8 +10,8 @@
 
 use super::shared::Shared;
 use super::tasks::{run_blocking, spawn};
+use crate::store::commit::CopyEvent;
 use crate::store::sqlite::BackupTarget;
-use crate::store::writer::CopyEvent;
 use crate::store::{CopyProgress, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use crate::exposition::snapshot::{
 };
 use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
 use crate::model::{NamedLimit, Scope};
-use crate::store::writer::WriterState;
+use crate::store::commit::WriterState;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

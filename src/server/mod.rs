@@ -5,8 +5,7 @@
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
 //! - `accounts`: users and vhosts of the settings. `errors`: errors that close channels and connections.
 //! - `local_socket`: for commands on the same machine, such as `prontomq backup`.
-//! - `runner`: where the broker's work is done. `alone`, `watch`: when a connection's thread may wait for the disk, and who
-//!   looks after sockets then.
+//! - `lone`: where the broker's work is run, and when a connection's thread may commit.
 //! - `log_writer`: log lines on their way to a stream that may block or fail.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
 //! - `alarms`: memory and disk that run short. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
@@ -14,7 +13,6 @@
 
 mod accounts;
 mod alarms;
-mod alone;
 mod backlog;
 pub(crate) mod clock;
 mod connection;
@@ -24,19 +22,17 @@ mod http;
 mod listener;
 mod local_socket;
 mod log_writer;
+mod lone;
 mod memory;
 mod metrics_page;
-mod runner;
 mod shared;
 mod simulation;
 mod socket;
 mod start;
 mod tasks;
 mod trim;
-#[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]
-mod watch;
 
 pub use local_socket::SocketPath;
 pub use log_writer::LogWriter;
-pub use simulation::{SimulatedConnection, Simulation};
+pub use simulation::{SimulatedClock, SimulatedConnection, Simulation};
 pub use start::{Server, StartError};

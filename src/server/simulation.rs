@@ -1,20 +1,25 @@
-//! A broker without sockets, tasks or clock: bytes go in and come out, and time passes when it is told to.
+//! A broker without sockets, tasks, threads or clock: bytes go in and come out, and time passes as its owner says.
 //!
-//! The same sessions, broker and writer as behind sockets, carried by the same `Driver`. Messages are kept in memory. It is
-//! there for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
+//! The same sessions, broker and group commit as behind sockets, carried by the same `Driver`; the store's writer is stepped.
+//! What is ready to run is picked at random from a seed: the same seed and the same calls give the same history. It is there
+//! for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
 
 use super::accounts::known_users;
 use super::clock::Clock;
 use super::driver::Driver;
 use super::shared::{Identity, Shared};
-use super::start::{StartError, broker_settings, open_store};
-use crate::broker::{Broker, Runner};
+use super::start::{StartError, broker_settings, writer_settings};
+use crate::broker::{Broker, OpenScratch, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
-use crate::model::{Monotonic, Now, WallMillis};
+use crate::model::{Monotonic, Notice, Now, WallMillis};
+use crate::store::commit::{Stepped, WriterHandle};
+use crate::store::memory::{MemoryDisk, MemoryStore};
+use crate::store::{BatchNo, Store};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -22,44 +27,46 @@ use std::time::Duration;
 const BEGINNING: WallMillis = WallMillis(1_767_225_600_000);
 /// What a cluster is called that has no name in the settings: the host's name would differ from machine to machine.
 const CLUSTER_NAME: &str = "prontomq@localhost";
-/// How often a store that is at work is looked at; it runs in real time.
-const STORE_PATIENCE: Duration = Duration::from_micros(200);
-/// Rounds after which a simulation that does not come to rest is at fault.
-const ROUNDS_MAX: u32 = 1_000_000;
+/// Steps after which a simulation that does not come to rest is at fault.
+const STEPS_MAX: u32 = 10_000_000;
 
 type Work = Box<dyn FnOnce(Now) + Send>;
 
-/// Keeps the broker's work until the simulation gets round to it.
-#[derive(Default)]
-struct Queued {
-    work: Mutex<VecDeque<Work>>,
-    came: Condvar,
+/// The time of a simulation: microseconds since its beginning.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedClock(Arc<AtomicU64>);
+
+impl SimulatedClock {
+    fn set(&self, elapsed: Duration) {
+        self.0.store(elapsed.as_micros() as u64, Ordering::Relaxed);
+    }
 }
+
+impl crate::model::Clock for SimulatedClock {
+    fn now(&self) -> Now {
+        let micros = self.0.load(Ordering::Relaxed);
+        Now { monotonic: Monotonic(micros), wall: BEGINNING.plus_millis(micros / 1000) }
+    }
+}
+
+/// Keeps the broker's work until the simulation runs it.
+#[derive(Default)]
+struct Queued(Mutex<VecDeque<Work>>);
 
 impl Queued {
     fn work(&self) -> MutexGuard<'_, VecDeque<Work>> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> VecDeque<Work> {
-        std::mem::take(&mut *self.work())
-    }
-
-    /// Gives the store's threads a moment.
-    fn wait(&self) {
-        let work = self.work();
-        if work.is_empty() {
-            drop(self.came.wait_timeout(work, STORE_PATIENCE));
-        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Runner for Queued {
     fn run(&self, work: Work) {
         self.work().push_back(work);
-        self.came.notify_one();
     }
 }
+
+/// The writers of the store and, once it is open, of the scratch store.
+type Writers = Arc<Mutex<Vec<WriterHandle>>>;
 
 /// Names a connection of a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,40 +75,87 @@ pub struct SimulatedConnection(u64);
 struct Client {
     /// None once the broker has closed the connection.
     driver: Option<Driver>,
-    /// Written by the broker, not yet heard.
-    heard: Vec<u8>,
+    /// Written by the broker, not yet taken.
+    output: Vec<u8>,
 }
 
 /// A broker, its clients' ends, and the time.
 pub struct Simulation {
     shared: Arc<Shared>,
     queued: Arc<Queued>,
-    now: Now,
+    writers: Writers,
+    clock: SimulatedClock,
     random: Random,
     clients: BTreeMap<SimulatedConnection, Client>,
     connected: u64,
+    /// It ends like a process that is killed.
+    is_killed: bool,
+}
+
+/// What can be done next.
+enum Step {
+    Work,
+    Client(SimulatedConnection),
+    Writer(usize),
 }
 
 impl Simulation {
-    /// A broker with these settings, apart from addresses, store and metrics. `seed` decides what is random in it.
+    /// A broker with these settings, apart from addresses, store and metrics; messages are kept in memory. `seed` decides
+    /// what is random in it.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(mut settings: Settings, seed: u64) -> Result<Self, StartError> {
+    pub fn start(settings: Settings, seed: u64) -> Result<Self, StartError> {
+        let store = Box::new(MemoryStore::open(MemoryDisk::default()));
+        Self::start_on(store, settings, seed, SimulatedClock::default())
+    }
+
+    /// The same, on a store that may outlive it; its time goes on from where `clock` stands.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start_on(
+        mut store: Box<dyn Store>,
+        mut settings: Settings,
+        seed: u64,
+        clock: SimulatedClock,
+    ) -> Result<Self, StartError> {
+        // Nothing is asked of a disk but by the store.
         settings.store.kind = StoreKind::Memory;
-        let now = Now { monotonic: Monotonic(0), wall: BEGINNING };
+        let recovered = store.recover().map_err(StartError::Store)?;
+        let shared_clock: Arc<dyn crate::model::Clock> = Arc::new(clock.clone());
+        let writer_settings = writer_settings(&settings);
+        let writer = WriterHandle::start_stepped(store, recovered.batch_no, writer_settings, Arc::clone(&shared_clock))
+            .map_err(StartError::Store)?;
+        let writers: Writers = Arc::new(Mutex::new(vec![writer.clone()]));
+        let opened = Arc::clone(&writers);
+        let scratch: OpenScratch = Box::new(move || {
+            let store = Box::new(MemoryStore::open(MemoryDisk::default()));
+            let writer = WriterHandle::start_stepped(store, BatchNo(0), writer_settings, Arc::clone(&shared_clock))?;
+            opened.lock().unwrap_or_else(PoisonError::into_inner).push(writer.clone());
+            Ok(writer)
+        });
         let queued = Arc::new(Queued::default());
-        let (writer, recovered) = open_store(&settings).map_err(StartError::Store)?;
         let runner: Arc<dyn Runner> = Arc::clone(&queued) as _;
-        let broker = Broker::recover(broker_settings(&settings), runner, writer, None, &recovered, now);
+        let now = crate::model::Clock::now(&clock);
+        let broker = Broker::recover(broker_settings(&settings), runner, writer, Some(scratch), &recovered, now);
         let users = known_users(&settings, &recovered, &broker)?;
         let cluster_name = if settings.cluster_name.is_empty() { CLUSTER_NAME } else { &settings.cluster_name };
         let identity = Identity { cluster_name: cluster_name.to_owned(), ..Identity::default() };
         let shared = Shared::new(settings, identity, broker, users, Clock::start(), Vec::new());
-        let random = Random::new(seed);
-        let mut simulation = Self { shared, queued, now, random, clients: BTreeMap::new(), connected: 0 };
+        let (random, clients) = (Random::new(seed), BTreeMap::new());
+        let mut simulation = Self { shared, queued, writers, clock, random, clients, connected: 0, is_killed: false };
         simulation.settle();
         Ok(simulation)
+    }
+
+    /// Ends like a process that is killed: nothing more is written, and no client is told.
+    pub fn kill(mut self) {
+        self.is_killed = true;
+    }
+
+    fn now(&self) -> Now {
+        crate::model::Clock::now(&self.clock)
     }
 
     /// The broker, for reading its state.
@@ -111,33 +165,40 @@ impl Simulation {
 
     /// Time since the beginning.
     pub fn elapsed(&self) -> Duration {
-        Duration::from_micros(self.now.monotonic.0)
+        Duration::from_micros(self.now().monotonic.0)
     }
 
     /// A client connects.
     pub fn connect(&mut self) -> SimulatedConnection {
         self.connected += 1;
         let client = SocketAddr::from((Ipv4Addr::LOCALHOST, (self.connected % 60_000) as u16 + 1));
-        let driver = Driver::new(Arc::clone(&self.shared), client, self.random.next_u64(), self.now);
+        let driver = Driver::new(Arc::clone(&self.shared), client, self.random.next_u64(), self.now());
         let connection = SimulatedConnection(self.connected);
-        self.clients.insert(connection, Client { driver: Some(driver), heard: Vec::new() });
+        self.clients.insert(connection, Client { driver: Some(driver), output: Vec::new() });
         connection
     }
 
-    /// A client says something. What it says to a connection that has ended is lost.
+    /// A client sends bytes, and everything happens that follows from them. What is sent to a connection that has ended is
+    /// lost.
     pub fn send(&mut self, connection: SimulatedConnection, bytes: &[u8]) {
-        if let Some(Client { driver: Some(driver), .. }) = self.clients.get_mut(&connection)
-            && !driver.is_closing()
-        {
-            driver.receive(bytes, self.now);
-            driver.end_read(self.now);
-        }
+        self.receive(connection, bytes);
         self.settle();
     }
 
-    /// What the broker has said since the last call.
+    /// The broker reads bytes of a client. What follows from them happens in later steps.
+    pub fn receive(&mut self, connection: SimulatedConnection, bytes: &[u8]) {
+        let now = self.now();
+        if let Some(Client { driver: Some(driver), .. }) = self.clients.get_mut(&connection)
+            && !driver.is_closing()
+        {
+            driver.receive(bytes, now);
+            driver.end_read(now);
+        }
+    }
+
+    /// What the broker has written since the last call.
     pub fn take_output(&mut self, connection: SimulatedConnection) -> Vec<u8> {
-        self.clients.get_mut(&connection).map(|client| std::mem::take(&mut client.heard)).unwrap_or_default()
+        self.clients.get_mut(&connection).map(|client| std::mem::take(&mut client.output)).unwrap_or_default()
     }
 
     /// Whether the broker has closed the connection, or the client has left it.
@@ -145,41 +206,48 @@ impl Simulation {
         self.clients.get(&connection).is_none_or(|client| client.driver.is_none())
     }
 
-    /// A client is gone without a word.
+    /// A client's socket closes without a word.
     pub fn leave(&mut self, connection: SimulatedConnection) {
+        let now = self.now();
         if let Some(Client { driver: Some(mut driver), .. }) = self.clients.remove(&connection) {
-            driver.end(self.now);
+            driver.end(now);
         }
         self.settle();
     }
 
-    /// When something happens next by itself: a heartbeat, an expiry, a deadline.
+    /// Raises or ends the memory alarm, as the watch of a running broker does.
+    pub fn set_memory_alarm(&mut self, on: bool) {
+        self.shared.alarms.set_memory(on);
+        let reason = self.shared.alarms.reason();
+        for peer in self.shared.broker.peers() {
+            peer.tell_one(Notice::Alarm(reason.map(str::to_owned)));
+        }
+        self.settle();
+    }
+
+    /// When something happens next by itself: a heartbeat, an expiry, a deadline, the next try of a store.
     pub fn next_event(&self) -> Option<Duration> {
+        let writers = self.writers();
+        let stores = writers.iter().filter_map(WriterHandle::wakes_at);
         let drivers = self.clients.values().filter_map(|client| client.driver.as_ref());
         let deadlines = drivers.filter_map(Driver::deadline);
-        let next = deadlines.chain(self.shared.broker.next_tick(Waker::noop())).min()?;
-        Some(Duration::from_micros(next.0.max(self.now.monotonic.0)))
+        let next = deadlines.chain(self.shared.broker.next_tick(Waker::noop())).chain(stores).min()?;
+        Some(Duration::from_micros(next.0.max(self.now().monotonic.0)))
     }
 
     /// Lets time go by, and everything happen that falls into it.
     pub fn advance(&mut self, time: Duration) {
         let until = self.elapsed() + time;
         while let Some(next) = self.next_event().filter(|next| *next <= until) {
-            // The clock of the calendar counts whole milliseconds: it must not stand still before something is due.
-            self.set_time(next);
+            self.clock.set(next);
             self.fire();
         }
-        self.set_time(until);
+        self.clock.set(until);
         self.settle();
     }
 
-    fn set_time(&mut self, elapsed: Duration) {
-        self.now.monotonic = Monotonic(elapsed.as_micros() as u64);
-        self.now.wall = BEGINNING.plus_millis(elapsed.as_millis() as u64);
-    }
-
     fn fire(&mut self) {
-        let now = self.now;
+        let now = self.now();
         for driver in self.clients.values_mut().filter_map(|client| client.driver.as_mut()) {
             if driver.deadline().is_some_and(|at| at <= now.monotonic) {
                 driver.tick(now);
@@ -189,30 +257,67 @@ impl Simulation {
         self.settle();
     }
 
-    /// Until nothing moves at this moment: work is done, notices are taken, output is written, the store is idle.
-    fn settle(&mut self) {
-        let now = self.now;
-        for round in 0.. {
-            assert!(round < ROUNDS_MAX, "the simulation comes to rest");
-            let settled = self.shared.broker.writer().is_settled();
-            let work = self.queued.take();
-            let mut moved = !work.is_empty();
-            work.into_iter().for_each(|work| work(now));
-            for client in self.clients.values_mut() {
-                moved |= client.pass(now);
-            }
-            if moved {
-                continue;
-            }
-            if settled {
+    /// Lets happen what happens at this moment, in a random order: work is done, notices are taken, output is written, the
+    /// store works.
+    pub fn settle(&mut self) {
+        for _ in 0..STEPS_MAX {
+            if !self.step() {
                 return;
             }
-            self.queued.wait();
         }
+        panic!("the simulation comes to rest");
+    }
+
+    /// Does one thing of what can be done at this moment, picked at random; `false` when there is none.
+    pub fn step(&mut self) -> bool {
+        let mut steps: Vec<Step> = Vec::new();
+        steps.extend((!self.queued.work().is_empty()).then_some(Step::Work));
+        steps.extend(self.clients.iter().filter(|(_, client)| client.is_ready()).map(|(id, _)| Step::Client(*id)));
+        steps.extend((0..self.writers().len()).map(Step::Writer));
+        while !steps.is_empty() {
+            let at = self.pick(steps.len());
+            if self.take_step(steps.swap_remove(at)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        (self.random.next_u64() % count as u64) as usize
+    }
+
+    /// Whether there was anything to do.
+    fn take_step(&mut self, step: Step) -> bool {
+        let now = self.now();
+        match step {
+            Step::Work => {
+                // Tasks run in any order.
+                let count = self.queued.work().len();
+                let at = self.pick(count);
+                let work = self.queued.work().remove(at);
+                work.is_some_and(|work| {
+                    work(now);
+                    true
+                })
+            }
+            Step::Client(connection) => self.clients.get_mut(&connection).is_some_and(|client| client.pass(now)),
+            Step::Writer(at) => self.writers()[at].step() == Stepped::Worked,
+        }
+    }
+
+    fn writers(&self) -> Vec<WriterHandle> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Client {
+    fn is_ready(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| {
+            driver.has_notices(Waker::noop()) || !driver.output().is_empty() || driver.is_closing()
+        })
+    }
+
     /// Takes notices and writes; whether there was anything to do.
     fn pass(&mut self, now: Now) -> bool {
         let Some(driver) = &mut self.driver else { return false };
@@ -220,7 +325,7 @@ impl Client {
         driver.take_notices(now);
         let wrote = !driver.output().is_empty();
         if wrote {
-            self.heard.extend_from_slice(driver.output());
+            self.output.extend_from_slice(driver.output());
             driver.written(now);
         }
         driver.fold_counts();
@@ -228,13 +333,16 @@ impl Client {
             driver.end(now);
             self.driver = None;
         }
-        noticed || wrote
+        noticed || wrote || self.driver.is_none()
     }
 }
 
 impl Drop for Simulation {
     fn drop(&mut self) {
-        let now = self.now;
+        if self.is_killed {
+            return;
+        }
+        let now = self.now();
         for driver in self.clients.values_mut().filter_map(|client| client.driver.as_mut()) {
             driver.end(now);
         }

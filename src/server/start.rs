@@ -7,8 +7,8 @@ use super::http;
 use super::listener::accept;
 use super::local_socket::LocalSocket;
 use super::log_writer::LogWriter;
+use super::lone::TokioRunner;
 use super::metrics_page;
-use super::runner::TokioRunner;
 use super::shared::{Identity, Shared};
 use super::tasks::{run_blocking, run_queue_timers, spawn};
 use crate::auth::mechanism;
@@ -16,10 +16,10 @@ use crate::broker::{Broker, BrokerSettings, OpenScratch, VhostLimits};
 use crate::config::{Durability, Reloaded, Settings, StoreKind, StoreSettings};
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::session::SessionSettings;
+use crate::store::commit::{WriterHandle, WriterSettings};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::spool::SpoolStore;
 use crate::store::sqlite::{SqliteSettings, SqliteStore};
-use crate::store::writer::{WriterHandle, WriterSettings};
 use crate::store::{Recovered, Store, StoreError};
 use std::fmt;
 use std::io;
@@ -120,10 +120,11 @@ impl Server {
         let handle = Handle::current();
         let (writer, recovered) = {
             let settings = settings.clone();
-            run_blocking(move || open_store(&settings)).await.map_err(StartError::Store)?
+            run_blocking(move || open_store(&settings, clock.shared())).await.map_err(StartError::Store)?
         };
-        let scratch = scratch_store(&settings);
+        let scratch = scratch_store(&settings, clock.shared());
         let runner = Arc::new(TokioRunner::new(clock));
+        runner.commit_inline(&writer);
         let broker = Broker::recover(
             broker_settings(&settings),
             Arc::clone(&runner) as _,
@@ -286,7 +287,10 @@ fn random() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::Random(error.to_string()))
 }
 
-pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered), StoreError> {
+fn open_store(
+    settings: &Settings,
+    clock: Arc<dyn crate::model::Clock>,
+) -> Result<(WriterHandle, Recovered), StoreError> {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let mut store: Box<dyn Store> = match settings.store.kind {
         StoreKind::Sqlite => {
@@ -305,7 +309,7 @@ pub(super) fn open_store(settings: &Settings) -> Result<(WriterHandle, Recovered
         }
     };
     let recovered = store.recover()?;
-    let writer = WriterHandle::start(store, recovered.batch_no, writer_settings(settings))?;
+    let writer = WriterHandle::start(store, recovered.batch_no, writer_settings(settings), clock)?;
     Ok((writer, recovered))
 }
 
@@ -326,7 +330,7 @@ fn tell_durability(store: &StoreSettings) {
     }
 }
 
-fn writer_settings(settings: &Settings) -> WriterSettings {
+pub(super) fn writer_settings(settings: &Settings) -> WriterSettings {
     WriterSettings {
         rows_max: settings.store.batch_rows_max as usize,
         bytes_max: usize::try_from(settings.store.batch_bytes_max).unwrap_or(usize::MAX),
@@ -342,7 +346,7 @@ const SCRATCH_BATCH_ROWS_MAX: usize = 8_192;
 const SCRATCH_BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// How to open the scratch store; none where no file is kept. What an earlier process left there goes first.
-fn scratch_store(settings: &Settings) -> Option<OpenScratch> {
+fn scratch_store(settings: &Settings, clock: Arc<dyn crate::model::Clock>) -> Option<OpenScratch> {
     if !settings.keeps_files() {
         return None;
     }
@@ -358,7 +362,7 @@ fn scratch_store(settings: &Settings) -> Option<OpenScratch> {
     Some(Box::new(move || {
         let mut store = SpoolStore::open(&directory)?;
         let recovered = store.recover()?;
-        WriterHandle::start(Box::new(store), recovered.batch_no, writer)
+        WriterHandle::start(Box::new(store), recovered.batch_no, writer, Arc::clone(&clock))
     }))
 }
 

@@ -2,7 +2,8 @@
 
 use super::{
     Batch, BatchNo, BindingRecord, CommitOutcome, Destination, ExchangeRecord, LaneChange, LaneRecord, LaneState,
-    Loaded, POSITION_MAX, PositionRange, QueueRecord, Recovered, Row, Store, TopologyChange, UserRecord, VhostRecord,
+    LoadRequest, Loaded, POSITION_MAX, PositionRange, QueueRecord, Recovered, Row, Store, TopologyChange, UserRecord,
+    VhostRecord,
 };
 use crate::model::{Lane, Message, Name, Position, QueueId, WallMillis};
 use crate::wire::properties::Properties;
@@ -101,10 +102,30 @@ pub(super) fn batch(number: u64) -> Batch {
     Batch { batch_no: BatchNo(number), topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() }
 }
 
+/// Brings a batch to its outcome, as the writer's driver does.
 #[track_caller]
 fn commit(store: &mut dyn Store, batch: &Batch) {
-    assert_eq!(store.commit(batch), CommitOutcome::Committed);
+    for _ in 0..TRIES_MAX {
+        let is_known = match store.commit(batch) {
+            CommitOutcome::Committed => return,
+            CommitOutcome::NotCommitted(_) => true,
+            CommitOutcome::Unknown(_) => false,
+            outcome => panic!("{outcome:?}"),
+        };
+        if !is_known && reopen(store) >= batch.batch_no {
+            return;
+        }
+    }
+    panic!("the batch is not committed in {TRIES_MAX} tries");
 }
+
+/// Tried again when the store does not answer.
+#[track_caller]
+fn reopen(store: &mut dyn Store) -> BatchNo {
+    (0..TRIES_MAX).find_map(|_| store.reopen().ok()).expect("it opens in some tries")
+}
+
+const TRIES_MAX: u32 = 100;
 
 #[track_caller]
 fn commit_lanes(store: &mut dyn Store, number: u64, lanes: Vec<LaneChange>) {
@@ -113,8 +134,13 @@ fn commit_lanes(store: &mut dyn Store, number: u64, lanes: Vec<LaneChange>) {
 
 const EVERYTHING: PositionRange = PositionRange { from: Position(0), to: POSITION_MAX };
 
+/// Whether more is left.
+fn erase(store: &mut dyn Store, rows: usize) -> bool {
+    store.maintenance().is_some_and(|store| store.erase(rows).unwrap())
+}
+
 fn load(store: &dyn Store, lane: Lane) -> Loaded {
-    store.reader().unwrap().load(lane, EVERYTHING, usize::MAX, usize::MAX).unwrap()
+    store.reader().unwrap().load(LoadRequest::new(lane, EVERYTHING, usize::MAX, usize::MAX)).unwrap()
 }
 
 pub(super) fn positions(store: &dyn Store, lane: Lane) -> Vec<u64> {
@@ -175,7 +201,7 @@ pub(super) fn a_load_stops_at_its_limits_and_goes_on_behind(place: &dyn Place) {
     let mut reader = store.reader().unwrap();
     let mut found = |from: u64, to: u64, rows_max, bytes_max| -> Vec<u64> {
         let range = PositionRange { from: Position(from), to: Position(to) };
-        let loaded = reader.load(lane(1), range, rows_max, bytes_max).unwrap();
+        let loaded = reader.load(LoadRequest::new(lane(1), range, rows_max, bytes_max)).unwrap();
         loaded.rows.iter().map(|row| row.position.0).collect()
     };
     assert_eq!(found(0, 100, 3, usize::MAX), [3, 6, 9]);
@@ -270,7 +296,7 @@ pub(super) fn a_dropped_lane_is_empty_at_once_and_its_name_is_free(place: &dyn P
     // The same name again, before and after the rows are erased.
     commit_lanes(store.as_mut(), 3, vec![inserts(lane(1), [5])]);
     assert_eq!(positions(store.as_ref(), lane(1)), [5]);
-    while store.erase(30).unwrap() {}
+    while erase(&mut *store, 30) {}
     assert_eq!(positions(store.as_ref(), lane(1)), [5]);
     assert_eq!(positions(store.as_ref(), next), [101]);
     commit_lanes(store.as_mut(), 4, vec![inserts(lane(9), [6])]);
@@ -283,13 +309,13 @@ pub(super) fn a_dropped_lane_is_empty_at_once_and_its_name_is_free(place: &dyn P
 pub(super) fn dropped_lanes_are_erased_in_slices(place: &dyn Place) {
     let (mut store, _) = open(place);
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=100), inserts(lane(2), 1..=3)]);
-    assert!(!store.erase(10).unwrap(), "nothing is dropped");
+    assert!(!erase(&mut *store, 10), "nothing is dropped");
     commit(store.as_mut(), &Batch { drop_lanes: vec![lane(1)], ..batch(2) });
     // What is left to erase survives a restart.
-    assert!(store.erase(10).unwrap());
+    assert!(erase(&mut *store, 10));
     let (mut store, _) = reopened(store, place);
     let mut slices = 1;
-    while store.erase(10).unwrap() {
+    while erase(&mut *store, 10) {
         slices += 1;
     }
     assert!((9..=12).contains(&slices), "{slices} slices for 100 rows, 10 each");
@@ -339,7 +365,7 @@ pub(super) fn a_reader_knows_the_last_batch_it_sees(place: &dyn Place) {
     for number in 1..=20 {
         // Each batch adds one row, so the rows tell which batches a read saw.
         commit_lanes(store.as_mut(), number, vec![inserts(lane(1), [number])]);
-        let loaded = reader.load(lane(1), EVERYTHING, usize::MAX, usize::MAX).unwrap();
+        let loaded = reader.load(LoadRequest::new(lane(1), EVERYTHING, usize::MAX, usize::MAX)).unwrap();
         assert_eq!((loaded.rows.len() as u64, loaded.as_of), (number, BatchNo(number)));
     }
     // And so it is while batches are being committed.
@@ -350,7 +376,7 @@ pub(super) fn a_reader_knows_the_last_batch_it_sees(place: &dyn Place) {
         store
     });
     while !writer.is_finished() {
-        let loaded = reader.load(lane(1), EVERYTHING, usize::MAX, usize::MAX).unwrap();
+        let loaded = reader.load(LoadRequest::new(lane(1), EVERYTHING, usize::MAX, usize::MAX)).unwrap();
         assert_eq!(loaded.rows.len() as u64, loaded.as_of.0);
     }
     drop(reader);
@@ -385,7 +411,7 @@ pub(super) fn large_bodies_survive(place: &dyn Place) {
         assert!(row.message.body() == body(len), "a body of {len} bytes");
     }
     let mut reader = store.reader().unwrap();
-    let bounded = reader.load(lane(1), EVERYTHING, usize::MAX, 20_000).unwrap();
+    let bounded = reader.load(LoadRequest::new(lane(1), EVERYTHING, usize::MAX, 20_000)).unwrap();
     assert_eq!(bounded.rows.len(), 4);
 }
 
@@ -429,7 +455,7 @@ pub(super) fn a_body_shared_by_rows_lasts_as_long_as_one_of_them(place: &dyn Pla
         assert_all_are(store.as_ref(), lane(4), &[1, 2, 3, 4, 5, 6], &message);
         let mut store = restarted(store, place);
         commit(store.as_mut(), &Batch { drop_lanes: vec![lane(3), lane(4)], ..batch(number + 3) });
-        while store.erase(2).unwrap() {}
+        while erase(&mut *store, 2) {}
         assert_all_are(store.as_ref(), lane(2), &[1, 5], &message);
         let last = LaneChange { remove_below: Some(Position(5)), ..change(lane(2)) };
         commit_lanes(store.as_mut(), number + 4, vec![last]);
@@ -450,9 +476,9 @@ pub(super) fn bodies_go_with_dropped_lanes(place: &dyn Place) {
     let again = with_message(lane(2), &[1], &kept);
     commit(store.as_mut(), &Batch { drop_lanes: vec![lane(2)], ..batch(21) });
     commit_lanes(store.as_mut(), 22, vec![again]);
-    assert!(store.erase(10).unwrap());
+    assert!(erase(&mut *store, 10));
     let (mut store, _) = reopened(store, place);
-    while store.erase(10).unwrap() {}
+    while erase(&mut *store, 10) {}
     assert_all_are(store.as_ref(), lane(1), &(1..=20).collect::<Vec<_>>(), &kept);
     assert_all_are(store.as_ref(), lane(2), &[1], &kept);
 }
@@ -479,7 +505,7 @@ pub(super) fn the_largest_bodies_survive(place: &dyn Place) {
     let mut store = restarted(store, place);
     assert_all_are(store.as_ref(), lane(2), &[1], &message);
     commit(store.as_mut(), &Batch { drop_lanes: vec![lane(2)], ..batch(3) });
-    while store.erase(1_000).unwrap() {}
+    while erase(&mut *store, 1_000) {}
     assert_eq!(positions(store.as_ref(), lane(2)), [0; 0]);
 }
 
@@ -497,19 +523,19 @@ pub(super) fn long_ranges_are_gone_at_once(place: &dyn Place) {
         assert_eq!(one[..11], [1, 2, 4, 5, 6, 7, 8, 9, 10, 20_001, 20_002]);
         assert_eq!(positions(store, lane(2)), (9_991..=10_000).collect::<Vec<_>>());
         let part = PositionRange { from: Position(5_000), to: Position(20_001) };
-        let loaded = store.reader().unwrap().load(lane(1), part, 10, 1 << 20).unwrap();
+        let loaded = store.reader().unwrap().load(LoadRequest::new(lane(1), part, 10, 1 << 20)).unwrap();
         assert_eq!(loaded.rows.iter().map(|row| row.position.0).collect::<Vec<_>>(), [20_001]);
     };
     check(store.as_ref());
-    store.erase(1_000).unwrap();
+    erase(&mut *store, 1_000);
     let mut store = restarted(store, place);
     check(store.as_ref());
     let front = LaneChange { remove_below: Some(Position(9_992)), ..change(lane(2)) };
     commit_lanes(store.as_mut(), 3, vec![front]);
-    while store.erase(1_000).unwrap() {}
+    while erase(&mut *store, 1_000) {}
     assert_eq!(positions(store.as_ref(), lane(2)).len(), 9);
     commit(store.as_mut(), &Batch { drop_lanes: vec![lane(1), lane(2)], ..batch(4) });
-    while store.erase(1_000).unwrap() {}
+    while erase(&mut *store, 1_000) {}
     commit_lanes(store.as_mut(), 5, vec![inserts(lane(3), [1]), inserts(lane(4), [1])]);
     assert_eq!(positions(store.as_ref(), lane(1)).len() + positions(store.as_ref(), lane(4)).len(), 1);
 }
@@ -669,11 +695,11 @@ pub(super) fn reopening_keeps_everything(place: &dyn Place) {
     let (mut store, _) = open(place);
     let mut reader = store.reader().unwrap();
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=3)]);
-    assert_eq!(store.reopen().unwrap(), BatchNo(1));
+    assert_eq!(reopen(&mut *store), BatchNo(1));
     commit_lanes(store.as_mut(), 2, vec![inserts(lane(1), [4]), inserts(lane(2), [1])]);
-    assert_eq!(store.reopen().unwrap(), BatchNo(2));
+    assert_eq!(reopen(&mut *store), BatchNo(2));
     assert_eq!(positions(store.as_ref(), lane(1)), [1, 2, 3, 4]);
-    let loaded = reader.load(lane(2), EVERYTHING, usize::MAX, usize::MAX).unwrap();
+    let loaded = reader.load(LoadRequest::new(lane(2), EVERYTHING, usize::MAX, usize::MAX)).unwrap();
     assert_eq!((loaded.rows.len(), loaded.as_of), (1, BatchNo(2)), "a reader goes on across it");
 }
 
@@ -684,7 +710,7 @@ pub(super) fn ten_thousand_lanes_are_kept_apart(place: &dyn Place) {
     commit_lanes(store.as_mut(), 1, lanes.collect());
     let drop_lanes = (0..LANES).filter(|at| at % 2 == 1).map(lane).collect();
     commit(store.as_mut(), &Batch { drop_lanes, ..batch(2) });
-    while store.erase(1_000).unwrap() {}
+    while erase(&mut *store, 1_000) {}
     // Their numbers are used again.
     commit_lanes(store.as_mut(), 3, (LANES..LANES + 100).map(|at| inserts(lane(at), [at + 1])).collect());
     let kept = (0..LANES).step_by(2).map(|at| LaneRecord { lane: lane(at), state: state(at) });
@@ -693,7 +719,7 @@ pub(super) fn ten_thousand_lanes_are_kept_apart(place: &dyn Place) {
     let mut reader = store.reader().unwrap();
     for at in 0..LANES + 100 {
         let expected: &[u64] = if at < LANES && at % 2 == 1 { &[] } else { &[at + 1] };
-        let rows = reader.load(lane(at), EVERYTHING, 10, usize::MAX).unwrap().rows;
+        let rows = reader.load(LoadRequest::new(lane(at), EVERYTHING, 10, usize::MAX)).unwrap().rows;
         assert_eq!(rows.iter().map(|row| row.position.0).collect::<Vec<_>>(), expected, "lane {at}");
     }
 }

@@ -2,9 +2,9 @@
 //! [`MemoryDisk`] does.
 
 use super::{
-    Batch, BatchNo, BindingRecord, CommitOutcome, ExchangeRecord, LaneChange, LaneRecord, LaneState, Loaded,
-    PositionRange, QueueRecord, Recovered, Row, Store, StoreError, StoreReader, TopologyChange, UserRecord,
-    VhostRecord,
+    Batch, BatchNo, BindingRecord, CommitOutcome, ExchangeRecord, LaneChange, LaneRecord, LaneState, LoadRequest,
+    Loaded, Maintenance, PositionRange, QueueRecord, Recovered, Row, Store, StoreError, StoreReader, TopologyChange,
+    UserRecord, VhostRecord,
 };
 use crate::model::{Lane, Name, Position, QueueId};
 use std::collections::BTreeMap;
@@ -107,6 +107,17 @@ impl Store for MemoryStore {
         Ok(Box::new(MemoryReader { disk: self.disk.clone() }))
     }
 
+    fn maintenance(&mut self) -> Option<&mut dyn Maintenance> {
+        Some(self)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.disk.contents().in_use = false;
+        Ok(())
+    }
+}
+
+impl Maintenance for MemoryStore {
     fn has_dead_rows(&self) -> bool {
         !self.disk.contents().erasing.is_empty()
     }
@@ -123,11 +134,6 @@ impl Store for MemoryStore {
             budget -= 1;
         }
         Ok(!contents.erasing.is_empty())
-    }
-
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
-        self.disk.contents().in_use = false;
-        Ok(())
     }
 }
 
@@ -219,13 +225,8 @@ struct MemoryReader {
 }
 
 impl StoreReader for MemoryReader {
-    fn load(
-        &mut self,
-        lane: Lane,
-        range: PositionRange,
-        rows_max: usize,
-        bytes_max: usize,
-    ) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+        let LoadRequest { lane, range, rows_max, bytes_max } = request;
         let contents = self.disk.contents();
         let mut loaded = Loaded { rows: Vec::new(), as_of: contents.batch_no };
         let Some(lane) = contents.lanes.get(&lane) else { return Ok(loaded) };

@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::vfs::Mount;
 use crate::{Checker, Figures, base, crash, histories, in_parallel, open};
 use prontomq::model::random::Random;
-use prontomq::store::{Batch, CommitOutcome, Store, StoreError};
+use prontomq::store::{Batch, CommitOutcome, Maintenance, Store, StoreError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +51,7 @@ fn files_of(disk: &Disk, keeps_reserves: bool) -> Files {
 }
 
 /// Erases what is dead. The reserve of this small disk may be too small for one large row: then a mebibyte must be enough.
-fn erase_all(store: &mut dyn Store, disk: &Disk, seed: u64) {
+fn erase_all(store: &mut dyn Maintenance, disk: &Disk, seed: u64) {
     let mut is_helped = false;
     loop {
         match store.erase(1_000) {

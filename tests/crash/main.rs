@@ -25,7 +25,7 @@ use prontomq::config::Durability;
 use prontomq::model::random::Random;
 use prontomq::model::{Lane, Position, QueueId};
 use prontomq::store::sqlite::{Layer, SqliteSettings, SqliteStore};
-use prontomq::store::{CommitOutcome, POSITION_MAX, PositionRange, Store};
+use prontomq::store::{Backup, CommitOutcome, LoadRequest, Maintenance, POSITION_MAX, PositionRange, Store};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -378,7 +378,7 @@ fn at_the_level_interval_a_loss_of_power_takes_no_more_than_the_interval() {
                     while committed.elapsed() <= INTERVAL {
                         std::thread::yield_now();
                     }
-                    store.tend().unwrap();
+                    store.maintain().unwrap();
                     disk.mark(Mark::Flushed(number));
                 }
                 1 => {
@@ -474,7 +474,7 @@ fn run_with_faults(
         // Housekeeping may fail, and then goes on.
         fault(random, &mut disk.state());
         let _ = store.erase(3);
-        if store.tend().is_err() {
+        if store.maintain().is_err() {
             let _ = store.reopen();
         }
         if random.next_u64().is_multiple_of(4) {
@@ -485,7 +485,7 @@ fn run_with_faults(
         let range = PositionRange { from: Position(0), to: POSITION_MAX };
         let lane = Lane { queue: QueueId(1), level: 0, generation: 0 };
         if let Some(reader) = &mut reader {
-            let _ = reader.load(lane, range, 10, 1_000_000);
+            let _ = reader.load(LoadRequest::new(lane, range, 10, 1_000_000));
         }
         let mut state = disk.state();
         (state.fault, state.budget) = (Fault::None, usize::MAX);

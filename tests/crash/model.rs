@@ -3,8 +3,8 @@
 use prontomq::model::random::Random;
 use prontomq::model::{Lane, Message, Name, Position, QueueId};
 use prontomq::store::{
-    Batch, BatchNo, LaneChange, LaneState, POSITION_MAX, PositionRange, Recovered, Row, Store, TopologyChange,
-    VhostRecord,
+    Batch, BatchNo, LaneChange, LaneState, LoadRequest, POSITION_MAX, PositionRange, Recovered, Row, Store,
+    TopologyChange, VhostRecord,
 };
 use prontomq::wire::properties::Properties;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ impl Model {
         let mut model =
             Self { vhosts: recovered.vhosts.iter().map(|each| each.name.clone()).collect(), ..Self::default() };
         for record in &recovered.lanes {
-            let loaded = reader.load(record.lane, EVERYTHING, usize::MAX, usize::MAX);
+            let loaded = reader.load(LoadRequest::new(record.lane, EVERYTHING, usize::MAX, usize::MAX));
             let rows = loaded.map_err(|error| error.to_string())?.rows;
             let rows = rows.into_iter().map(|row| (row.position, row.message)).collect();
             model.lanes.insert(record.lane, Contents { state: record.state, rows });

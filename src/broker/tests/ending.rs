@@ -5,9 +5,9 @@ use crate::broker::topology::Records;
 use crate::broker::{Broker, Carried, Link, Runner};
 use crate::model::command::{BindTo, ExchangeDeclare, QueueDeclare};
 use crate::model::{Answer, Arguments, ChannelKey, Command, Name, Notice, Now, RequestNo};
-use crate::store::Store;
+use crate::store::commit::{WriterHandle, WriterSettings};
 use crate::store::memory::{MemoryDisk, MemoryStore};
-use crate::store::writer::{WriterHandle, WriterSettings};
+use crate::store::{Store, SystemClock};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -60,7 +60,9 @@ fn many_exclusive_queues_are_deleted_in_slices_between_which_others_are_served()
     let (disk, pieces) = (MemoryDisk::default(), Arc::new(Pieces::default()));
     let mut store = MemoryStore::open(disk.clone());
     let recovered = store.recover().unwrap();
-    let writer = WriterHandle::start(Box::new(store), recovered.batch_no, WriterSettings::default()).unwrap();
+    let writer =
+        WriterHandle::start(Box::new(store), recovered.batch_no, WriterSettings::default(), SystemClock::shared())
+            .unwrap();
     let runner: Arc<dyn Runner> = Arc::clone(&pieces) as _;
     let broker = Broker::recover(settings(), runner, writer, None, &recovered, Now::default());
     broker.create_vhost(&Name::from("/"));

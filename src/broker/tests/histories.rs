@@ -15,9 +15,9 @@ use crate::model::{
     PromiseOwner, ReplyCode, RequestNo, WallMillis,
 };
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
+use crate::store::commit::{WriterHandle, WriterSettings};
 use crate::store::memory::{MemoryDisk, MemoryStore};
-use crate::store::writer::{WriterHandle, WriterSettings};
-use crate::store::{BindingRecord, Destination, Recovered, Store};
+use crate::store::{BindingRecord, Destination, Recovered, Store, SystemClock};
 use crate::wire::properties::{Properties, PropertiesWriter};
 use crate::wire::table::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -476,7 +476,8 @@ impl History {
 
 fn start(mut store: Box<dyn Store>, ticks: &Arc<Ticks>) -> (Arc<Broker>, Recovered) {
     let recovered = store.recover().unwrap();
-    let writer = WriterHandle::start(store, recovered.batch_no, WriterSettings::default()).unwrap();
+    let writer =
+        WriterHandle::start(store, recovered.batch_no, WriterSettings::default(), SystemClock::shared()).unwrap();
     let runner = ThreadRunner::start(Arc::clone(ticks));
     (Broker::recover(settings(), runner, writer, None, &recovered, ticks.now()), recovered)
 }

@@ -3,7 +3,9 @@
 use crate::model::QueueId;
 use crate::model::random::Random;
 use crate::store::memory::{MemoryDisk, MemoryStore};
-use crate::store::{Batch, BatchNo, CommitOutcome, Recovered, Store, StoreError, StoreReader, TopologyChange};
+use crate::store::{
+    Batch, BatchNo, CommitOutcome, Maintenance, Recovered, Store, StoreError, StoreReader, TopologyChange,
+};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,12 +88,8 @@ impl Store for MortalStore {
         self.inner.reader()
     }
 
-    fn has_dead_rows(&self) -> bool {
-        self.inner.has_dead_rows()
-    }
-
-    fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
-        self.inner.erase(rows)
+    fn maintenance(&mut self) -> Option<&mut dyn Maintenance> {
+        self.inner.maintenance()
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {

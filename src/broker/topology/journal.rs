@@ -12,7 +12,7 @@
 //! memory is ahead of it for good: what is not durable by then is answered with an error, and so is all that depends on it.
 
 use crate::store::TopologyChange;
-use crate::store::writer::Then;
+use crate::store::commit::Then;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -12,7 +12,8 @@ mod segment;
 mod tests;
 
 use super::{
-    Batch, BatchNo, CommitOutcome, LaneChange, Recovered, Row, Store, StoreError, StoreReader, TopologyChange, Vitals,
+    Batch, BatchNo, CommitOutcome, FileStats, LaneChange, Recovered, Row, Store, StoreError, StoreReader,
+    TopologyChange, Vitals,
 };
 use crate::model::Lane;
 use index::Index;
@@ -99,17 +100,8 @@ impl Store for SpoolStore {
         Ok(Box::new(SpoolReader(Arc::clone(&self.index))))
     }
 
-    /// A dropped lane leaves nothing behind.
-    fn has_dead_rows(&self) -> bool {
-        false
-    }
-
-    fn erase(&mut self, _rows: usize) -> Result<bool, StoreError> {
-        Ok(false)
-    }
-
-    fn vitals(&self) -> Vitals {
-        Vitals { file_bytes: self.appender.bytes(), ..Vitals::default() }
+    fn file_stats(&self) -> Option<&dyn FileStats> {
+        Some(self)
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
@@ -117,6 +109,12 @@ impl Store for SpoolStore {
         drop(appender);
         *lock(&index) = Index::default();
         Self::clear(&directory)
+    }
+}
+
+impl FileStats for SpoolStore {
+    fn vitals(&self) -> Vitals {
+        Vitals { file_bytes: self.appender.bytes(), ..Vitals::default() }
     }
 }
 

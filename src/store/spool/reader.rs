@@ -2,22 +2,17 @@
 
 use super::index::{Index, RUN_BYTES, Run};
 use super::lock;
-use crate::model::{Lane, Position};
+use crate::model::Position;
 use crate::store::record::{Records, message_bytes};
-use crate::store::{Loaded, PositionRange, Row, StoreError, StoreReader};
+use crate::store::{LoadRequest, Loaded, Row, StoreError, StoreReader};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 pub(super) struct SpoolReader(pub(super) Arc<Mutex<Index>>);
 
 impl StoreReader for SpoolReader {
-    fn load(
-        &mut self,
-        lane: Lane,
-        range: PositionRange,
-        rows_max: usize,
-        bytes_max: usize,
-    ) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+        let LoadRequest { lane, range, rows_max, bytes_max } = request;
         let mut wanted = Wanted { rows: rows_max.max(1), bytes: bytes_max.max(1) as u64 };
         let (as_of, runs) = {
             let index = lock(&self.0);

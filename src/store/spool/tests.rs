@@ -9,8 +9,8 @@ use crate::store::contract::{
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::record::{HEADER_BYTES, message_bytes};
 use crate::store::{
-    Batch, BatchNo, CommitOutcome, LaneChange, POSITION_MAX, PositionRange, Row, Store, StoreError, TopologyChange,
-    VhostRecord,
+    Batch, BatchNo, CommitOutcome, FileStats, LaneChange, LoadRequest, POSITION_MAX, PositionRange, Row, Store,
+    StoreError, TopologyChange, VhostRecord,
 };
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -63,7 +63,7 @@ fn commit(store: &mut SpoolStore, number: u64, lanes: Vec<LaneChange>) -> Commit
 const EVERYTHING: PositionRange = PositionRange { from: Position(0), to: POSITION_MAX };
 
 fn load(store: &dyn Store, lane: Lane) -> Result<Vec<Row>, StoreError> {
-    Ok(store.reader().unwrap().load(lane, EVERYTHING, usize::MAX, usize::MAX)?.rows)
+    Ok(store.reader().unwrap().load(LoadRequest::new(lane, EVERYTHING, usize::MAX, usize::MAX))?.rows)
 }
 
 fn below(position: u64) -> Vec<LaneChange> {
@@ -155,7 +155,7 @@ fn what_is_refused_leaves_nothing_behind_and_may_come_again() {
     assert!(matches!(outcome, CommitOutcome::NotCommitted(_)), "{outcome:?}");
     assert_eq!(positions(&store, lane(1)), (1..=20).collect::<Vec<_>>());
     assert_eq!(positions(&store, lane(2)), [0; 0]);
-    assert_eq!(store.reader().unwrap().load(lane(1), EVERYTHING, 1, 1).unwrap().as_of, BatchNo(1));
+    assert_eq!(store.reader().unwrap().load(LoadRequest::new(lane(1), EVERYTHING, 1, 1)).unwrap().as_of, BatchNo(1));
     assert_eq!((folder.segments(), store.vitals().file_bytes), (before.clone(), before[0]));
     assert_eq!(commit(&mut store, 2, refused()), CommitOutcome::Committed);
     let rows = load(&store, lane(1)).unwrap();
@@ -303,7 +303,7 @@ fn any_course_of_changes_leaves_what_it_leaves_in_memory() {
                 let range = PositionRange { from, to: Position(from.0 + numbers.below(300)) };
                 let (rows, bytes) = (1 + numbers.below(300) as usize, 1 + numbers.below(100_000) as usize);
                 let found = |store: &dyn Store| -> Vec<_> {
-                    let loaded = store.reader().unwrap().load(lane(at), range, rows, bytes).unwrap();
+                    let loaded = store.reader().unwrap().load(LoadRequest::new(lane(at), range, rows, bytes)).unwrap();
                     assert_eq!(loaded.as_of, batch.batch_no);
                     loaded.rows.into_iter().map(|row| (row.position, row.message)).collect()
                 };

@@ -1,6 +1,7 @@
 //! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
 //! and its size following what is in it.
 
+use super::SqliteSettings;
 use super::commit::is_full;
 use super::erasing::{Shrunk, erase, shrink};
 use super::lanes::Lanes;
@@ -8,10 +9,12 @@ use super::log::may_be_unflushed;
 use super::raw::RawConnection;
 use super::reserve::Reserves;
 use crate::config::Durability;
+use crate::model::{Clock, Monotonic};
 use crate::store::Vitals;
 use rusqlite::{Connection, Result};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Without commits for so long, the writer is idle and the file is made smaller.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -49,17 +52,18 @@ impl Slice {
 
 /// The state of a file's upkeep.
 pub(super) struct Care {
+    clock: Arc<dyn Clock>,
     durability: Durability,
     interval: Duration,
     file: PathBuf,
     log: PathBuf,
     log_bytes_max: u64,
     /// The first commit that is not flushed.
-    unflushed_since: Option<Instant>,
-    last_commit: Instant,
-    log_seen_at: Instant,
+    unflushed_since: Option<Monotonic>,
+    last_commit: Monotonic,
+    log_seen_at: Monotonic,
     /// The log has been too long since then, and could not be emptied.
-    too_long_since: Option<Instant>,
+    too_long_since: Option<Monotonic>,
     /// There were commits since the file was made as small as it gets.
     may_shrink: bool,
     /// Pages given back in one slice.
@@ -68,14 +72,15 @@ pub(super) struct Care {
 }
 
 impl Care {
-    pub(super) fn new(durability: Durability, interval: Duration, file: &Path, log_bytes_max: u64) -> Self {
-        let now = Instant::now();
+    pub(super) fn new(settings: &SqliteSettings, file: &Path) -> Self {
+        let now = settings.clock.now().monotonic;
         Self {
-            durability,
-            interval,
+            clock: Arc::clone(&settings.clock),
+            durability: settings.durability,
+            interval: settings.durability_interval,
             log: super::backup::with_suffix(file, "-wal"),
             file: file.to_owned(),
-            log_bytes_max,
+            log_bytes_max: settings.log_bytes_max,
             unflushed_since: None,
             last_commit: now,
             log_seen_at: now,
@@ -88,15 +93,15 @@ impl Care {
 
     /// After a commit: what cannot wait for an idle moment, since there may be none.
     pub(super) fn committed(&mut self, connection: &RawConnection) -> Result<()> {
-        let now = Instant::now();
+        let now = self.clock.now().monotonic;
         self.last_commit = now;
         self.may_shrink = true;
-        if now.duration_since(self.log_seen_at) >= LOG_INTERVAL {
+        if now.since(self.log_seen_at) >= LOG_INTERVAL {
             connection.with(|connection| self.look_at_log(connection, now))?;
         }
         if self.durability == Durability::Interval {
             let since = *self.unflushed_since.get_or_insert(now);
-            if now.duration_since(since) >= self.interval {
+            if now.since(since) >= self.interval {
                 connection.with(|connection| self.flush(connection))?;
             }
         }
@@ -105,23 +110,23 @@ impl Care {
 
     /// When there is nothing to commit: does what is due, and says when to be called again.
     pub(super) fn tend(&mut self, connection: &RawConnection) -> Result<Option<Duration>> {
-        let now = Instant::now();
+        let now = self.clock.now().monotonic;
         let mut next = None;
         let mut at = |wait: Duration| next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
         if let Some(since) = self.unflushed_since {
-            match self.interval.checked_sub(now.duration_since(since)) {
+            match self.interval.checked_sub(now.since(since)) {
                 Some(left) if !left.is_zero() => at(left),
                 _ => connection.with(|connection| self.flush(connection))?,
             }
         }
         if self.too_long_since.is_some() {
-            if now.duration_since(self.log_seen_at) >= LOG_INTERVAL {
+            if now.since(self.log_seen_at) >= LOG_INTERVAL {
                 connection.with(|connection| self.look_at_log(connection, now))?;
             }
             at(LOG_INTERVAL);
         }
         if self.may_shrink {
-            match IDLE_AFTER.checked_sub(now.duration_since(self.last_commit)) {
+            match IDLE_AFTER.checked_sub(now.since(self.last_commit)) {
                 Some(left) if !left.is_zero() => at(left),
                 // A copy that is under way would begin anew.
                 _ if connection.is_copying() => at(IDLE_AFTER),
@@ -143,13 +148,13 @@ impl Care {
     }
 
     /// Empties a log that is too long, or finds out that somebody keeps it.
-    fn look_at_log(&mut self, connection: &Connection, now: Instant) -> Result<()> {
+    fn look_at_log(&mut self, connection: &Connection, now: Monotonic) -> Result<()> {
         self.log_seen_at = now;
         self.vitals.log_bytes = len_of(&self.log);
         self.vitals.file_bytes = file_bytes(connection)?;
         if self.vitals.log_bytes > self.log_bytes_max && !self.empty_log(connection)? {
             let since = *self.too_long_since.get_or_insert(now);
-            if now.duration_since(since) >= READS_LAST && !self.vitals.log_is_pinned {
+            if now.since(since) >= READS_LAST && !self.vitals.log_is_pinned {
                 self.vitals.log_is_pinned = true;
                 tracing::warn!(
                     bytes = self.vitals.log_bytes,
@@ -213,10 +218,10 @@ impl Care {
     }
 
     fn try_to_make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, reserves: &Reserves) -> Result<()> {
-        let began = Instant::now();
+        let began = self.clock.now().monotonic;
         let mut is_lent = false;
         let mut slice = ROOM;
-        while began.elapsed() < ROOM_TIME {
+        while self.clock.now().monotonic.since(began) < ROOM_TIME {
             match connection.with(|connection| self.make_some_room(connection, lanes, slice)) {
                 Ok(Shrunk::Enough) => break,
                 Ok(Shrunk::More) => {}
@@ -252,7 +257,7 @@ impl Care {
 
     /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it, unless
     /// they say that what was committed may not be flushed.
-    fn shrink(&mut self, connection: &Connection, now: Instant) -> Result<bool> {
+    fn shrink(&mut self, connection: &Connection, now: Monotonic) -> Result<bool> {
         let shrunk = shrink(connection, self.slice).and_then(|shrunk| {
             if shrunk == Shrunk::Enough {
                 // A file that was made smaller is so once the log that says it is moved.
@@ -263,7 +268,7 @@ impl Care {
             }
             Ok(shrunk)
         });
-        let took = now.elapsed();
+        let took = self.clock.now().monotonic.since(now);
         if took > super::erasing::SLICE_TIME {
             self.slice = (self.slice / 2).max(8);
         } else if took * 4 < super::erasing::SLICE_TIME {

@@ -6,12 +6,11 @@ use super::growth::Growth;
 use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
 use super::{log, topology};
-use crate::model::Lane;
+use crate::model::{Lane, WallMillis};
 use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
 use std::ffi::CStr;
 use std::ops::RangeInclusive;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The statements that are given bytes, for [`Inserts`]. Two columns of a message are left over from a time when transient
 /// ones were kept here too.
@@ -43,6 +42,8 @@ pub(super) enum Removing {
 pub(super) struct With {
     pub(super) begun: Option<Begun>,
     pub(super) removing: Removing,
+    /// When, by the calendar: only for people who ask how old a row is.
+    pub(super) stored_at: WallMillis,
 }
 
 /// What rows and lanes need of the connection, looked up once per batch, and what their batch has in common.
@@ -59,12 +60,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn prepare(
-        connection: &'a Connection,
-        inserts: &'a mut Inserts,
-        batch: &Batch,
-        removing: Removing,
-    ) -> Result<Self> {
+    fn prepare(connection: &'a Connection, inserts: &'a mut Inserts, batch: &Batch, with: With) -> Result<Self> {
         Ok(Self {
             connection,
             inserts: inserts.prepared(connection)?,
@@ -73,8 +69,8 @@ impl<'a> Rows<'a> {
             update_lane: connection.prepare_cached(UPDATE_LANE)?,
             bodies: BatchBodies::of(batch),
             batch_no: batch.batch_no,
-            removing,
-            stored_at: wall_millis(),
+            removing: with.removing,
+            stored_at: i64::try_from(with.stored_at.0).unwrap_or(i64::MAX),
         })
     }
 }
@@ -181,7 +177,7 @@ fn write(
         connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     }
     if !batch.lanes.is_empty() {
-        let mut rows = Rows::prepare(connection, inserts, batch, with.removing)?;
+        let mut rows = Rows::prepare(connection, inserts, batch, with)?;
         for change in &batch.lanes {
             rows.write(lanes, change)?;
         }
@@ -202,12 +198,6 @@ fn drop_lane(connection: &Connection, lanes: &mut Lanes, lane: Lane) -> Result<(
         connection.prepare_cached(DROP_LANE)?.execute(params![number.0])?;
     }
     Ok(())
-}
-
-/// The wall clock, read once per batch: only for people who ask how old a row is.
-fn wall_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Rows<'_> {

@@ -11,9 +11,11 @@ use super::opening::Opening;
 use super::raw::RawConnection;
 use super::redo::Redo;
 use super::reserve::Reserves;
+use crate::model::{Clock, Monotonic};
 use crate::store::{Batch, CommitOutcome, StoreError};
 use rusqlite::Result;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a full disk is looked at while there is nothing to commit.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,7 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Space {
     /// Something was refused for want of it, or a start has needed help. What is stored is flushed in the database alone.
-    None { looked_at: Instant },
+    None { looked_at: Monotonic },
     /// The reserves are not whole.
     Little,
     /// There was enough for the reserves.
@@ -52,13 +54,14 @@ enum Remedy {
 
 /// A disk's space, as the store knows it.
 pub(super) struct FullDisk {
+    clock: Arc<dyn Clock>,
     reserves: Reserves,
     space: Space,
 }
 
 impl FullDisk {
-    pub(super) fn new(reserves: Reserves) -> Self {
-        Self { reserves, space: Space::Little }
+    pub(super) fn new(reserves: Reserves, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, reserves, space: Space::Little }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -123,11 +126,15 @@ impl FullDisk {
         self.reserves.lend_for_start()
     }
 
+    fn now(&self) -> Monotonic {
+        self.clock.now().monotonic
+    }
+
     fn note_full(&mut self) {
         if !self.is_full() {
             tracing::warn!("the disk is full: only what gives space back is stored until there is space again");
         }
-        self.space = Space::None { looked_at: Instant::now() };
+        self.space = Space::None { looked_at: self.now() };
     }
 }
 
@@ -181,7 +188,7 @@ impl Writing<'_> {
     fn try_write(&mut self, batch: &Batch) -> (CommitOutcome, bool) {
         let removing = if self.full.is_full() { Removing::InSlices } else { Removing::Now };
         let Self { connection, lanes, begun, .. } = self;
-        let with = With { begun: **begun, removing };
+        let with = With { begun: **begun, removing, stored_at: self.full.clock.now().wall };
         let (outcome, is_full) =
             connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch, with));
         if outcome == CommitOutcome::Committed {
@@ -256,13 +263,13 @@ impl Writing<'_> {
     /// committed may not be flushed.
     pub(super) fn look(&mut self) -> Result<Option<Duration>> {
         if let Space::None { looked_at } = self.full.space {
-            if let Some(left) = LOOK_INTERVAL.checked_sub(looked_at.elapsed())
+            if let Some(left) = LOOK_INTERVAL.checked_sub(self.full.now().since(looked_at))
                 && !left.is_zero()
             {
                 return Ok(Some(left));
             }
             self.make_room()?;
-            self.full.space = Space::None { looked_at: Instant::now() };
+            self.full.space = Space::None { looked_at: self.full.now() };
         }
         self.full.look();
         Ok(self.full.is_full().then_some(LOOK_INTERVAL))

@@ -27,9 +27,11 @@ mod topology;
 mod views;
 
 use super::{
-    Batch, BatchNo, CommitOutcome, CopyProgress, LaneChange, Recovered, Store, StoreError, StoreReader, Vitals,
+    Backup, Batch, BatchNo, CommitOutcome, CopyProgress, FileStats, LaneChange, Maintenance, Recovered, Store,
+    StoreError, StoreReader, SystemClock, Vitals,
 };
 use crate::config::Durability;
+use crate::model::Clock;
 pub use backup::{BackupTarget, back_up};
 use care::Care;
 use commit::{Begun, is_full};
@@ -74,6 +76,8 @@ pub struct SqliteSettings {
     pub reserve_bytes_max: u64,
     /// How files are reached; the system's own way when none.
     pub layer: Option<Layer>,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Another way to reach files.
@@ -100,6 +104,7 @@ impl SqliteSettings {
             redo_bytes: 1 << 20,
             reserve_bytes_max: u64::MAX,
             layer: None,
+            clock: SystemClock::shared(),
         }
     }
 }
@@ -130,7 +135,7 @@ impl SqliteStore {
     /// As [`open`](Self::open), of a directory that is held.
     fn open_held(directory: Directory, settings: &SqliteSettings) -> Result<Self, StoreError> {
         let mut opening = Opening::new(directory.database(), settings);
-        let mut full = FullDisk::new(reserves_of(settings, &directory));
+        let mut full = FullDisk::new(reserves_of(settings, &directory), Arc::clone(&settings.clock));
         let cache_bytes = settings.cache_bytes;
         let connection = full.open(&mut opening, |opening| open_file(&directory, opening, cache_bytes))?;
         let mut store = Self {
@@ -138,7 +143,7 @@ impl SqliteStore {
             lanes: Lanes::default(),
             last: BatchNo(0),
             cache_bytes,
-            care: Care::new(settings.durability, settings.durability_interval, opening.file(), settings.log_bytes_max),
+            care: Care::new(settings, opening.file()),
             redo: redo_of(settings, &directory),
             opening,
             full,
@@ -317,68 +322,16 @@ impl Store for SqliteStore {
         Ok(Box::new(SqliteReader::open(&self.opening, self.redo.pending())?))
     }
 
-    fn has_dead_rows(&self) -> bool {
-        self.lanes.next_to_erase().is_some()
+    fn maintenance(&mut self) -> Option<&mut dyn Maintenance> {
+        Some(self)
     }
 
-    fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
-        let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        let erased = connection.with(|connection| erasing::erase(connection, &mut self.lanes, rows));
-        if erased.as_ref().is_err_and(is_full) {
-            let has_dead_rows = self.has_dead_rows();
-            let came_further = self.writing().ok_or_else(not_open)?.erase_on_full_disk();
-            if came_further.map_err(|error| self.failed(&error))? {
-                return Ok(true);
-            }
-            if !has_dead_rows {
-                // All is erased. The file gets smaller when there is space to move its pages.
-                return Ok(false);
-            }
-        }
-        erased.map_err(|error| self.failed(&error))
+    fn backup(&mut self) -> Option<&mut dyn Backup> {
+        Some(self)
     }
 
-    fn tend(&mut self) -> Result<Option<Duration>, StoreError> {
-        let look_again = self.writing().ok_or_else(not_open)?.look().map_err(|error| self.failed(&error))?;
-        let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        let next = self.care.tend(connection).map_err(|error| self.failed(&error))?;
-        if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
-            match self.move_redo() {
-                CommitOutcome::NotCommitted(error) => self.redo.refused(&error),
-                CommitOutcome::Committed => {}
-                outcome => return Err(StoreError::Unusable(format!("the redo log could not be moved: {outcome:?}"))),
-            }
-        }
-        Ok([next, look_again, self.redo.moved_in()].into_iter().flatten().min())
-    }
-
-    fn vitals(&self) -> Vitals {
-        Vitals { redo_batches: self.redo.batches(), is_full: self.full.is_full(), ..self.care.vitals }
-    }
-
-    fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
-        self.need_moved()?;
-        let connection = self.connection.as_mut().ok_or_else(not_open)?;
-        let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
-        connection.begin_copy(backup::open_target(target).map_err(failed)?).map_err(failed)
-    }
-
-    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
-        let none = || StoreError::Unusable("the copy was given up when the file was opened again".into());
-        let connection = self.connection.as_mut().ok_or_else(not_open)?;
-        let step = connection.step_copy(i32::try_from(pages).unwrap_or(i32::MAX)).ok_or_else(none)?;
-        let (progress, result) = step.map_err(|error| StoreError::Unusable(error.to_string()))?;
-        let is_done = result == StepResult::Done;
-        if is_done {
-            connection.end_copy();
-        }
-        Ok(backup::progress_from(&progress, is_done))
-    }
-
-    fn end_copy(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            connection.end_copy();
-        }
+    fn file_stats(&self) -> Option<&dyn FileStats> {
+        Some(self)
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
@@ -413,6 +366,76 @@ impl Store for SqliteStore {
     }
 }
 
+impl Maintenance for SqliteStore {
+    fn has_dead_rows(&self) -> bool {
+        self.lanes.next_to_erase().is_some()
+    }
+
+    fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
+        let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        let erased = connection.with(|connection| erasing::erase(connection, &mut self.lanes, rows));
+        if erased.as_ref().is_err_and(is_full) {
+            let has_dead_rows = self.has_dead_rows();
+            let came_further = self.writing().ok_or_else(not_open)?.erase_on_full_disk();
+            if came_further.map_err(|error| self.failed(&error))? {
+                return Ok(true);
+            }
+            if !has_dead_rows {
+                // All is erased. The file gets smaller when there is space to move its pages.
+                return Ok(false);
+            }
+        }
+        erased.map_err(|error| self.failed(&error))
+    }
+
+    fn maintain(&mut self) -> Result<Option<Duration>, StoreError> {
+        let look_again = self.writing().ok_or_else(not_open)?.look().map_err(|error| self.failed(&error))?;
+        let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        let next = self.care.tend(connection).map_err(|error| self.failed(&error))?;
+        if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
+            match self.move_redo() {
+                CommitOutcome::NotCommitted(error) => self.redo.refused(&error),
+                CommitOutcome::Committed => {}
+                outcome => return Err(StoreError::Unusable(format!("the redo log could not be moved: {outcome:?}"))),
+            }
+        }
+        Ok([next, look_again, self.redo.moved_in()].into_iter().flatten().min())
+    }
+}
+
+impl FileStats for SqliteStore {
+    fn vitals(&self) -> Vitals {
+        Vitals { redo_batches: self.redo.batches(), is_full: self.full.is_full(), ..self.care.vitals }
+    }
+}
+
+impl Backup for SqliteStore {
+    fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+        self.need_moved()?;
+        let connection = self.connection.as_mut().ok_or_else(not_open)?;
+        let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
+        connection.begin_copy(backup::open_target(target).map_err(failed)?).map_err(failed)
+    }
+
+    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
+        let none = || StoreError::Unusable("the copy was given up when the file was opened again".into());
+        let connection = self.connection.as_mut().ok_or_else(not_open)?;
+        let step = connection.step_copy(i32::try_from(pages).unwrap_or(i32::MAX)).ok_or_else(none)?;
+        let (progress, result) = step.map_err(|error| StoreError::Unusable(error.to_string()))?;
+        let is_done = result == StepResult::Done;
+        if is_done {
+            connection.end_copy();
+        }
+        Ok(backup::progress_from(&progress, is_done))
+    }
+
+    fn end_copy(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.end_copy();
+        }
+    }
+}
+
 /// Opens or makes the file and brings it to the newest schema.
 fn open_file(directory: &Directory, opening: &Opening, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
     let was_unflushed = directory.is_unflushed();
@@ -443,7 +466,7 @@ fn reserves_of(settings: &SqliteSettings, directory: &Directory) -> Reserves {
 fn redo_of(settings: &SqliteSettings, directory: &Directory) -> Redo {
     let files = settings.layer.as_ref().map_or_else(|| Arc::new(SystemFiles) as _, |layer| Arc::clone(&layer.redo));
     let bytes = if settings.durability == Durability::Commit { settings.redo_bytes } else { 0 };
-    Redo::new(directory.redo(), files, bytes)
+    Redo::new(directory.redo(), files, bytes, Arc::clone(&settings.clock))
 }
 
 fn not_open() -> StoreError {

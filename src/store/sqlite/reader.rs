@@ -6,7 +6,7 @@ use super::opening::{Opening, block_on};
 use super::raw::RawConnection;
 use super::redo::{Overlay, Pending};
 use crate::model::{Lane, Message, Position, WallMillis};
-use crate::store::{BatchNo, LaneChange, Loaded, PositionRange, Row, StoreError, StoreReader};
+use crate::store::{BatchNo, LaneChange, LoadRequest, Loaded, PositionRange, Row, StoreError, StoreReader};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -28,18 +28,12 @@ impl SqliteReader {
 }
 
 impl StoreReader for SqliteReader {
-    fn load(
-        &mut self,
-        lane: Lane,
-        range: PositionRange,
-        rows_max: usize,
-        bytes_max: usize,
-    ) -> Result<Loaded, StoreError> {
-        let pending = self.pending.changes_of(lane);
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+        let pending = self.pending.changes_of(request.lane);
         self.connection.with(|connection| {
             // Dropping it ends the read; there is nothing to roll back.
             let transaction = connection.unchecked_transaction().map_err(|error| failed(&error))?;
-            load(&transaction, pending, lane, range, rows_max, bytes_max)
+            load(&transaction, pending, request)
         })
     }
 }
@@ -51,11 +45,9 @@ fn failed(error: &rusqlite::Error) -> StoreError {
 fn load(
     connection: &Connection,
     pending: Vec<(BatchNo, LaneChange)>,
-    lane: Lane,
-    range: PositionRange,
-    rows_max: usize,
-    bytes_max: usize,
+    request: LoadRequest,
 ) -> Result<Loaded, StoreError> {
+    let LoadRequest { lane, range, rows_max, bytes_max } = request;
     let mut found = Found { rows: Vec::new(), bytes: 0, rows_max: rows_max.max(1), bytes_max: bytes_max.max(1) };
     let Some((number, as_of)) = find(connection, lane).map_err(|error| failed(&error))? else {
         return Ok(Loaded { rows: found.rows, as_of: BatchNo(0) });

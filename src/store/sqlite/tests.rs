@@ -6,7 +6,8 @@ use crate::store::contract::{
     Place, batch, change, contract_tests, inserts, lane, large, message, positions, with_message,
 };
 use crate::store::{
-    Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, POSITION_MAX, PositionRange, Store, StoreError,
+    Backup, Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, LoadRequest, Maintenance, POSITION_MAX,
+    PositionRange, Store, StoreError,
 };
 use rusqlite::params;
 use std::fs;
@@ -112,7 +113,8 @@ fn an_older_schema_is_migrated_with_everything_in_it_after_a_copy() {
         LaneState { head: Position(1), tail: Position(3), count: 3, body_bytes: 5_021, lent_ceiling: Position(2) };
     assert_eq!(recovered.lanes, [LaneRecord { lane: lane(1), state }]);
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
-    let rows = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX).unwrap().rows;
+    let rows =
+        store.reader().unwrap().load(LoadRequest::new(lane(1), everything, usize::MAX, usize::MAX)).unwrap().rows;
     assert!(rows.iter().all(|row| row.expires_at == Some(WallMillis(77))));
     let found: Vec<_> = rows.into_iter().map(|row| row.message).collect();
     assert_eq!(found, messages_of_schema_1());
@@ -354,7 +356,7 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     let mut store = open_in(place.path()).unwrap();
     store.recover().unwrap();
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
-    let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
+    let read = store.reader().unwrap().load(LoadRequest::new(lane(1), everything, usize::MAX, usize::MAX));
     assert!(matches!(read, Err(StoreError::Read(_))), "{} rows", read.map_or(0, |loaded| loaded.rows.len()));
     let range = PositionRange { from: Position(17_000), to: Position(19_000) };
     let removes = LaneChange { remove_ranges: vec![range], ..change(lane(1)) };
@@ -425,7 +427,7 @@ fn a_body_with_a_missing_chunk_is_damage() {
     store.commit(&Batch { lanes: vec![with_message(lane(1), &[1], &large(3, 200_000))], ..batch(1) });
     raw(place.path()).execute("DELETE FROM chunk WHERE id & 65535 = 2", []).unwrap();
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
-    let read = store.reader().unwrap().load(lane(1), everything, usize::MAX, usize::MAX);
+    let read = store.reader().unwrap().load(LoadRequest::new(lane(1), everything, usize::MAX, usize::MAX));
     assert!(matches!(&read, Err(StoreError::Read(why)) if why.contains("position 1")), "{read:?}");
 }
 

@@ -6,8 +6,8 @@ use crate::model::{Lane, Name, QueueId};
 use crate::store::contract::{batch, inserts, message};
 use crate::store::sqlite::{SqliteSettings, SqliteStore, database_file};
 use crate::store::{
-    Batch, BindingRecord, CommitOutcome, Destination, LaneState, POSITION_MAX, Position, PositionRange, QueueRecord,
-    Recovered, Row, Store, StoreError, TopologyChange, VhostRecord,
+    Batch, BindingRecord, CommitOutcome, Destination, LaneState, LoadRequest, POSITION_MAX, Position, PositionRange,
+    QueueRecord, Recovered, Row, Store, StoreError, TopologyChange, VhostRecord,
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,7 +125,7 @@ fn repaired(directory: &Path) -> Repaired {
 
 /// The rows of a lane that a store gives back.
 fn rows(store: &SqliteStore, lane: Lane) -> Vec<Row> {
-    store.reader().unwrap().load(lane, everything(), usize::MAX, usize::MAX).unwrap().rows
+    store.reader().unwrap().load(LoadRequest::new(lane, everything(), usize::MAX, usize::MAX)).unwrap().rows
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub use file::{RedoFile, RedoFiles};
 pub(super) use pending::{Overlay, Pending};
 
 use super::backup::with_suffix;
+use crate::model::{Clock, Monotonic};
 use crate::store::{Batch, BatchNo, Recovered};
 use entry::{ALIGN, Found, Salt};
 use file::Aligned;
@@ -25,7 +26,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Batches are moved into the file when the first of them has waited for so long, and there is time.
 const MOVED_AFTER: Duration = Duration::from_millis(100);
@@ -51,6 +52,7 @@ struct Opened {
 pub(super) struct Redo {
     path: PathBuf,
     files: Arc<dyn RedoFiles>,
+    clock: Arc<dyn Clock>,
     /// How long it should be; none is written when that is nothing.
     bytes: u64,
     /// None until something is to be written or read, and after it could not be.
@@ -59,7 +61,7 @@ pub(super) struct Redo {
     is_given_up: bool,
     pending: Pending,
     /// Since when the first of them waits.
-    since: Option<Instant>,
+    since: Option<Monotonic>,
     /// How long it is to wait.
     wait: Duration,
     /// Where the next entry goes.
@@ -71,10 +73,11 @@ pub(super) struct Redo {
 }
 
 impl Redo {
-    pub(super) fn new(path: PathBuf, files: Arc<dyn RedoFiles>, bytes: u64) -> Self {
+    pub(super) fn new(path: PathBuf, files: Arc<dyn RedoFiles>, bytes: u64, clock: Arc<dyn Clock>) -> Self {
         Self {
             path,
             files,
+            clock,
             bytes: bytes / ALIGN as u64 * ALIGN as u64,
             opened: None,
             is_given_up: false,
@@ -86,6 +89,10 @@ impl Redo {
             draft: Vec::new(),
             buffer: Aligned::new(padded(entry::BYTES_MAX)),
         }
+    }
+
+    fn now(&self) -> Monotonic {
+        self.clock.now().monotonic
     }
 
     /// For readers.
@@ -149,7 +156,7 @@ impl Redo {
             opened.is_flushed = true;
         }
         self.opened = Some(opened);
-        self.since = (!found.is_empty()).then(Instant::now);
+        self.since = (!found.is_empty()).then(|| self.now());
         *self.pending.lock() = found;
         Ok(later)
     }
@@ -211,7 +218,7 @@ impl Redo {
         opened.is_flushed = true;
         self.end += padded as u64;
         self.batches += 1;
-        self.since.get_or_insert_with(Instant::now);
+        self.since = self.since.or(Some(self.clock.now().monotonic));
         let batch = batch.clone();
         self.pending.lock().push(batch);
         Ok(true)
@@ -219,7 +226,7 @@ impl Redo {
 
     /// When the batches are to be moved, counted from now; none when there are none.
     pub(super) fn moved_in(&self) -> Option<Duration> {
-        self.since.map(|since| self.wait.saturating_sub(since.elapsed()))
+        self.since.map(|since| self.wait.saturating_sub(self.now().since(since)))
     }
 
     /// They could not be moved: it is tried again after a while.
@@ -228,7 +235,7 @@ impl Redo {
             tracing::warn!(error, "the redo log cannot be moved into the file; it is tried again");
         }
         self.wait = (self.wait * 2).min(MOVED_AGAIN_AFTER_MAX);
-        self.since = self.since.map(|_| Instant::now());
+        self.since = self.since.map(|_| self.now());
     }
 
     /// One batch of all those that are to be moved and this one, if there are any.

@@ -1,7 +1,8 @@
 //! Batches that are in the redo log and not yet in SQLite's file, for those who read the file meanwhile.
 
 use crate::model::{Lane, Position};
-use crate::store::{Batch, BatchNo, LaneChange, PositionRange, Row, join};
+use crate::store::batch::join;
+use crate::store::{Batch, BatchNo, LaneChange, PositionRange, Row};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -9,8 +9,8 @@ use crate::store::contract::{batch, change, inserts, lane, large, row};
 use crate::store::sqlite::reserve::SystemSpares;
 use crate::store::sqlite::{BackupTarget, Layer, SqliteSettings, SqliteStore, back_up, diagnose};
 use crate::store::{
-    Batch, BatchNo, CommitOutcome, LaneChange, LaneState, POSITION_MAX, PositionRange, QueueRecord, Row, Store,
-    TopologyChange, VhostRecord,
+    Backup, Batch, BatchNo, CommitOutcome, LaneChange, LaneState, LoadRequest, Maintenance, POSITION_MAX,
+    PositionRange, QueueRecord, Row, Store, TopologyChange, VhostRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -132,7 +132,7 @@ fn append(store: &mut SqliteStore, known: &mut Known, numbers: impl IntoIterator
 }
 
 fn loaded(store: &SqliteStore, lane: Lane) -> (BatchNo, BTreeSet<u64>) {
-    let loaded = store.reader().unwrap().load(lane, EVERYTHING, usize::MAX, usize::MAX).unwrap();
+    let loaded = store.reader().unwrap().load(LoadRequest::new(lane, EVERYTHING, usize::MAX, usize::MAX)).unwrap();
     (loaded.as_of, loaded.rows.iter().map(|row| row.position.0).collect())
 }
 
@@ -157,7 +157,7 @@ fn what_is_pending_is_read_recovered_and_moved_like_anything_else() {
                 let from = random.next_u64() % (known[&change.lane].state.tail.0 + 2);
                 let range = PositionRange { from: Position(from), to: Position(from + random.next_u64() % 40) };
                 let rows_max = 1 + (random.next_u64() % 12) as usize;
-                let found = reader.load(change.lane, range, rows_max, usize::MAX).unwrap();
+                let found = reader.load(LoadRequest::new(change.lane, range, rows_max, usize::MAX)).unwrap();
                 assert_eq!(found.as_of, BatchNo(number));
                 let expected = rows.range(range.from.0..=range.to.0).copied().take(rows_max);
                 assert!(found.rows.iter().map(|row| row.position.0).eq(expected));
@@ -212,11 +212,11 @@ fn pending_batches_are_moved_after_a_while() {
     let mut known = Known::default();
     append(&mut store, &mut known, 2..=5);
     assert_eq!(pending(&store), 3);
-    let mut next = store.tend().unwrap().expect("there is something to do");
+    let mut next = store.maintain().unwrap().expect("there is something to do");
     assert!(next <= super::MOVED_AFTER);
     while pending(&store) > 0 {
         std::thread::sleep(next);
-        next = store.tend().unwrap().unwrap_or_default();
+        next = store.maintain().unwrap().unwrap_or_default();
     }
     let raw = rusqlite::Connection::open(place.path().join("prontomq.sqlite3")).unwrap();
     let messages = raw.query_row("SELECT messages FROM v_store", [], |row| row.get::<_, i64>(0)).unwrap();

@@ -1,72 +1,26 @@
-//! The broker's work that comes from threads of the store: queues are told of what was written or read.
-//!
-//! While the runtime is busy, a task is soon found by a thread that is awake. When all sleep, the store's own thread, which is
-//! awake, does the work, and passes on to connections what comes of it: waking another for that takes longer than the work.
-//! And where a lone connection waits for its commits, its own thread makes them.
+//! Runs the broker's work that comes from threads of the store: queues hear of what was written or read.
 
-use super::alone::Alone;
-use super::clock::Clock;
-use super::tasks::spawn;
+use super::deferred::{Deferring, is_deferring};
+use super::detector::LoneDetector;
+use super::offer::{InlineOffers, Offer};
 use crate::broker::Runner;
 use crate::model::Now;
-use crate::store::writer::{Offer, WriterHandle};
-use std::cell::{Cell, RefCell};
+use crate::server::clock::Clock;
+use crate::server::tasks::spawn;
+use crate::store::commit::WriterHandle;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
 type Work = Box<dyn FnOnce(Now) + Send>;
 
-/// What any thread can see to.
-pub(super) trait AtHand: Send + Sync {
-    /// Does what there is to do, or has it done.
-    fn see_to(&self, now: Now);
-
-    /// Has it done.
-    fn call(&self);
-}
-
 thread_local! {
-    /// While this thread does what others need not be woken for: what is to be seen to when that is done.
-    static AT_HAND: RefCell<Option<Vec<Arc<dyn AtHand>>>> = const { RefCell::new(None) };
     /// This thread of the runtime commits.
     static COMMITS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Leaves it to this thread, if it is to see to such things; otherwise gives it back.
-pub(super) fn see_to<T: AtHand + 'static>(thing: Arc<T>) -> Result<(), Arc<T>> {
-    AT_HAND.with_borrow_mut(|at_hand| match at_hand {
-        Some(all) => {
-            all.push(thing);
-            Ok(())
-        }
-        None => Err(thing),
-    })
-}
-
-/// From its beginning to its end this thread is left what is to be seen to.
-struct Collecting;
-
-impl Collecting {
-    fn begin() -> Self {
-        AT_HAND.set(Some(Vec::new()));
-        Self
-    }
-
-    fn end(self) -> Vec<Arc<dyn AtHand>> {
-        AT_HAND.take().unwrap_or_default()
-    }
-}
-
-impl Drop for Collecting {
-    fn drop(&mut self) {
-        for thing in AT_HAND.take().unwrap_or_default() {
-            thing.call();
-        }
-    }
-}
-
-/// From its beginning to its end this thread of the runtime commits.
+/// A guard: while it lives, this thread of the runtime commits.
 struct Committing;
 
 impl Committing {
@@ -83,48 +37,54 @@ impl Drop for Committing {
 }
 
 /// Runs the broker's work on the runtime's threads, or on the caller's while all of them sleep.
-pub(super) struct TokioRunner {
+pub(in crate::server) struct TokioRunner {
     clock: Clock,
     handle: Handle,
-    alone: Alone,
+    detector: LoneDetector,
+    offers: Arc<InlineOffers>,
 }
 
 impl TokioRunner {
     /// To be called within the runtime.
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(in crate::server) fn new(clock: Clock) -> Self {
         let handle = Handle::current();
-        let alone = Alone::new(handle.clone());
-        Self { clock, handle, alone }
+        let detector = LoneDetector::new(handle.clone());
+        Self { clock, handle, detector, offers: Arc::new(InlineOffers::new()) }
+    }
+
+    /// Lets connections' threads commit, where the store commits in place.
+    pub(in crate::server) fn commit_inline(&self, writer: &WriterHandle) {
+        writer.allow_inline(Arc::clone(&self.offers) as _);
     }
 
     fn work_here(&self, work: Work) {
-        let collecting = Collecting::begin();
+        let deferring = Deferring::begin();
         if catch_unwind(AssertUnwindSafe(|| work(self.clock.now()))).is_err() {
             tracing::error!("a piece of the broker's work panicked");
         }
-        // What follows from seeing to these wakes whom it may.
-        for thing in collecting.end() {
-            thing.see_to(self.clock.now());
+        // What follows from serving these wakes its tasks in the usual way.
+        for connection in deferring.end() {
+            connection.run_here(self.clock.now());
         }
     }
 
-    /// Runs a connection's pass. If that leaves a batch for a writer that sleeps, and there is nobody else to see to, commits
-    /// it here; whether it did.
-    pub(super) fn pass<T>(&self, writer: &WriterHandle, pass: impl FnOnce() -> T) -> (T, bool) {
-        if !self.alone.is_likely() {
+    /// Runs a connection's pass. If that leaves a batch for a writer that sleeps, and no other connection was woken by it,
+    /// commits the batch here; whether it did.
+    pub(in crate::server) fn pass<T>(&self, writer: &WriterHandle, pass: impl FnOnce() -> T) -> (T, bool) {
+        if !self.detector.predicts_lone() || !writer.allows_inline() {
             return (pass(), false);
         }
-        let offer = writer.offer();
-        let collecting = Collecting::begin();
+        let offer = Offer::begin(&self.offers, writer);
+        let deferring = Deferring::begin();
         let result = pass();
-        let woke_nobody = AT_HAND.with_borrow(|at_hand| at_hand.as_ref().is_some_and(Vec::is_empty));
-        drop(collecting);
-        let commits = offer.is_taken_up() && woke_nobody && self.alone.is_so();
+        let woke_none = deferring.is_empty();
+        drop(deferring);
+        let commits = offer.is_taken_up() && woke_none && self.detector.is_only_thread_awake();
         (result, commits && self.commit(offer))
     }
 
     fn commit(&self, offer: Offer<'_>) -> bool {
-        let Some(_watched) = self.alone.begin() else { return false };
+        let Some(_timed) = self.detector.begin_commit() else { return false };
         let _committing = Committing::begin();
         offer.commit();
         true
@@ -133,16 +93,16 @@ impl TokioRunner {
 
 impl Runner for TokioRunner {
     fn run(&self, work: Work) {
-        if AT_HAND.with_borrow(Option::is_none) {
+        if !is_deferring() {
             if COMMITS.get() {
                 return self.work_here(work);
             }
-            if self.alone.is_asleep() {
-                self.alone.note_quiet();
+            if self.detector.all_threads_sleep() {
+                self.detector.note_quiet();
                 return self.work_here(work);
             }
         }
-        self.alone.note_company();
+        self.detector.note_company();
         let clock = self.clock;
         drop(spawn(&self.handle, async move { work(clock.now()) }));
     }
@@ -167,7 +127,7 @@ mod tests {
         for round in 0..200 {
             if round % 2 == 0 {
                 let began = std::time::Instant::now();
-                while !runner.alone.is_asleep() && began.elapsed() < PATIENCE {
+                while !runner.detector.all_threads_sleep() && began.elapsed() < PATIENCE {
                     std::thread::yield_now();
                 }
             }

@@ -1,7 +1,8 @@
 //! What the writer has done so far, for metrics and for people.
 
+use crate::model::Monotonic;
 use crate::store::Vitals;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Queues try a read that failed again much sooner.
 const READ_FAILURE_LASTS: Duration = Duration::from_secs(15);
@@ -27,8 +28,8 @@ pub enum WriterState {
 pub struct WriterStats {
     /// Batches made durable.
     pub batches: u64,
-    /// Those of them that a thread committed which had offered to.
-    pub batches_of_offers: u64,
+    /// Those of them that a caller's thread committed.
+    pub batches_inline: u64,
     /// Rows inserted by them.
     pub rows_inserted: u64,
     /// Rows removed by them.
@@ -49,8 +50,8 @@ pub struct WriterStats {
     pub vitals: Vitals,
     /// Reads that failed.
     pub read_failures: u64,
-    /// The last read that failed, and when.
-    pub last_read_failure: Option<(Instant, String)>,
+    /// A read that failed a short while ago, and when.
+    pub last_read_failure: Option<(Monotonic, String)>,
 }
 
 impl WriterStats {
@@ -62,10 +63,15 @@ impl WriterStats {
             WriterState::Retrying => Some(format!("nothing can be stored at the moment: {error}")),
             WriterState::Failed => Some(format!("the store has failed: {error}")),
             WriterState::Ok => match &self.last_read_failure {
-                Some((at, error)) if at.elapsed() < READ_FAILURE_LASTS => Some(format!("a read failed: {error}")),
-                _ => None,
+                Some((_, error)) => Some(format!("a read failed: {error}")),
+                None => None,
             },
         }
+    }
+
+    /// A read that failed long ago is no trouble any more.
+    pub(super) fn forget_old_failure(&mut self, now: Monotonic) {
+        self.last_read_failure.take_if(|(at, _)| now.since(*at) >= READ_FAILURE_LASTS);
     }
 }
 

@@ -1,16 +1,21 @@
 //! The writer against a store whose every commit the test answers, and against the store in memory.
 
+use super::machine::ANSWER_PATIENCE_MAX;
 use super::*;
 use crate::model::random::Random;
 use crate::model::{Name, Position};
 use crate::store::contract::{change, inserts, lane, positions};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{
-    Batch, CommitOutcome, LaneState, POSITION_MAX, PositionRange, Recovered, StoreReader, TopologyChange, VhostRecord,
+    Batch, CommitOutcome, LaneState, LoadRequest, Loaded, Maintenance, POSITION_MAX, PositionRange, Recovered, Store,
+    StoreError, StoreReader, SystemClock, TopologyChange, VhostRecord,
 };
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, ThreadId};
+use std::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -63,6 +68,17 @@ impl Store for FakeStore {
         Ok(Box::new(FakeReader))
     }
 
+    fn maintenance(&mut self) -> Option<&mut dyn Maintenance> {
+        Some(self)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        let _ = self.events.send(Event::Closed);
+        Ok(())
+    }
+}
+
+impl Maintenance for FakeStore {
     fn has_dead_rows(&self) -> bool {
         self.slices > 0
     }
@@ -74,25 +90,63 @@ impl Store for FakeStore {
         }
         Ok(self.slices > 0)
     }
-
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
-        let _ = self.events.send(Event::Closed);
-        Ok(())
-    }
 }
 
 struct FakeReader;
 
 impl StoreReader for FakeReader {
-    fn load(
-        &mut self,
-        lane: Lane,
-        _range: PositionRange,
-        _rows_max: usize,
-        _bytes_max: usize,
-    ) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+        let lane = request.lane;
         assert!(lane.queue.0 != 13, "as the test wants it");
         Ok(Loaded { rows: Vec::new(), as_of: BatchNo(lane.queue.0) })
+    }
+}
+
+/// Offers of the test's threads, one at a time, to commit what they hand over.
+#[derive(Default)]
+struct Offers {
+    thread: Mutex<Option<ThreadId>>,
+    is_taken_up: AtomicBool,
+}
+
+impl InlineCommits for Offers {
+    fn takes_over(&self) -> bool {
+        let takes_over = *self.thread.lock().unwrap() == Some(thread::current().id());
+        self.is_taken_up.fetch_or(takes_over, Ordering::SeqCst);
+        takes_over
+    }
+}
+
+/// An offer of this thread, while it lasts.
+struct Offer<'a>(&'a WriterHandle, &'a Offers);
+
+impl<'a> Offer<'a> {
+    fn begin(writer: &'a WriterHandle, offers: &'a Offers) -> Self {
+        *offers.thread.lock().unwrap() = Some(thread::current().id());
+        Self(writer, offers)
+    }
+
+    fn is_taken_up(&self) -> bool {
+        self.1.is_taken_up.load(Ordering::SeqCst)
+    }
+
+    fn end(&self) -> bool {
+        *self.1.thread.lock().unwrap() = None;
+        self.1.is_taken_up.swap(false, Ordering::SeqCst)
+    }
+
+    fn commit(self) {
+        if self.end() {
+            self.0.commit_here();
+        }
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        if self.end() {
+            self.0.wake();
+        }
     }
 }
 
@@ -112,6 +166,7 @@ impl Turns {
 struct TestSource {
     id: u64,
     writer: WriterHandle,
+    offers: Arc<Offers>,
     events: Sender<Event>,
     turns: Turns,
     pending: Mutex<Pending>,
@@ -209,6 +264,7 @@ impl Source for TestSource {
 /// A writer on a fake store, and the test's end of it.
 struct Bench {
     writer: WriterHandle,
+    offers: Arc<Offers>,
     events: Receiver<Event>,
     tell: Sender<Event>,
     replies: Option<Sender<Reply>>,
@@ -223,8 +279,10 @@ impl Bench {
         let last_on_disk = Arc::<Mutex<BatchNo>>::default();
         let store =
             FakeStore { events: tell.clone(), replies: receiver, last_on_disk: Arc::clone(&last_on_disk), slices: 0 };
-        let writer = WriterHandle::start(Box::new(store), BatchNo(0), settings).unwrap();
-        Self { writer, events, tell, replies: Some(replies), last_on_disk, turns: Turns::start() }
+        let writer = WriterHandle::start(Box::new(store), BatchNo(0), settings, SystemClock::shared()).unwrap();
+        let offers = Arc::<Offers>::default();
+        writer.allow_inline(Arc::clone(&offers) as _);
+        Self { writer, offers, events, tell, replies: Some(replies), last_on_disk, turns: Turns::start() }
     }
 
     fn source(&self, id: u64) -> Arc<TestSource> {
@@ -235,6 +293,7 @@ impl Bench {
         Arc::new(TestSource {
             id,
             writer: self.writer.clone(),
+            offers: Arc::clone(&self.offers),
             events: self.tell.clone(),
             turns: self.turns.clone(),
             pending: Mutex::default(),
@@ -805,13 +864,15 @@ fn every_contribution_is_told_once_in_order_and_every_row_is_stored() {
     const ROWS: u64 = 400;
     let disk = MemoryDisk::default();
     let store = MemoryStore::open(disk.clone());
-    let writer = WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default()).unwrap();
+    let writer =
+        WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default(), SystemClock::shared()).unwrap();
     let (tell, events) = channel();
     let turns = Turns::start();
     let sources: Vec<_> = (0..SOURCES)
         .map(|id| {
             let (writer, events, turns) = (writer.clone(), tell.clone(), turns.clone());
             Arc::new(TestSource {
+                offers: Arc::default(),
                 id,
                 writer,
                 events,
@@ -888,7 +949,7 @@ fn a_part_that_fills_a_batch_does_not_keep_the_others_out_while_there_is_other_w
     thread::sleep(Duration::from_millis(20));
     two.add_part(3, &[group(7, 2)]);
     let batch = bench.begun();
-    assert!(began.elapsed() < LAST_PULL_PATIENCE / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < ANSWER_PATIENCE_MAX / 2, "{:?}", began.elapsed());
     assert_eq!(rows_of(&batch)[..6], [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
 }
 
@@ -929,7 +990,7 @@ fn every_group_is_whole_whatever_its_size_and_whatever_else_there_is_to_write() 
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert!(bench.writer.flush());
-    assert!(began.elapsed() < LAST_PULL_PATIENCE, "nobody was waited for: {:?}", began.elapsed());
+    assert!(began.elapsed() < ANSWER_PATIENCE_MAX, "nobody was waited for: {:?}", began.elapsed());
     let stored: HashMap<(u64, u64), BatchNo> = bench
         .events
         .try_iter()
@@ -979,12 +1040,12 @@ fn a_part_that_never_comes_is_waited_for_only_so_long() {
     let began = Instant::now();
     one.add_part(1, &[group(1, 2)]);
     assert_eq!(rows_of(&bench.begun()), [(1, 1)]);
-    assert!(began.elapsed() >= LAST_PULL_PATIENCE);
+    assert!(began.elapsed() >= ANSWER_PATIENCE_MAX);
 }
 
 /// Hands a row over and commits it on this thread.
 fn commit_here(source: &Arc<TestSource>) {
-    let offer = source.writer.offer();
+    let offer = Offer::begin(&source.writer, &source.offers);
     source.add_at_once(1);
     assert!(offer.is_taken_up());
     offer.commit();
@@ -998,15 +1059,15 @@ fn who_offers_to_commit_what_it_hands_over_does_so_while_the_writer_sleeps() {
     for number in 1..=3 {
         commit_here(&source);
         assert_eq!((bench.begun().batch_no, bench.stored().1.durable), (BatchNo(number), true));
-        assert!(bench.writer.wants_rows() && bench.writer.is_settled());
+        assert!(bench.writer.wants_rows() && bench.writer.is_idle());
     }
-    assert_eq!((bench.writer.stats().batches, bench.writer.stats().batches_of_offers), (3, 3));
-    let offer = bench.writer.offer();
+    assert_eq!((bench.writer.stats().batches, bench.writer.stats().batches_inline), (3, 3));
+    let offer = Offer::begin(&bench.writer, &bench.offers);
     assert!(!offer.is_taken_up(), "nothing was handed over");
     drop(offer);
     source.add_at_once(1);
     assert_eq!((bench.begun().batch_no, bench.stored().1.durable), (BatchNo(4), true));
-    assert_eq!(bench.writer.stats().batches_of_offers, 3, "an offer is over when it is over");
+    assert_eq!(bench.writer.stats().batches_inline, 3, "an offer is over when it is over");
 }
 
 #[test]
@@ -1014,11 +1075,11 @@ fn what_was_handed_over_under_an_offer_that_is_withdrawn_is_the_writers() {
     let mut bench = Bench::idle();
     bench.let_go();
     let source = bench.source(1);
-    let offer = bench.writer.offer();
+    let offer = Offer::begin(&bench.writer, &bench.offers);
     source.add_at_once(2);
     drop(offer);
     assert_eq!((rows_of(&bench.begun()).len(), bench.stored().1.durable), (2, true));
-    assert_eq!(bench.writer.stats().batches_of_offers, 0);
+    assert_eq!(bench.writer.stats().batches_inline, 0);
 }
 
 #[test]
@@ -1026,7 +1087,7 @@ fn an_offer_is_to_one_writer() {
     let (mut one, mut other) = (Bench::idle(), Bench::idle());
     one.let_go();
     other.let_go();
-    let offer = one.writer.offer();
+    let offer = Offer::begin(&one.writer, &one.offers);
     other.source(1).add_at_once(1);
     assert!(!offer.is_taken_up());
     assert!(other.stored_after_commit());
@@ -1048,7 +1109,7 @@ fn what_others_hand_over_meanwhile_is_the_writers() {
         bench.reply(CommitOutcome::Committed);
         assert_eq!(bench.stored().0, 2);
     });
-    assert_eq!((bench.writer.stats().batches, bench.writer.stats().batches_of_offers), (2, 1));
+    assert_eq!((bench.writer.stats().batches, bench.writer.stats().batches_inline), (2, 1));
 }
 
 #[test]
@@ -1072,7 +1133,7 @@ fn a_commit_that_fails_under_an_offer_is_tried_again_by_the_writer() {
         bench.wait_until(WriterHandle::wants_rows);
         assert_eq!(bench.writer.stats().batches, before + 1);
     }
-    assert_eq!(bench.writer.stats().batches_of_offers, 0);
+    assert_eq!(bench.writer.stats().batches_inline, 0);
 }
 
 #[test]
@@ -1096,7 +1157,7 @@ fn who_offers_leaves_erasing_to_the_writer() {
     let mut bench = Bench::idle();
     bench.let_go();
     let source = bench.source(1);
-    let offer = bench.writer.offer();
+    let offer = Offer::begin(&bench.writer, &bench.offers);
     let contribution = Contribution { ticket: 1, drop_lanes: vec![lane(1)], rows: 1, ..Contribution::default() };
     bench.writer.contribute(Arc::clone(&source) as Arc<dyn Source>, contribution);
     offer.commit();

@@ -4,15 +4,16 @@
 //! which no group is begun and not ended. Nothing else overtakes a group that waits for its last part; parts come from
 //! turns that are under way.
 
-use super::{Group, Inbox, LAST_PULL_PATIENCE};
+use super::machine::{ANSWER_PATIENCE_MAX, Intake};
+use crate::model::Monotonic;
+use crate::store::Group;
 use std::collections::HashMap;
-use std::time::Instant;
 
-/// Groups of which some parts were seen.
+/// Groups of which some parts were seen, and how many parts each still lacks.
 #[derive(Default)]
-struct Open(HashMap<u64, u32>);
+struct OpenGroups(HashMap<u64, u32>);
 
-impl Open {
+impl OpenGroups {
     fn see(&mut self, groups: &[Group]) {
         for group in groups {
             let missing = self.0.entry(group.number).or_insert(group.parts);
@@ -28,14 +29,21 @@ impl Open {
     }
 }
 
-impl Inbox {
-    /// Whether there is a batch in which all groups are whole. A part that does not come, since its queue has failed, is
-    /// waited for only so long.
-    pub(super) fn has_whole_groups(&mut self) -> bool {
+/// How many contributions make the next batch.
+pub(super) struct Run {
+    pub(super) count: usize,
+    /// A group lacks a part that did not come in time.
+    pub(super) is_torn: bool,
+}
+
+impl<S, C> Intake<S, C> {
+    /// Whether there is a batch in which all groups are whole. A part that does not come, because its queue has failed, is
+    /// awaited for a limited time only.
+    pub(super) fn has_whole_groups(&mut self, now: Monotonic) -> bool {
         if self.contributions.is_empty() || self.grouped == 0 {
             return !self.contributions.is_empty();
         }
-        let mut open = Open::default();
+        let mut open = OpenGroups::default();
         for (_, contribution) in &self.contributions {
             open.see(&contribution.groups);
             if open.is_empty() {
@@ -43,13 +51,13 @@ impl Inbox {
                 return true;
             }
         }
-        self.incomplete_since.get_or_insert_with(Instant::now).elapsed() >= LAST_PULL_PATIENCE
+        now.since(*self.incomplete_since.get_or_insert(now)) >= ANSWER_PATIENCE_MAX
     }
 
-    /// How many contributions make the next batch: up to the limits, but one at least, and groups as a whole.
-    pub(super) fn whole_groups(&mut self, rows_max: usize, bytes_max: usize) -> usize {
+    /// The contributions of the next batch: up to the limits, but at least one, and groups as a whole.
+    pub(super) fn whole_groups(&mut self, rows_max: usize, bytes_max: usize, now: Monotonic) -> Run {
         let (mut rows, mut bytes, mut whole) = (0, 0, 0);
-        let mut open = Open::default();
+        let mut open = OpenGroups::default();
         for ((_, contribution), count) in self.contributions.iter().zip(1..) {
             rows += contribution.rows;
             bytes += contribution.bytes;
@@ -63,11 +71,10 @@ impl Inbox {
                 }
             }
         }
-        if whole == 0 && self.incomplete_since.is_some_and(|since| since.elapsed() >= LAST_PULL_PATIENCE) {
-            tracing::error!("a queue did not contribute its part of a group; the other parts are committed without it");
+        if whole == 0 && self.incomplete_since.is_some_and(|since| now.since(since) >= ANSWER_PATIENCE_MAX) {
             self.incomplete_since = None;
-            return self.contributions.len();
+            return Run { count: self.contributions.len(), is_torn: true };
         }
-        whole
+        Run { count: whole, is_torn: false }
     }
 }

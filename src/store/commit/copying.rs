@@ -1,7 +1,8 @@
 //! A copy of the store, taken on by a few pages between two commits: so it sees whole batches, never begins anew because of
 //! them, and holds no read open that would keep the write-ahead log from being emptied.
 
-use super::{Inbox, Writer, WriterHandle};
+use super::WriterHandle;
+use super::store_runner::StoreRunner;
 use crate::store::{CopyProgress, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -42,14 +43,15 @@ impl WriterHandle {
     pub fn copy(&self, target: PathBuf, heard: CopyHeard) -> Result<(), StoreError> {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
-        if inbox.stopped || inbox.stopping {
+        if inbox.machine.is_stopping() {
             return Err(stopping());
         }
         if !matches!(inbox.copy, CopySlot::Free) {
             return Err(StoreError::Unusable("another backup is under way".into()));
         }
         inbox.copy = CopySlot::Asked { target, heard };
-        shared.wake_writer(inbox);
+        inbox.machine.set_copying(true);
+        shared.wake_driver(inbox);
         Ok(())
     }
 }
@@ -58,27 +60,27 @@ fn stopping() -> StoreError {
     StoreError::Unusable("the broker stops".into())
 }
 
-impl Writer {
-    pub(super) fn has_copy(inbox: &Inbox) -> bool {
-        !matches!(inbox.copy, CopySlot::Free)
-    }
-
-    /// Takes the copy that is asked for or under way one step on.
-    pub(super) fn step_copy(&mut self) {
-        self.begin_copy();
-        let Some(heard) = &mut self.copy else { return };
-        let event = match self.settler.step_copy(PAGES_PER_STEP) {
+impl StoreRunner {
+    /// Takes the copy that is asked for or under way one step further.
+    pub(super) fn take_copy_on(&mut self) {
+        self.begin_asked_copy();
+        let Some(mut heard) = self.copy.take() else { return };
+        let event = match self.step_copy(PAGES_PER_STEP) {
             Ok(progress) => CopyEvent::Progress(progress),
             Err(error) => CopyEvent::Failed(error),
         };
         let goes_on = matches!(&event, CopyEvent::Progress(progress) if !progress.is_done);
-        if !tell(heard, event) || !goes_on {
-            self.end_copy();
+        if report(&mut heard, event) && goes_on {
+            self.copy = Some(heard);
+        } else {
+            self.free_copy_slot();
         }
+        // `heard` goes last: its owner may wait until nobody can call it any more.
     }
 
-    fn begin_copy(&mut self) {
-        let mut inbox = self.shared.inbox();
+    fn begin_asked_copy(&mut self) {
+        let shared = self.shared();
+        let mut inbox = shared.inbox();
         if !matches!(inbox.copy, CopySlot::Asked { .. }) {
             return;
         }
@@ -86,38 +88,39 @@ impl Writer {
             return;
         };
         drop(inbox);
-        match self.settler.begin_copy(&target) {
+        match self.begin_copy(&target) {
             Ok(()) => self.copy = Some(heard),
             Err(error) => {
-                tell(&mut heard, CopyEvent::Failed(error));
-                self.end_copy();
+                report(&mut heard, CopyEvent::Failed(error));
+                self.free_copy_slot();
             }
         }
     }
 
-    fn end_copy(&mut self) {
-        self.settler.end_copy();
-        self.shared.inbox().copy = CopySlot::Free;
-        // Last, for whoever waits until nobody speaks to it any more.
-        self.copy = None;
+    fn free_copy_slot(&mut self) {
+        self.end_copy();
+        let shared = self.shared();
+        let mut inbox = shared.inbox();
+        inbox.copy = CopySlot::Free;
+        inbox.machine.set_copying(false);
     }
 
     /// The writer ends, and a copy with it.
     pub(super) fn give_copy_up(&mut self) {
-        let slot = std::mem::take(&mut self.shared.inbox().copy);
+        let slot = std::mem::take(&mut self.shared().inbox().copy);
         let asked = match slot {
             CopySlot::Asked { heard, .. } => Some(heard),
             CopySlot::Free | CopySlot::Running => None,
         };
         for mut heard in self.copy.take().into_iter().chain(asked) {
-            tell(&mut heard, CopyEvent::Failed(stopping()));
+            report(&mut heard, CopyEvent::Failed(stopping()));
         }
-        self.settler.end_copy();
+        self.end_copy();
     }
 }
 
 /// Whether the copy is to go on.
-fn tell(heard: &mut CopyHeard, event: CopyEvent) -> bool {
+fn report(heard: &mut CopyHeard, event: CopyEvent) -> bool {
     catch_unwind(AssertUnwindSafe(|| heard(event))).unwrap_or_else(|_| {
         tracing::error!("whoever asked for a copy of the store panicked");
         false
@@ -127,16 +130,16 @@ fn tell(heard: &mut CopyHeard, event: CopyEvent) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{CopyEvent, stopping};
+    use crate::store::commit::{WriterHandle, WriterSettings};
     use crate::store::memory::{MemoryDisk, MemoryStore};
     use crate::store::sqlite::{SqliteSettings, SqliteStore};
-    use crate::store::writer::{WriterHandle, WriterSettings};
-    use crate::store::{BatchNo, Store, StoreError};
+    use crate::store::{BatchNo, Store, StoreError, SystemClock};
     use std::path::Path;
     use std::sync::mpsc::{Receiver, channel};
     use tempfile::TempDir;
 
     fn writer(store: impl Store) -> WriterHandle {
-        WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default()).unwrap()
+        WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default(), SystemClock::shared()).unwrap()
     }
 
     fn writer_in(directory: &TempDir) -> WriterHandle {

@@ -1,8 +1,8 @@
-//! Has the runtime look after its sockets when the thread that would is busy for long.
+//! Wakes a thread of the runtime to poll the sockets when the thread that would poll them commits for too long.
 //!
-//! Of the threads that sleep, one waits for sockets. When that one works, nobody does, until it is done or another is woken.
+//! Of the threads that sleep, one polls the sockets. While that one works, none does, until it is done or another is woken.
 
-use super::tasks::spawn;
+use crate::server::tasks::spawn;
 use rustix::fd::OwnedFd;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -17,57 +17,57 @@ use tokio::runtime::Handle;
 const NOW: Duration = Duration::from_nanos(1);
 
 /// A timer that costs a system call to set, and a thread that sleeps until it expires.
-pub(super) struct Watch(Arc<Shared>);
+pub(super) struct CommitTimer(Arc<TimerShared>);
 
-struct Shared {
+struct TimerShared {
     timer: OwnedFd,
     has_ended: AtomicBool,
 }
 
-/// What is watched, until this ends.
-pub(super) struct Watched<'a>(&'a Shared);
+/// A guard: a commit that is timed while this lives.
+pub(super) struct Timed<'a>(&'a TimerShared);
 
-impl Watch {
-    /// None when the system does not let it.
+impl CommitTimer {
+    /// `None` when the system refuses the timer or the thread.
     pub(super) fn start(handle: Handle) -> Option<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).ok()?;
-        let shared = Arc::new(Shared { timer, has_ended: AtomicBool::new(false) });
-        let watches = Arc::clone(&shared);
+        let shared = Arc::new(TimerShared { timer, has_ended: AtomicBool::new(false) });
+        let timed = Arc::clone(&shared);
         let run = move || {
             let mut expirations = [0; 8];
-            while rustix::io::retry_on_intr(|| rustix::io::read(&watches.timer, &mut expirations)).is_ok() {
-                if watches.has_ended.load(Ordering::Acquire) {
+            while rustix::io::retry_on_intr(|| rustix::io::read(&timed.timer, &mut expirations)).is_ok() {
+                if timed.has_ended.load(Ordering::Acquire) {
                     return;
                 }
-                // A thread wakes for it, and then waits for sockets.
+                // A thread wakes for it, and then polls the sockets.
                 drop(spawn(&handle, async {}));
             }
         };
-        thread::Builder::new().name("pronto-watch".into()).spawn(run).ok()?;
+        thread::Builder::new().name("pronto-timer".into()).spawn(run).ok()?;
         Some(Self(shared))
     }
 
-    /// Watches what begins now, and in general takes no longer than this, below a second.
-    pub(super) fn begin(&self, time: Duration) -> Watched<'_> {
+    /// Times what begins now, and in general takes no longer than `time`, which is below a second.
+    pub(super) fn begin(&self, time: Duration) -> Timed<'_> {
         self.0.set(time);
-        Watched(&self.0)
+        Timed(&self.0)
     }
 }
 
-impl Drop for Watch {
+impl Drop for CommitTimer {
     fn drop(&mut self) {
         self.0.has_ended.store(true, Ordering::Release);
         self.0.set(NOW);
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for Timed<'_> {
     fn drop(&mut self) {
         self.0.set(Duration::ZERO);
     }
 }
 
-impl Shared {
+impl TimerShared {
     fn set(&self, time: Duration) {
         let once = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn only_what_takes_too_long_wakes_another_thread() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let watch = Watch::start(runtime.handle().clone()).unwrap();
+        let timer = CommitTimer::start(runtime.handle().clone()).unwrap();
         let wait_until = |condition: &dyn Fn() -> bool| {
             let began = Instant::now();
             while !condition() {
@@ -103,11 +103,11 @@ mod tests {
         wait_until(&|| park_counts(runtime.handle()).iter().all(|count| count % 2 == 1));
         let before = park_counts(runtime.handle());
         for _ in 0..100 {
-            drop(watch.begin(Duration::from_millis(900)));
+            drop(timer.begin(Duration::from_millis(900)));
         }
         assert_eq!(park_counts(runtime.handle()), before);
-        let watched = watch.begin(Duration::from_millis(1));
+        let timed = timer.begin(Duration::from_millis(1));
         wait_until(&|| park_counts(runtime.handle()) != before);
-        drop(watched);
+        drop(timed);
     }
 }

@@ -1,0 +1,565 @@
+//! Group commit as a pure machine: what queues and topology submit goes in, and what to do next comes out.
+//!
+//! The machine has no lock, no clock and no thread: the time is a parameter, and a driver does what an [`Action`] says.
+//! `threaded` is the driver with a thread of its own, `inline` lets a caller's thread commit one batch, `stepped` is for
+//! virtual time.
+
+use super::Contribution;
+use super::budget::BatchBudget;
+use super::groups::Run;
+use super::outcome::BatchRun;
+use crate::model::{Lane, Monotonic};
+use crate::store::{Batch, BatchNo, TopologyChange};
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+/// How long a stop, a flush or a group waits for a queue that was asked and does not answer.
+pub(super) const ANSWER_PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How often queues are asked for one batch; the second round goes to those that have more, while there is room.
+const ROUNDS_MAX: u32 = 2;
+
+/// While rows of dropped lanes remain, one slice of them is erased at least every so many batches.
+const BATCHES_PER_ERASE: u64 = 2;
+
+/// Between batches a slice is by so much smaller than in idle moments: the next batch waits for it.
+const BUSY_SLICE_DIVISOR: usize = 4;
+
+/// After so many batches the store is given an idle moment for maintenance, though nothing was dropped.
+const BATCHES_PER_MAINTENANCE: u64 = 256;
+
+/// The limits of batches, of the settings and of the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Rows of one batch; soft: a contribution is never cut.
+    pub(super) rows_max: usize,
+    /// Bytes of one batch; soft likewise.
+    pub(super) bytes_max: usize,
+    /// Rows of dropped lanes erased in one slice of an idle moment.
+    pub(super) erase_rows: usize,
+    /// How long a batch waits for the answers of queues that were asked. It is no batching timer: an answer comes as soon
+    /// as a queue's turn is run.
+    pub(super) patience: Duration,
+    /// A source is asked for at least so many rows, as long as the batch has room for them.
+    pub(super) rows_worth_asking: usize,
+    /// How long the outcome of one batch may stay unknown before the store counts as failed.
+    pub(super) give_up_after: Duration,
+}
+
+/// What the machine has to know of a source of rows.
+pub(super) trait Asked {
+    /// Tells sources apart; stays the same while the source lives.
+    fn key(&self) -> usize;
+
+    /// How many rows asking may bring, about.
+    fn rows_waiting(&self) -> usize;
+}
+
+/// What a driver is to do next.
+pub(super) enum Action<S, C> {
+    /// Ask these sources for rows, without any lock.
+    Ask(Request<S>),
+    /// Bring a batch to its outcome, then call [`CommitMachine::finished`].
+    Commit(BatchRun<S, C>),
+    /// Erase a slice of dead rows, then call [`CommitMachine::erased`].
+    Erase {
+        /// At most so many.
+        rows: usize,
+    },
+    /// Take a copy of the store one step further.
+    StepCopy,
+    /// Let the store do what is due, then call [`CommitMachine::maintained`].
+    Maintain,
+    /// Nothing is to be done until something is submitted, or until a moment.
+    Sleep {
+        /// When to ask again, if ever.
+        until: Option<Monotonic>,
+    },
+    /// Close the store.
+    Stop,
+}
+
+/// Sources to be asked, and for how much each.
+pub(super) struct Request<S> {
+    pub(super) sources: Vec<S>,
+    pub(super) rows_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// A change of topology, or a barrier where there is no change.
+struct TopologyItem<C> {
+    changes: Vec<TopologyChange>,
+    /// This many contributions have to be taken first: a barrier waits for all before it, and so does a queue's
+    /// deletion, or what the queue contributed before would bring its lanes back.
+    after: u64,
+    completion: C,
+}
+
+/// What was submitted and not yet taken.
+pub(super) struct Intake<S, C> {
+    topology: VecDeque<TopologyItem<C>>,
+    pub(super) contributions: VecDeque<(S, Contribution)>,
+    /// How many of them are part of a group.
+    pub(super) grouped: usize,
+    /// Since when the first of them waits for the rest of its group.
+    pub(super) incomplete_since: Option<Monotonic>,
+    /// Contributions accepted and taken, ever.
+    accepted: u64,
+    taken: u64,
+}
+
+impl<S, C> Default for Intake<S, C> {
+    fn default() -> Self {
+        Self {
+            topology: VecDeque::new(),
+            contributions: VecDeque::new(),
+            grouped: 0,
+            incomplete_since: None,
+            accepted: 0,
+            taken: 0,
+        }
+    }
+}
+
+/// Who has rows, and who was asked for them.
+struct Asking<S> {
+    dirty: VecDeque<S>,
+    /// The keys of sources that were asked and have not answered.
+    asked: HashSet<usize>,
+    asked_at: Option<Monotonic>,
+    /// How often sources were asked for the batch to come.
+    rounds: u32,
+}
+
+impl<S> Asking<S> {
+    fn is_silent_for(&self, patience: Duration, now: Monotonic) -> bool {
+        self.asked_at.is_none_or(|at| now.since(at) >= patience)
+    }
+}
+
+/// What the store is to do beside committing.
+#[derive(Default)]
+struct Upkeep {
+    /// Batches since a slice was erased.
+    since_erase: u64,
+    /// Rows of dropped lanes may remain.
+    may_erase: bool,
+    /// There were some at the last look.
+    has_dead_rows: bool,
+    /// A copy is asked for, or under way.
+    has_copy: bool,
+    /// What comes before the next batch.
+    after_batch: AfterBatch,
+    /// Maintenance was done in this idle moment; when it is due again, if ever.
+    maintained: Option<Option<Monotonic>>,
+}
+
+/// What of the work between two batches is still to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum AfterBatch {
+    #[default]
+    Nothing,
+    Erase,
+    StepCopy,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// What was submitted is still committed.
+    Stopping,
+    /// Nothing is accepted any more.
+    Stopped,
+}
+
+/// Forms batches. `S` names a source of rows, `C` is called when changes of topology are durable.
+pub(super) struct CommitMachine<S, C> {
+    limits: Limits,
+    intake: Intake<S, C>,
+    asking: Asking<S>,
+    upkeep: Upkeep,
+    /// The last batch.
+    last: BatchNo,
+    /// A batch is being committed, or its outcome reported.
+    is_busy: bool,
+    /// A batch whose first commit, on a caller's thread, was not a success.
+    unfinished: Option<BatchRun<S, C>>,
+    /// How many callers wait until nothing is outstanding.
+    flushes: usize,
+    stage: Stage,
+}
+
+impl<S: Asked, C> CommitMachine<S, C> {
+    /// A machine behind the batch `last`.
+    pub(super) fn new(last: BatchNo, limits: Limits) -> Self {
+        Self {
+            limits,
+            intake: Intake::default(),
+            asking: Asking { dirty: VecDeque::new(), asked: HashSet::new(), asked_at: None, rounds: 0 },
+            upkeep: Upkeep { may_erase: true, ..Upkeep::default() },
+            last,
+            is_busy: false,
+            unfinished: None,
+            flushes: 0,
+            stage: Stage::Open,
+        }
+    }
+
+    // ---- what is submitted
+
+    /// A source has rows. It is not accepted after the end.
+    pub(super) fn dirty(&mut self, source: S) -> bool {
+        let is_open = !self.is_stopped();
+        if is_open {
+            self.asking.dirty.push_back(source);
+        }
+        is_open
+    }
+
+    /// A source hands rows over, asked or not; given back after the end.
+    pub(super) fn contribute(&mut self, source: S, contribution: Contribution) -> Result<(), (S, Contribution)>
+    where
+        S: Clone,
+    {
+        self.asking.asked.remove(&source.key());
+        if self.is_stopped() {
+            return Err((source, contribution));
+        }
+        if contribution.more {
+            self.asking.dirty.push_back(source.clone());
+        }
+        if !contribution.is_empty() {
+            self.intake.accepted += 1;
+            self.intake.grouped += usize::from(!contribution.groups.is_empty());
+            self.intake.contributions.push_back((source, contribution));
+        }
+        Ok(())
+    }
+
+    /// Changes of topology, or a barrier; given back after the end.
+    pub(super) fn change_topology(&mut self, changes: Vec<TopologyChange>, completion: C) -> Result<(), C> {
+        if self.is_stopped() {
+            return Err(completion);
+        }
+        let waits = changes.is_empty() || deletes_queue(&changes);
+        let after = if waits { self.intake.accepted } else { 0 };
+        self.intake.topology.push_back(TopologyItem { changes, after, completion });
+        Ok(())
+    }
+
+    /// A copy is asked for or under way, or no more.
+    pub(super) fn set_copying(&mut self, is_copying: bool) {
+        self.upkeep.has_copy = is_copying;
+    }
+
+    pub(super) fn begin_flush(&mut self) {
+        self.flushes += 1;
+    }
+
+    pub(super) fn end_flush(&mut self) {
+        self.flushes -= 1;
+    }
+
+    /// Everything that was submitted is committed, then [`Action::Stop`] comes.
+    pub(super) fn stop(&mut self) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Stopping;
+        }
+    }
+
+    // ---- what a driver asks
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stage != Stage::Open
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stage == Stage::Stopped
+    }
+
+    /// Somebody waits until nothing is outstanding.
+    pub(super) fn has_flushes(&self) -> bool {
+        self.flushes > 0
+    }
+
+    /// Whether what was submitted so far is durable, or failed.
+    pub(super) fn is_all_durable(&self) -> bool {
+        !self.is_stopped() && !self.is_busy && self.intake.topology.is_empty() && self.intake.contributions.is_empty()
+    }
+
+    /// Whether nothing is outstanding that still may come.
+    pub(super) fn is_idle(&self, now: Monotonic) -> bool {
+        !self.is_busy
+            && self.intake.topology.is_empty()
+            && self.intake.contributions.is_empty()
+            && self.asking.dirty.is_empty()
+            && (self.asking.asked.is_empty() || self.asking.is_silent_for(ANSWER_PATIENCE_MAX, now))
+    }
+
+    /// Whether rows are welcome unasked. While a source was asked, further rows have to wait for the batch that is being
+    /// gathered anyway.
+    pub(super) fn wants_rows(&self) -> bool {
+        self.asking.asked.is_empty()
+    }
+
+    /// What to do now.
+    pub(super) fn next(&mut self, now: Monotonic) -> Action<S, C>
+    where
+        S: Clone,
+    {
+        if let Some(run) = self.unfinished.take() {
+            self.is_busy = true;
+            return Action::Commit(run);
+        }
+        if let Some(action) = self.after_batch() {
+            return action;
+        }
+        self.is_busy = false;
+        let has_work = !self.intake.topology.is_empty() || self.intake.has_whole_groups(now);
+        let is_waiting = !self.asking.asked.is_empty() && !self.asking.is_silent_for(self.limits.patience, now);
+        if is_waiting && (has_work || !self.asking.dirty.is_empty()) {
+            return Action::Sleep { until: Some(now.plus(self.limits.patience)) };
+        }
+        if !has_work {
+            self.asking.rounds = 0;
+        }
+        if !self.asking.dirty.is_empty() && self.asking.rounds < ROUNDS_MAX {
+            let budget = self.budget();
+            if !budget.is_used_up() {
+                self.asking.rounds += 1;
+                return Action::Ask(self.ask(&budget, now));
+            }
+        }
+        if has_work {
+            return Action::Commit(self.take(now));
+        }
+        if !self.asking.dirty.is_empty() {
+            // The first group fills the batch, and its last part is still to be handed over.
+            return Action::Sleep { until: Some(now.plus(ANSWER_PATIENCE_MAX)) };
+        }
+        self.next_without_work(now)
+    }
+
+    fn next_without_work(&mut self, now: Monotonic) -> Action<S, C> {
+        if !self.asking.asked.is_empty() && self.asking.is_silent_for(ANSWER_PATIENCE_MAX, now) {
+            // Sources that did not answer in time are not awaited any more. A late answer is still accepted.
+            self.asking.asked.clear();
+        }
+        if self.is_stopping() && self.is_idle(now) {
+            return Action::Stop;
+        }
+        if self.upkeep.has_copy && self.asking.asked.is_empty() {
+            return Action::StepCopy;
+        }
+        if self.upkeep.may_erase && self.asking.asked.is_empty() {
+            return self.erase();
+        }
+        if !self.asking.asked.is_empty() || !self.intake.contributions.is_empty() {
+            return Action::Sleep { until: Some(now.plus(ANSWER_PATIENCE_MAX)) };
+        }
+        match self.upkeep.maintained.take() {
+            None => Action::Maintain,
+            Some(until) => Action::Sleep { until },
+        }
+    }
+
+    fn after_batch(&mut self) -> Option<Action<S, C>> {
+        let after = std::mem::take(&mut self.upkeep.after_batch);
+        if after == AfterBatch::Erase {
+            self.upkeep.after_batch = AfterBatch::StepCopy;
+            if self.upkeep.may_erase && self.upkeep.since_erase >= BATCHES_PER_ERASE {
+                return Some(self.erase());
+            }
+            return self.after_batch();
+        }
+        (after == AfterBatch::StepCopy && self.upkeep.has_copy).then_some(Action::StepCopy)
+    }
+
+    fn erase(&mut self) -> Action<S, C> {
+        let is_busy = std::mem::take(&mut self.upkeep.since_erase) > 0;
+        let rows = self.limits.erase_rows;
+        Action::Erase { rows: if is_busy { rows / BUSY_SLICE_DIVISOR } else { rows } }
+    }
+
+    fn budget(&self) -> BatchBudget {
+        BatchBudget::left(&self.limits, self.intake.contributions.iter().map(|(_, contribution)| contribution))
+    }
+
+    /// Asks dirty sources in rotation, as many as may fill what is left. Each is asked for an equal share of it, yet for
+    /// enough to be worth the page and the lane that its rows touch: a few rows of each of a thousand queues cost many
+    /// times what the same number costs in a hundred queues now and in the next hundred after.
+    fn ask(&mut self, budget: &BatchBudget, now: Monotonic) -> Request<S> {
+        let dirty = &mut self.asking.dirty;
+        let rows_max = (budget.rows / dirty.len()).max(self.limits.rows_worth_asking).min(budget.rows);
+        let mut expected = 0;
+        let has_room = |source: &&S| {
+            let fits = expected < budget.rows;
+            expected += source.rows_waiting().clamp(1, rows_max);
+            fits
+        };
+        let count = dirty.iter().take_while(has_room).count();
+        let sources: Vec<S> = dirty.drain(..count).collect();
+        self.asking.asked.extend(sources.iter().map(Asked::key));
+        self.asking.asked_at = Some(now);
+        Request { sources, rows_max, bytes_max: (budget.bytes / count).max(1) }
+    }
+
+    /// Takes contributions up to the limits (at least one, and groups as a whole), and the topology that need not wait for
+    /// those left.
+    fn take(&mut self, now: Monotonic) -> BatchRun<S, C> {
+        self.is_busy = true;
+        self.asking.rounds = 0;
+        self.upkeep.maintained = None;
+        let Run { count, is_torn } = self.intake.whole_groups(self.limits.rows_max, self.limits.bytes_max, now);
+        let batch_no = BatchNo(self.last.0 + 1);
+        let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
+        let mut gathered = Gathered { is_torn, ..Gathered::default() };
+        gathered.take(&mut batch, &mut self.intake, count);
+        let is_empty = batch.topology.is_empty() && batch.lanes.is_empty() && batch.drop_lanes.is_empty();
+        gathered.batch = (!is_empty).then_some(batch);
+        self.last = gathered.batch.as_ref().map_or(self.last, |batch| batch.batch_no);
+        BatchRun::new(gathered, self.limits.give_up_after)
+    }
+
+    /// A batch for a caller's thread, if there is one now and nobody has to be asked for it.
+    pub(super) fn take_simple(&mut self, now: Monotonic) -> Option<BatchRun<S, C>> {
+        let is_simple = !self.is_busy
+            && self.unfinished.is_none()
+            && self.asking.dirty.is_empty()
+            && self.asking.asked.is_empty()
+            && self.intake.has_whole_groups(now);
+        is_simple.then(|| self.take(now))
+    }
+
+    /// Lets a batch that the store has refused, and of which it has nothing, take in what has come meanwhile: the rows that
+    /// were acknowledged need no space any more, and others give theirs back. Returns who is to be asked for more.
+    pub(super) fn amend(&mut self, run: &mut BatchRun<S, C>, now: Monotonic) -> Option<Request<S>> {
+        if self.intake.has_whole_groups(now) || !self.intake.topology.is_empty() {
+            let Run { count, is_torn } = self.intake.whole_groups(usize::MAX, usize::MAX, now);
+            let gathered = run.gathered_mut();
+            let mut batch = gathered.batch.take().expect("a refused batch is not empty");
+            gathered.is_torn |= is_torn;
+            gathered.take(&mut batch, &mut self.intake, count);
+            batch.join_lanes();
+            gathered.batch = Some(batch);
+        }
+        // Asked for nothing new, or little of it; the answers come until the next try.
+        let count = self.asking.dirty.len();
+        (count > 0).then(|| self.ask(&BatchBudget { rows: count, bytes: count }, now))
+    }
+
+    // ---- what a driver has done
+
+    /// A batch has its outcome. `last` is its number, or the last that it took: removals may have gone ahead.
+    /// Returns the last batch.
+    pub(super) fn finished(&mut self, last: Option<BatchNo>, has_dead_rows: bool) -> BatchNo {
+        self.last = last.unwrap_or(self.last);
+        self.upkeep.since_erase += 1;
+        self.upkeep.may_erase |= self.upkeep.since_erase >= BATCHES_PER_MAINTENANCE;
+        self.upkeep.after_batch = AfterBatch::Erase;
+        self.note_dead_rows(has_dead_rows);
+        self.last
+    }
+
+    /// A caller's thread has not brought a batch to its outcome.
+    pub(super) fn leave_unfinished(&mut self, run: BatchRun<S, C>) {
+        self.unfinished = Some(run);
+    }
+
+    /// A caller's thread has reported the outcome of its batch. Whether the driver may sleep on.
+    pub(super) fn rest(&mut self) -> bool {
+        self.is_busy = false;
+        let is_quiet = self.intake.contributions.is_empty() && self.intake.topology.is_empty() && self.flushes == 0;
+        is_quiet && !self.upkeep.may_erase && !self.upkeep.has_copy && !self.is_stopping()
+    }
+
+    /// A slice was erased; whether more is left, and whether there is something to erase at all.
+    pub(super) fn erased(&mut self, more: bool, has_dead_rows: bool) {
+        self.upkeep.may_erase = more;
+        self.upkeep.has_dead_rows = has_dead_rows;
+    }
+
+    /// Maintenance was done, and is due again then.
+    pub(super) fn maintained(&mut self, again: Option<Monotonic>, has_dead_rows: bool) {
+        self.upkeep.maintained = Some(again);
+        self.note_dead_rows(has_dead_rows);
+    }
+
+    /// The first dead rows are erased at once. Where that failed, it is tried again after some batches.
+    fn note_dead_rows(&mut self, has_dead_rows: bool) {
+        let had_dead_rows = std::mem::replace(&mut self.upkeep.has_dead_rows, has_dead_rows);
+        self.upkeep.may_erase |= has_dead_rows && !had_dead_rows;
+    }
+
+    /// The store is closed: what is left is given back, to be refused, with the last batch.
+    pub(super) fn close(&mut self) -> (Leftover<S, C>, BatchNo) {
+        self.stage = Stage::Stopped;
+        self.asking.dirty.clear();
+        let contributions = std::mem::take(&mut self.intake.contributions).into();
+        let completions = std::mem::take(&mut self.intake.topology).into_iter().map(|item| item.completion).collect();
+        (Leftover { contributions, completions }, self.last)
+    }
+}
+
+/// What was submitted and never committed.
+pub(super) struct Leftover<S, C> {
+    pub(super) contributions: Vec<(S, Contribution)>,
+    pub(super) completions: Vec<C>,
+}
+
+/// One batch, and who is to hear of its outcome.
+pub(super) struct Gathered<S, C> {
+    /// `None` if the batch consists of barriers only.
+    pub(super) batch: Option<Batch>,
+    pub(super) tickets: Vec<(S, u64)>,
+    pub(super) completions: Vec<C>,
+    /// Lanes with parts of groups: nothing of them may be committed before the rest.
+    pub(super) bound: HashSet<Lane>,
+    /// Rows and bytes as the contributions counted them.
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+    /// A group in it lacks a part that did not come in time.
+    pub(super) is_torn: bool,
+}
+
+impl<S, C> Default for Gathered<S, C> {
+    fn default() -> Self {
+        Self {
+            batch: None,
+            tickets: Vec::new(),
+            completions: Vec::new(),
+            bound: HashSet::new(),
+            rows: 0,
+            bytes: 0,
+            is_torn: false,
+        }
+    }
+}
+
+impl<S, C> Gathered<S, C> {
+    /// Takes so many contributions, and the topology that need not wait for those left.
+    fn take(&mut self, batch: &mut Batch, intake: &mut Intake<S, C>, count: usize) {
+        for (source, contribution) in intake.contributions.drain(..count) {
+            intake.taken += 1;
+            if !contribution.groups.is_empty() {
+                intake.grouped -= 1;
+                self.bound.extend(contribution.lanes.iter().map(|change| change.lane));
+            }
+            self.rows += contribution.rows;
+            self.bytes += contribution.bytes;
+            batch.lanes.extend(contribution.lanes);
+            batch.drop_lanes.extend(contribution.drop_lanes);
+            self.tickets.push((source, contribution.ticket));
+        }
+        let taken = intake.taken;
+        while let Some(item) = intake.topology.pop_front_if(|item| item.after <= taken) {
+            batch.topology.extend(item.changes);
+            self.completions.push(item.completion);
+        }
+    }
+}
+
+fn deletes_queue(changes: &[TopologyChange]) -> bool {
+    changes.iter().any(|change| matches!(change, TopologyChange::DeleteQueue(_)))
+}

@@ -1,0 +1,211 @@
+//! One batch on its way to its outcome, as a pure machine: committed, tried again, looked up, or given up for good.
+//!
+//! A refused batch takes in what has come meanwhile. What of it only removes rows is then committed ahead of the rest,
+//! under the batch's number: removals need little space, and give some back.
+
+use super::machine::Gathered;
+use crate::model::Monotonic;
+use crate::store::{Batch, BatchNo, CommitOutcome, StoreError};
+use std::time::Duration;
+
+/// The first pause before a batch is tried again; doubled each time.
+const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
+
+/// The longest such pause.
+pub(super) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What to do next with a batch.
+pub(super) enum Step<'b> {
+    /// Commit this batch, then call [`BatchRun::committed`].
+    Commit(&'b Batch),
+    /// Reopen the store to learn whether it has this batch, then call [`BatchRun::looked_up`].
+    LookUp {
+        batch_no: BatchNo,
+        /// Why the outcome is unknown.
+        error: &'b str,
+        /// Since when.
+        unknown_for: Duration,
+    },
+    /// Nothing before this moment, then call [`BatchRun::waited`].
+    Wait(Monotonic),
+    /// Let the batch take in what has come meanwhile, then call [`BatchRun::amended`].
+    Amend,
+    /// It is all durable, or never will be.
+    Over,
+}
+
+/// What is to be reported of a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    Nothing,
+    /// The whole batch is durable; whether an earlier try of it failed.
+    Durable {
+        after_failure: bool,
+    },
+    /// It is tried again; whether for the first time.
+    Retrying {
+        error: String,
+        is_first: bool,
+    },
+    /// The store is given up.
+    Failed(String),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Try,
+    LookUp { error: String },
+    Pause { until: Monotonic, amends: bool, error: String },
+    Amend,
+    Over { is_durable: bool },
+}
+
+/// Removals that are committed ahead of their batch.
+struct Ahead {
+    removals: Batch,
+    /// The batch with them, for a store that refuses even them.
+    whole: Batch,
+}
+
+/// A batch, and how far it has come.
+pub(super) struct BatchRun<S, C> {
+    gathered: Gathered<S, C>,
+    give_up_after: Duration,
+    phase: Phase,
+    pause: Duration,
+    /// Since when the outcome is unknown.
+    unknown_since: Option<Monotonic>,
+    has_failed: bool,
+    ahead: Option<Ahead>,
+}
+
+impl<S, C> BatchRun<S, C> {
+    pub(super) fn new(gathered: Gathered<S, C>, give_up_after: Duration) -> Self {
+        let phase = if gathered.batch.is_some() { Phase::Try } else { Phase::Over { is_durable: true } };
+        let pause = RETRY_PAUSE_FIRST;
+        Self { gathered, give_up_after, phase, pause, unknown_since: None, has_failed: false, ahead: None }
+    }
+
+    pub(super) fn gathered(&self) -> &Gathered<S, C> {
+        &self.gathered
+    }
+
+    pub(super) fn gathered_mut(&mut self) -> &mut Gathered<S, C> {
+        &mut self.gathered
+    }
+
+    /// The number of the batch, or the last that it took.
+    pub(super) fn batch_no(&self) -> Option<BatchNo> {
+        self.gathered.batch.as_ref().map(|batch| batch.batch_no)
+    }
+
+    /// Who is to hear of the outcome, and what it is. Call it once it is over.
+    pub(super) fn into_outcome(self) -> (Gathered<S, C>, bool) {
+        let is_durable = matches!(self.phase, Phase::Over { is_durable: true });
+        (self.gathered, is_durable)
+    }
+
+    /// What to do now.
+    pub(super) fn step(&self, now: Monotonic) -> Step<'_> {
+        match &self.phase {
+            Phase::Try => Step::Commit(self.batch()),
+            Phase::LookUp { error } => {
+                let unknown_for = self.unknown_since.map_or(Duration::ZERO, |since| now.since(since));
+                Step::LookUp { batch_no: self.batch().batch_no, error, unknown_for }
+            }
+            Phase::Pause { until, .. } => Step::Wait(*until),
+            Phase::Amend => Step::Amend,
+            Phase::Over { .. } => Step::Over,
+        }
+    }
+
+    /// What is committed next: removals ahead of their batch, or the batch.
+    fn batch(&self) -> &Batch {
+        let batch = self.ahead.as_ref().map(|ahead| &ahead.removals).or(self.gathered.batch.as_ref());
+        batch.expect("barriers alone are over at once")
+    }
+
+    /// The store was asked to commit at `began`.
+    pub(super) fn committed(&mut self, outcome: CommitOutcome, began: Monotonic, now: Monotonic) -> Report {
+        match outcome {
+            CommitOutcome::Committed => self.durable(),
+            CommitOutcome::NotCommitted(error) => {
+                if let Some(Ahead { whole, .. }) = self.ahead.take() {
+                    // Even the removals are refused: the batch stays whole.
+                    self.gathered.batch = Some(whole);
+                    self.phase = Phase::Try;
+                    return Report::Nothing;
+                }
+                self.try_again(error, true, now)
+            }
+            CommitOutcome::Unknown(error) => {
+                self.unknown_since.get_or_insert(began);
+                self.phase = Phase::LookUp { error };
+                Report::Nothing
+            }
+            CommitOutcome::Fenced => self.fail("another home owns the store".into()),
+            CommitOutcome::Fatal(error) => self.fail(error),
+        }
+    }
+
+    /// The store was reopened, and has this batch last.
+    pub(super) fn looked_up(&mut self, found: Result<BatchNo, StoreError>, now: Monotonic) -> Report {
+        let Phase::LookUp { error } = std::mem::replace(&mut self.phase, Phase::Try) else {
+            unreachable!("only an unknown outcome is looked up")
+        };
+        let unknown_for = self.unknown_since.map_or(Duration::ZERO, |since| now.since(since));
+        match found {
+            Ok(last) if last >= self.batch().batch_no => self.durable(),
+            _ if unknown_for >= self.give_up_after => {
+                self.fail(format!("given up after {:.1} s: {error}", unknown_for.as_secs_f64()))
+            }
+            Ok(_) => self.try_again(error, false, now),
+            Err(reopening) => self.try_again(format!("{error}; reopening: {reopening}"), false, now),
+        }
+    }
+
+    fn durable(&mut self) -> Report {
+        if self.ahead.take().is_some() {
+            // The rest has the next number.
+            (self.phase, self.unknown_since) = (Phase::Try, None);
+            return Report::Nothing;
+        }
+        self.phase = Phase::Over { is_durable: true };
+        Report::Durable { after_failure: self.has_failed }
+    }
+
+    fn try_again(&mut self, error: String, amends: bool, now: Monotonic) -> Report {
+        let is_first = !std::mem::replace(&mut self.has_failed, true);
+        self.phase = Phase::Pause { until: now.plus(self.pause), amends, error: error.clone() };
+        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+        Report::Retrying { error, is_first }
+    }
+
+    /// The pause is over.
+    pub(super) fn waited(&mut self) {
+        let amends = matches!(self.phase, Phase::Pause { amends: true, .. });
+        self.phase = if amends { Phase::Amend } else { Phase::Try };
+    }
+
+    /// The batch has taken in what has come meanwhile.
+    pub(super) fn amended(&mut self) {
+        self.phase = Phase::Try;
+        let Gathered { batch: Some(batch), bound, .. } = &mut self.gathered else { return };
+        let whole = batch.clone();
+        self.ahead = batch.split_removals(bound).map(|removals| Ahead { removals, whole });
+    }
+
+    /// The writer is to stop: a pause is not waited for.
+    pub(super) fn stop(&mut self) -> Report {
+        match &self.phase {
+            Phase::Pause { error, .. } => self.fail(format!("stopped while a commit kept failing: {error}")),
+            _ => Report::Nothing,
+        }
+    }
+
+    /// The store cannot go on.
+    pub(super) fn fail(&mut self, error: String) -> Report {
+        self.phase = Phase::Over { is_durable: false };
+        Report::Failed(error)
+    }
+}

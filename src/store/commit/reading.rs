@@ -1,0 +1,109 @@
+//! Reading rows back, beside the writer, so that no commit waits for a read.
+
+use super::handle::{WriterShared, catch_panic};
+use crate::store::{LoadRequest, Loaded, StoreError, StoreReader};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// Receives what was read, where it was read.
+pub type LoadThen = Box<dyn FnOnce(Result<Loaded, StoreError>) + Send>;
+
+type Load = (LoadRequest, LoadThen);
+
+/// Requests on their way to a reader. Bounded by its callers: a queue has one load per level open at a time.
+pub(super) struct Loads(Mutex<Way>);
+
+enum Way {
+    Threads(Sender<Load>),
+    Queue(QueuedLoads),
+    Closed,
+}
+
+impl Loads {
+    pub(super) fn queued(queue: QueuedLoads) -> Self {
+        Self(Mutex::new(Way::Queue(queue)))
+    }
+
+    pub(super) fn submit(&self, request: LoadRequest, then: LoadThen) {
+        let way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = match &*way {
+            Way::Threads(sender) => sender.send((request, then)).err().map(|refused| refused.0.1),
+            Way::Queue(queue) => {
+                queue.push((request, then));
+                None
+            }
+            Way::Closed => Some(then),
+        };
+        drop(way);
+        if let Some(then) = refused {
+            then(Err(StoreError::Read("the store is closed".into())));
+        }
+    }
+
+    /// Nothing more is read.
+    pub(super) fn close(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Way::Closed;
+    }
+}
+
+/// Requests that wait until a caller runs them.
+#[derive(Clone, Default)]
+pub(super) struct QueuedLoads(Arc<Mutex<VecDeque<Load>>>);
+
+impl QueuedLoads {
+    fn push(&self, load: Load) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(load);
+    }
+
+    /// Runs the first of them; whether there was one.
+    pub(super) fn run_one(&self, reader: &mut dyn StoreReader, shared: &WriterShared) -> bool {
+        let load = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let found = load.is_some();
+        if let Some((request, then)) = load {
+            run(reader, request, then, shared);
+        }
+        found
+    }
+}
+
+/// Starts a thread for each reader.
+pub(super) fn start(
+    readers: Vec<Box<dyn StoreReader>>,
+    shared: &Arc<WriterShared>,
+) -> Result<(Loads, Vec<JoinHandle<()>>), StoreError> {
+    let (sender, receiver) = channel();
+    let receiver = Arc::new(Mutex::new(receiver));
+    let mut threads = Vec::new();
+    for reader in readers {
+        let (receiver, shared) = (Arc::clone(&receiver), Arc::clone(shared));
+        let thread = thread::Builder::new()
+            .name("pronto-reader".into())
+            .spawn(move || run_thread(reader, &receiver, &shared))
+            .map_err(|error| StoreError::Unusable(format!("no thread for a reader: {error}")))?;
+        threads.push(thread);
+    }
+    Ok((Loads(Mutex::new(Way::Threads(sender))), threads))
+}
+
+fn run_thread(mut reader: Box<dyn StoreReader>, requests: &Mutex<Receiver<Load>>, shared: &WriterShared) {
+    loop {
+        // One reader waits for the next request, the others for its place.
+        let load = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((request, then)) = load else { return };
+        run(&mut *reader, request, then, shared);
+    }
+}
+
+fn run(reader: &mut dyn StoreReader, request: LoadRequest, then: LoadThen, shared: &WriterShared) {
+    let answer = catch_unwind(AssertUnwindSafe(|| reader.load(request)))
+        .unwrap_or_else(|_| Err(StoreError::Read("the reader panicked".into())));
+    if let Err(error) = &answer {
+        let mut stats = shared.stats();
+        stats.read_failures += 1;
+        stats.last_read_failure = Some((shared.now(), error.to_string()));
+    }
+    catch_panic("load", || then(answer));
+}

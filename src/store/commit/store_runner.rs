@@ -1,0 +1,265 @@
+//! Does with the store what the machines say, and reports it. A panic of the store does not end the writer.
+
+use super::WriterState;
+use super::copying::CopyHeard;
+use super::handle::WriterShared;
+use super::metrics::BatchSize;
+use super::outcome::{BatchRun, RETRY_PAUSE_MAX, Report, Step};
+use crate::model::Monotonic;
+use crate::store::{Backup, CommitOutcome, CopyProgress, Maintenance, Store, StoreError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far a batch has come.
+pub(super) enum Progress {
+    /// To be gone on with at this moment.
+    Wait(Monotonic),
+    /// To take in what has come meanwhile.
+    Amend,
+    Over,
+}
+
+/// Owns the store; a store that has failed is dropped.
+pub(super) struct StoreRunner {
+    store: Option<Box<dyn Store>>,
+    shared: Arc<WriterShared>,
+    /// Hears of the copy that is under way.
+    pub(super) copy: Option<CopyHeard>,
+}
+
+impl StoreRunner {
+    pub(super) fn new(store: Box<dyn Store>, shared: Arc<WriterShared>) -> Self {
+        Self { store: Some(store), shared, copy: None }
+    }
+
+    pub(super) fn shared(&self) -> Arc<WriterShared> {
+        Arc::clone(&self.shared)
+    }
+
+    fn now(&self) -> Monotonic {
+        self.shared.now()
+    }
+
+    /// Goes on with a batch as far as the store lets it.
+    pub(super) fn go_on<S, C>(&mut self, run: &mut BatchRun<S, C>) -> Progress {
+        loop {
+            if let Some(progress) = self.step(run) {
+                return progress;
+            }
+        }
+    }
+
+    /// Tries once to commit a batch; whether it is over.
+    pub(super) fn try_once<S, C>(&mut self, run: &mut BatchRun<S, C>) -> bool {
+        self.step(run);
+        matches!(run.step(self.now()), Step::Over)
+    }
+
+    fn step<S, C>(&mut self, run: &mut BatchRun<S, C>) -> Option<Progress> {
+        let began = self.now();
+        let report = match run.step(began) {
+            Step::Commit(batch) => {
+                let outcome = match self.store.as_mut() {
+                    None => CommitOutcome::Fatal("the store has failed".into()),
+                    Some(store) => catch_unwind(AssertUnwindSafe(|| store.commit(batch)))
+                        .unwrap_or_else(|_| CommitOutcome::Fatal("the store panicked".into())),
+                };
+                run.committed(outcome, began, self.now())
+            }
+            Step::LookUp { batch_no, error, unknown_for } => {
+                tracing::warn!(
+                    batch_no = batch_no.0,
+                    error,
+                    ?unknown_for,
+                    "the outcome of a commit is unknown: reopening the store"
+                );
+                let error = error.to_owned();
+                let found = self.store.as_mut().map(|store| catch_unwind(AssertUnwindSafe(|| store.reopen())));
+                match found {
+                    Some(Ok(found)) => run.looked_up(found, self.now()),
+                    Some(Err(_)) => run.fail(format!("the store panicked while reopening after: {error}")),
+                    None => run.fail("the store has failed".into()),
+                }
+            }
+            Step::Wait(until) if until > began => return Some(Progress::Wait(until)),
+            Step::Wait(_) => {
+                run.waited();
+                return None;
+            }
+            Step::Amend => return Some(Progress::Amend),
+            Step::Over => return Some(Progress::Over),
+        };
+        self.report(run, report, began);
+        None
+    }
+
+    /// The writer is to stop: a batch that waits for its next try is given up.
+    pub(super) fn stop<S, C>(&mut self, run: &mut BatchRun<S, C>) {
+        let (report, now) = (run.stop(), self.now());
+        self.report(run, report, now);
+    }
+
+    fn report<S, C>(&mut self, run: &BatchRun<S, C>, report: Report, began: Monotonic) {
+        let batch_no = run.batch_no().unwrap_or_default().0;
+        match report {
+            Report::Nothing => {}
+            Report::Durable { after_failure } => {
+                self.note_durable(run, began);
+                if after_failure {
+                    tracing::info!(batch_no, "the store commits again");
+                }
+            }
+            Report::Retrying { error, is_first } => {
+                if is_first {
+                    tracing::error!(
+                        batch_no,
+                        error,
+                        "a commit failed and is tried again; nothing is confirmed meanwhile"
+                    );
+                }
+                let mut stats = self.shared.stats();
+                stats.retries += 1;
+                stats.failed(WriterState::Retrying, error);
+                drop(stats);
+                self.note_vitals();
+            }
+            Report::Failed(error) => self.fail(error),
+        }
+    }
+
+    fn note_durable<S, C>(&self, run: &BatchRun<S, C>, began: Monotonic) {
+        let gathered = run.gathered();
+        let Some(batch) = &gathered.batch else { return };
+        let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
+        let removed = gathered.rows.saturating_sub(inserted);
+        let (inserted, removed, bytes) = (inserted as u64, removed as u64, gathered.bytes as u64);
+        self.shared.stats().committed(&BatchSize { inserted, removed, bytes }, self.now().since(began));
+        self.note_vitals();
+    }
+
+    /// Gives the store up: nothing becomes durable from here on.
+    fn fail(&mut self, error: String) {
+        if let Some(store) = self.store.take() {
+            tracing::error!(error, "the store has failed: nothing is confirmed any more");
+            self.shared.stats().failed(WriterState::Failed, error);
+            if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
+                tracing::error!("the store panicked while it was given up");
+            }
+        }
+    }
+
+    fn note_vitals(&self) {
+        if let Some(stats) = self.store.as_ref().and_then(|store| store.file_stats()) {
+            self.shared.stats().vitals = stats.vitals();
+        }
+    }
+
+    /// Lets the store do what is due while there is nothing to commit; when it wants to be called again.
+    pub(super) fn maintain(&mut self) -> Option<Monotonic> {
+        let store = self.store.as_mut()?;
+        let done = catch_unwind(AssertUnwindSafe(|| store.maintenance().map_or(Ok(None), Maintenance::maintain)));
+        let next = match done {
+            Ok(Ok(next)) => {
+                let mut stats = self.shared.stats();
+                if stats.state == WriterState::Retrying {
+                    tracing::info!("the store is well again");
+                    stats.state = WriterState::Ok;
+                }
+                next
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "what was committed could not be flushed: reopening the store");
+                let mut stats = self.shared.stats();
+                stats.retries += 1;
+                stats.failed(WriterState::Retrying, error.to_string());
+                drop(stats);
+                if let Ok(Err(error)) = catch_unwind(AssertUnwindSafe(|| store.reopen())) {
+                    tracing::error!(%error, "the store could not be reopened");
+                }
+                Some(RETRY_PAUSE_MAX)
+            }
+            Err(_) => {
+                self.fail("the store panicked".into());
+                None
+            }
+        };
+        self.note_vitals();
+        next.map(|wait: Duration| self.now().plus(wait))
+    }
+
+    /// As [`maintain`](Self::maintain), and tells the machine.
+    pub(super) fn maintain_when_idle(&mut self) {
+        let again = self.maintain();
+        let has_dead_rows = self.has_dead_rows();
+        self.shared.inbox().machine.maintained(again, has_dead_rows);
+    }
+
+    /// Erases a slice of what was dropped, and tells the machine.
+    pub(super) fn erase_slice(&mut self, rows: usize) {
+        let more = self.erase(rows);
+        let has_dead_rows = self.has_dead_rows();
+        self.shared.inbox().machine.erased(more, has_dead_rows);
+    }
+
+    pub(super) fn has_dead_rows(&mut self) -> bool {
+        self.maintenance().is_some_and(|store| store.has_dead_rows())
+    }
+
+    fn maintenance(&mut self) -> Option<&mut dyn Maintenance> {
+        self.store.as_mut()?.maintenance()
+    }
+
+    /// Whether more is left.
+    fn erase(&mut self, rows: usize) -> bool {
+        let Some(store) = self.maintenance() else { return false };
+        match catch_unwind(AssertUnwindSafe(|| store.erase(rows))) {
+            Ok(Ok(more)) => more,
+            Ok(Err(error)) => {
+                // Nothing depends on it: the next drop begins anew.
+                tracing::warn!(%error, "rows of dropped queues could not be erased");
+                false
+            }
+            Err(_) => {
+                self.fail("the store panicked while erasing".into());
+                false
+            }
+        }
+    }
+
+    pub(super) fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+        self.copying(|store| store.begin_copy(target))
+    }
+
+    pub(super) fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
+        self.copying(|store| store.step_copy(pages))
+    }
+
+    /// Closes a copy, be it complete or not.
+    pub(super) fn end_copy(&mut self) {
+        // Without a store there is no copy either.
+        let _ = self.copying(|store| {
+            store.end_copy();
+            Ok(())
+        });
+    }
+
+    fn copying<T>(&mut self, run: impl FnOnce(&mut dyn Backup) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let store = self.store.as_mut().ok_or_else(|| StoreError::Unusable("the store has failed".into()))?;
+        let Some(store) = store.backup() else {
+            return Err(StoreError::Unusable("there is no file that could be copied".into()));
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| run(store)));
+        done.unwrap_or_else(|_| {
+            self.fail("the store panicked while it was copied".into());
+            Err(StoreError::Unusable("the store panicked".into()))
+        })
+    }
+
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+        let failed = || StoreError::Unusable("the store has failed".into());
+        let store = self.store.take().ok_or_else(failed)?;
+        catch_unwind(AssertUnwindSafe(|| store.close())).unwrap_or_else(|_| Err(failed()))
+    }
+}
