@@ -50,6 +50,8 @@ fn defined(source: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for line in source.lines() {
         let code = line.trim_start();
+        // `pub(in crate::folder)`
+        let code = code.strip_prefix("pub(").and_then(|rest| rest.split_once(')')).map_or(code, |(_, rest)| rest);
         let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
         while let Some(word) = words.next() {
             if ["fn", "struct", "enum", "trait", "type", "mod"].contains(&word) {
@@ -61,7 +63,7 @@ fn defined(source: &str) -> BTreeSet<&str> {
                 names.insert(word);
                 break;
             }
-            if !["pub", "in", "super", "crate", "server", "async", "const", "unsafe"].contains(&word) {
+            if !["pub", "async", "const", "unsafe"].contains(&word) {
                 break;
             }
         }
