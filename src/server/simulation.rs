@@ -272,7 +272,7 @@ impl Simulation {
     pub fn step(&mut self) -> bool {
         let mut steps: Vec<Step> = Vec::new();
         steps.extend((!self.queued.work().is_empty()).then_some(Step::Work));
-        steps.extend(self.clients.iter().filter(|(_, client)| client.is_ready()).map(|(id, _)| Step::Client(*id)));
+        steps.extend(self.clients.keys().copied().map(Step::Client));
         steps.extend((0..self.writers().len()).map(Step::Writer));
         while !steps.is_empty() {
             let at = self.pick(steps.len());
@@ -312,12 +312,6 @@ impl Simulation {
 }
 
 impl Client {
-    fn is_ready(&self) -> bool {
-        self.driver.as_ref().is_some_and(|driver| {
-            driver.has_notices(Waker::noop()) || !driver.output().is_empty() || driver.is_closing()
-        })
-    }
-
     /// Takes notices and writes; whether there was anything to do.
     fn pass(&mut self, now: Now) -> bool {
         let Some(driver) = &mut self.driver else { return false };
