@@ -30,6 +30,9 @@ const CLUSTER_NAME: &str = "prontomq@localhost";
 /// Steps after which a simulation that does not come to rest is at fault.
 const STEPS_MAX: u32 = 10_000_000;
 
+/// Of so many reads, one brings a part of what has arrived.
+const CUT_DIVISOR: u64 = 4;
+
 type Work = Box<dyn FnOnce(Now) + Send>;
 
 /// The time of a simulation: microseconds since its beginning.
@@ -75,6 +78,8 @@ pub struct SimulatedConnection(u64);
 struct Client {
     /// None once the broker has closed the connection.
     driver: Option<Driver>,
+    /// Sent by the client, not yet read.
+    input: Vec<u8>,
     /// Written by the broker, not yet taken.
     output: Vec<u8>,
 }
@@ -174,7 +179,7 @@ impl Simulation {
         let client = SocketAddr::from((Ipv4Addr::LOCALHOST, (self.connected % 60_000) as u16 + 1));
         let driver = Driver::new(Arc::clone(&self.shared), client, self.random.next_u64(), self.now());
         let connection = SimulatedConnection(self.connected);
-        self.clients.insert(connection, Client { driver: Some(driver), output: Vec::new() });
+        self.clients.insert(connection, Client { driver: Some(driver), input: Vec::new(), output: Vec::new() });
         connection
     }
 
@@ -185,14 +190,10 @@ impl Simulation {
         self.settle();
     }
 
-    /// The broker reads bytes of a client. What follows from them happens in later steps.
+    /// Bytes of a client arrive at the broker's socket. They are read in later steps, in pieces cut anywhere.
     pub fn receive(&mut self, connection: SimulatedConnection, bytes: &[u8]) {
-        let now = self.now();
-        if let Some(Client { driver: Some(driver), .. }) = self.clients.get_mut(&connection)
-            && !driver.is_closing()
-        {
-            driver.receive(bytes, now);
-            driver.end_read(now);
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.input.extend_from_slice(bytes);
         }
     }
 
@@ -301,7 +302,10 @@ impl Simulation {
                     true
                 })
             }
-            Step::Client(connection) => self.clients.get_mut(&connection).is_some_and(|client| client.pass(now)),
+            Step::Client(connection) => {
+                let cut = self.random.next_u64();
+                self.clients.get_mut(&connection).is_some_and(|client| client.pass(cut, now))
+            }
             Step::Writer(at) => self.writers()[at].step() == Stepped::Worked,
         }
     }
@@ -312,9 +316,21 @@ impl Simulation {
 }
 
 impl Client {
-    /// Takes notices and writes; whether there was anything to do.
-    fn pass(&mut self, now: Now) -> bool {
+    /// Reads, takes notices and writes, as a pass of a connection's task does; whether there was anything to do. `cut` says
+    /// how much is read.
+    fn pass(&mut self, cut: u64, now: Now) -> bool {
         let Some(driver) = &mut self.driver else { return false };
+        let has_read = !self.input.is_empty()
+            && !driver.is_closing()
+            && !driver.is_saturated()
+            && !driver.waits_for_store(Waker::noop());
+        if has_read {
+            let len = self.input.len();
+            let len = if cut.is_multiple_of(CUT_DIVISOR) { (cut / CUT_DIVISOR) as usize % len + 1 } else { len };
+            driver.receive(&self.input[..len], now);
+            self.input.drain(..len);
+            driver.end_read(now);
+        }
         let noticed = driver.has_notices(Waker::noop());
         driver.take_notices(now);
         let wrote = !driver.output().is_empty();
@@ -327,7 +343,7 @@ impl Client {
             driver.end(now);
             self.driver = None;
         }
-        noticed || wrote || self.driver.is_none()
+        has_read || noticed || wrote || self.driver.is_none()
     }
 }
 
