@@ -1,0 +1,106 @@
+//! A store in memory that refuses batches, loses answers and fails reads.
+
+use prontomq::model::random::Random;
+use prontomq::store::memory::{MemoryDisk, MemoryStore};
+use prontomq::store::{
+    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, Recovered, Store, StoreError, StoreReader,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What of a hundred calls fails.
+const REFUSED: u64 = 3;
+const UNKNOWN: u64 = 4;
+const UNREAD: u64 = 2;
+
+/// What the store does by itself, and what it has done.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Everything is refused, as on a full disk.
+    pub(crate) is_full: AtomicBool,
+    /// Nothing fails any more.
+    pub(crate) is_well: AtomicBool,
+    pub(crate) refused: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    pub(crate) unread: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) loads: AtomicU64,
+}
+
+pub(crate) struct FaultyStore {
+    inner: MemoryStore,
+    random: Random,
+    faults: Arc<Faults>,
+}
+
+impl FaultyStore {
+    pub(crate) fn open(disk: MemoryDisk, seed: u64, faults: Arc<Faults>) -> Self {
+        Self { inner: MemoryStore::open(disk), random: Random::new(seed), faults }
+    }
+}
+
+fn add(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Store for FaultyStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        self.inner.recover()
+    }
+
+    fn commit(&mut self, batch: &Batch) -> CommitOutcome {
+        let chance = self.random.next_u64() % 100;
+        if !self.faults.is_well.load(Ordering::Relaxed) {
+            if self.faults.is_full.load(Ordering::Relaxed) || chance < REFUSED {
+                add(&self.faults.refused);
+                return CommitOutcome::NotCommitted("the disk is full".into());
+            }
+            if chance < REFUSED + UNKNOWN {
+                add(&self.faults.unknown);
+                if chance % 2 == 0 {
+                    self.inner.commit(batch);
+                }
+                return CommitOutcome::Unknown("a flush failed".into());
+            }
+        }
+        add(&self.faults.batches);
+        self.inner.commit(batch)
+    }
+
+    fn reopen(&mut self) -> Result<BatchNo, StoreError> {
+        match self.random.next_u64() % 4 {
+            0 if !self.faults.is_well.load(Ordering::Relaxed) => Err(StoreError::Read("it cannot be opened".into())),
+            _ => self.inner.reopen(),
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        let random = Random::new(self.random.clone().next_u64());
+        Ok(Box::new(FaultyReader { inner: self.inner.reader()?, random, faults: Arc::clone(&self.faults) }))
+    }
+
+    fn maintenance(&mut self) -> Option<&mut dyn Maintenance> {
+        self.inner.maintenance()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Box::new(self.inner).close()
+    }
+}
+
+struct FaultyReader {
+    inner: Box<dyn StoreReader>,
+    random: Random,
+    faults: Arc<Faults>,
+}
+
+impl StoreReader for FaultyReader {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+        add(&self.faults.loads);
+        if self.random.next_u64() % 100 < UNREAD && !self.faults.is_well.load(Ordering::Relaxed) {
+            add(&self.faults.unread);
+            return Err(StoreError::Read("a sector cannot be read".into()));
+        }
+        self.inner.load(request)
+    }
+}
