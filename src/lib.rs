@@ -76,6 +76,7 @@
 
 pub mod auth;
 pub mod broker;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod exposition;

@@ -16,7 +16,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Addresses that speak AMQP; port 0 picks a free one.
     pub amqp: Vec<SocketAddr>,
-    /// Address of `/metrics`, `/healthz` and `/readyz`; none when off.
+    /// Address of `/metrics`, `/healthz` and `/readyz`; `None` when off. Without the feature `metrics` it is off, and an address
+    /// is refused at the start.
     pub metrics: Option<SocketAddr>,
     /// Open connections.
     pub connections_max: u32,
@@ -224,7 +225,7 @@ impl Default for Settings {
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672),
                 SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 5672),
             ],
-            metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
+            metrics: cfg!(feature = "metrics").then_some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
             connections_max: 100_000,
             channels_max: 2047,
             frame_max: 131_072,

@@ -75,6 +75,7 @@ impl Alarms {
         self.resident_limit.store(resident_limit, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "metrics")]
     pub(super) fn trims(&self) -> u64 {
         self.trims.load(Ordering::Relaxed)
     }

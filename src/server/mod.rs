@@ -20,11 +20,13 @@ pub(crate) mod clock;
 mod connection;
 mod driver;
 mod errors;
+#[cfg(feature = "metrics")]
 mod http;
 mod listener;
 mod local_socket;
 mod log_writer;
 mod memory;
+#[cfg(feature = "metrics")]
 mod metrics_page;
 mod runner;
 mod shared;

@@ -3,10 +3,12 @@
 use super::accounts::{self, known_users};
 use super::alarms::{limit_of_memory, watch};
 use super::clock::Clock;
+#[cfg(feature = "metrics")]
 use super::http;
 use super::listener::accept;
 use super::local_socket::LocalSocket;
 use super::log_writer::LogWriter;
+#[cfg(feature = "metrics")]
 use super::metrics_page;
 use super::runner::TokioRunner;
 use super::shared::{Identity, Shared};
@@ -156,6 +158,7 @@ impl Server {
             tasks.push(spawn(&handle, socket.accept(Arc::clone(&shared), connections.clone())));
         }
         let metrics = listeners.metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+        #[cfg(feature = "metrics")]
         if let Some(listener) = listeners.metrics {
             let router = metrics_page::router(Arc::clone(&shared));
             tasks.push(spawn(&handle, http::serve(Arc::clone(&shared), listener, router)));
@@ -431,6 +434,9 @@ pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> Sessi
     }
 }
 
+/// Why a build without the page refuses an address for it.
+const NO_METRICS: &str = "this program was built without the feature `metrics` of the crate prontomq";
+
 struct Listeners {
     amqp: Vec<TcpListener>,
     metrics: Option<TcpListener>,
@@ -448,11 +454,14 @@ async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
         }
     }
     let metrics = match settings.metrics {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| StartError::Listen {
-            setting: "metrics",
-            address,
-            error,
-        })?),
+        Some(address) => {
+            let listener = if cfg!(feature = "metrics") {
+                TcpListener::bind(address).await
+            } else {
+                Err(io::Error::new(io::ErrorKind::Unsupported, NO_METRICS))
+            };
+            Some(listener.map_err(|error| StartError::Listen { setting: "metrics", address, error })?)
+        }
         None => None,
     };
     Ok(Listeners { amqp, metrics })
