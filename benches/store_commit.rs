@@ -6,11 +6,11 @@
 
 mod raw_sqlite;
 
-use prontomq::model::{Lane, Message, Position, QueueId};
-use prontomq::store::sqlite::{SqliteSettings, SqliteStore};
-use prontomq::store::writer::{Contribution, Source, Stored, WriterHandle, WriterSettings};
-use prontomq::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, PositionRange, Row, Store};
-use prontomq::wire::properties::Properties;
+use prontomq::internals::model::{Lane, Message, Position, QueueId};
+use prontomq::internals::store::sqlite::{SqliteSettings, SqliteStore};
+use prontomq::internals::store::writer::{Contribution, Source, Stored, WriterHandle, WriterSettings};
+use prontomq::internals::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, PositionRange, Row, Store};
+use prontomq::internals::wire::properties::Properties;
 use raw_sqlite::RawSqlite;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};

@@ -9,8 +9,7 @@ mod common;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use prontomq::config::{StoreKind, StoreSettings};
-use prontomq::{Server, Settings};
+use prontomq::{Server, Settings, StoreKind};
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -29,12 +28,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 /// Port 0 picks a free port, so that any number of tests may run side by side.
 fn private() -> Settings {
-    Settings { amqp: vec![([127, 0, 0, 1], 0).into()], metrics: None, ..Settings::default() }
+    let mut settings = Settings::default();
+    settings.amqp = vec![([127, 0, 0, 1], 0).into()];
+    settings.metrics = None;
+    settings
 }
 
 async fn in_memory() -> Result<(), Box<dyn Error>> {
-    let store = StoreSettings { kind: StoreKind::Memory, ..StoreSettings::default() };
-    let server = Server::start(Settings { store, ..private() }).await?;
+    let mut settings = private();
+    settings.store.kind = StoreKind::Memory;
+    let server = Server::start(settings).await?;
     send(&server, "a letter").await?;
     println!("in memory: received {:?}", receive(&server).await?);
     Ok(server.stop().await?)
@@ -42,7 +45,8 @@ async fn in_memory() -> Result<(), Box<dyn Error>> {
 
 async fn in_a_file() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let settings = Settings { data_dir: folder.path().to_owned(), ..private() };
+    let mut settings = private();
+    settings.data_dir = folder.path().to_owned();
 
     let server = Server::start(settings.clone()).await?;
     send(&server, "a letter to be kept").await?;

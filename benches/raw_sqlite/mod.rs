@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "the C API is what is measured")]
 
-use prontomq::model::Message;
+use prontomq::internals::model::Message;
 use rusqlite::ffi;
 use std::ffi::{CStr, c_int};
 use std::path::Path;

@@ -11,6 +11,7 @@ const MIB: u64 = 1024 * KIB;
 
 /// Everything that can be set. `Settings::default()` is a broker for the machine it runs on and nobody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Where the store keeps its files.
     pub data_dir: PathBuf,
@@ -67,6 +68,7 @@ pub struct Settings {
 
 /// The store's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreSettings {
     /// Which implementation.
     pub kind: StoreKind,
@@ -96,6 +98,7 @@ pub struct StoreSettings {
 
 /// Limits of what is held for one connection, consumer or queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Bytes of memory for messages, beyond which publishers are blocked; 0 is a share of the machine's.
     pub memory_bytes: u64,
@@ -148,6 +151,7 @@ pub struct Limits {
 
 /// How messages are dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetterSettings {
     /// Whether `x-death` that a publisher brings along is counted on, as RabbitMQ 3.13 does it, or replaced, as 4.0 does it.
     pub trust_published_x_death: bool,
@@ -155,6 +159,7 @@ pub struct DeadLetterSettings {
 
 /// Implementations of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StoreKind {
     /// One SQLite file in the data directory.
     Sqlite,
@@ -164,6 +169,7 @@ pub enum StoreKind {
 
 /// When what is committed is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// Before its confirm.
     Commit,
@@ -186,6 +192,7 @@ impl Durability {
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// `Human` on a terminal, `Json` otherwise.
     Auto,
@@ -197,6 +204,7 @@ pub enum LogFormat {
 
 /// Which log lines are written: this level and those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogLevel {
     /// Nobody can work on.
     Error,

@@ -4,7 +4,7 @@
 use super::shared::Shared;
 use super::tasks::run_blocking;
 use super::trim::{Trimmer, trim};
-use crate::exposition::process::{anonymous_bytes, available_disk, memory_limit};
+use crate::exposition::machine::{anonymous_bytes, available_disk, memory_limit};
 use crate::model::Notice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -49,7 +49,7 @@ const PATH_BYTES_MAX: usize = 108;
 /// A path may be longer than the address of a socket can be. Then the directory is opened, and the socket is reached through the
 /// open directory, whose path below `/proc` is short. The path is valid for as long as this lives.
 #[derive(Debug)]
-pub struct SocketPath {
+pub(crate) struct SocketPath {
     path: PathBuf,
     /// Keeps the path valid.
     _directory: Option<File>,
@@ -60,7 +60,7 @@ impl SocketPath {
     ///
     /// # Errors
     /// When the path is too long and the directory cannot be opened.
-    pub fn of(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn of(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(SOCKET_FILE);
         if path.as_os_str().len() < PATH_BYTES_MAX {
             return Ok(Self { path, _directory: None });
@@ -71,7 +71,7 @@ impl SocketPath {
     }
 
     /// The path to bind or to connect to.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -38,7 +38,8 @@ mod trim;
 #[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]
 mod watch;
 
-pub use local_socket::SocketPath;
+#[cfg(feature = "cli")]
+pub(crate) use local_socket::SocketPath;
 pub use log_writer::LogWriter;
 pub use simulation::{SimulatedConnection, Simulation};
 pub use start::{Server, StartError};

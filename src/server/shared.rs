@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::config::Settings;
 #[cfg(feature = "metrics")]
 use crate::exposition::Histogram;
-use crate::exposition::histogram::MESSAGE_SIZE_BOUNDS;
+use crate::exposition::bounds::MESSAGE_SIZE_BOUNDS;
 use crate::session::SessionSettings;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -42,6 +42,7 @@ const CUT_OFF_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a broker could not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// An address cannot be listened on; names the setting.
     Listen {
@@ -117,6 +118,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`].
+    #[doc(hidden)]
     pub async fn start_logged(settings: Settings, logs: Vec<LogWriter>) -> Result<Self, StartError> {
         let clock = Clock::start();
         let handle = Handle::current();
@@ -182,17 +184,20 @@ impl Server {
     }
 
     /// The broker, for reading its state.
+    #[doc(hidden)]
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
 
     /// Whether there is a user to log in as.
-    pub fn has_users(&self) -> bool {
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_users(&self) -> bool {
         !self.shared.users.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Whether a client on this machine could log in so.
-    pub fn accepts_login(&self, user: &str, password: &str) -> bool {
+    #[cfg(feature = "cli")]
+    pub(crate) fn accepts_login(&self, user: &str, password: &str) -> bool {
         let users = self.shared.users.read().unwrap_or_else(PoisonError::into_inner);
         users.log_in(user.as_bytes(), password.as_bytes(), true).is_ok()
     }
