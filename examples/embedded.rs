@@ -9,7 +9,7 @@ mod common;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use prontomq::{Server, Settings, StoreKind};
+use prontomq::{Server, Settings};
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -26,18 +26,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     in_a_file().await
 }
 
-/// Port 0 picks a free port, so that any number of tests may run side by side.
-fn private() -> Settings {
-    let mut settings = Settings::default();
-    settings.amqp = vec![([127, 0, 0, 1], 0).into()];
-    settings.metrics = None;
-    settings
-}
-
 async fn in_memory() -> Result<(), Box<dyn Error>> {
-    let mut settings = private();
-    settings.store.kind = StoreKind::Memory;
-    let server = Server::start(settings).await?;
+    let server = Server::start(Settings::in_memory()).await?;
     send(&server, "a letter").await?;
     println!("in memory: received {:?}", receive(&server).await?);
     Ok(server.stop().await?)
@@ -45,8 +35,7 @@ async fn in_memory() -> Result<(), Box<dyn Error>> {
 
 async fn in_a_file() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let mut settings = private();
-    settings.data_dir = folder.path().to_owned();
+    let settings = Settings::in_directory(folder.path());
 
     let server = Server::start(settings.clone()).await?;
     send(&server, "a letter to be kept").await?;
@@ -59,8 +48,7 @@ async fn in_a_file() -> Result<(), Box<dyn Error>> {
 }
 
 async fn connect(server: &Server) -> lapin::Result<Connection> {
-    let url = format!("amqp://guest:guest@{}/%2f", server.amqp_addresses()[0]);
-    Connection::connect(&url, ConnectionProperties::default()).await
+    Connection::connect(&server.url(), ConnectionProperties::default()).await
 }
 
 async fn send(server: &Server, letter: &str) -> lapin::Result<()> {

@@ -9,18 +9,13 @@
 //! ```
 //! use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
 //! use lapin::{BasicProperties, Connection, ConnectionProperties, types::FieldTable};
-//! use prontomq::{Server, Settings, StoreKind};
+//! use prontomq::{Server, Settings};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut settings = Settings::default();
-//! settings.amqp = vec![([127, 0, 0, 1], 0).into()]; // port 0 picks a free one
-//! settings.metrics = None;
-//! settings.store.kind = StoreKind::Memory;
-//! let server = Server::start(settings).await?;
+//! let server = Server::start(Settings::in_memory()).await?;
+//! let connection = Connection::connect(&server.url(), ConnectionProperties::default()).await?;
 //!
-//! let url = format!("amqp://guest:guest@{}/%2f", server.amqp_addresses()[0]);
-//! let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
 //! let channel = connection.create_channel().await?;
 //! channel.queue_declare("letters".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
 //! let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
@@ -32,6 +27,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Settings::in_directory`] makes one that keeps its messages. A [`Server`] that is dropped stops as well; it says how far that
+//! goes without awaiting.
 //!
 //! # Layers
 //!

@@ -219,6 +219,23 @@ pub enum LogLevel {
 }
 
 impl Settings {
+    /// For a broker inside a program or a test that forgets everything when it stops: its store is in memory, it has no metrics
+    /// page, and it listens on a free port of 127.0.0.1.
+    pub fn in_memory() -> Self {
+        let store = StoreSettings { kind: StoreKind::Memory, ..StoreSettings::default() };
+        Self { store, ..Self::private() }
+    }
+
+    /// For a broker inside a program that keeps everything in this directory: it has no metrics page, and it listens on a free
+    /// port of 127.0.0.1.
+    pub fn in_directory(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), ..Self::private() }
+    }
+
+    fn private() -> Self {
+        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)], metrics: None, ..Self::default() }
+    }
+
     /// Whether anything is written to the data directory.
     pub fn keeps_files(&self) -> bool {
         self.store.kind == StoreKind::Sqlite

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,10 +76,12 @@ impl SocketPath {
     }
 }
 
-/// The socket in a data directory that this process holds; gone again when dropped.
+/// The socket in a data directory that this process holds; gone again when dropped, unless a successor has put its own there.
 pub(super) struct LocalSocket {
     listener: UnixListener,
     path: SocketPath,
+    /// Of the socket's file.
+    inode: u64,
 }
 
 impl LocalSocket {
@@ -91,7 +93,8 @@ impl LocalSocket {
             _ => {}
         }
         let listener = UnixListener::bind(path.path())?;
-        let socket = Self { listener, path };
+        let inode = std::fs::symlink_metadata(path.path())?.ino();
+        let socket = Self { listener, path, inode };
         std::fs::set_permissions(socket.path.path(), PermissionsExt::from_mode(0o600))?;
         Ok(socket)
     }
@@ -121,7 +124,9 @@ impl LocalSocket {
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(self.path.path()) {
+        let path = self.path.path();
+        let is_ours = std::fs::symlink_metadata(path).is_ok_and(|found| found.ino() == self.inode);
+        if is_ours && let Err(error) = std::fs::remove_file(path) {
             tracing::debug!(%error, "the local socket's file stays");
         }
     }

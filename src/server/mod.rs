@@ -10,6 +10,7 @@
 //! - `log_writer`: log lines on their way to a stream that may block or fail.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
 //! - `alarms`: memory and disk that run short. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
+//! - `url`: URLs for clients on this machine.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
 mod accounts;
@@ -35,6 +36,7 @@ mod socket;
 mod start;
 mod tasks;
 mod trim;
+pub(crate) mod url;
 #[cfg_attr(not(target_os = "linux"), path = "no_watch.rs")]
 mod watch;
 
