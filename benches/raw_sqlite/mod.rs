@@ -9,7 +9,7 @@ use prontomq::internals::model::Message;
 use rusqlite::ffi;
 use std::ffi::{CStr, c_int};
 use std::path::Path;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 const PRAGMAS: &CStr = c"PRAGMA synchronous = FULL; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 1000;
     PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;
