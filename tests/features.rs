@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// For the command line, the load generator, the log and the metrics page.
-const OF_COMMANDS: [&str; 4] = ["clap", "hdrhistogram", "indicatif", "tracing-subscriber"];
+const OF_COMMANDS: [&str; 5] = ["clap", "hdrhistogram", "indicatif", "plotters", "tracing-subscriber"];
 const OF_METRICS: [&str; 3] = ["axum", "hyper", "hyper-util"];
 
 /// The crates that a build with these features takes in.
