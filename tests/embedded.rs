@@ -6,7 +6,7 @@ mod support;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use prontomq::{Server, Settings, UserEntry};
+use prontomq::{Server, Settings, StartError, UserEntry};
 use std::net::SocketAddr;
 use std::path::Path;
 use support::Client;
@@ -126,4 +126,15 @@ async fn a_server_without_an_address_is_refused() {
     settings.amqp.clear();
     let error = Server::start(settings).await.expect_err("clients could not connect");
     assert_eq!(error.to_string(), "amqp: there is no address to listen on");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_the_directory_to_the_next() {
+    let data = tempfile::tempdir().expect("a directory can be made");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let mut settings = Settings::in_directory(data.path());
+    settings.amqp = vec![taken.local_addr().expect("it is bound")];
+    let error = Server::start(settings).await.expect_err("the port is taken");
+    assert!(matches!(error, StartError::Listen { setting: "amqp", .. }), "{error}");
+    start(data.path()).await.stop().await.expect("it stops");
 }

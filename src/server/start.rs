@@ -14,7 +14,7 @@ use super::runner::TokioRunner;
 use super::shared::{Identity, Shared};
 use super::tasks::{run_blocking, run_queue_timers, run_within, spawn};
 use super::url::Login;
-use crate::auth::mechanism;
+use crate::auth::{Users, mechanism};
 use crate::broker::{Broker, BrokerSettings, OpenScratch, VhostLimits};
 use crate::config::{Durability, Reloaded, Settings, StoreKind, StoreSettings};
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
@@ -154,8 +154,16 @@ impl Server {
         );
         let identity = identity(&settings, &recovered);
         log_recovered(&settings, &identity, &recovered);
-        let users = known_users(&settings, &recovered, &broker)?;
-        let listeners = listen(&settings).await?;
+        let (users, listeners) = match doors(&settings, &recovered, &broker).await {
+            Ok(doors) => doors,
+            Err(error) => {
+                // Whoever tries again finds the data directory free.
+                if let Err(error) = run_blocking(move || broker.writer().stop()).await {
+                    tracing::error!(%error, "the store could not be closed");
+                }
+                return Err(error);
+            }
+        };
         let shared = Shared::new(settings, identity, broker, users, clock, logs);
         log_limits(&shared);
         let connections = TaskTracker::new();
@@ -164,9 +172,8 @@ impl Server {
             spawn(&handle, watch(Arc::clone(&shared))),
         ];
         let mut amqp = Vec::new();
-        for (listener, address) in listeners.amqp {
+        for Listening { listener, address, seed } in listeners.amqp {
             amqp.push(address);
-            let seed = random()?;
             tasks.push(spawn(
                 &handle,
                 accept(Arc::clone(&shared), Arc::clone(&runner), listener, connections.clone(), seed),
@@ -505,9 +512,25 @@ pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> Sessi
 const NO_METRICS: &str = "this program was built without the feature `metrics` of the crate prontomq";
 
 struct Listeners {
-    /// At least one, with the address that it has.
-    amqp: Vec<(TcpListener, SocketAddr)>,
+    /// At least one.
+    amqp: Vec<Listening>,
     metrics: Option<TcpListener>,
+}
+
+struct Listening {
+    listener: TcpListener,
+    /// Where it listens, also when port 0 was asked for.
+    address: SocketAddr,
+    seed: u64,
+}
+
+/// Who may come in, and where.
+async fn doors(
+    settings: &Settings,
+    recovered: &Recovered,
+    broker: &Arc<Broker>,
+) -> Result<(Users, Listeners), StartError> {
+    Ok((known_users(settings, recovered, broker)?, listen(settings).await?))
 }
 
 async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
@@ -515,7 +538,7 @@ async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
     for address in &settings.amqp {
         let bound = TcpListener::bind(address).await;
         match bound.and_then(|listener| listener.local_addr().map(|address| (listener, address))) {
-            Ok(bound) => amqp.push(bound),
+            Ok((listener, address)) => amqp.push(Listening { listener, address, seed: random()? }),
             Err(error) if is_missing_ipv6(address, &error) && settings.amqp.len() > 1 => {
                 tracing::warn!(%address, "this machine has no IPv6; not listening there");
             }
