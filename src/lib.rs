@@ -31,43 +31,19 @@
 //! [`Settings::in_directory`] makes one that keeps its messages. A [`Server`] that is dropped stops as well; it says how far that
 //! goes without awaiting.
 //!
-//! # Layers
+//! # Features
 //!
-//! A module names only modules below it.
+//! | | brings |
+//! |---|---|
+//! | `cli` (the default) | the program `prontomq`: its commands and its log; and `metrics` |
+//! | `metrics` | the page for Prometheus, and `/healthz` and `/readyz` |
 //!
-//! | | module | what it is | what it never knows |
-//! |---|---|---|---|
-//! | commands | `cli` | `prontomq serve` | |
-//! | shell | `server` | sockets, tasks, signals, the clock | a rule of the protocol or of routing |
-//! | windows | `exposition` | Prometheus | anything but the numbers it is given |
-//! | drivers | `broker` | vhosts, topology, queues' turns | frames, sockets |
-//! | durable | `store` | batches, and their writer; SQLite, memory | AMQP |
-//! | | `auth` | users, SASL mechanisms | |
-//! | machines | `session` | the protocol of one connection | that a broker exists |
-//! | | `routing` | exchanges and bindings | queues beyond their names |
-//! | | `queue` | entries, consumers, their rules | channels, frames, where entries are stored |
-//! | nouns | `model` | messages, names, commands, notices, errors | anything mutable |
-//! | bytes | `wire` | frames, methods, properties, tables | what a method means |
-//! | | `config` | settings, their limits and defaults | files and the environment |
+//! A program that embeds the broker does without them: `default-features = false`. The log goes to [`tracing`], as the program
+//! sets it up.
 //!
-//! From the machines down all is pure: no input or output, no task, no lock, no clock, and no randomness that was not
-//! passed in. Input and the time go in, effects come out; so all of it can be tested in no time.
+//! # What is inside
 //!
-//! # The words at the seams
-//!
-//! A `model::Command` goes down, from a session to the broker. A `model::Notice` comes up, through a connection's one
-//! inlet. An effect (`session::Effect`, `queue::QueueEffect`) is what a pure machine asks its driver to do. All three
-//! are plain data.
-//!
-//! # Where to start reading
-//!
-//! - How a client is answered: `session::Session`, then `src/session/machine.rs`.
-//! - Who gets a message: `queue::QueueState`, whose every input is a `queue::QueueInput`.
-//! - Where a message goes: `routing::route`.
-//! - How queues run without tasks and locks: `src/broker/cell.rs`, `src/broker/turns.rs`.
-//! - When something is durable: `store::writer`.
-//! - How it all hangs together: `src/server/driver.rs`, one connection without its socket; `src/server/connection.rs`, its
-//!   task. `server::Simulation` is a broker of such connections in virtual time.
+//! `docs/ARCHITECTURE.md` is the map of the modules, which are private.
 
 mod auth;
 mod broker;

@@ -136,8 +136,12 @@ where
             }
         }
     }
-    let mut labels = chart.configure_series_labels();
-    labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8)).draw()
+    if curves.len() > 1 {
+        let mut labels = chart.configure_series_labels();
+        // Where the lowest values would be, which are rare.
+        labels.position(SeriesLabelPosition::LowerLeft).background_style(WHITE.mix(0.6)).draw()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
