@@ -10,12 +10,14 @@ use std::hint::black_box;
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic};
 use criterion::{BatchSize, Criterion, Throughput};
-use prontomq::model::message::Message;
-use prontomq::wire::content_header::ContentHeader;
-use prontomq::wire::frame::{payload_max, read_frame};
-use prontomq::wire::method::ClientMethod;
-use prontomq::wire::properties::{Properties, PropertiesWriter};
-use prontomq::wire::writer::{ConsumerPrefix, Content, write_ack, write_address, write_deliver, write_publish};
+use prontomq::internals::model::message::Message;
+use prontomq::internals::wire::content_header::ContentHeader;
+use prontomq::internals::wire::frame::{payload_max, read_frame};
+use prontomq::internals::wire::method::ClientMethod;
+use prontomq::internals::wire::properties::{Properties, PropertiesWriter};
+use prontomq::internals::wire::writer::{
+    ConsumerPrefix, Content, write_ack, write_address, write_deliver, write_publish,
+};
 
 const FRAME_MAX: u32 = 131_072;
 const EXCHANGE: &[u8] = b"";

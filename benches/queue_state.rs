@@ -2,15 +2,15 @@
 //! million messages ahead of it, and with 1, 10 and 255 priorities.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use prontomq::model::{
+use prontomq::internals::model::{
     ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitKey, Message, Monotonic, Name, Notice,
     Now, QueueId, RequestNo, WallMillis,
 };
-use prontomq::queue::{
+use prontomq::internals::queue::{
     Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, QueueInput, QueueLimits, QueueSettings,
     QueueState, Requester, WindowLimits,
 };
-use prontomq::wire::properties::{Properties, PropertiesWriter};
+use prontomq::internals::wire::properties::{Properties, PropertiesWriter};
 
 /// Messages of one input, as a read of a socket brings them.
 const BATCH: usize = 64;

@@ -1,9 +1,9 @@
 //! What routing one message costs: direct, topic with 10 to 10,000 bindings, headers.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use prontomq::model::{Arguments, Name};
-use prontomq::routing::{Binding, Bindings, Destination, Exchange, ExchangeKind, route};
-use prontomq::wire::table::{Table, TableWriter, Value};
+use prontomq::internals::model::{Arguments, Name};
+use prontomq::internals::routing::{Binding, Bindings, Destination, Exchange, ExchangeKind, route};
+use prontomq::internals::wire::table::{Table, TableWriter, Value};
 use std::hint::black_box;
 
 fn exchange(kind: ExchangeKind, keys: impl Iterator<Item = String>) -> Exchange {

@@ -6,13 +6,13 @@
 
 mod raw_sqlite;
 
-use prontomq::model::{Lane, Message, Position, QueueId};
-use prontomq::store::commit::{Contribution, Source, Stored, WriterHandle, WriterSettings};
-use prontomq::store::sqlite::{SqliteSettings, SqliteStore};
-use prontomq::store::{
+use prontomq::internals::model::{Lane, Message, Position, QueueId};
+use prontomq::internals::store::commit::{Contribution, Source, Stored, WriterHandle, WriterSettings};
+use prontomq::internals::store::sqlite::{SqliteSettings, SqliteStore};
+use prontomq::internals::store::{
     Batch, BatchNo, CommitOutcome, LaneChange, LaneState, LoadRequest, PositionRange, Row, Store, SystemClock,
 };
-use prontomq::wire::properties::Properties;
+use prontomq::internals::wire::properties::Properties;
 use raw_sqlite::RawSqlite;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};

@@ -9,7 +9,6 @@ mod common;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use prontomq::config::{StoreKind, StoreSettings};
 use prontomq::{Server, Settings};
 use std::error::Error;
 use std::process::ExitCode;
@@ -27,14 +26,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     in_a_file().await
 }
 
-/// Port 0 picks a free port, so that any number of tests may run side by side.
-fn private() -> Settings {
-    Settings { amqp: vec![([127, 0, 0, 1], 0).into()], metrics: None, ..Settings::default() }
-}
-
 async fn in_memory() -> Result<(), Box<dyn Error>> {
-    let store = StoreSettings { kind: StoreKind::Memory, ..StoreSettings::default() };
-    let server = Server::start(Settings { store, ..private() }).await?;
+    let server = Server::start(Settings::in_memory()).await?;
     send(&server, "a letter").await?;
     println!("in memory: received {:?}", receive(&server).await?);
     Ok(server.stop().await?)
@@ -42,7 +35,7 @@ async fn in_memory() -> Result<(), Box<dyn Error>> {
 
 async fn in_a_file() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let settings = Settings { data_dir: folder.path().to_owned(), ..private() };
+    let settings = Settings::in_directory(folder.path());
 
     let server = Server::start(settings.clone()).await?;
     send(&server, "a letter to be kept").await?;
@@ -55,8 +48,7 @@ async fn in_a_file() -> Result<(), Box<dyn Error>> {
 }
 
 async fn connect(server: &Server) -> lapin::Result<Connection> {
-    let url = format!("amqp://guest:guest@{}/%2f", server.amqp_addresses()[0]);
-    Connection::connect(&url, ConnectionProperties::default()).await
+    Connection::connect(&server.url(), ConnectionProperties::default()).await
 }
 
 async fn send(server: &Server, letter: &str) -> lapin::Result<()> {

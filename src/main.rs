@@ -1,7 +1,7 @@
-//! The `prontomq` program; see `prontomq::cli`.
+//! The `prontomq` program; see `src/cli/`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    prontomq::cli::run()
+    prontomq::internals::run()
 }

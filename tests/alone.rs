@@ -3,8 +3,8 @@
 #[allow(dead_code, unused_imports, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::config::Settings;
-use prontomq::server::Server;
+use prontomq::Server;
+use prontomq::Settings;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
@@ -27,12 +27,10 @@ impl Embedded {
     fn start() -> Self {
         let data = tempfile::tempdir().expect("a directory can be made");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let settings = Settings {
-            amqp: vec![([127, 0, 0, 1], 0).into()],
-            metrics: None,
-            data_dir: data.path().join("data"),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.amqp = vec![([127, 0, 0, 1], 0).into()];
+        settings.metrics = None;
+        settings.data_dir = data.path().join("data");
         let server = runtime.block_on(Server::start(settings)).expect("it starts");
         let address = server.amqp_addresses()[0];
         Self { _data: data, runtime, server, address }

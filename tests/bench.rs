@@ -4,8 +4,8 @@
 #[allow(dead_code, unused_imports, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::{PropertiesWriter, Property};
-use prontomq::wire::table::Value as Field;
+use prontomq::internals::wire::properties::{PropertiesWriter, Property};
+use prontomq::internals::wire::table::Value as Field;
 use serde_json::Value;
 use std::process::{Child, Stdio};
 use std::time::Instant;

@@ -4,9 +4,9 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::model::random::Random;
-use prontomq::wire::properties::PropertiesWriter;
-use prontomq::wire::table::Value;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::wire::properties::PropertiesWriter;
+use prontomq::internals::wire::table::Value;
 use support::client::{Incoming, persistent};
 use support::{Broker, Client};
 

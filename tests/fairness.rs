@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::PropertiesWriter;
+use prontomq::internals::wire::properties::PropertiesWriter;
 use std::time::{Duration, Instant};
 use support::client::{Flag, Incoming, persistent};
 use support::{Broker, Client, tell};

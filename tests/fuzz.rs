@@ -5,7 +5,7 @@ mod dialogue;
 #[path = "../fuzz/bodies/frames.rs"]
 mod frames;
 
-use prontomq::wire::table::{DEPTH_MAX, check};
+use prontomq::internals::wire::table::{DEPTH_MAX, check};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{prop_assert, proptest};

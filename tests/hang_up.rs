@@ -3,8 +3,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::model::random::Random;
-use prontomq::wire::properties::PropertiesWriter;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::wire::properties::PropertiesWriter;
 use std::net::Shutdown;
 use std::time::Instant;
 use support::client::{Flag, Incoming, persistent};

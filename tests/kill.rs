@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::model::random::Random;
+use prontomq::internals::model::random::Random;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::thread;

@@ -3,8 +3,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::{PropertiesWriter, Property};
-use prontomq::wire::table::{Value, write_table};
+use prontomq::internals::wire::properties::{PropertiesWriter, Property};
+use prontomq::internals::wire::table::{Value, write_table};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;

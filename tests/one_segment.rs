@@ -9,9 +9,9 @@
 //! `ONE_SEGMENT_FRAMES` is how many frames are compared in all.
 
 use prontomq::Settings;
-use prontomq::model::random::Random;
-use prontomq::server::{SimulatedConnection, Simulation};
-use prontomq::wire::frame::{FrameKind, read_frame};
+use prontomq::internals::model::random::Random;
+use prontomq::internals::server::{SimulatedConnection, Simulation};
+use prontomq::internals::wire::frame::{FrameKind, read_frame};
 use std::collections::{BTreeMap, BTreeSet};
 
 const FRAMES: usize = 12_000;
@@ -81,7 +81,8 @@ struct Broker {
 
 impl Broker {
     fn start(seed: u64) -> Self {
-        let settings = Settings { message_bytes_max: 300, ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.message_bytes_max = 300;
         let mut simulation = Simulation::start(settings, seed).expect("a broker in memory starts");
         let client = connect(&mut simulation);
         Self { simulation, client, heard: BTreeMap::new(), held: BTreeMap::new(), confirmed: BTreeMap::new() }

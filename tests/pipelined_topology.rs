@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use prontomq::config::Settings;
-use prontomq::model::random::Random;
-use prontomq::server::{SimulatedConnection, Simulation};
+use prontomq::Settings;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::server::{SimulatedConnection, Simulation};
 
 const SEQUENCES: u64 = 400;
 const METHODS: u64 = 14;

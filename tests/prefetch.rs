@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::PropertiesWriter;
+use prontomq::internals::wire::properties::PropertiesWriter;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
 use proptest::test_runner::{Config, TestRunner};

@@ -3,8 +3,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::PropertiesWriter;
-use prontomq::wire::table::Value;
+use prontomq::internals::wire::properties::PropertiesWriter;
+use prontomq::internals::wire::table::Value;
 use std::time::Instant;
 use support::client::Flag;
 use support::{Broker, Client, tell};

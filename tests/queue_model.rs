@@ -5,16 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use prontomq::model::stored::{Group, LaneState, PositionRange, Row};
-use prontomq::model::{
+use prontomq::internals::model::stored::{Group, LaneState, PositionRange, Row};
+use prontomq::internals::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, LimitId, LimitKey,
     Message, Monotonic, Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
 };
-use prontomq::queue::{
+use prontomq::internals::queue::{
     Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Overflow, Permits,
     Pulled, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
-use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
+use prontomq::internals::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
 use proptest::test_runner::Config;

@@ -4,8 +4,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::{PropertiesWriter, Property};
-use prontomq::wire::table::{Table, TableWriter, Value};
+use prontomq::internals::wire::properties::{PropertiesWriter, Property};
+use prontomq::internals::wire::table::{Table, TableWriter, Value};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};

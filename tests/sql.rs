@@ -3,8 +3,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::{PropertiesWriter, Property};
-use prontomq::wire::table::{Table, Value, write_table};
+use prontomq::internals::wire::properties::{PropertiesWriter, Property};
+use prontomq::internals::wire::table::{Table, Value, write_table};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

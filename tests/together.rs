@@ -8,8 +8,8 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::model::random::Random;
-use prontomq::wire::table::Value;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::wire::table::Value;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test takes from the support what it needs")]
 mod support;
 
-use prontomq::wire::properties::PropertiesWriter;
+use prontomq::internals::wire::properties::PropertiesWriter;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;

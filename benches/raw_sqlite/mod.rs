@@ -5,16 +5,19 @@
 
 #![expect(unsafe_code, reason = "the C API is what is measured")]
 
-use prontomq::model::Message;
+use prontomq::internals::model::Message;
 use rusqlite::ffi;
 use std::ffi::{CStr, c_int};
 use std::path::Path;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 const PRAGMAS: &CStr = c"PRAGMA synchronous = FULL; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 1000;
     PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;
     INSERT INTO lane (number, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, dropped)
     VALUES (0, 1, 0, 0, 0, 0, 0, 0, 0, 0)";
+
+/// The store's layer of the system's files, so that flushes are the same.
+const LAYER: &CStr = c"prontomq";
 
 /// One lane (number 0, so that keys are positions) of a file that the store has made.
 pub(crate) struct RawSqlite {
@@ -33,7 +36,7 @@ impl RawSqlite {
         // SAFETY: the path ends with a zero; the handle is written before it is used.
         unsafe {
             let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_NOMUTEX;
-            assert_eq!(ffi::sqlite3_open_v2(path.as_ptr(), &raw mut handle, flags, null()), ffi::SQLITE_OK);
+            assert_eq!(ffi::sqlite3_open_v2(path.as_ptr(), &raw mut handle, flags, LAYER.as_ptr()), ffi::SQLITE_OK);
             let done = ffi::sqlite3_exec(handle, PRAGMAS.as_ptr(), None, null_mut(), null_mut());
             assert_eq!(done, ffi::SQLITE_OK, "{:?}", CStr::from_ptr(ffi::sqlite3_errmsg(handle)));
         }

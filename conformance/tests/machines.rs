@@ -7,7 +7,7 @@ use conformance::dialogue::{Dialogue, Target};
 use conformance::suite;
 use conformance::transport::{Dialer, Heard, Transport};
 use prontomq::Settings;
-use prontomq::server::{SimulatedConnection, Simulation};
+use prontomq::internals::server::{SimulatedConnection, Simulation};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;

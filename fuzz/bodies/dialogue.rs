@@ -5,8 +5,8 @@
 //! that it gets far; raw octets, methods with arbitrary arguments and frames cut anywhere are among it.
 
 use prontomq::Settings;
-use prontomq::server::{SimulatedConnection, Simulation};
-use prontomq::wire::frame::read_frame;
+use prontomq::internals::server::{SimulatedConnection, Simulation};
+use prontomq::internals::wire::frame::read_frame;
 use std::time::Duration;
 
 /// Clients at a time.

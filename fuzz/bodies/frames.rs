@@ -1,13 +1,13 @@
 //! The whole wire layer over arbitrary bytes; run by the fuzz target `frames` and, on stable, by `tests/fuzz.rs`.
 
-use prontomq::model::message::Message;
-use prontomq::wire::content_header::ContentHeader;
-use prontomq::wire::frame::{FrameKind, payload_max, read_frame};
-use prontomq::wire::method::ClientMethod;
-use prontomq::wire::properties::{Properties, PropertiesWriter};
-use prontomq::wire::protocol_header::recognise;
-use prontomq::wire::table::{Table, Value};
-use prontomq::wire::writer::{ConsumerPrefix, write_deliver, write_get_ok, write_return};
+use prontomq::internals::model::message::Message;
+use prontomq::internals::wire::content_header::ContentHeader;
+use prontomq::internals::wire::frame::{FrameKind, payload_max, read_frame};
+use prontomq::internals::wire::method::ClientMethod;
+use prontomq::internals::wire::properties::{Properties, PropertiesWriter};
+use prontomq::internals::wire::protocol_header::recognise;
+use prontomq::internals::wire::table::{Table, Value};
+use prontomq::internals::wire::writer::{ConsumerPrefix, write_deliver, write_get_ok, write_return};
 
 const FRAME_MAX: u32 = 4096;
 

@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
 /// Random bytes before the password, so that equal passwords have different hashes.
-pub type Salt = [u8; SALT_BYTES];
+pub(crate) type Salt = [u8; SALT_BYTES];
 
 const SALT_BYTES: usize = 4;
 
 /// Which hash; the name is the one that definitions carry as `hashing_algorithm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// What new passwords get.
     Sha256,
     /// `rabbit_password_hashing_sha512`.
@@ -24,7 +24,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// The algorithm of this name; `None` for one we do not know, whose hashes match no password.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "rabbit_password_hashing_sha256" => Some(Self::Sha256),
             "rabbit_password_hashing_sha512" => Some(Self::Sha512),
@@ -34,7 +34,7 @@ impl Algorithm {
     }
 
     /// The name that definitions carry.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "rabbit_password_hashing_sha256",
             Self::Sha512 => "rabbit_password_hashing_sha512",
@@ -55,7 +55,7 @@ impl Algorithm {
 }
 
 /// The hash of a password, to be stored with the algorithm's name.
-pub fn hash(algorithm: Algorithm, salt: Salt, password: &[u8]) -> String {
+pub(crate) fn hash(algorithm: Algorithm, salt: Salt, password: &[u8]) -> String {
     let mut bytes = salt.to_vec();
     bytes.extend(algorithm.digest(&salt, password));
     BASE64_STANDARD.encode(bytes)
@@ -63,7 +63,7 @@ pub fn hash(algorithm: Algorithm, salt: Salt, password: &[u8]) -> String {
 
 /// Whether `password` has this hash; the time it takes does not tell how much of it is right. An empty password has
 /// none, nor has any password the empty hash or one that is not of the format.
-pub fn verify(algorithm: Algorithm, password_hash: &str, password: &[u8]) -> bool {
+pub(crate) fn verify(algorithm: Algorithm, password_hash: &str, password: &[u8]) -> bool {
     if password.is_empty() {
         return false;
     }

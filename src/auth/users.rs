@@ -13,7 +13,7 @@ const IMPERSONATOR: &str = "impersonator";
 
 /// All users of the broker, and the vhosts that none of them may open.
 #[derive(Clone, Debug, Default)]
-pub struct Users {
+pub(crate) struct Users {
     by_name: AHashMap<Name, UserRecord>,
     loopback_only: AHashSet<String>,
     withheld_vhosts: AHashSet<Name>,
@@ -21,82 +21,80 @@ pub struct Users {
 
 /// A user who has logged in, with what was known of them then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
+pub(crate) struct User {
     /// The login name.
     pub name: Name,
     /// Tags such as `administrator`.
     pub tags: Vec<String>,
-    /// The vhosts that the user may open.
-    pub vhosts: Vec<Name>,
 }
 
 impl User {
-    /// Whether the user may open `vhost`.
-    pub fn may_open_vhost(&self, vhost: &str) -> bool {
-        self.vhosts.iter().any(|allowed| allowed.as_str() == vhost)
-    }
-
     /// Whether the user may publish messages that carry another's `user-id`.
-    pub fn is_impersonator(&self) -> bool {
+    pub(crate) fn is_impersonator(&self) -> bool {
         self.tags.iter().any(|tag| tag == IMPERSONATOR)
     }
 }
 
 impl Users {
     /// No users yet; those named may log in from this machine only.
-    pub fn new(loopback_only: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(loopback_only: impl IntoIterator<Item = String>) -> Self {
         let mut users = Self::default();
         users.set_loopback_only(loopback_only);
         users
     }
 
     /// Changes who may log in from this machine only.
-    pub fn set_loopback_only(&mut self, loopback_only: impl IntoIterator<Item = String>) {
+    pub(crate) fn set_loopback_only(&mut self, loopback_only: impl IntoIterator<Item = String>) {
         self.loopback_only = loopback_only.into_iter().collect();
     }
 
     /// Lets nobody open a vhost.
-    pub fn withhold_vhost(&mut self, vhost: Name) {
+    pub(crate) fn withhold_vhost(&mut self, vhost: Name) {
         self.withheld_vhosts.insert(vhost);
     }
 
     /// Lets users open a vhost again.
-    pub fn release_vhost(&mut self, vhost: &Name) {
+    pub(crate) fn release_vhost(&mut self, vhost: &Name) {
         self.withheld_vhosts.remove(vhost);
     }
 
     /// The vhosts that nobody may open.
-    pub fn withheld_vhosts(&self) -> AHashSet<Name> {
+    pub(crate) fn withheld_vhosts(&self) -> AHashSet<Name> {
         self.withheld_vhosts.clone()
     }
 
     /// Whether nobody may open this vhost.
-    pub fn withholds(&self, vhost: &str) -> bool {
+    pub(crate) fn withholds(&self, vhost: &str) -> bool {
         self.withheld_vhosts.contains(vhost.as_bytes())
     }
 
+    /// Whether there is a user of this name who may open this vhost.
+    pub(crate) fn may_open_vhost(&self, user: &str, vhost: &str) -> bool {
+        self.get(user).is_some_and(|record| record.vhosts.iter().any(|allowed| allowed.as_str() == vhost))
+    }
+
     /// Adds a user, or replaces the one of this name.
-    pub fn put(&mut self, record: UserRecord) {
+    pub(crate) fn put(&mut self, record: UserRecord) {
         self.by_name.insert(record.name.clone(), record);
     }
 
     /// Removes a user; whether there was one.
-    pub fn remove(&mut self, name: &str) -> bool {
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         self.by_name.remove(name.as_bytes()).is_some()
     }
 
     /// The user of this name.
-    pub fn get(&self, name: &str) -> Option<&UserRecord> {
+    pub(crate) fn get(&self, name: &str) -> Option<&UserRecord> {
         self.by_name.get(name.as_bytes())
     }
 
     /// All users, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &UserRecord> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &UserRecord> {
         self.by_name.values()
     }
 
     /// Whether there is no user.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
@@ -104,7 +102,7 @@ impl Users {
     ///
     /// # Errors
     /// `Credentials`, with the reason for the log; the client is told none.
-    pub fn log_in(&self, name: &[u8], password: &[u8], peer_is_loopback: bool) -> Result<User, LoginFailure> {
+    pub(crate) fn log_in(&self, name: &[u8], password: &[u8], peer_is_loopback: bool) -> Result<User, LoginFailure> {
         let refused =
             |reason| Err(LoginFailure::Credentials { user: String::from_utf8_lossy(name).into_owned(), reason });
         let Some(record) = self.by_name.get(name) else { return refused("no such user") };
@@ -117,13 +115,13 @@ impl Users {
         if !peer_is_loopback && self.loopback_only.contains(record.name.as_str()) {
             return refused("the user may log in from this machine only");
         }
-        Ok(User { name: record.name.clone(), tags: record.tags.clone(), vhosts: record.vhosts.clone() })
+        Ok(User { name: record.name.clone(), tags: record.tags.clone() })
     }
 }
 
 /// The record of a configured user. Equal to `existing` when nothing differs, so that a password which
 /// still fits keeps its salt and hash.
-pub fn record_of(entry: &UserEntry, existing: Option<&UserRecord>, salt: Salt) -> UserRecord {
+pub(crate) fn record_of(entry: &UserEntry, existing: Option<&UserRecord>, salt: Salt) -> UserRecord {
     let (password_hash, hashing_algorithm) = match (&entry.password_hash, &entry.password) {
         (Some(password_hash), _) => (password_hash.reveal().to_owned(), Algorithm::Sha256.name().to_owned()),
         (None, Some(password)) => {
@@ -209,9 +207,10 @@ pub(super) mod tests {
         let limited =
             UserEntry { vhosts: vec!["shop".to_owned()], tags: vec!["impersonator".to_owned()], ..entry("till", "x") };
         users.put(record_of(&limited, None, [0; 4]));
+        assert!(users.may_open_vhost("till", "shop"));
+        assert!(!users.may_open_vhost("till", "/"));
+        assert!(!users.may_open_vhost("nobody", "shop"));
         let user = users.log_in(b"till", b"x", true).unwrap();
-        assert!(user.may_open_vhost("shop"));
-        assert!(!user.may_open_vhost("/"));
         assert!(user.is_impersonator());
         assert!(!users.log_in(b"anna", b"secret", true).unwrap().is_impersonator());
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Gathers a transaction per queue, then hands it over with `seal`.
 #[derive(Debug)]
-pub struct TransactionCommit<'a> {
+pub(crate) struct TransactionCommit<'a> {
     link: &'a mut Link,
     channel: ChannelKey,
     parts: Vec<Part>,
@@ -39,7 +39,7 @@ impl<'a> TransactionCommit<'a> {
     }
 
     /// Adds a message for the queues it was routed to. Those that are gone are left out; returns how many are not.
-    pub fn publish(&mut self, message: &Message, queues: &[Name]) -> u32 {
+    pub(crate) fn publish(&mut self, message: &Message, queues: &[Name]) -> u32 {
         self.sequence += 1;
         let promise = Some(self.promise(self.sequence));
         let mut taken = 0;
@@ -54,7 +54,7 @@ impl<'a> TransactionCommit<'a> {
     }
 
     /// Adds the settlement of a delivery; `counted` says that it holds a permit of the channel.
-    pub fn settle(&mut self, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
+    pub(crate) fn settle(&mut self, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
         self.released += u32::from(counted);
         let Some(cell) = self.link.cell(self.channel, queue) else { return };
         let settlements = &mut self.part(cell).settlements;
@@ -67,7 +67,7 @@ impl<'a> TransactionCommit<'a> {
     /// Hands everything over as one group. Returns how many promises the queues owe the channel: one for each message each
     /// of them took, numbered from 1, and one of each queue for the whole, numbered 0.
     #[must_use]
-    pub fn seal(self, now: Now) -> u64 {
+    pub(crate) fn seal(self, now: Now) -> u64 {
         let promise = Some(self.promise(0));
         let Self { link, channel, parts, promises, released, .. } = self;
         let count = parts.len();

@@ -29,7 +29,7 @@ const STREAM_ARGUMENTS: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-st
 
 /// The broker's end of one connection, from the opening of its vhost to its end.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     pub(super) broker: Arc<Broker>,
     pub(super) vhost: Arc<Vhost>,
     pub(super) peer: Arc<Peer>,
@@ -71,7 +71,7 @@ fn next_sweep(kept: usize) -> usize {
 /// What has become of a command by the time it was handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Carried {
+pub(crate) enum Carried {
     /// It is carried out, or a queue will do that, which refuses it only if the queue itself is gone.
     Out,
     /// Its queue decides, and may have decided already: the answer will tell.
@@ -82,7 +82,7 @@ pub enum Carried {
 
 impl Link {
     /// A connection has opened a vhost.
-    pub fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
+    pub(crate) fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
         let peer = Arc::new(Peer::new(id, user).in_vhost(vhost.name().clone()));
         broker.add_peer(&peer);
         Self {
@@ -101,7 +101,7 @@ impl Link {
     }
 
     /// Where the connection's notices arrive.
-    pub fn peer(&self) -> &Arc<Peer> {
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
@@ -123,7 +123,7 @@ impl Link {
     ///
     /// # Errors
     /// The exchange is missing, or closed to clients.
-    pub fn publish(&mut self, message: Message, promise: Option<Promise>) -> Result<u32, AmqpError> {
+    pub(crate) fn publish(&mut self, message: Message, promise: Option<Promise>) -> Result<u32, AmqpError> {
         let targets = self.routes.targets(&self.vhost, &message)?;
         if let [only] = targets {
             self.batches.publish(only, Enqueue { message, promise });
@@ -139,13 +139,13 @@ impl Link {
     ///
     /// # Errors
     /// As `publish`.
-    pub fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
+    pub(crate) fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
         let targets = self.routes.targets(&self.vhost, message)?;
         Ok(targets.iter().map(|cell| cell.name().clone()).collect())
     }
 
     /// The end of a read: the batches go to their queues, and permits of settled deliveries come back.
-    pub fn flush(&mut self, now: Now) {
+    pub(crate) fn flush(&mut self, now: Now) {
         if self.batches.is_empty() {
             return;
         }
@@ -157,7 +157,7 @@ impl Link {
 
     /// Adds the settlement of a delivery to this read's batches, behind what it brought for that queue before; `counted`
     /// says that it held a permit of its channel, and `joins` that it may take effect together with those before it.
-    pub fn settle(
+    pub(crate) fn settle(
         &mut self,
         channel: ChannelKey,
         queue: QueueId,
@@ -180,13 +180,20 @@ impl Link {
     }
 
     /// A transaction of a channel takes effect behind what was published before.
-    pub fn commit(&mut self, channel: ChannelKey, now: Now) -> TransactionCommit<'_> {
+    pub(crate) fn commit(&mut self, channel: ChannelKey, now: Now) -> TransactionCommit<'_> {
         self.flush(now);
         TransactionCommit::new(self, channel)
     }
 
     /// Gives back a delivery that the connection could not take, and its permit if it holds one of the channel's limit.
-    pub fn bounce(&mut self, channel: ChannelKey, queue: QueueId, lend: LendId, permit: Option<LimitId>, now: Now) {
+    pub(crate) fn bounce(
+        &mut self,
+        channel: ChannelKey,
+        queue: QueueId,
+        lend: LendId,
+        permit: Option<LimitId>,
+        now: Now,
+    ) {
         self.input(channel, queue, QueueInput::Bounce { lend }, now);
         if permit.is_some() && permit == self.limits.get(&channel).copied() {
             self.release(channel, 1, now);
@@ -194,7 +201,7 @@ impl Link {
     }
 
     /// Deliveries reached the socket.
-    pub fn written(
+    pub(crate) fn written(
         &mut self,
         channel: ChannelKey,
         consumer: ConsumerSlot,
@@ -239,7 +246,7 @@ impl Link {
     // ---- channels ----------------------------------------------------------------------------------------------
 
     /// The prefetch limit that a channel's consumers share comes, changes or goes.
-    pub fn change_limit(&mut self, channel: ChannelKey, change: LimitChange, now: Now) {
+    pub(crate) fn change_limit(&mut self, channel: ChannelKey, change: LimitChange, now: Now) {
         match change {
             LimitChange::Begins { id, limit, outstanding } => {
                 let queues =
@@ -270,19 +277,19 @@ impl Link {
     }
 
     /// All that a queue delivered before it applied the channel's limit has arrived.
-    pub fn queue_limited(&self, channel: ChannelKey, queue: QueueId, limit: LimitId, now: Now) {
+    pub(crate) fn queue_limited(&self, channel: ChannelKey, queue: QueueId, limit: LimitId, now: Now) {
         if self.limits.get(&channel) == Some(&limit) {
             self.with_permits(channel, now, |permits, grants| permits.queue_limited(queue, grants));
         }
     }
 
     /// A delivery has arrived that was on its way when the channel's limit began.
-    pub fn count_delivery(&self, channel: ChannelKey, now: Now) {
+    pub(crate) fn count_delivery(&self, channel: ChannelKey, now: Now) {
         self.with_permits(channel, now, |permits, _| permits.count_delivery());
     }
 
     /// A channel has ended: all it holds goes back to its queues.
-    pub fn end_channel(&mut self, channel: ChannelKey, now: Now) {
+    pub(crate) fn end_channel(&mut self, channel: ChannelKey, now: Now) {
         self.peer.end_limit(channel);
         self.limits.remove(&channel);
         let holder = self.holder(channel);
@@ -297,19 +304,19 @@ impl Link {
     }
 
     /// What it takes of memory beside its peer.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         let attached = size_of::<(ChannelKey, Attached)>() + size_of::<(QueueId, Arc<Cell>)>();
         let attached: usize = self.attached_count * attached;
         attached + self.exclusive.held_bytes() + self.routes.held_bytes()
     }
 
     /// Whether a channel is attached to so many queues that `keep_attached` is due, before its next command.
-    pub fn is_crowded(&self, channel: ChannelKey) -> bool {
+    pub(crate) fn is_crowded(&self, channel: ChannelKey) -> bool {
         self.attached.get(&channel).is_some_and(|attached| attached.queues.len() >= attached.swept_at)
     }
 
     /// All queues but these hold nothing for the channel.
-    pub fn keep_attached(&mut self, channel: ChannelKey, in_use: &AHashSet<QueueId>) {
+    pub(crate) fn keep_attached(&mut self, channel: ChannelKey, in_use: &AHashSet<QueueId>) {
         if let Some(Attached { queues, swept_at }) = self.attached.get_mut(&channel) {
             self.attached_count -= queues.len();
             queues.retain(|queue, _| in_use.contains(queue));
@@ -321,7 +328,7 @@ impl Link {
 
     /// The connection has ended: all its channels have, and its exclusive queues are deleted. Whether that is done: if not,
     /// what is left is deleted in slices, and `Notice::Ended` says when it is over.
-    pub fn end(&mut self, now: Now) -> bool {
+    pub(crate) fn end(&mut self, now: Now) -> bool {
         self.flush(now);
         let exclusive = self.exclusive.take();
         // What consumes from these ends with them.
@@ -341,7 +348,7 @@ impl Link {
     // ---- commands ----------------------------------------------------------------------------------------------
 
     /// Carries out a command; its answer comes through the inlet.
-    pub fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command, now: Now) -> Carried {
+    pub(crate) fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command, now: Now) -> Carried {
         let requester = Requester { connection: self.peer.id(), channel, request };
         self.carry_out(requester, command, now).unwrap_or_else(|error| {
             self.broker.answer(requester, Answer::Refused(error));

@@ -37,13 +37,7 @@ mod topology;
 mod turns;
 mod vhost;
 
-pub use cell::{Cell, QueueCounts};
-pub use commit::TransactionCommit;
-pub use counters::{Counters, CountersSnapshot, Publishes, RefusalCounters};
-pub use flow::Flow;
-pub use link::{Carried, Link};
-pub use node::{Broker, BrokerSettings, Runner, VhostLimits};
-pub use peer::Peer;
-pub use permits::PermitCounts;
-pub use scratch::OpenScratch;
-pub use vhost::Vhost;
+pub(crate) use counters::{Counters, Publishes};
+pub(crate) use link::{Carried, Link};
+pub(crate) use node::{Broker, BrokerSettings, Runner, VhostLimits};
+pub(crate) use scratch::OpenScratch;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Opens the scratch store, empty. It may block.
-pub type OpenScratch = Box<dyn Fn() -> Result<WriterHandle, StoreError> + Send + Sync>;
+pub(crate) type OpenScratch = Box<dyn Fn() -> Result<WriterHandle, StoreError> + Send + Sync>;
 
 /// The scratch store, once it was opened.
 pub(super) struct Scratch {

@@ -1,15 +1,15 @@
 //! What `prontomq serve` prints once clients can connect.
 
 use super::log::Log;
-use crate::config::{Settings, UserEntry};
+use crate::config::Settings;
 use crate::server::Server;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::server::url::{encoded, path_of, reachable};
+use std::net::SocketAddr;
 
 /// Testcontainers wait for these words.
 const READY: &str = "Server startup complete; 0 plugins started.";
 const IN_MEMORY: &str = "data in memory (store.kind): it is gone when the broker stops";
 const NO_USERS: &str = "nobody can log in: there is no user; start with the --config that lists them";
-const DEFAULT_VHOST: &str = "/";
 
 /// Stands where the password of a configured user belongs.
 const PASSWORD: &str = "PASSWORD";
@@ -69,55 +69,5 @@ impl Login {
 
     fn url(&self, address: SocketAddr) -> String {
         format!("amqp://{}{}{}", self.user_info, reachable(address), self.path)
-    }
-}
-
-fn path_of(user: &UserEntry) -> String {
-    match user.vhosts.first() {
-        Some(vhost) if !user.vhosts.iter().any(|vhost| vhost == DEFAULT_VHOST) => format!("/{}", encoded(vhost)),
-        _ => String::new(),
-    }
-}
-
-/// Where a client on this machine connects to. The address that stands for all addresses is none of them.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-/// A name as a part of a URL (RFC 3986, percent-encoding).
-fn encoded(name: &str) -> String {
-    let mut text = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(byte.into());
-        } else {
-            text += &format!("%{byte:02X}");
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_to_connect_to_is_never_the_one_that_stands_for_all() {
-        for (listening, shown) in
-            [("0.0.0.0:5672", "127.0.0.1:5672"), ("[::]:5672", "[::1]:5672"), ("10.0.0.7:1", "10.0.0.7:1")]
-        {
-            assert_eq!(reachable(listening.parse().unwrap()).to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn names_are_encoded_as_parts_of_a_url() {
-        assert_eq!(encoded("till-1.shop_~"), "till-1.shop_~");
-        assert_eq!(encoded("a b/c@d:é"), "a%20b%2Fc%40d%3A%C3%A9");
     }
 }

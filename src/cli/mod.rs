@@ -42,3 +42,18 @@ pub fn run() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_a_command_or_a_flag_is_answered_with_the_nearest_one() {
+        for (line, meant) in
+            [(&["prontomq", "sreve"][..], "'serve'"), (&["prontomq", "serve", "--data-dri", "x"], "'--data-dir'")]
+        {
+            let error = Arguments::try_parse_from(line).expect_err("there is no such thing").to_string();
+            assert!(error.contains(meant), "{error}");
+        }
+    }
+}

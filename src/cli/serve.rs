@@ -7,6 +7,7 @@ use crate::config::sources::{File, Flag};
 use crate::config::{LogFormat, Reloaded, Settings, Sources};
 use crate::server::Server;
 use clap::Args;
+use rusqlite::ffi;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +70,7 @@ impl Serve {
             return ExitCode::SUCCESS;
         }
         share_arenas();
+        count_no_memory();
         raise_file_limit();
         let code = self.run_with(settings, &log).unwrap_or_else(|problem| {
             log.fail(&problem);
@@ -234,6 +236,17 @@ fn share_arenas() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn share_arenas() {}
+
+/// SQLite counts every allocation under one lock, for statistics that nobody asks for. A program that embeds the broker decides for
+/// itself: the switch is one of the whole process.
+#[expect(unsafe_code, reason = "rusqlite has no such switch")]
+fn count_no_memory() {
+    // SAFETY: SQLite has not been used yet, and no other thread runs that could.
+    let code = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
+    if code != ffi::SQLITE_OK {
+        tracing::debug!(code, "SQLite goes on counting its memory");
+    }
+}
 
 /// Every connection is a file: the soft limit is raised to the hard one.
 fn raise_file_limit() {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 /// A vhost that exists after start.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct VhostEntry {
     /// Its name.
     #[serde(deserialize_with = "name")]
@@ -19,6 +20,7 @@ pub struct VhostEntry {
 /// A user that exists after start, with what is given here.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct UserEntry {
     /// The login name.
     #[serde(deserialize_with = "name")]
@@ -55,7 +57,7 @@ fn vhosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::
 
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// Which entry, such as `users[1]`.
     pub entry: String,
     /// What is wrong.
@@ -63,7 +65,7 @@ pub struct Fault {
 }
 
 /// The first fault of the lists, if there is one.
-pub fn fault(vhosts: &[VhostEntry], users: &[UserEntry]) -> Option<Fault> {
+pub(crate) fn fault(vhosts: &[VhostEntry], users: &[UserEntry]) -> Option<Fault> {
     let of_vhost = |(at, vhost): (usize, &VhostEntry)| {
         let problem = vhost.fault(&vhosts[..at])?;
         Some(Fault { entry: format!("vhosts[{at}]"), problem })
@@ -76,6 +78,12 @@ pub fn fault(vhosts: &[VhostEntry], users: &[UserEntry]) -> Option<Fault> {
 }
 
 impl UserEntry {
+    /// A user with a password, without tags, who may open the vhost `/`.
+    pub fn new(name: impl Into<String>, password: &str) -> Self {
+        let password = Some(Password::from(password));
+        Self { name: name.into(), password, password_hash: None, tags: Vec::new(), vhosts: default_vhosts() }
+    }
+
     fn fault(&self, before: &[Self], vhosts: &[VhostEntry]) -> Option<String> {
         let name = &self.name;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -131,6 +139,11 @@ fn twice(names: &[String]) -> Option<&String> {
 }
 
 impl VhostEntry {
+    /// A vhost of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+
     fn fault(&self, before: &[Self]) -> Option<String> {
         let name = &self.name;
         if name.is_empty() || name.len() > NAME_BYTES_MAX {

@@ -4,13 +4,13 @@
 //! limits, default, environment variable and meaning; reading, refusing and documenting all go by it. [`sources`] puts
 //! file, environment and flags together; [`reload`] says what a running broker takes over. Nothing here opens a file or reads the environment: texts are passed in.
 
-pub mod catalogue;
-pub mod entries;
+pub(crate) mod catalogue;
+pub(crate) mod entries;
 mod kubernetes;
-pub mod reload;
-pub mod settings;
-pub mod sources;
-pub mod value;
+pub(crate) mod reload;
+pub(crate) mod settings;
+pub(crate) mod sources;
+pub(crate) mod value;
 
 pub use entries::{Password, UserEntry, VhostEntry};
 pub use reload::Reloaded;

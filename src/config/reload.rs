@@ -5,7 +5,7 @@ use super::settings::Settings;
 
 /// The settings that a running broker takes over; it takes over the lists of vhosts and users as well. Limits of one
 /// connection hold for connections that open afterwards.
-pub const RELOADABLE: [&str; 18] = [
+pub(crate) const RELOADABLE: [&str; 18] = [
     "connections_max",
     "channels_max",
     "frame_max",
@@ -28,13 +28,14 @@ pub const RELOADABLE: [&str; 18] = [
 
 impl Setting {
     /// Whether a running broker takes the setting over.
-    pub fn is_reloadable(&self) -> bool {
+    pub(crate) fn is_reloadable(&self) -> bool {
         RELOADABLE.contains(&self.name)
     }
 }
 
 /// What new settings mean for a running broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reloaded {
     /// The settings that are in force now.
     pub settings: Settings,
@@ -46,7 +47,7 @@ pub struct Reloaded {
 
 impl Reloaded {
     /// Compares the settings in force with those that are wanted.
-    pub fn new(in_force: &Settings, wanted: &Settings) -> Self {
+    pub(crate) fn new(in_force: &Settings, wanted: &Settings) -> Self {
         let mut settings = in_force.clone();
         let (mut changed, mut needs_restart) = (Vec::new(), Vec::new());
         for setting in SETTINGS.iter().filter(|setting| setting.kind.get(in_force) != setting.kind.get(wanted)) {

@@ -11,12 +11,14 @@ const MIB: u64 = 1024 * KIB;
 
 /// Everything that can be set. `Settings::default()` is a broker for the machine it runs on and nobody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Where the store keeps its files.
     pub data_dir: PathBuf,
     /// Addresses that speak AMQP; port 0 picks a free one.
     pub amqp: Vec<SocketAddr>,
-    /// Address of `/metrics`, `/healthz` and `/readyz`; none when off.
+    /// Address of `/metrics`, `/healthz` and `/readyz`; `None` when off. Without the feature `metrics` it is off, and an address
+    /// is refused at the start.
     pub metrics: Option<SocketAddr>,
     /// Open connections.
     pub connections_max: u32,
@@ -66,6 +68,7 @@ pub struct Settings {
 
 /// The store's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreSettings {
     /// Which implementation.
     pub kind: StoreKind,
@@ -95,6 +98,7 @@ pub struct StoreSettings {
 
 /// Limits of what is held for one connection, consumer or queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Bytes of memory for messages, beyond which publishers are blocked; 0 is a share of the machine's.
     pub memory_bytes: u64,
@@ -147,6 +151,7 @@ pub struct Limits {
 
 /// How messages are dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetterSettings {
     /// Whether `x-death` that a publisher brings along is counted on, as RabbitMQ 3.13 does it, or replaced, as 4.0 does it.
     pub trust_published_x_death: bool,
@@ -154,6 +159,7 @@ pub struct DeadLetterSettings {
 
 /// Implementations of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StoreKind {
     /// One SQLite file in the data directory.
     Sqlite,
@@ -163,6 +169,7 @@ pub enum StoreKind {
 
 /// When what is committed is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// Before its confirm.
     Commit,
@@ -185,6 +192,7 @@ impl Durability {
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// `Human` on a terminal, `Json` otherwise.
     Auto,
@@ -196,6 +204,7 @@ pub enum LogFormat {
 
 /// Which log lines are written: this level and those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogLevel {
     /// Nobody can work on.
     Error,
@@ -210,6 +219,23 @@ pub enum LogLevel {
 }
 
 impl Settings {
+    /// For a broker inside a program or a test that forgets everything when it stops: its store is in memory, it has no metrics
+    /// page, and it listens on a free port of 127.0.0.1.
+    pub fn in_memory() -> Self {
+        let store = StoreSettings { kind: StoreKind::Memory, ..StoreSettings::default() };
+        Self { store, ..Self::private() }
+    }
+
+    /// For a broker inside a program that keeps everything in this directory: it has no metrics page, and it listens on a free
+    /// port of 127.0.0.1.
+    pub fn in_directory(data_dir: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), ..Self::private() }
+    }
+
+    fn private() -> Self {
+        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)], metrics: None, ..Self::default() }
+    }
+
     /// Whether anything is written to the data directory.
     pub fn keeps_files(&self) -> bool {
         self.store.kind == StoreKind::Sqlite
@@ -224,7 +250,7 @@ impl Default for Settings {
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672),
                 SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 5672),
             ],
-            metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
+            metrics: cfg!(feature = "metrics").then_some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
             connections_max: 100_000,
             channels_max: 2047,
             frame_max: 131_072,

@@ -12,6 +12,7 @@ use super::value::Raw;
 
 /// Where a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Origin {
     /// A configuration file, by its path.
     File(String),
@@ -33,6 +34,7 @@ impl fmt::Display for Origin {
 
 /// What is wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SettingError {
     /// The setting; empty when a file cannot be read as TOML at all.
     pub setting: String,

@@ -9,7 +9,7 @@ use super::settings::Settings;
 
 /// How a setting of one type is reached in [`Settings`], and what it may be.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Any text.
     Text(fn(&mut Settings) -> &mut String),
     /// A path.
@@ -36,7 +36,7 @@ pub enum Kind {
 
 /// The least and the greatest value, both allowed; milliseconds for lengths of time.
 #[derive(Clone, Copy, Debug)]
-pub struct Range {
+pub(crate) struct Range {
     /// The least.
     pub min: u64,
     /// The greatest.
@@ -45,7 +45,7 @@ pub struct Range {
 
 /// An integer setting, by its width.
 #[derive(Clone, Copy, Debug)]
-pub enum Integer {
+pub(crate) enum Integer {
     /// 16 bits.
     U16(fn(&mut Settings) -> &mut u16),
     /// 32 bits.
@@ -56,7 +56,7 @@ pub enum Integer {
 
 /// A setting with a few possible values.
 #[derive(Clone, Copy, Debug)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The words.
     pub words: &'static [&'static str],
     /// The index of the word that is set.
@@ -67,7 +67,7 @@ pub struct Choice {
 
 /// A value as a source has it, before anything is known of its type.
 #[derive(Clone, Debug)]
-pub enum Raw {
+pub(crate) enum Raw {
     /// From the environment or a flag: several values are separated by commas.
     Text(String),
     /// From a file.

@@ -1,14 +1,8 @@
 //! Counts of values by size, as a scrape finds them.
 
-/// Bounds of `rabbitmq_message_size_bytes`, in bytes.
-pub const MESSAGE_SIZE_BOUNDS: &[f64] = &[100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 5e7, 1e8];
-
-/// Bounds of `prontomq_store_commit_seconds`, in seconds: from a fast disk's flush to a stall.
-pub const COMMIT_SECONDS_BOUNDS: &[f64] = &crate::store::commit::COMMIT_SECONDS_BOUNDS;
-
 /// How many values fell between bounds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     bounds: &'static [f64],
     /// One count per bound, of the values up to it and above the bound before, and one for those above all bounds.
     counts: Vec<u64>,
@@ -17,30 +11,31 @@ pub struct Histogram {
 
 impl Histogram {
     /// Nothing counted yet. Bounds rise.
-    pub fn new(bounds: &'static [f64]) -> Self {
+    pub(crate) fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 
     /// Counts that were made elsewhere: one per bound and one for what lies above them all, and the sum of the values.
-    pub fn from_counts(bounds: &'static [f64], counts: Vec<u64>, sum: f64) -> Self {
+    pub(crate) fn from_counts(bounds: &'static [f64], counts: Vec<u64>, sum: f64) -> Self {
         debug_assert_eq!(counts.len(), bounds.len() + 1, "one count per bucket");
         Self { bounds, counts, sum }
     }
 
     /// Counts a value.
-    pub fn record(&mut self, value: f64) {
+    #[cfg(test)]
+    pub(crate) fn record(&mut self, value: f64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket] += 1;
         self.sum += value;
     }
 
     /// How many values there were.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
     /// Their sum.
-    pub fn sum(&self) -> f64 {
+    pub(crate) fn sum(&self) -> f64 {
         self.sum
     }
 

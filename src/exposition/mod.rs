@@ -1,16 +1,27 @@
 //! Metrics as Prometheus reads them: aggregates only, set at scrape from a [`Snapshot`].
 //!
 //! [`Snapshot`] is plain data that the caller fills; [`series`] names every series and takes its value from there;
-//! [`Exposition`] renders them; [`process`] reads what the operating system knows of this process. Names of metrics
+//! [`Exposition`] renders them; `process` reads what the operating system knows of this process, and
+//! [`machine`] what it knows of memory and disk. Without the feature `metrics` only [`machine`] and [`bounds`] are built. Names of metrics
 //! stand in [`series`] and nowhere else. Serving them over HTTP is the server's.
 
-pub mod histogram;
-pub mod process;
+pub(crate) mod bounds;
+#[cfg(feature = "metrics")]
+mod histogram;
+pub(crate) mod machine;
+#[cfg(feature = "metrics")]
+mod process;
+#[cfg(feature = "metrics")]
 mod render;
-pub mod series;
-pub mod snapshot;
+#[cfg(feature = "metrics")]
+pub(crate) mod series;
+#[cfg(feature = "metrics")]
+pub(crate) mod snapshot;
 
-pub use histogram::Histogram;
-pub use process::Process;
-pub use render::{CONTENT_TYPE, Exposition, Identity};
-pub use snapshot::Snapshot;
+#[cfg(feature = "metrics")]
+pub(crate) use {
+    histogram::Histogram,
+    process::Process,
+    render::{CONTENT_TYPE, Exposition, Identity},
+    snapshot::Snapshot,
+};

@@ -1,11 +1,13 @@
-//! What the operating system says of this process: descriptors, memory, free disk. Linux tells; elsewhere it is zero.
+//! What the operating system says of this process for the metrics page: descriptors, memory, free disk. Linux tells; elsewhere it is
+//! zero.
 
+use super::machine::{available_disk, status_bytes};
 use std::fs;
 use std::path::Path;
 
 /// A reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Open file descriptors.
     pub open_fds: u64,
     /// Of those, sockets.
@@ -20,7 +22,7 @@ pub struct Process {
 
 impl Process {
     /// Reads all of it; what cannot be read is zero. Takes time that grows with the number of open descriptors.
-    pub fn read(data_dir: &Path) -> Self {
+    pub(crate) fn read(data_dir: &Path) -> Self {
         let mut process = Self {
             max_fds: max_fds().unwrap_or(0),
             resident_bytes: resident_bytes().unwrap_or(0),
@@ -41,43 +43,10 @@ fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 
-/// Resident memory that is backed by no file: what the process has taken for itself.
-pub fn anonymous_bytes() -> Option<u64> {
-    status_bytes("RssAnon:")
-}
-
-fn status_bytes(name: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
-/// Memory that the process may use: the machine's, or less where its cgroup says so; without limit where nobody says.
-pub fn memory_limit() -> u64 {
-    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .into_iter()
-        .find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
-    [machine_memory(), cgroup].into_iter().flatten().min().unwrap_or(u64::MAX)
-}
-
-fn machine_memory() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 fn max_fds() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
-}
-
-/// Bytes free for us where a directory is.
-pub fn available_disk(data_dir: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(data_dir).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -8,11 +8,11 @@ use super::series::{self, Sample, Series};
 use super::snapshot::Snapshot;
 
 /// The `Content-Type` of what [`Exposition::render`] returns.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
 /// Who we are; the two info metrics that dashboards join everything with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// This node's name.
     pub node_name: String,
     /// The cluster's name.
@@ -25,7 +25,7 @@ pub struct Identity {
 
 /// Renders snapshots of one broker, always in the same order.
 #[derive(Debug)]
-pub struct Exposition {
+pub(crate) struct Exposition {
     /// The info metrics, which never change.
     identity: String,
     /// The highest value that each counter has had, by its place among the series: a counter never falls.
@@ -34,12 +34,12 @@ pub struct Exposition {
 
 impl Exposition {
     /// An exposition that says who we are.
-    pub fn new(identity: &Identity) -> Self {
+    pub(crate) fn new(identity: &Identity) -> Self {
         Self { identity: identity_text(identity), highest: Mutex::default() }
     }
 
     /// The text of a scrape that finds the broker as in `snapshot`. Counters show the highest value they had.
-    pub fn render(&self, snapshot: &Snapshot) -> String {
+    pub(crate) fn render(&self, snapshot: &Snapshot) -> String {
         let mut all = series::all(snapshot);
         self.keep_counters_from_falling(&mut all);
         let mut text = self.identity.clone();

@@ -8,11 +8,11 @@ use super::snapshot::{Deaths, Delivery, Snapshot};
 use crate::model::{NamedLimit, ReplyCode};
 
 /// Labels of a series.
-pub type Labels = &'static [(&'static str, &'static str)];
+pub(crate) type Labels = &'static [(&'static str, &'static str)];
 
 /// The value of a series, which is also its type.
 #[derive(Clone, Copy, Debug)]
-pub enum Sample<'a> {
+pub(crate) enum Sample<'a> {
     /// Never falls.
     Counter(u64),
     /// Rises and falls.
@@ -23,7 +23,7 @@ pub enum Sample<'a> {
 
 /// One series.
 #[derive(Clone, Copy, Debug)]
-pub struct Series<'a> {
+pub(crate) struct Series<'a> {
     /// Its name.
     pub name: &'static str,
     /// What it means.
@@ -64,7 +64,7 @@ const QUORUM: Labels = &[("protocol", "amqp091"), ("queue_type", "rabbit_quorum_
 const STREAM: Labels = &[("protocol", "amqp091"), ("queue_type", "rabbit_stream_queue")];
 
 /// All series but the two that identify us, each with its value.
-pub fn all(snapshot: &Snapshot) -> Vec<Series<'_>> {
+pub(crate) fn all(snapshot: &Snapshot) -> Vec<Series<'_>> {
     let mut collector = Collector(Vec::with_capacity(160));
     publishing(&mut collector, snapshot);
     delivery(&mut collector, CLASSIC, &snapshot.delivery);

@@ -4,12 +4,13 @@ use super::series::Labels;
 use crate::model::{Refusals, ReplyCode};
 use std::time::Duration;
 
-use super::histogram::{COMMIT_SECONDS_BOUNDS, Histogram, MESSAGE_SIZE_BOUNDS};
+use super::bounds::{COMMIT_SECONDS_BOUNDS, MESSAGE_SIZE_BOUNDS};
+use super::histogram::Histogram;
 use super::process::Process;
 
 /// Everything that a scrape shows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Seconds since the Unix epoch at which the process began.
     pub started_at_seconds: f64,
     /// How long ago that is.
@@ -46,7 +47,7 @@ pub struct Snapshot {
 
 /// Alarms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Alarms {
+pub(crate) struct Alarms {
     /// Too much memory is in use: publishers are blocked.
     pub memory: bool,
     /// Too little disk is free: publishers are blocked.
@@ -63,7 +64,7 @@ pub struct Alarms {
 
 /// Bytes of memory that clients take; their sum is held against the limit of the alarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Queues and their messages.
     pub queues: u64,
     /// Contents and transactions that are not complete.
@@ -82,7 +83,7 @@ pub struct Memory {
 
 /// Counters of publishes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Publishing {
+pub(crate) struct Publishing {
     /// Messages published.
     pub received: u64,
     /// Of those, on channels in confirm mode.
@@ -118,7 +119,7 @@ impl Default for Publishing {
 
 /// Counters of deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// To consumers that acknowledge.
     pub consume_manual_ack: u64,
     /// To consumers that do not.
@@ -137,14 +138,14 @@ pub struct Delivery {
 
 impl Delivery {
     /// All deliveries.
-    pub fn delivered(&self) -> u64 {
+    pub(crate) fn delivered(&self) -> u64 {
         self.consume_manual_ack + self.consume_auto_ack + self.get_manual_ack + self.get_auto_ack
     }
 }
 
 /// Counters of messages that queues gave up, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deaths {
+pub(crate) struct Deaths {
     /// The queue was full.
     pub maxlen: u64,
     /// Their time was up.
@@ -155,7 +156,7 @@ pub struct Deaths {
 
 /// Connections, open and over time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Connections {
+pub(crate) struct Connections {
     /// Open now.
     pub open: u64,
     /// Opened so far.
@@ -178,7 +179,7 @@ pub struct Connections {
 
 /// Channels, open and over time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Channels {
+pub(crate) struct Channels {
     /// Open now.
     pub open: u64,
     /// Opened so far.
@@ -199,7 +200,7 @@ pub struct Channels {
 
 /// Counters of errors that closed something, by the order of [`ReplyCode::ERRORS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Errors {
+pub(crate) struct Errors {
     /// A channel.
     pub channel: [u64; ReplyCode::ERRORS.len()],
     /// A connection.
@@ -208,7 +209,7 @@ pub struct Errors {
 
 /// The log, and the clients of the metrics listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// Log lines that could not be written.
     pub log_lines_dropped: u64,
     /// Connections of the metrics listener that are open.
@@ -219,7 +220,7 @@ pub struct Surroundings {
 
 /// Queues and what they hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Queues {
+pub(crate) struct Queues {
     /// There now.
     pub count: u64,
     /// Declarations so far, of queues that were there already too.
@@ -252,7 +253,7 @@ pub struct Queues {
 
 /// The store.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Store {
+pub(crate) struct Store {
     /// Transactions committed.
     pub batches: u64,
     /// Transactions that failed and were tried again.

@@ -4,7 +4,7 @@
 use super::shared::Shared;
 use super::tasks::run_blocking;
 use super::trim::{Trimmer, trim};
-use crate::exposition::process::{anonymous_bytes, available_disk, memory_limit};
+use crate::exposition::machine::{anonymous_bytes, available_disk, memory_limit};
 use crate::model::Notice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,6 +80,7 @@ impl Alarms {
         self.resident_limit.store(resident_limit, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "metrics")]
     pub(super) fn trims(&self) -> u64 {
         self.trims.load(Ordering::Relaxed)
     }

@@ -399,8 +399,7 @@ impl Driver {
             let users = self.shared.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let vhost = self.shared.broker.vhost(name.as_bytes()).filter(|_| !users.withholds(name));
             let vhost = vhost.ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
-            let record = users.get(user.as_str());
-            if !record.is_some_and(|record| record.vhosts.iter().any(|vhost| vhost.as_str() == name)) {
+            if !users.may_open_vhost(user.as_str(), name) {
                 return Err(AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'")));
             }
             Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed)

@@ -26,6 +26,7 @@ impl Errors {
     }
 
     /// By the order of `ReplyCode::ERRORS`.
+    #[cfg(feature = "metrics")]
     pub(super) fn counts(&self, scope: Scope) -> [u64; ReplyCode::ERRORS.len()] {
         self.of(scope).each_ref().map(|count| count.load(Ordering::Relaxed))
     }

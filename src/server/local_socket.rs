@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,7 @@ const PATH_BYTES_MAX: usize = 108;
 /// A path may be longer than the address of a socket can be. Then the directory is opened, and the socket is reached through the
 /// open directory, whose path below `/proc` is short. The path is valid for as long as this lives.
 #[derive(Debug)]
-pub struct SocketPath {
+pub(crate) struct SocketPath {
     path: PathBuf,
     /// Keeps the path valid.
     _directory: Option<File>,
@@ -60,7 +60,7 @@ impl SocketPath {
     ///
     /// # Errors
     /// When the path is too long and the directory cannot be opened.
-    pub fn of(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn of(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(SOCKET_FILE);
         if path.as_os_str().len() < PATH_BYTES_MAX {
             return Ok(Self { path, _directory: None });
@@ -71,15 +71,17 @@ impl SocketPath {
     }
 
     /// The path to bind or to connect to.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The socket in a data directory that this process holds; gone again when dropped.
+/// The socket in a data directory that this process holds; gone again when dropped, unless a successor has put its own there.
 pub(super) struct LocalSocket {
     listener: UnixListener,
     path: SocketPath,
+    /// Of the socket's file.
+    inode: u64,
 }
 
 impl LocalSocket {
@@ -91,7 +93,8 @@ impl LocalSocket {
             _ => {}
         }
         let listener = UnixListener::bind(path.path())?;
-        let socket = Self { listener, path };
+        let inode = std::fs::symlink_metadata(path.path())?.ino();
+        let socket = Self { listener, path, inode };
         std::fs::set_permissions(socket.path.path(), PermissionsExt::from_mode(0o600))?;
         Ok(socket)
     }
@@ -121,7 +124,9 @@ impl LocalSocket {
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(self.path.path()) {
+        let path = self.path.path();
+        let is_ours = std::fs::symlink_metadata(path).is_ok_and(|found| found.ino() == self.inode);
+        if is_ours && let Err(error) = std::fs::remove_file(path) {
             tracing::debug!(%error, "the local socket's file stays");
         }
     }

@@ -4,7 +4,7 @@ use super::log_writer::LogWriter;
 use super::shared::Shared;
 use super::tasks::run_blocking;
 use crate::config::Durability;
-use crate::exposition::histogram::COMMIT_SECONDS_BOUNDS;
+use crate::exposition::bounds::COMMIT_SECONDS_BOUNDS;
 use crate::exposition::series::Labels;
 use crate::exposition::snapshot::{
     Alarms, Channels, Connections, Deaths, Delivery, Errors, Memory, Publishing, Queues, Store, Surroundings,

@@ -9,6 +9,7 @@
 //! - `log_writer`: log lines on their way to a stream that may block or fail.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
 //! - `alarms`: memory and disk that run short. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
+//! - `url`: URLs for clients on this machine.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
 mod accounts;
@@ -18,12 +19,14 @@ pub(crate) mod clock;
 mod connection;
 mod driver;
 mod errors;
+#[cfg(feature = "metrics")]
 mod http;
 mod listener;
 mod local_socket;
 mod log_writer;
 mod lone;
 mod memory;
+#[cfg(feature = "metrics")]
 mod metrics_page;
 mod shared;
 mod simulation;
@@ -31,8 +34,10 @@ mod socket;
 mod start;
 mod tasks;
 mod trim;
+pub(crate) mod url;
 
-pub use local_socket::SocketPath;
+#[cfg(feature = "cli")]
+pub(crate) use local_socket::SocketPath;
 pub use log_writer::LogWriter;
 pub use simulation::{SimulatedClock, SimulatedConnection, Simulation};
 pub use start::{Server, StartError};

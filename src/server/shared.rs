@@ -3,6 +3,7 @@
 use super::alarms::Alarms;
 use super::clock::Clock;
 use super::errors::Errors;
+#[cfg(feature = "metrics")]
 use super::http::Clients;
 use super::log_writer::LogWriter;
 use super::memory::ClientMemory;
@@ -10,8 +11,9 @@ use super::start::session_settings;
 use crate::auth::Users;
 use crate::broker::Broker;
 use crate::config::Settings;
+#[cfg(feature = "metrics")]
 use crate::exposition::Histogram;
-use crate::exposition::histogram::MESSAGE_SIZE_BOUNDS;
+use crate::exposition::bounds::MESSAGE_SIZE_BOUNDS;
 use crate::session::SessionSettings;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -37,8 +39,10 @@ pub(super) struct Shared {
     pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
     pub(super) errors: Errors,
+    #[cfg(feature = "metrics")]
     pub(super) http_clients: Clients,
     /// The writers of the process's log.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only the metrics page counts dropped lines"))]
     pub(super) logs: Vec<LogWriter>,
 }
 
@@ -80,6 +84,7 @@ impl Shared {
             gauges: Gauges::default(),
             sizes: Sizes::default(),
             errors: Errors::default(),
+            #[cfg(feature = "metrics")]
             http_clients: Clients::default(),
             logs,
             settings,
@@ -166,6 +171,7 @@ impl Sizes {
         *read = SizesOfRead::default();
     }
 
+    #[cfg(feature = "metrics")]
     pub(super) fn histogram(&self) -> Histogram {
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
         Histogram::from_counts(MESSAGE_SIZE_BOUNDS, counts, self.sum.load(Ordering::Relaxed) as f64)

@@ -3,15 +3,18 @@
 use super::accounts::{self, known_users};
 use super::alarms::{limit_of_memory, watch};
 use super::clock::Clock;
+#[cfg(feature = "metrics")]
 use super::http;
 use super::listener::accept;
 use super::local_socket::LocalSocket;
 use super::log_writer::LogWriter;
 use super::lone::TokioRunner;
+#[cfg(feature = "metrics")]
 use super::metrics_page;
 use super::shared::{Identity, Shared};
-use super::tasks::{run_blocking, run_queue_timers, spawn};
-use crate::auth::mechanism;
+use super::tasks::{run_blocking, run_queue_timers, run_within, spawn};
+use super::url::Login;
+use crate::auth::{Users, mechanism};
 use crate::broker::{Broker, BrokerSettings, OpenScratch, VhostLimits};
 use crate::config::{Durability, Reloaded, Settings, StoreKind, StoreSettings};
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
@@ -40,6 +43,7 @@ const CUT_OFF_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a broker could not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// An address cannot be listened on; names the setting.
     Listen {
@@ -52,7 +56,7 @@ pub enum StartError {
     },
     /// The store cannot be opened.
     Store(StoreError),
-    /// An entry of the lists of users and vhosts is wrong.
+    /// A list of the settings is wrong: users, vhosts, or the addresses to listen on.
     Entry {
         /// Which one.
         entry: String,
@@ -92,7 +96,19 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// How long dropping a server waits for its store.
+const DROP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A running broker.
+///
+/// [`Server::stop`] ends it in good order. To drop it ends it as well, as far as that goes without awaiting:
+///
+/// - What was confirmed is stored, and the store is closed: once the drop is over, the data directory can be opened again. The
+///   drop blocks its thread meanwhile, for the time of a commit as a rule, and never for more than five seconds: a disk that
+///   takes longer is left to a thread of its own.
+/// - No client can connect any more. Open connections are sent `connection.close`, and are cut off two seconds later if they do
+///   not answer. The runtime's tasks do that, so it happens once they run, and not at all when the runtime ends first.
+/// - With a connection open, the messages of a queue may come back marked `redelivered`, as they do after a crash.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -100,6 +116,9 @@ pub struct Server {
     metrics: Option<SocketAddr>,
     connections: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
+    handle: Handle,
+    /// The store is closed, or is being closed by a thread that nobody has to wait for.
+    has_stopped: bool,
 }
 
 impl Server {
@@ -115,6 +134,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`].
+    #[doc(hidden)]
     pub async fn start_logged(settings: Settings, logs: Vec<LogWriter>) -> Result<Self, StartError> {
         let clock = Clock::start();
         let handle = Handle::current();
@@ -135,8 +155,16 @@ impl Server {
         );
         let identity = identity(&settings, &recovered);
         log_recovered(&settings, &identity, &recovered);
-        let users = known_users(&settings, &recovered, &broker)?;
-        let listeners = listen(&settings).await?;
+        let (users, listeners) = match doors(&settings, &recovered, &broker).await {
+            Ok(doors) => doors,
+            Err(error) => {
+                // Whoever tries again finds the data directory free.
+                if let Err(error) = run_blocking(move || broker.writer().stop()).await {
+                    tracing::error!(%error, "the store could not be closed");
+                }
+                return Err(error);
+            }
+        };
         let shared = Shared::new(settings, identity, broker, users, clock, logs);
         log_limits(&shared);
         let connections = TaskTracker::new();
@@ -145,9 +173,8 @@ impl Server {
             spawn(&handle, watch(Arc::clone(&shared))),
         ];
         let mut amqp = Vec::new();
-        for listener in listeners.amqp {
-            amqp.extend(listener.local_addr());
-            let seed = random()?;
+        for Listening { listener, address, seed } in listeners.amqp {
+            amqp.push(address);
             tasks.push(spawn(
                 &handle,
                 accept(Arc::clone(&shared), Arc::clone(&runner), listener, connections.clone(), seed),
@@ -157,6 +184,7 @@ impl Server {
             tasks.push(spawn(&handle, socket.accept(Arc::clone(&shared), connections.clone())));
         }
         let metrics = listeners.metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+        #[cfg(feature = "metrics")]
         if let Some(listener) = listeners.metrics {
             let router = metrics_page::router(Arc::clone(&shared));
             tasks.push(spawn(&handle, http::serve(Arc::clone(&shared), listener, router)));
@@ -166,12 +194,23 @@ impl Server {
         {
             tracing::info!(%address, speaks, "listening");
         }
-        Ok(Self { shared, amqp, metrics, connections, tasks })
+        Ok(Self { shared, amqp, metrics, connections, tasks, handle, has_stopped: false })
     }
 
     /// The addresses that speak AMQP; with port 0 in the settings, the ports that were picked.
     pub fn amqp_addresses(&self) -> &[SocketAddr] {
         &self.amqp
+    }
+
+    /// A URL with which a client on this machine can connect at once, such as `amqp://guest:guest@127.0.0.1:5672/%2F`.
+    ///
+    /// It names the first user of the settings whose password is there in plain text, and that password; without configured
+    /// users it names `guest`. If there is neither, it names nobody, and the client has to.
+    pub fn url(&self) -> String {
+        let current = self.shared.current();
+        let guest = || self.accepts_login("guest", "guest").then(|| Login::new("guest", "guest", "/"));
+        let login = Login::of_users(&current.settings.users).or_else(guest).unwrap_or_else(Login::nobody);
+        login.url(self.amqp[0])
     }
 
     /// The address of `/metrics`, if there is one.
@@ -180,17 +219,19 @@ impl Server {
     }
 
     /// The broker, for reading its state.
+    #[doc(hidden)]
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
 
     /// Whether there is a user to log in as.
-    pub fn has_users(&self) -> bool {
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_users(&self) -> bool {
         !self.shared.users.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Whether a client on this machine could log in so.
-    pub fn accepts_login(&self, user: &str, password: &str) -> bool {
+    pub(crate) fn accepts_login(&self, user: &str, password: &str) -> bool {
         let users = self.shared.users.read().unwrap_or_else(PoisonError::into_inner);
         users.log_in(user.as_bytes(), password.as_bytes(), true).is_ok()
     }
@@ -217,9 +258,8 @@ impl Server {
     ///
     /// # Errors
     /// When the store could not be closed; whatever was confirmed is safe all the same.
-    pub async fn stop(self) -> Result<(), StoreError> {
-        self.shared.stopping.send_replace(true);
-        self.connections.close();
+    pub async fn stop(mut self) -> Result<(), StoreError> {
+        self.turn_clients_away();
         if tokio::time::timeout(CLOSE_PATIENCE, self.connections.wait()).await.is_err() {
             let open = self.shared.gauges.connections.load(Ordering::Relaxed);
             if open > 0 {
@@ -231,13 +271,50 @@ impl Server {
                 tracing::debug!("connections or backups have not ended");
             }
         }
+        self.has_stopped = true;
         self.shared.broker.quiesce(self.shared.clock.now());
         let broker = Arc::clone(&self.shared.broker);
         let closed = run_blocking(move || broker.writer().stop()).await;
-        for task in self.tasks {
+        self.abort_tasks();
+        closed
+    }
+
+    /// Lets nobody in any more, and asks open connections to close.
+    fn turn_clients_away(&self) {
+        self.shared.stopping.send_replace(true);
+        self.connections.close();
+    }
+
+    fn abort_tasks(&self) {
+        for task in &self.tasks {
             task.abort();
         }
-        closed
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::mem::replace(&mut self.has_stopped, true) {
+            return;
+        }
+        self.turn_clients_away();
+        self.abort_tasks();
+        if self.connections.is_empty() {
+            self.shared.broker.quiesce(self.shared.clock.now());
+        }
+        let (connections, shared) = (self.connections.clone(), Arc::clone(&self.shared));
+        drop(spawn(&self.handle, async move {
+            if tokio::time::timeout(CLOSE_PATIENCE, connections.wait()).await.is_err() {
+                shared.cut_off.send_replace(true);
+            }
+        }));
+        let broker = Arc::clone(&self.shared.broker);
+        match run_within(DROP_PATIENCE, move || broker.writer().stop()) {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(error))) => tracing::error!(%error, "the store could not be closed"),
+            Ok(None) => tracing::error!("the store is not closed yet; it is no longer waited for"),
+            Err(error) => tracing::error!(%error, "there is no thread to close the store"),
+        }
     }
 }
 
@@ -435,28 +512,55 @@ pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> Sessi
     }
 }
 
+/// Why a build without the page refuses an address for it.
+const NO_METRICS: &str = "this program was built without the feature `metrics` of the crate prontomq";
+
 struct Listeners {
-    amqp: Vec<TcpListener>,
+    /// At least one.
+    amqp: Vec<Listening>,
     metrics: Option<TcpListener>,
+}
+
+struct Listening {
+    listener: TcpListener,
+    /// Where it listens, also when port 0 was asked for.
+    address: SocketAddr,
+    seed: u64,
+}
+
+/// Who may come in, and where.
+async fn doors(
+    settings: &Settings,
+    recovered: &Recovered,
+    broker: &Arc<Broker>,
+) -> Result<(Users, Listeners), StartError> {
+    Ok((known_users(settings, recovered, broker)?, listen(settings).await?))
 }
 
 async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
     let mut amqp = Vec::new();
     for address in &settings.amqp {
-        match TcpListener::bind(address).await {
-            Ok(listener) => amqp.push(listener),
+        let bound = TcpListener::bind(address).await;
+        match bound.and_then(|listener| listener.local_addr().map(|address| (listener, address))) {
+            Ok((listener, address)) => amqp.push(Listening { listener, address, seed: random()? }),
             Err(error) if is_missing_ipv6(address, &error) && settings.amqp.len() > 1 => {
                 tracing::warn!(%address, "this machine has no IPv6; not listening there");
             }
             Err(error) => return Err(StartError::Listen { setting: "amqp", address: *address, error }),
         }
     }
+    if amqp.is_empty() {
+        return Err(StartError::Entry { entry: "amqp".into(), problem: "there is no address to listen on".into() });
+    }
     let metrics = match settings.metrics {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| StartError::Listen {
-            setting: "metrics",
-            address,
-            error,
-        })?),
+        Some(address) => {
+            let listener = if cfg!(feature = "metrics") {
+                TcpListener::bind(address).await
+            } else {
+                Err(io::Error::new(io::ErrorKind::Unsupported, NO_METRICS))
+            };
+            Some(listener.map_err(|error| StartError::Listen { setting: "metrics", address, error })?)
+        }
         None => None,
     };
     Ok(Listeners { amqp, metrics })

@@ -3,10 +3,14 @@
 use super::clock::Clock;
 use crate::broker::Broker;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::task::Poll;
+use std::thread;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -25,6 +29,17 @@ where
 /// When the work does.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+}
+
+/// Runs work that blocks, on a thread of its own, and waits for it no longer than `patience`; `None` when it takes longer, and
+/// goes on by itself. For callers that cannot await.
+pub(super) fn run_within<T: Send + 'static>(
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Option<T>> {
+    let (done, result) = sync_channel(1);
+    thread::Builder::new().name("pronto-stop".into()).spawn(move || done.send(work()))?;
+    Ok(result.recv_timeout(patience).ok())
 }
 
 /// Wakes queues when their deadlines pass; ends with the runtime.

@@ -312,7 +312,7 @@ impl Session {
     }
 
     /// A command was handed to its queue, and only its answer will tell whether it is carried out.
-    pub fn undecided(&mut self, key: ChannelKey, request: RequestNo) {
+    pub(crate) fn undecided(&mut self, key: ChannelKey, request: RequestNo) {
         if let Some(channel) = self.live(key)
             && let Some(pending) = channel.waiting.iter_mut().find(|pending| pending.request == request)
         {

@@ -21,7 +21,7 @@ const CLOSE_OK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Why a connection ended, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// The client closed it with this code and text.
     ByClient(u16, String),
     /// The broker closed it with this error.
@@ -124,7 +124,7 @@ impl Session {
     }
 
     /// Nothing more comes from the client. Whether the connection goes on, until its channels have carried out what came.
-    pub fn hung_up(&mut self, now: Now) -> bool {
+    pub(crate) fn hung_up(&mut self, now: Now) -> bool {
         if matches!(self.state, State::Running) && self.channels.iter().any(Channel::is_busy) {
             self.state = State::Draining { close: Close::HungUp, until: now.monotonic.plus(CLOSE_OK_WAIT_MAX) };
         }
@@ -201,7 +201,7 @@ impl Session {
     }
 
     /// The shell has carried out `ConnectionEnds`.
-    pub fn ended(&mut self, now: Now, out: &mut Output) {
+    pub(crate) fn ended(&mut self, now: Now, out: &mut Output) {
         if matches!(self.state, State::Ending) {
             self.forget_channels();
             write_connection(out, connection::AMQPMethod::CloseOk(connection::CloseOk {}));

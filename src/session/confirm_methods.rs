@@ -57,7 +57,7 @@ impl Session {
     }
 
     /// The end of a pass over input and notices: confirms are written, unless too much output waits already.
-    pub fn flush_confirms(&mut self, out: &mut Output) {
+    pub(crate) fn flush_confirms(&mut self, out: &mut Output) {
         if !self.holds_confirms() {
             self.flush_all_confirms(out);
         }

@@ -6,7 +6,7 @@ use crate::model::{
 
 /// One thing only the shell can do. Effects are carried out in order.
 #[derive(Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Check a login and call `Session::authenticated`.
     Authenticate {
         /// The SASL mechanism.
@@ -71,7 +71,7 @@ pub enum Effect {
 
 /// A message on its way into an exchange.
 #[derive(Debug)]
-pub struct Publish {
+pub(crate) struct Publish {
     /// The channel it came on.
     pub channel: ChannelKey,
     /// The message, addressed.
@@ -84,7 +84,7 @@ pub struct Publish {
 
 /// A message of a transaction, routed when it was published.
 #[derive(Debug)]
-pub struct RoutedMessage {
+pub(crate) struct RoutedMessage {
     /// The message, addressed.
     pub message: Message,
     /// Return it when no queue takes it.
@@ -95,7 +95,7 @@ pub struct RoutedMessage {
 
 /// What a transaction held back: publishes in order, then settlements in order.
 #[derive(Debug)]
-pub struct Commit {
+pub(crate) struct Commit {
     /// The channel that commits. Each queue owes it a promise for each message, numbered from 1 in their order, and one
     /// numbered 0 for the whole.
     pub channel: ChannelKey,
@@ -107,7 +107,7 @@ pub struct Commit {
 
 /// A delivery that is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settlement {
+pub(crate) struct Settlement {
     /// The queue it came from.
     pub queue: QueueId,
     /// Which lending.
@@ -122,7 +122,7 @@ pub struct Settlement {
 
 /// What became of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettleOutcome {
+pub(crate) enum SettleOutcome {
     /// Acknowledged.
     Acknowledged,
     /// Back into the queue.
@@ -133,7 +133,7 @@ pub enum SettleOutcome {
 
 /// What a session gives out: bytes for the socket, effects for the shell. Reused from pass to pass.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(crate) struct Output {
     /// For the socket.
     pub bytes: Vec<u8>,
     /// For the shell.
@@ -150,7 +150,7 @@ pub struct Output {
 
 /// An error that closed a channel or the connection; for the log and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The number of the channel that it came up on; 0 when it came up on none.
     pub channel: u16,
     /// The method that failed, in AMQP's words; empty when none did.

@@ -141,7 +141,7 @@ impl Session {
     /// The login was checked: the user's name and whether it may claim others' `user-id`, or why not.
     ///
     /// A response that was not even well-formed is `Err(LoginRefusal::Malformed)`: the client hears nothing.
-    pub fn authenticated(&mut self, login: Result<Login, LoginRefusal>, now: Now, out: &mut Output) {
+    pub(crate) fn authenticated(&mut self, login: Result<Login, LoginRefusal>, now: Now, out: &mut Output) {
         let State::Handshake(Handshake::Authenticating(mechanism)) = &self.state else { return };
         match login {
             Ok(login) => {
@@ -201,7 +201,7 @@ impl Session {
     }
 
     /// The vhost was opened, or why not.
-    pub fn vhost_opened(&mut self, opened: Result<(), AmqpError>, now: Now, out: &mut Output) {
+    pub(crate) fn vhost_opened(&mut self, opened: Result<(), AmqpError>, now: Now, out: &mut Output) {
         let State::Handshake(Handshake::OpeningVhost(vhost)) = &self.state else { return };
         match opened {
             Ok(()) => {
@@ -216,7 +216,7 @@ impl Session {
 
 /// Who logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
+pub(crate) struct Login {
     /// The user's name.
     pub user: Name,
     /// Whether the user may publish under others' `user-id`.
@@ -225,7 +225,7 @@ pub struct Login {
 
 /// Why a login failed, as far as the client may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginRefusal {
+pub(crate) enum LoginRefusal {
     /// The response made no sense: the socket is dropped without a word.
     Malformed,
     /// Wrong user, password or place.

@@ -57,7 +57,7 @@ pub(super) enum State {
 
 /// The protocol machine of one connection.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     pub(super) settings: Arc<SessionSettings>,
     pub(super) random: Random,
     pub(super) state: State,
@@ -97,7 +97,7 @@ pub(super) struct Client {
 
 impl Session {
     /// A connection that was just accepted. `seed` feeds generated names.
-    pub fn new(settings: Arc<SessionSettings>, seed: u64, now: Now) -> Self {
+    pub(crate) fn new(settings: Arc<SessionSettings>, seed: u64, now: Now) -> Self {
         let timers = Timers::new(now.monotonic, settings.handshake_timeout);
         let payload_max = payload_max(settings.frame_min);
         Self {
@@ -123,32 +123,33 @@ impl Session {
     }
 
     /// The user, once logged in.
-    pub fn user(&self) -> Option<&Name> {
+    pub(crate) fn user(&self) -> Option<&Name> {
         self.client.user.as_ref()
     }
 
     /// The vhost, once open.
-    pub fn vhost(&self) -> Option<&Name> {
+    pub(crate) fn vhost(&self) -> Option<&Name> {
         self.client.vhost.as_ref()
     }
 
     /// `connection_name`, or else the product the client calls itself; for people.
-    pub fn client_name(&self) -> &str {
+    pub(crate) fn client_name(&self) -> &str {
         if self.client.name.is_empty() { &self.client.product } else { &self.client.name }
     }
 
     /// How the connection ended, once it has.
-    pub fn ending(&self) -> Option<&Ending> {
+    pub(crate) fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
     }
 
     /// Whether nothing more is to be read.
-    pub fn is_closed(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
 
     /// Whether the handshake is over and nothing has ended it.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, State::Running)
     }
 
@@ -158,17 +159,17 @@ impl Session {
     }
 
     /// How many channels are open.
-    pub fn channel_count(&self) -> usize {
+    pub(crate) fn channel_count(&self) -> usize {
         self.channels.len()
     }
 
     /// How many channels were opened so far.
-    pub fn channels_opened(&self) -> u64 {
+    pub(crate) fn channels_opened(&self) -> u64 {
         self.incarnations.into()
     }
 
     /// The connection is gone, whatever was open on it.
-    pub fn forget_channels(&mut self) {
+    pub(crate) fn forget_channels(&mut self) {
         self.channels.clear();
         self.restraint = Restraint::default();
         self.parked_bytes = 0;
@@ -177,40 +178,40 @@ impl Session {
 
     /// Whether input should wait: too much is parked behind methods that wait for answers, or the client has published while
     /// a resource runs short.
-    pub fn is_saturated(&self) -> bool {
+    pub(crate) fn is_saturated(&self) -> bool {
         let most = self.settings.parked_bytes_max;
         self.holds_input() || self.parked_bytes > most || self.confirms_held() > most
     }
 
     /// What frames take of memory that are parked behind methods that wait for answers.
-    pub fn parked_bytes(&self) -> usize {
+    pub(crate) fn parked_bytes(&self) -> usize {
         self.parked_bytes
     }
 
     /// Beyond how many bytes of parked frames, or of output that input adds to an output that waits, nothing more is read.
-    pub fn parked_bytes_max(&self) -> usize {
+    pub(crate) fn parked_bytes_max(&self) -> usize {
         self.settings.parked_bytes_max
     }
 
     /// Whether a resource runs short, as far as the session knows.
-    pub fn is_alarmed(&self) -> bool {
+    pub(crate) fn is_alarmed(&self) -> bool {
         self.alarm.is_some()
     }
 
     /// Whether the client published while a resource ran short, and waits for the end of the alarm.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
     /// Whether input that has come is kept for later: until an alarm ends, or until channels have done what came before a
     /// close of the connection.
-    pub fn holds_input(&self) -> bool {
+    pub(crate) fn holds_input(&self) -> bool {
         self.blocked || matches!(self.state, State::Draining { .. })
     }
 
     /// Takes input; returns how much of it was used. What is left is the beginning of a frame, or waits because the shell
     /// must carry out effects first (`out.pause`).
-    pub fn receive(&mut self, input: &[u8], now: Now, outlet: &mut dyn Outlet, out: &mut Output) -> usize {
+    pub(crate) fn receive(&mut self, input: &[u8], now: Now, outlet: &mut dyn Outlet, out: &mut Output) -> usize {
         let mut used = 0;
         while !out.pause && !self.holds_input() {
             let rest = &input[used..];
@@ -516,7 +517,7 @@ impl Session {
     }
 
     /// Takes a notice. Its order among notices is the order on the wire.
-    pub fn notice(&mut self, notice: Notice, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
+    pub(crate) fn notice(&mut self, notice: Notice, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         match notice {
             Notice::Deliver(delivery) => self.deliver(&delivery, outlet, out),
             Notice::Answer { channel, request, answer } => self.answer(channel, request, answer, now, outlet, out),
@@ -551,7 +552,7 @@ impl Session {
     }
 
     /// The output was written to the socket: consumers may be given more.
-    pub fn flushed(&mut self, out: &mut Output) {
+    pub(crate) fn flushed(&mut self, out: &mut Output) {
         self.timers.sent();
         while let Some(number) = self.to_report.pop() {
             if let Some(channel) = self.channels.get_mut(number) {
@@ -561,12 +562,12 @@ impl Session {
     }
 
     /// The client lived then: bytes arrived, of whatever kind, or, while the shell does not read, its TCP acknowledged some.
-    pub fn heard(&mut self, at: Monotonic) {
+    pub(crate) fn heard(&mut self, at: Monotonic) {
         self.timers.heard(at);
     }
 
     /// When `tick` wants to be called next.
-    pub fn deadline(&self) -> Option<Monotonic> {
+    pub(crate) fn deadline(&self) -> Option<Monotonic> {
         match self.state {
             State::Handshake(_) => {
                 [Some(self.timers.handshake_deadline()), self.timers.next()].into_iter().flatten().min()
@@ -580,7 +581,7 @@ impl Session {
     }
 
     /// Time has passed: heartbeats are sent, deadlines kept.
-    pub fn tick(&mut self, now: Now, out: &mut Output) {
+    pub(crate) fn tick(&mut self, now: Now, out: &mut Output) {
         match self.state {
             State::Handshake(_) if self.timers.handshake_deadline() <= now.monotonic => {
                 out.refusals.note(NamedLimit::HandshakeTimeout);

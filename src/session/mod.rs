@@ -38,10 +38,10 @@ mod tx_methods;
 mod unacked;
 mod unfinished;
 
-pub use closing::Ending;
-pub use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
-pub use handshake::{Login, LoginRefusal};
-pub use machine::Session;
-pub use outlet::Outlet;
-pub use settings::SessionSettings;
-pub use tally::Tally;
+pub(crate) use closing::Ending;
+pub(crate) use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
+pub(crate) use handshake::{Login, LoginRefusal};
+pub(crate) use machine::Session;
+pub(crate) use outlet::Outlet;
+pub(crate) use settings::SessionSettings;
+pub(crate) use tally::Tally;

@@ -6,7 +6,7 @@ use super::effect::{Publish, Settlement};
 use crate::model::{AmqpError, ChannelKey, LimitChange, Message, Name};
 
 /// Takes what a session publishes and settles. The shell passes it in.
-pub trait Outlet {
+pub(crate) trait Outlet {
     /// Routes a message, and hands it to its queues at the latest at the end of this read. Returns how many queues it goes
     /// to; each of them owes a promise where the publish has a sequence number.
     ///

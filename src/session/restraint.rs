@@ -71,7 +71,7 @@ impl Restraint {
 
 impl Session {
     /// Whether more output waits than should. Once it does not, what was held back goes on.
-    pub fn set_output_waits(&mut self, waits: bool, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
+    pub(crate) fn set_output_waits(&mut self, waits: bool, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         if std::mem::replace(&mut self.restraint.output_waits, waits) && !waits {
             self.resume(now, outlet, out);
             self.end_draining(now, out);

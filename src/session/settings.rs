@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The settings of a session, shared by all connections of a listener.
 #[derive(Clone, Debug)]
-pub struct SessionSettings {
+pub(crate) struct SessionSettings {
     /// `product` of the server properties; some clients switch behaviour on it.
     pub product: String,
     /// `version` of the server properties; dotted numbers.

@@ -8,7 +8,7 @@ use std::ops::{AddAssign, Sub, SubAssign};
 
 /// Counts of one channel, of a connection, or of the difference to an earlier count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Open channels that have published.
     pub publishers: i64,
     /// Publishes that wait for a confirm.
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// The connection's counts; call it at the end of a pass.
-    pub fn tally(&mut self) -> Tally {
+    pub(crate) fn tally(&mut self) -> Tally {
         while let Some(number) = self.touched.pop() {
             if let Some(channel) = self.channels.get_mut(number) {
                 channel.touched = false;

@@ -39,7 +39,7 @@ impl Session {
 
     /// A transaction is on its way to its queues, which owe so many promises for it. Messages that no queue took are
     /// returned, where they are mandatory, before commit-ok.
-    pub fn committed(
+    pub(crate) fn committed(
         &mut self,
         channel: ChannelKey,
         returned: &[Message],

@@ -20,7 +20,7 @@ impl Channel {
 impl Session {
     /// Closes channels with 506 whose unfinished bytes are too many; all other connections have `others` such bytes. Call it
     /// at the end of a pass, and carry out what comes of it.
-    pub fn bound_unfinished(&mut self, others: u64, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
+    pub(crate) fn bound_unfinished(&mut self, others: u64, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         if self.touched.is_empty() {
             return;
         }

@@ -2,6 +2,7 @@
 
 /// Why a store could not be opened or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StoreError {
     /// The data directory or file cannot be used; the text says why.
     Unusable(String),

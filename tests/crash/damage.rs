@@ -5,8 +5,8 @@ use crate::disk::{Disk, Files};
 use crate::model::Model;
 use crate::vfs::Mount;
 use crate::{BATCHES, DATABASE, Figures, REDO, base, consistent, histories, in_parallel, open};
-use prontomq::model::random::Random;
-use prontomq::store::{CommitOutcome, Store};
+use prontomq::internals::model::random::Random;
+use prontomq::internals::store::{CommitOutcome, Store};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -4,7 +4,7 @@
 //! durable once the file is synced, its name once its folder is.
 
 use crate::content::Content;
-use prontomq::model::random::Random;
+use prontomq::internals::model::random::Random;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -21,11 +21,11 @@ mod vfs;
 
 use disk::{Disk, Fault, Files, Mark, Op, Replay};
 use model::Model;
-use prontomq::config::Durability;
-use prontomq::model::random::Random;
-use prontomq::model::{Lane, Position, QueueId};
-use prontomq::store::sqlite::{Layer, SqliteSettings, SqliteStore};
-use prontomq::store::{Backup, CommitOutcome, LoadRequest, Maintenance, POSITION_MAX, PositionRange, Store};
+use prontomq::Durability;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::model::{Lane, Position, QueueId};
+use prontomq::internals::store::sqlite::{Layer, SqliteSettings, SqliteStore};
+use prontomq::internals::store::{Backup, CommitOutcome, LoadRequest, Maintenance, POSITION_MAX, PositionRange, Store};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;

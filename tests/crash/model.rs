@@ -1,12 +1,12 @@
 //! What there must be: every batch applied to plain maps; and random batches.
 
-use prontomq::model::random::Random;
-use prontomq::model::{Lane, Message, Name, Position, QueueId};
-use prontomq::store::{
+use prontomq::internals::model::random::Random;
+use prontomq::internals::model::{Lane, Message, Name, Position, QueueId};
+use prontomq::internals::store::{
     Batch, BatchNo, LaneChange, LaneState, LoadRequest, POSITION_MAX, PositionRange, Recovered, Row, Store,
     TopologyChange, VhostRecord,
 };
-use prontomq::wire::properties::Properties;
+use prontomq::internals::wire::properties::Properties;
 use std::collections::{BTreeMap, BTreeSet};
 
 const LANES: u64 = 4;

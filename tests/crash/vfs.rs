@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
 
 use super::disk::{Disk, Fault, Inode, Op, State};
-use prontomq::store::sqlite::{RedoFile, RedoFiles, SpareFiles};
+use prontomq::internals::store::sqlite::{RedoFile, RedoFiles, SpareFiles};
 use rusqlite::{Connection, OpenFlags, ffi};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;

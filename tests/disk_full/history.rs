@@ -4,8 +4,8 @@
 use crate::support::client::{Flag, Incoming, persistent};
 use crate::support::{Client, PATIENCE, count_from_environment, tell};
 use crate::{Disk, wait_until};
-use prontomq::model::random::Random;
-use prontomq::wire::table::Value;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::wire::table::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;

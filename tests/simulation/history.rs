@@ -3,11 +3,11 @@
 use super::ledger::{ChannelId, Crash, DEAD, Kind, Ledger, Seen};
 use super::store::{Faults, FaultyStore};
 use super::wire::{Incoming, Parser, Publish, Value, longstr, method, publish, shortstr, table};
-use prontomq::config::{Settings, StoreKind};
-use prontomq::model::random::Random;
-use prontomq::server::{SimulatedClock, SimulatedConnection, Simulation};
-use prontomq::store::Store;
-use prontomq::store::memory::MemoryDisk;
+use prontomq::internals::model::random::Random;
+use prontomq::internals::server::{SimulatedClock, SimulatedConnection, Simulation};
+use prontomq::internals::store::Store;
+use prontomq::internals::store::memory::MemoryDisk;
+use prontomq::{Settings, StoreKind};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -354,7 +354,8 @@ impl History {
         let number = 1 + self.below(3) as u16;
         match self.clients[at].channels.get(&number) {
             None => return self.open_channel(at, number),
-            Some(channel) if channel.is_closing => return,
+            // A method behind tx.commit ends the connection: the client waits for the answer.
+            Some(channel) if channel.is_closing || !channel.commits.is_empty() => return,
             Some(_) => {}
         }
         match self.below(40) {

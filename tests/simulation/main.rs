@@ -12,7 +12,7 @@ mod store;
 mod wire;
 
 use history::{Coverage, History};
-use prontomq::store::memory::MemoryDisk;
+use prontomq::internals::store::memory::MemoryDisk;
 use std::panic::catch_unwind;
 use std::process::Command;
 

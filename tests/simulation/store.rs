@@ -1,8 +1,8 @@
 //! A store in memory that refuses batches, loses answers and fails reads.
 
-use prontomq::model::random::Random;
-use prontomq::store::memory::{MemoryDisk, MemoryStore};
-use prontomq::store::{
+use prontomq::internals::model::random::Random;
+use prontomq::internals::store::memory::{MemoryDisk, MemoryStore};
+use prontomq::internals::store::{
     Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, Recovered, Store, StoreError, StoreReader,
 };
 use std::sync::Arc;

@@ -1,12 +1,14 @@
 //! A blocking AMQP client on the crate's own wire layer: it sends what a test says and hides nothing that comes back.
 
 use super::PATIENCE;
-use prontomq::wire::frame::{FrameKind, payload_max, read_frame};
-use prontomq::wire::method::MethodId;
-use prontomq::wire::properties::{Properties, PropertiesWriter};
-use prontomq::wire::reader::Reader;
-use prontomq::wire::table::{Value, write_table};
-use prontomq::wire::writer::{Content, write_ack, write_address, write_fields, write_heartbeat, write_publish};
+use prontomq::internals::wire::frame::{FrameKind, payload_max, read_frame};
+use prontomq::internals::wire::method::MethodId;
+use prontomq::internals::wire::properties::{Properties, PropertiesWriter};
+use prontomq::internals::wire::reader::Reader;
+use prontomq::internals::wire::table::{Value, write_table};
+use prontomq::internals::wire::writer::{
+    Content, write_ack, write_address, write_fields, write_heartbeat, write_publish,
+};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -128,7 +128,7 @@ impl Bench {
             write(path, report::as_csv(&outcome.seconds))?;
         }
         if let Some(path) = &self.plot {
-            write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds))?;
+            write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds)?)?;
         }
         let text = if self.json {
             format!("{}\n", report::as_json(&self.load.name(), &outcome))

@@ -2,16 +2,19 @@
 
 use super::meter::{Micros, no_latencies};
 use super::watch::Second;
-use std::fmt::Write;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::prelude::{
+    ChartBuilder, Color, DrawingArea, DrawingAreaErrorKind, IntoDrawingArea, IntoLogRange, LineSeries, PathElement,
+    RGBColor, Ranged, SVGBackend, SeriesLabelPosition, WHITE,
+};
 
-const WIDTH: f64 = 900.0;
-const PANEL_HEIGHT: f64 = 220.0;
-const MARGIN: f64 = 60.0;
-const HEIGHT: f64 = 2.0 * PANEL_HEIGHT + 3.0 * MARGIN;
+const SIZE: (u32, u32) = (900, 620);
 /// Seconds are joined until no more points than this are left.
 const POINTS_MAX: usize = 300;
-/// Decades of the scale of latencies: from 10 us on.
+/// Where the scale of latencies begins, in microseconds.
 const LOWEST_MICROS: f64 = 10.0;
+const FONT: &str = "sans-serif";
 
 /// What is drawn of a stretch of time.
 struct Point {
@@ -42,95 +45,103 @@ fn points(seconds: &[Second]) -> Vec<Point> {
     joined.map(point).collect()
 }
 
-/// A curve: name, colour, and the value of each point that has one.
-type Curve<'a> = (&'a str, &'a str, Vec<Option<f64>>);
+/// A curve: the value of each point that has one.
+struct Curve {
+    name: &'static str,
+    colour: RGBColor,
+    values: Vec<Option<f64>>,
+}
+
+impl Curve {
+    fn is_empty(&self) -> bool {
+        self.values.iter().all(Option::is_none)
+    }
+
+    /// The stretches without gaps, as coordinates.
+    fn stretches(&self, times: &[f64]) -> Vec<Vec<(f64, f64)>> {
+        let points: Vec<_> = times.iter().zip(&self.values).map(|(time, value)| Some((*time, (*value)?))).collect();
+        let stretches = points.split(Option::is_none).filter(|stretch| !stretch.is_empty());
+        stretches.map(|stretch| stretch.iter().flatten().copied().collect()).collect()
+    }
+}
+
+fn most(curves: &[Curve]) -> f64 {
+    curves.iter().flat_map(|curve| curve.values.iter().flatten()).fold(1.0, |most: f64, value| most.max(*value))
+}
+
+type Failure = DrawingAreaErrorKind<std::io::Error>;
 
 /// An SVG of the run.
-pub(super) fn as_svg(title: &str, seconds: &[Second]) -> String {
-    let points = points(seconds);
-    let of = |part: fn(&Point) -> &Micros, quantile: f64| -> Vec<Option<f64>> {
-        let value = |point: &Point| (!part(point).is_empty()).then(|| part(point).value_at_quantile(quantile) as f64);
-        points.iter().map(value).collect()
-    };
-    let latencies: [Curve<'_>; 8] = [
-        ("confirm p99", "#1f77b4", of(|point| &point.confirm, 0.99)),
-        ("confirm max", "#17becf", of(|point| &point.confirm, 1.0)),
-        ("delivery p99", "#2ca02c", of(|point| &point.delivery, 0.99)),
-        ("delivery max", "#98df8a", of(|point| &point.delivery, 1.0)),
-        ("round trip p99", "#9467bd", of(|point| &point.round_trip, 0.99)),
-        ("round trip max", "#c5b0d5", of(|point| &point.round_trip, 1.0)),
-        ("disk probe p99", "#d62728", of(|point| &point.probe, 0.99)),
-        ("disk probe max", "#ff9896", of(|point| &point.probe, 1.0)),
-    ];
-    let rates: [Curve<'_>; 1] = [("rate", "#1f77b4", points.iter().map(|point| Some(point.rate)).collect())];
-    let ends = points.last().map_or(1.0, |point| point.at.max(1.0));
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
-         <text x=\"{MARGIN}\" y=\"24\" font-size=\"15\">{}</text>\n",
-        escaped(title)
-    );
-    let times: Vec<f64> = points.iter().map(|point| point.at / ends).collect();
-    let most = |curves: &[Curve<'_>]| {
-        curves.iter().flat_map(|(_, _, values)| values.iter().flatten()).fold(1.0, |most: f64, value| most.max(*value))
-    };
-    let rate_most = most(&rates);
-    let rate_marks: Vec<f64> = (0..=4).map(|quarter| rate_most * f64::from(quarter) / 4.0).collect();
-    panel(&mut svg, MARGIN, "messages per second", &times, &rates, &rate_marks, |value| value / rate_most);
-    let decades = (most(&latencies) / LOWEST_MICROS).log10().ceil().max(1.0);
-    let marks: Vec<f64> = (0..=decades as i32).map(|decade| LOWEST_MICROS * 10f64.powi(decade)).collect();
-    let scale = |value: f64| (value.max(LOWEST_MICROS) / LOWEST_MICROS).log10() / decades;
-    panel(&mut svg, PANEL_HEIGHT + 2.0 * MARGIN, "latency, microseconds", &times, &latencies, &marks, scale);
-    let _ = writeln!(
-        svg,
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{ends:.0} s</text>\n</svg>",
-        WIDTH - MARGIN,
-        HEIGHT - MARGIN / 2.0
-    );
-    svg
+pub(super) fn as_svg(title: &str, seconds: &[Second]) -> Result<String, String> {
+    let mut svg = String::new();
+    draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), title, &points(seconds))
+        .map_err(|error| error.to_string())?;
+    Ok(svg)
 }
 
-/// One panel, from `top` on; `scale` brings values to 0..=1, as `times` are.
-fn panel(
-    svg: &mut String,
-    top: f64,
+fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, points: &[Point]) -> Result<(), Failure> {
+    let of = |name, colour, part: fn(&Point) -> &Micros, quantile: f64| {
+        let value = |point: &Point| (!part(point).is_empty()).then(|| part(point).value_at_quantile(quantile) as f64);
+        Curve { name, colour, values: points.iter().map(value).collect() }
+    };
+    let latencies = [
+        of("confirm p99", RGBColor(0x1f, 0x77, 0xb4), |point| &point.confirm, 0.99),
+        of("confirm max", RGBColor(0x17, 0xbe, 0xcf), |point| &point.confirm, 1.0),
+        of("delivery p99", RGBColor(0x2c, 0xa0, 0x2c), |point| &point.delivery, 0.99),
+        of("delivery max", RGBColor(0x98, 0xdf, 0x8a), |point| &point.delivery, 1.0),
+        of("round trip p99", RGBColor(0x94, 0x67, 0xbd), |point| &point.round_trip, 0.99),
+        of("round trip max", RGBColor(0xc5, 0xb0, 0xd5), |point| &point.round_trip, 1.0),
+        of("disk probe p99", RGBColor(0xd6, 0x27, 0x28), |point| &point.probe, 0.99),
+        of("disk probe max", RGBColor(0xff, 0x98, 0x96), |point| &point.probe, 1.0),
+    ];
+    let rates = points.iter().map(|point| Some(point.rate)).collect();
+    let rates = [Curve { name: "rate", colour: RGBColor(0x1f, 0x77, 0xb4), values: rates }];
+    let times: Vec<f64> = points.iter().map(|point| point.at).collect();
+
+    area.fill(&WHITE)?;
+    let (upper, lower) = area.titled(title, (FONT, 18))?.split_vertically(SIZE.1 / 2);
+    panel(&upper, "messages per second", &times, &rates, 0.0..most(&rates))?;
+    let highest = most(&latencies).max(10.0 * LOWEST_MICROS);
+    panel(&lower, "latency, microseconds", &times, &latencies, (LOWEST_MICROS..highest).log_scale())?;
+    area.present()
+}
+
+/// One panel; curves that have no value are left out.
+fn panel<Y>(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
     title: &str,
     times: &[f64],
-    curves: &[Curve<'_>],
-    marks: &[f64],
-    scale: impl Fn(f64) -> f64,
-) {
-    let x = |time: f64| MARGIN + time * (WIDTH - 2.0 * MARGIN);
-    let y = |value: f64| top + PANEL_HEIGHT * (1.0 - scale(value));
-    let _ = writeln!(svg, "<text x=\"{MARGIN}\" y=\"{}\">{title}</text>", top - 8.0);
-    for mark in marks {
-        let (y, right, label) = (y(*mark), WIDTH - MARGIN, MARGIN - 6.0);
-        let _ = writeln!(
-            svg,
-            "<path d=\"M{MARGIN} {y:.1}H{right}\" stroke=\"#ddd\"/><text x=\"{label}\" y=\"{:.1}\" text-anchor=\"end\">{mark:.0}</text>",
-            y + 4.0
-        );
-    }
-    let shown = curves.iter().filter(|(_, _, values)| values.iter().any(Option::is_some));
-    for (number, (name, colour, values)) in shown.enumerate() {
-        let mut path = String::new();
-        let mut is_down = false;
-        for (time, value) in times.iter().zip(values) {
-            let Some(value) = value else {
-                is_down = false;
-                continue;
-            };
-            let _ = write!(path, "{}{:.1} {:.1}", if is_down { 'L' } else { 'M' }, x(*time), y(*value));
-            is_down = true;
+    curves: &[Curve],
+    values: Y,
+) -> Result<(), Failure>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let ends = times.last().map_or(1.0, |last| last.max(1.0));
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, (FONT, 14))
+        .margin(8)
+        .x_label_area_size(32)
+        .y_label_area_size(80)
+        .build_cartesian_2d(0.0..ends, values)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_x_mesh().x_desc("seconds").y_label_formatter(&|value| format!("{value:.0}")).draw()?;
+    for curve in curves.iter().filter(|curve| !curve.is_empty()) {
+        let colour = curve.colour;
+        for (number, stretch) in curve.stretches(times).into_iter().enumerate() {
+            let drawn = chart.draw_series(LineSeries::new(stretch, colour))?;
+            if number == 0 {
+                drawn.label(curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+            }
         }
-        let _ = writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.2\"/>");
-        let at = MARGIN + 160.0 + number as f64 * 105.0;
-        let _ = writeln!(svg, "<text x=\"{at}\" y=\"{}\" fill=\"{colour}\">{name}</text>", top - 8.0);
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    if curves.len() > 1 {
+        let mut labels = chart.configure_series_labels();
+        // Where the lowest values would be, which are rare.
+        labels.position(SeriesLabelPosition::LowerLeft).background_style(WHITE.mix(0.6)).draw()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -150,15 +161,20 @@ mod tests {
     #[test]
     fn curves_have_a_point_for_each_stretch_and_nothing_is_drawn_of_what_was_not_measured() {
         let seconds: Vec<_> = (1..=1000).map(second).collect();
-        let svg = as_svg("a < b", &seconds);
+        let svg = as_svg("a < b", &seconds).unwrap();
         assert!(svg.contains("a &lt; b") && svg.contains("confirm p99") && !svg.contains("probe"));
-        let lines = svg.matches('L').count() / 3;
-        assert_eq!(lines, 249, "1,000 seconds as 250 points, in three curves");
+        let curves: Vec<usize> = svg
+            .split("points=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().split_whitespace().count())
+            .filter(|points| *points > 2)
+            .collect();
+        assert_eq!(curves, [250; 3], "1,000 seconds as 250 points, in three curves");
         assert!(points(&seconds).iter().all(|point| point.confirm.len() == 4));
     }
 
     #[test]
     fn a_run_without_a_second_is_a_picture_too() {
-        assert!(as_svg("", &[]).ends_with("</svg>\n"));
+        assert!(as_svg("", &[]).unwrap().trim_end().ends_with("</svg>"));
     }
 }

@@ -10,6 +10,7 @@ mod commit;
 mod directory;
 mod doctor;
 mod erasing;
+mod flushing;
 mod full_disk;
 mod growth;
 mod inserts;

@@ -3,6 +3,7 @@
 use super::SqliteSettings;
 use super::backup::{copy_file, with_suffix};
 use super::care::BUSY_TIMEOUT;
+use super::flushing::{Index, layer};
 use super::log::leave_at_close;
 use crate::config::Durability;
 use crate::store::StoreError;
@@ -28,9 +29,6 @@ pub(super) const PAGE_BYTES: u32 = 16_384;
 /// What SQLite calls giving free pages back step by step.
 const INCREMENTAL: i64 = 2;
 
-/// SQLite's layer of the system's files with one lock for the whole process.
-const INDEX_IN_MEMORY: &str = "unix-excl";
-
 /// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
 /// hence the thread.
 pub(super) fn block_on<F>(future: F) -> F::Output
@@ -52,17 +50,25 @@ pub(super) struct Opening {
     durability: Durability,
     pub(super) checkpoint_pages: RangeInclusive<u32>,
     log_bytes_kept: u64,
-    vfs: Option<String>,
+    /// SQLite's name for the layer that reaches the files.
+    vfs: String,
+    /// Where the index of the log is, if that layer is ours.
+    index: Option<Index>,
 }
 
 impl Opening {
     pub(super) fn new(file: PathBuf, settings: &SqliteSettings) -> Self {
+        let (vfs, index) = match &settings.layer {
+            Some(layer) => (layer.vfs.clone(), None),
+            None => (layer(Index::InFile).to_owned(), Some(Index::InFile)),
+        };
         Self {
             file,
             durability: settings.durability,
             checkpoint_pages: settings.checkpoint_pages.clone(),
             log_bytes_kept: settings.log_bytes_max,
-            vfs: settings.layer.as_ref().map(|layer| layer.vfs.clone()),
+            vfs,
+            index,
         }
     }
 
@@ -73,12 +79,13 @@ impl Opening {
     /// From here on the index of the log is in this process's memory, where the system's own files can be had that way;
     /// whether it was not before. Other processes cannot open the file meanwhile.
     pub(super) fn keep_index_in_memory(&mut self) -> bool {
-        let can = cfg!(unix) && self.vfs.is_none();
+        let can = self.index == Some(Index::InFile);
         if can {
             tracing::warn!(
                 "there is no space for the index of the log: other programs cannot read the store until the next start"
             );
-            self.vfs = Some(INDEX_IN_MEMORY.into());
+            self.vfs = layer(Index::InMemory).to_owned();
+            self.index = Some(Index::InMemory);
         }
         can
     }
@@ -86,10 +93,7 @@ impl Opening {
     /// A connection to a file that is there, which has not touched it yet.
     pub(super) fn connect_plainly(&self) -> rusqlite::Result<rusqlite::Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        match &self.vfs {
-            Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(&self.file, flags, vfs.as_str()),
-            None => rusqlite::Connection::open_with_flags(&self.file, flags),
-        }
+        rusqlite::Connection::open_with_flags_and_vfs(&self.file, flags, self.vfs.as_str())
     }
 
     /// Whether the file is there, and gives free pages back step by step.
@@ -119,13 +123,11 @@ impl Opening {
             .pragma("journal_size_limit", self.log_bytes_kept.to_string())
             .pragma("temp_store", "MEMORY")
             .pragma("mmap_size", "0")
+            .vfs(self.vfs.clone())
             .thread_name(|_| "pronto-sqlite".into());
         if !self.is_incremental() {
             // To set it writes, be it the same: on a full disk nothing could be opened.
             options = options.auto_vacuum(SqliteAutoVacuum::Incremental);
-        }
-        if let Some(vfs) = &self.vfs {
-            options = options.vfs(vfs.clone());
         }
         SqliteConnection::connect_with(&options).await.map_err(|error| unusable(&error))
     }

@@ -1,0 +1,238 @@
+//! SQLite's own layer of the system's files with one change: flushes are `fdatasync`, which leaves the file's times out.
+//!
+//! SQLite calls it only when it is compiled with `HAVE_FDATASYNC`, and a program that embeds the broker decides by itself how
+//! SQLite is compiled. The layer is SQLite's `unix` (or `unix-excl`) in all but this: database and log get a copy of their table of
+//! methods in which the flush is another one. A file's length is data that `fdatasync` flushes. What it does not flush is the name of
+//! a new file, so the first flush of each opened file is SQLite's own, which flushes the directory too where that is due.
+//!
+//! SQLite keeps a file's descriptor to itself, at the same place for many years. What is found there is taken only if it is a
+//! descriptor of that very file; otherwise flushes stay as they were, `fsync`.
+
+#![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
+
+use rusqlite::ffi;
+use rustix::fs::{fstat, stat};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{BorrowedFd, FromRawFd};
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+/// Where the index of the write-ahead log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    /// In a file beside the log: other processes can open the database.
+    InFile,
+    /// In this process's memory: they cannot.
+    InMemory,
+}
+
+impl Index {
+    /// What SQLite calls its own layer.
+    pub(super) fn of_sqlite(self) -> &'static CStr {
+        match self {
+            Self::InFile => c"unix",
+            Self::InMemory => c"unix-excl",
+        }
+    }
+
+    fn ours(self) -> &'static CStr {
+        match self {
+            Self::InFile => c"prontomq",
+            Self::InMemory => c"prontomq-excl",
+        }
+    }
+}
+
+/// The name of the layer to open a database with; that of SQLite's own layer where ours cannot be had. Only Linux needs it: elsewhere
+/// SQLite knows why it does not call `fdatasync`.
+pub(super) fn layer(index: Index) -> &'static str {
+    static ARE_REGISTERED: OnceLock<bool> = OnceLock::new();
+    let all = [Index::InFile, Index::InMemory];
+    let name = if *ARE_REGISTERED.get_or_init(|| cfg!(target_os = "linux") && all.into_iter().all(register)) {
+        index.ours()
+    } else {
+        index.of_sqlite()
+    };
+    name.to_str().expect("the names are ASCII")
+}
+
+/// A layer, and the one of SQLite's that it is made from.
+#[repr(C)]
+struct Layer {
+    vfs: ffi::sqlite3_vfs,
+    below: *mut ffi::sqlite3_vfs,
+}
+
+/// How an open file of SQLite's layer begins (`struct unixFile`).
+#[repr(C)]
+struct UnixFile {
+    methods: *const ffi::sqlite3_io_methods,
+    vfs: *mut ffi::sqlite3_vfs,
+    inode: *mut c_void,
+    descriptor: c_int,
+}
+
+type Flush = unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int;
+
+/// What lies behind an open file of SQLite's layer.
+#[repr(C)]
+struct Behind {
+    /// SQLite's, but for the flush. The file points to it.
+    methods: ffi::sqlite3_io_methods,
+    flush: Flush,
+    descriptor: c_int,
+    has_been_flushed: bool,
+}
+
+/// Where it lies, from the beginning of a file of this size.
+fn behind(file_bytes: c_int) -> usize {
+    usize::try_from(file_bytes).unwrap_or(0).next_multiple_of(align_of::<Behind>())
+}
+
+/// Adds the layer to those that SQLite knows; whether that could be done.
+fn register(index: Index) -> bool {
+    // SAFETY: SQLite's own layers are never taken away. The new one is a copy of one of them, whose functions do not care which
+    // layer they are called for, and lives as long as the process.
+    unsafe {
+        let below = ffi::sqlite3_vfs_find(index.of_sqlite().as_ptr());
+        if below.is_null() {
+            return false;
+        }
+        let bytes = behind((*below).szOsFile) + size_of::<Behind>();
+        let vfs = ffi::sqlite3_vfs {
+            szOsFile: c_int::try_from(bytes).unwrap_or(c_int::MAX),
+            pNext: null_mut(),
+            zName: index.ours().as_ptr(),
+            xOpen: Some(open),
+            ..*below
+        };
+        let layer = Box::leak(Box::new(Layer { vfs, below }));
+        ffi::sqlite3_vfs_register((&raw mut *layer).cast(), 0) == ffi::SQLITE_OK
+    }
+}
+
+/// Opens a file as SQLite's layer does.
+unsafe extern "C" fn open(
+    vfs: *mut ffi::sqlite3_vfs,
+    path: *const c_char,
+    file: *mut ffi::sqlite3_file,
+    flags: c_int,
+    flags_in_use: *mut c_int,
+) -> c_int {
+    // SAFETY: SQLite passes the layer that was registered, which begins a `Layer`, and a file of the size that it asks for.
+    unsafe {
+        let below = (*vfs.cast::<Layer>()).below;
+        let Some(open) = (*below).xOpen else { return ffi::SQLITE_CANTOPEN };
+        let code = open(below, path, file, flags, flags_in_use);
+        let is_durable = flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) != 0;
+        if code == ffi::SQLITE_OK && is_durable && !path.is_null() {
+            change_flush(file, CStr::from_ptr(path), (*below).szOsFile);
+        }
+        code
+    }
+}
+
+/// Has a file that was just opened flushed by `fdatasync`, if its descriptor is found.
+///
+/// # Safety
+/// The file was opened by a layer of SQLite's for the system's files, has `file_bytes` bytes and space for a `Behind` after them.
+unsafe fn change_flush(file: *mut ffi::sqlite3_file, path: &CStr, file_bytes: c_int) {
+    // SAFETY: as the caller promises. SQLite never moves an open file.
+    unsafe {
+        let descriptor = (*file.cast::<UnixFile>()).descriptor;
+        let methods = (*file).pMethods;
+        let Some(flush) = methods.as_ref().and_then(|methods| methods.xSync) else { return };
+        if !is_of(descriptor, path) {
+            tracing::debug!("SQLite keeps its descriptors elsewhere: flushes write the times of files as well");
+            return;
+        }
+        let at: *mut Behind = file.cast::<u8>().add(behind(file_bytes)).cast();
+        let methods = ffi::sqlite3_io_methods { xSync: Some(flush_data), ..*methods };
+        at.write(Behind { methods, flush, descriptor, has_been_flushed: false });
+        (*file).pMethods = &raw const (*at).methods;
+    }
+}
+
+/// Whether this is a descriptor of the file at a path.
+fn is_of(descriptor: c_int, path: &CStr) -> bool {
+    if descriptor < 0 {
+        return false;
+    }
+    // SAFETY: it is not negative, and used only to ask what it is; one that is not open is refused.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let (Ok(open), Ok(named)) = (fstat(descriptor), stat(path)) else { return false };
+    (open.st_dev, open.st_ino) == (named.st_dev, named.st_ino)
+}
+
+/// Flushes a file's data and length; the first time its name too, where it is new.
+unsafe extern "C" fn flush_data(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: only a file whose methods begin a `Behind` has this one. SQLite uses a file from one thread at a time, and its
+    // descriptor is open until SQLite closes it, which nothing here does.
+    unsafe {
+        let behind = (*file).pMethods.cast_mut().cast::<Behind>();
+        if !(*behind).has_been_flushed {
+            let code = ((*behind).flush)(file, flags);
+            (*behind).has_been_flushed = code == ffi::SQLITE_OK;
+            return code;
+        }
+        let file = ManuallyDrop::new(File::from_raw_fd((*behind).descriptor));
+        match file.sync_data() {
+            Ok(()) => ffi::SQLITE_OK,
+            Err(error) => {
+                tracing::error!(%error, "a flush failed");
+                ffi::SQLITE_IOERR_FSYNC
+            }
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rusqlite::{Connection, OpenFlags};
+
+    fn flush_of(connection: &Connection, which: c_int) -> (Option<Flush>, bool) {
+        let mut file: *mut ffi::sqlite3_file = null_mut();
+        // SAFETY: the connection is open, and its files too.
+        unsafe {
+            let to = (&raw mut file).cast();
+            assert_eq!(ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), which, to), ffi::SQLITE_OK);
+            let methods = (*file).pMethods;
+            ((*methods).xSync, (*methods.cast::<Behind>()).has_been_flushed)
+        }
+    }
+
+    #[test]
+    fn database_and_log_are_flushed_by_fdatasync_after_the_first_time() {
+        for index in [Index::InFile, Index::InMemory] {
+            let directory = tempfile::tempdir().unwrap();
+            let (path, name) = (directory.path().join("file"), layer(index));
+            assert_eq!(name, index.ours().to_str().unwrap());
+            let connection = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), name).unwrap();
+            connection
+                .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (x)")
+                .unwrap();
+            for which in [ffi::SQLITE_FCNTL_FILE_POINTER, ffi::SQLITE_FCNTL_JOURNAL_POINTER] {
+                let (flush, has_been_flushed) = flush_of(&connection, which);
+                assert!(flush.is_some_and(|flush| std::ptr::fn_addr_eq(flush, flush_data as Flush)));
+                assert!(has_been_flushed);
+            }
+            connection.execute_batch("INSERT INTO t VALUES (1); PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+            drop(connection);
+            let connection = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), "unix").unwrap();
+            assert_eq!(connection.query_row("SELECT x FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+        }
+    }
+
+    #[test]
+    fn a_descriptor_of_another_file_is_not_taken() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(file.as_file());
+        assert!(is_of(descriptor, &path));
+        assert!(!is_of(descriptor, c"/dev/null"));
+        assert!(!is_of(-1, &path) && !is_of(c_int::MAX, &path));
+    }
+}
