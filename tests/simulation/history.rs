@@ -1,6 +1,6 @@
 //! One history: clients, crashes and faults, drawn from a seed.
 
-use super::ledger::{ChannelId, Crash, DEAD, Kind, Ledger, Seen};
+use super::ledger::{ChannelId, Crash, DEAD, Given, Kind, Ledger, Seen};
 use super::store::{Faults, FaultyStore};
 use super::wire::{Incoming, Parser, Publish, Value, longstr, method, publish, shortstr, table};
 use prontomq::internals::model::random::Random;
@@ -87,8 +87,18 @@ struct Channel {
     gets: VecDeque<(String, bool)>,
     /// Transactions that were asked to commit, and what is asked in order.
     commits: VecDeque<(u64, bool)>,
-    /// A close was sent.
+    /// A close was sent, or is on its way from the broker: what it holds counts as given back.
     is_closing: bool,
+    /// Methods whose answers have not come. One that fails ends the channel, and nothing behind it is carried out.
+    awaits: u32,
+}
+
+impl Channel {
+    /// Whose messages it may have been given.
+    fn queues(&self) -> BTreeSet<String> {
+        let consumed = self.consumers.values().map(|(queue, _)| queue);
+        consumed.chain(self.gets.iter().map(|(queue, _)| queue)).cloned().collect()
+    }
 }
 
 struct Client {
@@ -248,6 +258,7 @@ impl History {
             gets: VecDeque::new(),
             commits: VecDeque::new(),
             is_closing: false,
+            awaits: 0,
         };
         client.channels.insert(number, channel);
         self.send(at, &method(number, (20, 10), &[shortstr("")]));
@@ -265,8 +276,6 @@ impl History {
 
     /// All that a channel holds is on its way back, whatever the client still hears.
     fn channel_gone(&mut self, channel: &Channel) {
-        let queues: BTreeSet<String> = channel.consumers.values().map(|(queue, _)| queue.clone()).collect();
-        let queues = queues.into_iter().chain(channel.gets.iter().map(|(queue, _)| queue.clone())).collect();
         if let Mode::Transaction(transaction) = channel.mode {
             self.ledger.rolled_back(transaction, false);
         }
@@ -275,7 +284,7 @@ impl History {
                 self.ledger.rolled_back(*transaction, false);
             }
         }
-        self.ledger.end_channel(channel.id, &queues);
+        self.ledger.end_channel(channel.id, &channel.queues());
     }
 
     fn connection_gone(&mut self, at: usize) {
@@ -354,8 +363,8 @@ impl History {
         let number = 1 + self.below(3) as u16;
         match self.clients[at].channels.get(&number) {
             None => return self.open_channel(at, number),
-            // A method behind tx.commit ends the connection: the client waits for the answer.
-            Some(channel) if channel.is_closing || !channel.commits.is_empty() => return,
+            // The client waits for answers. A method behind tx.commit would end the connection.
+            Some(channel) if channel.is_closing || channel.awaits > 0 || !channel.commits.is_empty() => return,
             Some(_) => {}
         }
         match self.below(40) {
@@ -415,6 +424,11 @@ impl History {
             size: 0,
         };
         self.send(at, &publish(&fields));
+        self.channel(at, number).awaits += 1;
+    }
+
+    fn channel(&mut self, at: usize, number: u16) -> &mut Channel {
+        self.clients[at].channels.get_mut(&number).expect("it is open")
     }
 
     fn any_queue(&mut self) -> &'static str {
@@ -427,6 +441,7 @@ impl History {
         let tag = format!("c{}", self.next);
         let channel = self.clients[at].channels.get_mut(&number).expect("it is open");
         channel.consumers.insert(tag.clone(), (queue.to_owned(), no_ack));
+        channel.awaits += 1;
         let fields = [vec![0, 0], shortstr(queue), shortstr(&tag), vec![u8::from(no_ack) << 1], table(&[])];
         self.send(at, &method(number, (60, 20), &fields));
     }
@@ -445,6 +460,7 @@ impl History {
         let (queue, no_ack) = (self.any_queue(), self.chance(30));
         let channel = self.clients[at].channels.get_mut(&number).expect("it is open");
         channel.gets.push_back((queue.to_owned(), no_ack));
+        channel.awaits += 1;
         self.send(at, &method(number, (60, 70), &[vec![0, 0], shortstr(queue), vec![u8::from(no_ack)]]));
     }
 
@@ -498,7 +514,7 @@ impl History {
             return;
         }
         let id = channel.id;
-        let queues = channel.consumers.values().map(|(queue, _)| queue.clone()).collect();
+        let queues = channel.queues();
         self.ledger.end_channel(id, &queues);
         self.send(at, &method(number, (60, 110), &[vec![1]]));
     }
@@ -507,8 +523,7 @@ impl History {
         if self.chance(50) {
             return;
         }
-        let channel = self.clients[at].channels.get_mut(&number).expect("it is open");
-        channel.is_closing = true;
+        self.doom(at, number);
         self.send(at, &method(number, (20, 40), &[vec![0, 200], shortstr(""), vec![0; 4]]));
     }
 
@@ -532,69 +547,78 @@ impl History {
             8 => method(number, (50, 40), &[vec![0, 0], shortstr(queue), vec![0]]),
             _ => method(number, (40, 20), &[vec![0, 0], shortstr(exchange), vec![0]]),
         };
+        self.channel(at, number).awaits += 1;
         self.send(at, &frame);
     }
 
     // ---- what the broker says
 
+    /// A channel ends: what it holds is on its way back, whatever else comes of it.
+    fn doom(&mut self, at: usize, number: u16) {
+        let Some(channel) = self.clients[at].channels.get_mut(&number) else { return };
+        channel.is_closing = true;
+        let (id, queues) = (channel.id, channel.queues());
+        self.ledger.end_channel(id, &queues);
+    }
+
+    /// What the broker sent, to all clients. Channels that end are seen to first: what they held may be with others already.
     fn hear_all(&mut self) {
-        let mut at = 0;
-        while at < self.clients.len() {
-            if self.hear(at) {
-                at += 1;
-            } else {
-                self.connection_gone(at);
+        let mut heard = Vec::new();
+        let mut gone = Vec::new();
+        for at in 0..self.clients.len() {
+            let connection = self.clients[at].connection;
+            let bytes = self.simulation().take_output(connection);
+            for byte in self.clients[at].number.to_be_bytes().iter().chain(&bytes) {
+                self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
             }
+            let all = self.clients[at].parser.parse(&bytes);
+            let ends = |incoming: &Incoming| match incoming {
+                Incoming::Method { channel, class: 20, id: 40 | 41, .. } => Some(*channel),
+                _ => None,
+            };
+            let mut ending: Vec<u16> = all.iter().filter_map(ends).collect();
+            if self.simulation().is_closed(connection) {
+                self.coverage.missed_heartbeats += u64::from(self.clients[at].has_heartbeats);
+                ending.extend(self.clients[at].channels.keys());
+                gone.push(at);
+            }
+            for number in ending {
+                self.doom(at, number);
+            }
+            heard.push(all);
+        }
+        for (at, all) in heard.into_iter().enumerate() {
+            for incoming in all {
+                self.heard(at, incoming);
+            }
+        }
+        for at in gone.into_iter().rev() {
+            self.connection_gone(at);
         }
     }
 
-    /// Whether the connection lives.
-    fn hear(&mut self, at: usize) -> bool {
-        let connection = self.clients[at].connection;
-        let bytes = self.simulation().take_output(connection);
-        for byte in connection_bytes(self.clients[at].number).iter().chain(&bytes) {
-            self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
-        }
-        let incoming = self.clients[at].parser.parse(&bytes);
-        for incoming in incoming {
-            if !self.heard(at, incoming) {
-                return false;
-            }
-        }
-        !self.simulation().is_closed(connection) || {
-            self.coverage.missed_heartbeats += u64::from(self.clients[at].has_heartbeats);
-            false
-        }
-    }
-
-    fn heard(&mut self, at: usize, incoming: Incoming) -> bool {
+    fn heard(&mut self, at: usize, incoming: Incoming) {
         let now = self.simulation().elapsed();
         match incoming {
             Incoming::Deliver { channel: number, consumer, tag, redelivered, number: message } => {
-                let Some(channel) = self.clients[at].channels.get(&number) else { return true };
+                let Some(channel) = self.clients[at].channels.get(&number) else { return };
                 let (queue, no_ack) = channel.consumers[&consumer].clone();
-                let id = channel.id;
-                // The client has left it already, and takes no notice.
-                let is_closing = channel.is_closing;
-                if !is_closing || no_ack {
-                    self.ledger.delivered(id, &queue, &consumer, tag, redelivered, message, no_ack, now);
-                }
+                let given = Given { queue: &queue, consumer: &consumer, tag, redelivered, number: message, no_ack };
+                self.ledger.delivered(channel.id, channel.is_closing, &given, now);
             }
             Incoming::GetOk { channel: number, tag, redelivered, number: message } => {
-                let Some(channel) = self.clients[at].channels.get_mut(&number) else { return true };
+                let Some(channel) = self.clients[at].channels.get_mut(&number) else { return };
+                channel.awaits -= 1;
                 let (queue, no_ack) = channel.gets.pop_front().expect("a get was asked for");
-                let (id, is_closing) = (channel.id, channel.is_closing);
-                if !is_closing || no_ack {
-                    self.ledger.delivered(id, &queue, "", tag, redelivered, message, no_ack, now);
-                }
+                let given = Given { queue: &queue, consumer: "", tag, redelivered, number: message, no_ack };
+                self.ledger.delivered(channel.id, channel.is_closing, &given, now);
             }
             Incoming::Confirm { channel: number, tag, multiple, kept } => {
                 self.confirmed(at, number, tag, multiple, kept)
             }
-            Incoming::Method { channel, class, id, fields } => return self.method(at, channel, (class, id), &fields),
+            Incoming::Method { channel, class, id, fields } => self.method(at, channel, (class, id), &fields),
             Incoming::Heartbeat => {}
         }
-        true
     }
 
     fn confirmed(&mut self, at: usize, number: u16, tag: u64, multiple: bool, kept: bool) {
@@ -607,7 +631,7 @@ impl History {
         }
     }
 
-    fn method(&mut self, at: usize, number: u16, method_id: (u16, u16), fields: &[u8]) -> bool {
+    fn method(&mut self, at: usize, number: u16, method_id: (u16, u16), fields: &[u8]) {
         let now = self.simulation().elapsed();
         match method_id {
             (10, 50) => panic!("seed {}: the connection was closed: {:?}", self.seed, String::from_utf8_lossy(fields)),
@@ -619,9 +643,19 @@ impl History {
                 self.close_here(at, number);
             }
             (20, 41) => self.close_here(at, number),
-            (60, 72) => drop(self.clients[at].channels.get_mut(&number).and_then(|channel| channel.gets.pop_front())),
+            (60, 72) => {
+                if let Some(channel) = self.clients[at].channels.get_mut(&number) {
+                    channel.gets.pop_front();
+                    channel.awaits -= 1;
+                }
+            }
+            (60, 21) | (50, 11 | 21 | 41 | 51) | (40, 11 | 21) => {
+                if let Some(channel) = self.clients[at].channels.get_mut(&number) {
+                    channel.awaits = channel.awaits.saturating_sub(1);
+                }
+            }
             (90, 21 | 31) => {
-                let Some(channel) = self.clients[at].channels.get_mut(&number) else { return true };
+                let Some(channel) = self.clients[at].channels.get_mut(&number) else { return };
                 let (transaction, is_commit) = channel.commits.pop_front().expect("it was asked for");
                 assert_eq!(is_commit, method_id.1 == 21);
                 if is_commit {
@@ -632,7 +666,6 @@ impl History {
             }
             _ => {}
         }
-        true
     }
 
     fn close_here(&mut self, at: usize, number: u16) {
@@ -736,6 +769,7 @@ impl History {
             gets: VecDeque::new(),
             commits: VecDeque::new(),
             is_closing: false,
+            awaits: 0,
         };
         self.clients[at].channels.insert(1, channel);
         self.send(at, &method(1, (20, 10), &[shortstr("")]));
@@ -758,9 +792,4 @@ impl History {
         }
         panic!("seed {}: {queue} is not drained", self.seed);
     }
-}
-
-/// Which connection the bytes that follow are of.
-fn connection_bytes(number: u64) -> [u8; 8] {
-    number.to_be_bytes()
 }

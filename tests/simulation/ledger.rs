@@ -76,6 +76,17 @@ pub(crate) struct Kind {
     pub(crate) dead_letters: bool,
 }
 
+/// A message in a client's hands.
+pub(crate) struct Given<'a> {
+    pub(crate) queue: &'a str,
+    /// Nothing for a get.
+    pub(crate) consumer: &'a str,
+    pub(crate) tag: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) number: u64,
+    pub(crate) no_ack: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct Ledger {
     messages: BTreeMap<u64, Message>,
@@ -279,18 +290,19 @@ impl Ledger {
         *(if kept { &mut self.seen.confirms } else { &mut self.seen.refusals }) += 1;
     }
 
-    /// The broker gives a message to a client. `consumer` is its tag, or nothing for a get.
-    pub(crate) fn delivered(
-        &mut self,
-        channel: ChannelId,
-        queue: &str,
-        consumer: &str,
-        tag: u64,
-        redelivered: bool,
-        number: u64,
-        no_ack: bool,
-        at: Duration,
-    ) {
+    /// The broker gives a message to a client. Of one whose channel `is_closing` it takes no notice, unless it needs no
+    /// acknowledgement: what it has was given back, and may be with another already.
+    pub(crate) fn delivered(&mut self, channel: ChannelId, is_closing: bool, given: &Given<'_>, at: Duration) {
+        let &Given { queue, consumer, tag, redelivered, number, no_ack } = given;
+        if is_closing {
+            let life = self.life;
+            let copies = self.messages.get_mut(&number).filter(|_| no_ack).map(|message| &mut message.copies);
+            if let Some(copies) = copies {
+                let acked = Some(Acked { life, at, is_final: false });
+                copies.insert(queue.to_owned(), Copy { seen: true, seen_life: life, holder: None, acked });
+            }
+            return;
+        }
         let (life, published_at) = (self.life, self.published_at.get(&number).copied().unwrap_or_default());
         let returned = self.returned_at.get(queue).is_some_and(|returned| *returned >= published_at);
         let dead_letters = self.messages.get(&number).map(|message| message.queue.clone());
