@@ -8,11 +8,13 @@
 use prontomq::model::stored::{Group, LaneState, PositionRange, Row};
 use prontomq::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, LimitId, LimitKey,
-    Message, Monotonic, Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
+    Message, Monotonic, Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, SettleOutcome,
+    WallMillis,
 };
 use prontomq::queue::{
-    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Overflow, Permits,
-    Pulled, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, LocalEvent, Overflow, Permits,
+    Pulled, QueueCommand, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket,
+    WindowLimits,
 };
 use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
@@ -601,10 +603,11 @@ impl History {
     }
 
     /// Applies an input and holds everything that comes out against the model.
-    fn apply(&mut self, input: QueueInput) {
+    fn apply(&mut self, input: impl Into<QueueInput>) {
         let mut out = Effects::default();
         let before = self.permits.outstanding;
-        let is_publish = matches!(input, QueueInput::Publish(_));
+        let input = input.into();
+        let is_publish = matches!(input, QueueInput::Command(QueueCommand::Publish(_)));
         self.queue.apply(input, self.now, &mut self.permits, &mut out);
         // A pull comes before whatever expires or is lent in the same turn.
         for pulled in out.pulled {
@@ -928,7 +931,7 @@ impl History {
         }
         let owner = PromiseOwner::Channel(publisher());
         let promise = sequence.map(|sequence| Promise { owner, sequence });
-        self.apply(QueueInput::Publish(vec![Enqueue { message, promise }]));
+        self.apply(QueueCommand::Publish(vec![Enqueue { message, promise }]));
         if refused && let Some(sequence) = sequence {
             assert!(!self.open_promises.contains_key(&sequence), "a refusal is said at once");
         }
@@ -939,7 +942,7 @@ impl History {
         if counted > 0 && std::mem::take(&mut self.permits.waiting) {
             let permits = CHANNEL_LIMIT - self.permits.outstanding;
             self.permits.granted = permits;
-            self.apply(QueueInput::Grant { limit: the_limit(), permits });
+            self.apply(QueueCommand::Grant { limit: the_limit(), permits });
         }
     }
 
@@ -961,20 +964,20 @@ impl History {
         let at = usize::from(which) % lent.len();
         let some: Vec<_> = lent[at..].iter().take(usize::from(count)).copied().collect();
         let outcome = match outcome {
-            0..=2 => Outcome::Acknowledged,
-            3 | 4 => Outcome::Requeued,
-            _ => Outcome::Rejected,
+            0..=2 => SettleOutcome::Acknowledged,
+            3 | 4 => SettleOutcome::Requeued,
+            _ => SettleOutcome::Rejected,
         };
         let mut freed = 0;
         for (id, _) in &some {
             let Place::Lent { counted, .. } = self.known[id].place else { unreachable!() };
             match outcome {
-                Outcome::Requeued => freed += self.back(*id, true),
-                Outcome::Acknowledged => {
+                SettleOutcome::Requeued => freed += self.back(*id, true),
+                SettleOutcome::Acknowledged => {
                     freed += u32::from(counted);
                     self.gone(*id);
                 }
-                Outcome::Rejected => {
+                SettleOutcome::Rejected => {
                     freed += u32::from(counted);
                     if !self.setup.dead_letters {
                         self.gone(*id);
@@ -986,7 +989,7 @@ impl History {
         // Neither a lending that never was nor one named twice does harm.
         lends.push(LendId { slot: lends[0].slot, generation: lends[0].generation.wrapping_add(999_999) });
         lends.push(lends[0]);
-        self.apply(QueueInput::Settle { lends, outcome });
+        self.apply(QueueCommand::Settle { lends, outcome });
         self.release(freed);
     }
 
@@ -999,7 +1002,7 @@ impl History {
         }
         self.consumers.retain(|consumer| consumer.holder != holder);
         self.gets.retain(|(of, ..)| *of != holder);
-        self.apply(QueueInput::Detach { holder: holder_of(holder) });
+        self.apply(QueueCommand::Detach { holder: holder_of(holder) });
         self.release(freed);
     }
 
@@ -1037,15 +1040,15 @@ impl History {
             self.gone(id);
         }
         self.apply(match made {
-            Some(copies) => QueueInput::Copies { leaving: number, copies },
-            None => QueueInput::CopySettled { leaving: number },
+            Some(copies) => QueueCommand::Copies { leaving: number, copies },
+            None => QueueCommand::CopySettled { leaving: number },
         });
     }
 
     fn tell(&mut self) {
         let ticket = self.store.flushed;
         (self.store.untold, self.store.told) = (0, ticket);
-        self.apply(QueueInput::Stored { ticket, durable: true });
+        self.apply(LocalEvent::Stored { ticket, durable: true });
     }
 
     fn answer(&mut self, which: u8, fails: bool) {
@@ -1059,7 +1062,7 @@ impl History {
             self.left_alone_until = Some(self.now.monotonic.plus(Duration::from_secs(1)));
         }
         let rows = if fails { None } else { seen };
-        self.apply(QueueInput::Loaded { level: lane.level, load, rows });
+        self.apply(LocalEvent::Loaded { level: lane.level, load, rows });
     }
 
     fn advance(&mut self, millis: u64) {
@@ -1067,7 +1070,7 @@ impl History {
         self.now.monotonic.0 += millis * 1000;
         while self.armed.is_some_and(|at| at <= self.now.monotonic) {
             self.armed = None;
-            self.apply(QueueInput::Tick);
+            self.apply(LocalEvent::Tick);
         }
     }
 
@@ -1117,7 +1120,7 @@ impl History {
             self.ready.insert((std::cmp::Reverse(known.level), *id));
         }
         assert!(stored.is_empty(), "the store has what was published");
-        self.apply(QueueInput::Tick);
+        self.apply(LocalEvent::Tick);
     }
 
     /// A stop in good order: nothing durable is lost, and only what was handed over comes back marked.
@@ -1125,7 +1128,7 @@ impl History {
         for holder in 0..HOLDERS {
             self.detach(holder);
         }
-        self.apply(QueueInput::Quiesce);
+        self.apply(LocalEvent::Quiesce);
         self.write_all();
         let marked: BTreeSet<_> = self.known.iter().filter(|(_, known)| known.redelivered).map(|(id, _)| *id).collect();
         let living = |known: &Known| known.durable && matches!(known.place, Place::Ready);
@@ -1159,7 +1162,7 @@ impl History {
                 idle = false;
             }
             if self.queue.is_due() {
-                self.apply(QueueInput::Pull { rows_max: 1000, bytes_max: 1 << 20 });
+                self.apply(LocalEvent::Pull { rows_max: 1000, bytes_max: 1 << 20 });
                 idle = false;
             }
             while self.store.flush_one() {
@@ -1188,7 +1191,7 @@ impl History {
                 self.consumers.push(consumer);
                 let (tag, channel_limit) = (Name::from("tag"), (holder == LIMITED).then_some(LIMIT));
                 let exclusive = false;
-                self.apply(QueueInput::Consume(Consume {
+                self.apply(QueueCommand::Consume(Consume {
                     requester,
                     key,
                     tag,
@@ -1208,12 +1211,12 @@ impl History {
                 let (holder, slot) = (self.consumers[at].holder, self.consumers[at].slot);
                 let requester = self.requester(holder);
                 let key = ConsumerKey { holder: holder_of(holder), slot: ConsumerSlot(slot) };
-                self.apply(QueueInput::Cancel { requester, key });
+                self.apply(QueueCommand::Cancel { requester, key });
             }
             Step::Get { holder, no_ack } => {
                 let requester = self.requester(holder);
                 self.gets.push_back((holder, no_ack, requester.request.0));
-                self.apply(QueueInput::Get { requester, no_ack });
+                self.apply(QueueCommand::Get { requester, no_ack });
             }
             Step::Settle { which, count, outcome } => self.settle(which, count, outcome),
             Step::Bounce(which) => {
@@ -1229,7 +1232,7 @@ impl History {
                     }
                 }
                 let freed = self.back(id, false);
-                self.apply(QueueInput::Bounce { lend });
+                self.apply(QueueCommand::Bounce { lend });
                 self.release(freed);
             }
             Step::Written(which) => {
@@ -1243,7 +1246,7 @@ impl History {
                 }
                 let count = std::mem::take(&mut consumer.unwritten);
                 let key = ConsumerKey { holder: holder_of(consumer.holder), slot: ConsumerSlot(consumer.slot) };
-                self.apply(QueueInput::Written { consumer: key, count, bytes: 0 });
+                self.apply(QueueCommand::Written { consumer: key, count, bytes: 0 });
             }
             Step::Detach(holder) => self.detach(holder),
             Step::Purge => {
@@ -1252,7 +1255,7 @@ impl History {
                 while let Some(id) = self.front() {
                     self.gone(id);
                 }
-                self.apply(QueueInput::Purge { requester });
+                self.apply(QueueCommand::Purge { requester });
             }
             Step::PurgeAndRefill => {
                 (0..self.store.loads.len()).for_each(|at| self.store.look(at));
@@ -1264,11 +1267,11 @@ impl History {
             }
             Step::Status => {
                 let requester = self.requester(1);
-                self.apply(QueueInput::Status { requester });
+                self.apply(QueueCommand::Status { requester });
             }
             Step::Time(millis) => self.advance(u64::from(millis)),
             Step::Pull { rows, bytes } => {
-                self.apply(QueueInput::Pull { rows_max: usize::from(rows), bytes_max: usize::from(bytes) });
+                self.apply(LocalEvent::Pull { rows_max: usize::from(rows), bytes_max: usize::from(bytes) });
             }
             Step::Flush(count) => {
                 for _ in 0..count {
@@ -1277,25 +1280,25 @@ impl History {
             }
             Step::Tell => self.tell(),
             Step::Squeeze(halvings) => {
-                self.queue.squeeze(u32::from(halvings));
+                self.queue.shrink_windows(u32::from(halvings));
                 // From then on a consumer may wait until what it was given is written, which widens its window again.
                 self.was_squeezed |= halvings > 0;
             }
-            Step::Press(pressed) => self.queue.press(pressed),
+            Step::Press(pressed) => self.queue.set_memory_pressure(pressed),
             Step::Spill { rows, bytes } => {
                 if self.queue.wants_scratch() {
-                    self.apply(QueueInput::Spill { rows_max: rows.into(), bytes_max: bytes.into() });
+                    self.apply(LocalEvent::Spill { rows_max: rows.into(), bytes_max: bytes.into() });
                 }
             }
             Step::Spilled(count) => {
                 (0..count).for_each(|_| self.store.scratch.flush_one());
                 let ticket = self.store.scratch.flushed;
-                self.apply(QueueInput::Spilled { ticket, durable: true });
+                self.apply(LocalEvent::Spilled { ticket, durable: true });
             }
             Step::StoreFails => {
                 self.store.failed = true;
                 self.store.submitted.clear();
-                self.apply(QueueInput::Stored { ticket: Ticket(u64::MAX / 2), durable: false });
+                self.apply(LocalEvent::Stored { ticket: Ticket(u64::MAX / 2), durable: false });
             }
             Step::Snapshot(which) => {
                 if !self.store.loads.is_empty() {
@@ -1327,7 +1330,7 @@ impl History {
                 if !leaving.is_empty() {
                     let (id, number) = leaving[usize::from(which) % leaving.len()];
                     self.one_copy_settled(id);
-                    self.apply(QueueInput::Replaced { leaving: vec![number], group: GROUP });
+                    self.apply(LocalEvent::Replaced { leaving: vec![number], group: GROUP });
                 }
             }
             Step::Seal(promised) => {
@@ -1336,7 +1339,7 @@ impl History {
                     self.open_promises.insert(self.sequences, SEAL);
                     Promise { owner: PromiseOwner::Channel(holder_of(0)), sequence: self.sequences }
                 });
-                self.apply(QueueInput::Seal { group: GROUP, promise });
+                self.apply(LocalEvent::Seal { group: GROUP, promise });
                 let left = self.known.values().any(|known| {
                     known.durable && !known.submitted && matches!(known.place, Place::Ready | Place::Lent { .. })
                 });
@@ -1351,8 +1354,8 @@ impl History {
     fn delete(&mut self, if_unused: bool, if_empty: bool) {
         let requester = self.requester(1);
         let mut out = Effects::default();
-        let input = QueueInput::Delete { requester, if_unused, if_empty };
-        self.queue.apply(input, self.now, &mut self.permits, &mut out);
+        let input = QueueCommand::Delete { requester, if_unused, if_empty };
+        self.queue.apply(input.into(), self.now, &mut self.permits, &mut out);
         let consumers = self.consumers.iter().filter(|consumer| consumer.alive).count();
         let refused = (if_empty && self.shown() > 0) || (if_unused && consumers > 0);
         if refused {
@@ -1384,7 +1387,12 @@ impl History {
         assert_eq!(told, consumers, "every consumer is told");
         assert!(self.open_promises.is_empty() && self.gets.is_empty());
         let mut out = Effects::default();
-        self.queue.apply(QueueInput::Pull { rows_max: 10, bytes_max: 1000 }, self.now, &mut self.permits, &mut out);
+        self.queue.apply(
+            LocalEvent::Pull { rows_max: 10, bytes_max: 1000 }.into(),
+            self.now,
+            &mut self.permits,
+            &mut out,
+        );
         assert!(out.pulled[0].lanes.is_empty());
         assert_eq!(self.queue.ready_count() + self.queue.unacked_count() + self.queue.durable_count(), 0);
     }

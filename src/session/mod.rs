@@ -39,7 +39,7 @@ mod unacked;
 mod unfinished;
 
 pub use closing::Ending;
-pub use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
+pub use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, Settlement};
 pub use handshake::{Login, LoginRefusal};
 pub use machine::Session;
 pub use outlet::Outlet;
