@@ -12,9 +12,9 @@ use prontomq::model::{
     WallMillis,
 };
 use prontomq::queue::{
-    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, LocalEvent, Overflow, Permits,
-    Pulled, QueueCommand, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket,
-    WindowLimits,
+    ChangeableSettings, Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows,
+    LocalEvent, Overflow, Permits, Pulled, QueueCommand, QueueEffect, QueueInput, QueueLimits, QueueSettings,
+    QueueState, Requester, Ticket, WindowLimits,
 };
 use prontomq::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
@@ -49,6 +49,16 @@ struct Setup {
     tail_bytes: usize,
     head_bytes: usize,
     consumer_window: u32,
+}
+
+/// The settings that a policy has changed.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    message_ttl_ms: Option<u64>,
+    length_max: Option<u64>,
+    length_bytes_max: Option<u64>,
+    overflow: Overflow,
+    dead_letters: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,9 +102,11 @@ enum Step {
     Flush(u8),
     Tell,
     /// Memory for windows runs short, or does no more.
-    Squeeze(u8),
+    ShrinkWindows(u8),
     /// Transient messages take more memory than they may, or do no more.
-    Press(bool),
+    MemoryPressure(bool),
+    /// Settings change while the queue lives, as policies do it.
+    Configure(Changed),
     /// The scratch store is free for rows.
     Spill {
         rows: u8,
@@ -123,14 +135,30 @@ enum Step {
     },
 }
 
-fn setup() -> impl Strategy<Value = Setup> {
-    let overflow =
-        prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDeadLetter)];
-    let limits = (
+fn length_limits() -> impl Strategy<Value = (Option<u64>, Option<u64>, Overflow)> {
+    (
         prop_oneof![3 => Just(None), 1 => (0u64..12).prop_map(Some)],
         prop_oneof![5 => Just(None), 1 => (0u64..400).prop_map(Some)],
-        overflow,
-    );
+        prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDeadLetter)],
+    )
+}
+
+fn time_to_live() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![3 => Just(None), 1 => (0u64..60).prop_map(Some)]
+}
+
+fn changed() -> impl Strategy<Value = Changed> {
+    (time_to_live(), length_limits(), any::<bool>()).prop_map(|(message_ttl_ms, limits, dead_letters)| Changed {
+        message_ttl_ms,
+        length_max: limits.0,
+        length_bytes_max: limits.1,
+        overflow: limits.2,
+        dead_letters,
+    })
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let limits = length_limits();
     let window = (
         prop_oneof![4 => 1usize..6, 1 => Just(1024)],
         prop_oneof![4 => 0usize..7, 1 => Just(4096)],
@@ -139,7 +167,7 @@ fn setup() -> impl Strategy<Value = Setup> {
     );
     (
         (any::<u8>(), prop_oneof![2 => Just(0u8), 1 => Just(3u8), 1 => Just(255u8)]),
-        prop_oneof![3 => Just(None), 1 => (0u64..60).prop_map(Some)],
+        time_to_live(),
         limits,
         (any::<bool>(), any::<bool>()),
         window,
@@ -185,8 +213,9 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Pull { rows, bytes }),
         8 => (1u8..4).prop_map(Step::Flush),
         8 => Just(Step::Tell),
-        2 => (0u8..6).prop_map(Step::Squeeze),
-        3 => (0u8..3).prop_map(|pressed| Step::Press(pressed > 0)),
+        2 => (0u8..6).prop_map(Step::ShrinkWindows),
+        3 => (0u8..3).prop_map(|pressed| Step::MemoryPressure(pressed > 0)),
+        2 => changed().prop_map(Step::Configure),
         8 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Spill { rows, bytes }),
         6 => (1u8..4).prop_map(Step::Spilled),
         4 => any::<u8>().prop_map(Step::Snapshot),
@@ -422,8 +451,11 @@ impl Permits for FakePermits {
 }
 
 struct History {
+    /// With the settings as the last change has left them.
     setup: Setup,
-    was_squeezed: bool,
+    /// The time to live that the queue was declared with.
+    declared_ttl_ms: Option<u64>,
+    was_shrunk: bool,
     queue: QueueState,
     store: FakeStore,
     permits: FakePermits,
@@ -501,8 +533,9 @@ impl History {
         let now = Now { monotonic: Monotonic(0), wall: WallMillis(1_000_000) };
         Self {
             queue: QueueState::new(settings(&setup), limits(&setup), now),
+            declared_ttl_ms: setup.message_ttl_ms,
             setup,
-            was_squeezed: false,
+            was_shrunk: false,
             store: FakeStore::default(),
             permits: FakePermits::default(),
             now,
@@ -583,7 +616,7 @@ impl History {
 
     /// Whether it must be given what is ready.
     fn must_take(&self, consumer: &KnownConsumer) -> bool {
-        let fits = !self.was_squeezed || consumer.unwritten < self.setup.consumer_window;
+        let fits = !self.was_shrunk || consumer.unwritten < self.setup.consumer_window;
         fits && self.may_take(consumer, self.permits.outstanding)
     }
 
@@ -1091,8 +1124,8 @@ impl History {
         self.dead_since_pull.clear();
         self.unflushed_most = 0;
         let mut stored = BTreeMap::new();
-        let (settings, limits) = (settings(&self.setup), limits(&self.setup));
-        self.queue = QueueState::new(settings, limits, self.now);
+        let declared = QueueSettings { message_ttl_ms: self.declared_ttl_ms, ..settings(&self.setup) };
+        self.queue = QueueState::new(declared, limits(&self.setup), self.now);
         for (lane, found) in &self.store.lanes {
             self.queue.recover_lane(*lane, found.state, self.now);
             let mut last = None;
@@ -1120,7 +1153,36 @@ impl History {
             self.ready.insert((std::cmp::Reverse(known.level), *id));
         }
         assert!(stored.is_empty(), "the store has what was published");
+        self.apply(LocalEvent::Configure(Box::new(self.changeable())));
         self.apply(LocalEvent::Tick);
+    }
+
+    fn changeable(&self) -> ChangeableSettings {
+        let settings = settings(&self.setup);
+        ChangeableSettings {
+            message_ttl_ms: settings.message_ttl_ms,
+            expires: settings.expires,
+            length_max: settings.length_max,
+            length_bytes_max: settings.length_bytes_max,
+            overflow: settings.overflow,
+            dead_letter_exchange: settings.dead_letter_exchange,
+            dead_letter_routing_key: settings.dead_letter_routing_key,
+        }
+    }
+
+    /// What is in the queue keeps its expiry; everything else follows the new settings from this input on.
+    fn configure(&mut self, changed: Changed) {
+        let Changed { message_ttl_ms, length_max, length_bytes_max, overflow, dead_letters } = changed;
+        // No policy lengthens what was declared.
+        self.setup.message_ttl_ms = [self.declared_ttl_ms, message_ttl_ms].into_iter().flatten().min();
+        (self.setup.length_max, self.setup.length_bytes_max) = (length_max, length_bytes_max);
+        (self.setup.overflow, self.setup.dead_letters) = (overflow, dead_letters);
+        self.apply(LocalEvent::Configure(Box::new(self.changeable())));
+        let (count, bytes) = (self.queue.ready_count(), self.queue.ready_bytes());
+        let is_over = length_max.is_some_and(|max| count > max) || length_bytes_max.is_some_and(|max| bytes > max);
+        let may_read = self.left_alone_until.is_none_or(|until| until <= self.now.monotonic);
+        let must_drop = overflow == Overflow::DropHead && self.store.loads.is_empty() && may_read;
+        assert!(count == 0 || !is_over || !must_drop, "a shorter queue drops at once, or reads what is to be dropped");
     }
 
     /// A stop in good order: nothing durable is lost, and only what was handed over comes back marked.
@@ -1279,12 +1341,13 @@ impl History {
                 }
             }
             Step::Tell => self.tell(),
-            Step::Squeeze(halvings) => {
-                self.queue.shrink_windows(u32::from(halvings));
+            Step::ShrinkWindows(steps) => {
+                self.queue.shrink_windows(u32::from(steps));
                 // From then on a consumer may wait until what it was given is written, which widens its window again.
-                self.was_squeezed |= halvings > 0;
+                self.was_shrunk |= steps > 0;
             }
-            Step::Press(pressed) => self.queue.set_memory_pressure(pressed),
+            Step::MemoryPressure(pressed) => self.queue.set_memory_pressure(pressed),
+            Step::Configure(changed) => self.configure(changed),
             Step::Spill { rows, bytes } => {
                 if self.queue.wants_scratch() {
                     self.apply(LocalEvent::Spill { rows_max: rows.into(), bytes_max: bytes.into() });

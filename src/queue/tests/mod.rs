@@ -1,5 +1,6 @@
 //! One queue on a bench: inputs by hand, effects read back. One file per group of rules.
 
+mod configuring;
 mod ending;
 mod expiry;
 mod leaving;
