@@ -97,24 +97,29 @@ impl Contents {
     }
 
     /// A message joins the ready ones.
+    #[inline]
     pub(super) fn enter(&mut self, arrival: Arrival) -> Arrived {
         let Arrival { message, promise, level, is_durable, expires_at } = arrival;
         let order = self.ready.level_or_new(level).next_order(is_durable);
         let storage = if is_durable { Storage::Young } else { Storage::Transient };
         let (redelivered, state) = (false, EntryState::Ready);
+        if is_durable {
+            self.durable.add(&message);
+        } else {
+            self.spill.add(&message);
+        }
+        let (size, body_bytes) = (message.allocated_bytes(), message.body_len() as u64);
         let entry = Entry { message, order, expires_at, promise, storage, level, redelivered, state };
         let slot = self.entries.insert(entry);
-        let entry = self.entries.at(slot);
-        self.ready.append(slot, entry);
+        self.ready.append(slot, level, is_durable, size, body_bytes);
         if is_durable {
-            self.durable.add(slot, level, order.position, &entry.message);
-        } else {
-            self.spill.add(&entry.message);
+            self.durable.add_young(slot, level, order.position);
         }
         Arrived { slot, level, position: order.position }
     }
 
     /// A durable message that no consumer took is due for the writer at once.
+    #[inline]
     pub(super) fn make_due(&mut self, arrived: Arrived) {
         let Arrived { slot, level, position } = arrived;
         let still_ready = self.entries.find(slot).is_some_and(|entry| {
@@ -129,17 +134,20 @@ impl Contents {
     // ---- messages are lent -------------------------------------------------------------------------------------
 
     /// The entry whose turn it is; none while it is being loaded.
+    #[inline]
     pub(super) fn front(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
         self.ready.front(cx)
     }
 
     /// The front entry leaves the ready ones.
+    #[inline]
     pub(super) fn take_front(&mut self, slot: Slot) {
         self.ready.take_front(self.entries.at(slot));
     }
 
     /// Whether a restart after a kill would know that the entry was handed over. If not, what makes it known is due, and the
     /// entry waits for it. A row that is still to be written carries the mark itself.
+    #[inline]
     pub(super) fn may_hand_over(&mut self, slot: Slot) -> bool {
         let entry = self.entries.at(slot);
         let Storage::Submitted(row) = entry.storage else { return true };
@@ -154,6 +162,7 @@ impl Contents {
     }
 
     /// An entry that was taken from the front is lent.
+    #[inline]
     pub(super) fn note_lent(&mut self, slot: Slot, now: Monotonic) {
         let entry = self.entries.at(slot);
         let level = self.ready.level(entry.level);
@@ -167,6 +176,7 @@ impl Contents {
     }
 
     /// An entry is not lent any more; it is about to go back or to leave.
+    #[inline]
     pub(super) fn note_unlent(&mut self, slot: Slot) {
         let entry = self.entries.at(slot);
         if !entry.is_durable() {
@@ -186,6 +196,7 @@ impl Contents {
     // ---- messages go -------------------------------------------------------------------------------------------
 
     /// An entry that is not ready any more leaves the queue for good: its promise is kept and its row, if any, removed.
+    #[inline]
     pub(super) fn remove(&mut self, slot: Slot, cx: &mut Context<'_>) -> Message {
         let Departed { promise, has_row, message } = self.let_go(slot, cx.out);
         if let Some(promise) = promise {
@@ -198,6 +209,7 @@ impl Contents {
     }
 
     /// An entry leaves the queue for good; its promise is still to be kept.
+    #[inline]
     pub(super) fn let_go(&mut self, slot: Slot, out: &mut Effects) -> Departed {
         let Entry { message, order, promise, storage, level, state, .. } = self.entries.remove(slot);
         if matches!(storage, Storage::Transient | Storage::Spilling { .. }) {

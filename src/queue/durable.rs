@@ -139,10 +139,14 @@ impl Durable {
     }
 
     /// A new message entered.
-    pub(super) fn add(&mut self, slot: Slot, level: u8, position: Position, message: &Message) {
+    pub(super) fn add(&mut self, message: &Message) {
         self.count += 1;
         self.body_bytes += message.body_len() as u64;
         self.unwritten_bytes += message.allocated_bytes() as u64;
+    }
+
+    /// The new message has its entry, which waits for the writer.
+    pub(super) fn add_young(&mut self, slot: Slot, level: u8, position: Position) {
         self.young.push_back(YoungRef { slot, level, position });
     }
 

@@ -17,6 +17,7 @@ pub(super) enum Expired {
 }
 
 impl Expired {
+    #[inline]
     fn covers(self, at: WallMillis, now: WallMillis) -> bool {
         match self {
             Self::Before => at < now,
@@ -43,6 +44,7 @@ impl Contents {
 
     /// Ends expired messages at the head. `is_wanted`: a consumer or a get waits for a message. Only then the head is
     /// loaded beyond its first row.
+    #[inline]
     pub(super) fn expire_head(&mut self, which: Expired, is_wanted: bool, cx: &mut Context<'_>) {
         loop {
             if self.expire_middle(which, cx) {
@@ -60,11 +62,13 @@ impl Contents {
         }
     }
 
+    #[inline]
     fn head_to_expire(&mut self, is_wanted: bool, cx: &mut Context<'_>) -> Option<Slot> {
         if is_wanted { self.front(cx) } else { self.ready.peek(cx) }
     }
 
     /// Ends at once, unread, what the store keeps of the highest level, if all of it has expired and need not be dead-lettered.
+    #[inline]
     fn expire_middle(&mut self, which: Expired, cx: &mut Context<'_>) -> bool {
         if cx.settings.dead_letter_exchange.is_some() {
             return false;

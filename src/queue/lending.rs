@@ -71,11 +71,13 @@ impl Lending {
     }
 
     /// Whether a consumer or a get waits for a message.
+    #[inline]
     pub(super) fn is_wanted(&self) -> bool {
         !self.waiting_gets.is_empty() || self.consumers.any_ready()
     }
 
     /// Whether a message that comes to an empty queue is given to a consumer for good.
+    #[inline]
     pub(super) fn next_keeps_nothing(&self) -> bool {
         self.waiting_gets.is_empty() && self.consumers.next_keeps_nothing()
     }
@@ -134,6 +136,7 @@ impl Lending {
         }
     }
 
+    #[inline]
     fn deliver(&mut self, taker: Taker, slot: Slot, contents: &mut Contents, cx: &mut Context<'_>) {
         contents.take_front(slot);
         let no_ack = self.consumers.consumer(taker.at).no_ack;
@@ -142,6 +145,7 @@ impl Lending {
     }
 
     /// Sends a consumer's connection the delivery.
+    #[inline]
     fn notify(&mut self, Taker { at, permit }: Taker, handover: Handover, cx: &mut Context<'_>) {
         let Handover { message, redelivered, lend } = handover;
         let ConsumerKey { holder, slot: consumer } = self.consumers.consumer(at).key;
@@ -181,6 +185,7 @@ impl Lending {
     }
 
     /// The message leaves the ready ones: lent, or given for good.
+    #[inline]
     fn hand_over(
         &mut self,
         at: u32,
@@ -234,6 +239,7 @@ impl Lending {
         }
     }
 
+    #[inline]
     fn unlend(&mut self, slot: Slot, contents: &mut Contents) -> Lent {
         self.count -= 1;
         let body_bytes = contents.entries.at(slot).message.body_len() as u64;

@@ -125,12 +125,14 @@ impl Level {
         self.generation
     }
 
+    #[inline]
     pub(super) fn ready_count(&self) -> u64 {
         let stored = self.middles().map(|middle| middle.count);
         (self.head.slots.len() + self.tail.slots.len()) as u64 + stored.sum::<u64>()
     }
 
     /// The middles of both stores.
+    #[inline]
     pub(super) fn middles(&self) -> impl Iterator<Item = Middle> {
         [self.middle, self.scratch.middle].into_iter().flatten()
     }
@@ -153,6 +155,7 @@ impl Level {
     // ---- new entries -------------------------------------------------------------------------------------------
 
     /// The order of the next entry to be appended.
+    #[inline]
     pub(super) fn next_order(&mut self, durable: bool) -> Order {
         self.last = if durable {
             Order { position: self.last.position.next(), sub: 0 }
@@ -200,6 +203,7 @@ impl Level {
     }
 
     /// Appends a new entry behind all others.
+    #[inline]
     pub(super) fn push_back(&mut self, slot: Slot, durable: bool, bytes: usize, limits: &WindowLimits) {
         let fits = self.head.slots.len() < limits.head_entries && self.head.bytes + bytes <= limits.head_bytes;
         if !self.has_middle() && self.tail.slots.is_empty() && (fits || self.head.slots.is_empty()) {
@@ -227,6 +231,7 @@ impl Level {
     }
 
     /// The first entry leaves the head; it takes `bytes` of memory.
+    #[inline]
     pub(super) fn pop_front(&mut self, position: Position, bytes: usize) {
         self.head.slots.pop_front();
         self.head.bytes = self.head.bytes.saturating_sub(bytes);
@@ -255,6 +260,7 @@ impl Level {
 
     /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
     /// is overtaken.
+    #[inline]
     pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<TakenMiddle> {
         if !self.has_middle() || !self.head.slots.is_empty() {
             return None;
@@ -275,11 +281,13 @@ impl Level {
     // ---- entries that are away ---------------------------------------------------------------------------------
 
     /// A transient entry is lent.
+    #[inline]
     pub(super) fn lend_transient(&mut self) {
         self.transient_lent += 1;
     }
 
     /// A transient entry is not lent any more.
+    #[inline]
     pub(super) fn unlend_transient(&mut self) {
         self.transient_lent -= 1;
     }
@@ -320,6 +328,7 @@ impl Level {
     // ---- loads -------------------------------------------------------------------------------------------------
 
     /// What to load now, if anything: the head is half empty and the store has more.
+    #[inline]
     pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<LoadRequest> {
         if self.loads.state != Loading::No || !limits.is_half_empty(self.head.slots.len(), self.head.bytes) {
             return None;
@@ -328,6 +337,7 @@ impl Level {
     }
 
     /// Loads the very first row, for queues from which no consumer takes: it may have to expire.
+    #[inline]
     pub(super) fn begin_peek(&mut self) -> Option<LoadRequest> {
         if !self.head.slots.is_empty() || self.loads.state != Loading::No {
             return None;

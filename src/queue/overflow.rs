@@ -10,12 +10,14 @@ use crate::model::{Message, Promise};
 
 impl Contents {
     /// Whether the queue refuses a message of so many body bytes.
+    #[inline]
     pub(super) fn refuses(&self, body_bytes: u64, settings: &QueueSettings) -> bool {
         settings.overflow != Overflow::DropHead
             && (settings.length_max.is_some_and(|max| self.ready.count() + 1 > max)
                 || settings.length_bytes_max.is_some_and(|max| self.ready.body_bytes() + body_bytes > max))
     }
 
+    #[inline]
     fn overflows(&self, settings: &QueueSettings) -> bool {
         self.ready.count() > 0
             && (settings.length_max.is_some_and(|max| self.ready.count() > max)
@@ -23,6 +25,7 @@ impl Contents {
     }
 
     /// Drops from the head of the highest level until the queue is within its limits.
+    #[inline]
     pub(super) fn enforce_limits(&mut self, is_wanted: bool, cx: &mut Context<'_>) {
         if cx.settings.overflow != Overflow::DropHead {
             return;

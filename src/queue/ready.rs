@@ -60,6 +60,7 @@ impl Ready {
     }
 
     /// Ready messages.
+    #[inline]
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -92,6 +93,7 @@ impl Ready {
     }
 
     /// A level, made on first use.
+    #[inline]
     pub(super) fn level_or_new(&mut self, level: u8) -> &mut Level {
         let at = usize::from(level);
         self.reach(at);
@@ -99,6 +101,7 @@ impl Ready {
     }
 
     /// The level of an entry.
+    #[inline]
     pub(super) fn level(&mut self, level: u8) -> &mut Level {
         self.levels[usize::from(level)].as_mut().expect("an entry's level exists")
     }
@@ -122,6 +125,7 @@ impl Ready {
         (0..=u8::MAX).zip(&mut self.levels).filter_map(|(number, level)| Some((number, level.as_deref_mut()?)))
     }
 
+    #[inline]
     fn note_occupied(&mut self, level: u8) {
         let any = self.levels[usize::from(level)].as_ref().is_some_and(|level| level.ready_count() > 0);
         let (word, bit) = (usize::from(level / 64), 1u64 << (level % 64));
@@ -129,6 +133,7 @@ impl Ready {
     }
 
     /// The number of the highest level with ready entries.
+    #[inline]
     pub(super) fn top_level(&self) -> Option<u8> {
         (0..4).rev().find(|word| self.occupied[*word] != 0).map(|word| {
             let bit = 63 - self.occupied[word].leading_zeros();
@@ -139,6 +144,7 @@ impl Ready {
     // ---- the front ---------------------------------------------------------------------------------------------
 
     /// The entry whose turn it is; none while it is being loaded.
+    #[inline]
     pub(super) fn front(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
         let number = self.top_level()?;
         let Self { levels, window, .. } = self;
@@ -156,6 +162,7 @@ impl Ready {
     }
 
     /// The same; if it is not in memory its row is read, and no other: a start must not read every queue.
+    #[inline]
     pub(super) fn peek(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
         let number = self.top_level()?;
         let Self { levels, window, .. } = self;
@@ -167,6 +174,7 @@ impl Ready {
     }
 
     /// The front entry leaves the ready ones.
+    #[inline]
     pub(super) fn take_front(&mut self, entry: &Entry) {
         let (number, body_bytes) = (entry.level, entry.message.body_len() as u64);
         self.level(number).pop_front(entry.order.position, entry.message.allocated_bytes());
@@ -175,14 +183,15 @@ impl Ready {
         self.note_occupied(number);
     }
 
-    /// A new entry joins the ready ones, behind all others of its level.
-    pub(super) fn append(&mut self, slot: Slot, entry: &Entry) {
+    /// A new entry joins the ready ones, behind all others of its level. Its message takes `size` bytes of memory.
+    #[inline]
+    pub(super) fn append(&mut self, slot: Slot, number: u8, is_durable: bool, size: usize, body_bytes: u64) {
         let Self { levels, window, .. } = self;
-        let level = levels[usize::from(entry.level)].as_mut().expect("an entry's level exists");
-        level.push_back(slot, entry.is_durable(), entry.message.allocated_bytes(), window);
+        let level = levels[usize::from(number)].as_mut().expect("an entry's level exists");
+        level.push_back(slot, is_durable, size, window);
         self.count += 1;
-        self.body_bytes += entry.message.body_len() as u64;
-        self.note_occupied(entry.level);
+        self.body_bytes += body_bytes;
+        self.occupied[usize::from(number / 64)] |= 1u64 << (number % 64);
     }
 
     /// An entry goes back to its place.

@@ -47,16 +47,19 @@ impl Spill {
     }
 
     /// A transient message entered memory.
+    #[inline]
     pub(super) fn add(&mut self, message: &Message) {
         self.transient_bytes += message.allocated_bytes() as u64;
     }
 
     /// A transient message left the queue.
+    #[inline]
     pub(super) fn remove(&mut self, message: &Message) {
         self.left_memory(message.allocated_bytes() as u64);
     }
 
     /// Transient messages of so many bytes left memory.
+    #[inline]
     pub(super) fn left_memory(&mut self, bytes: u64) {
         self.transient_bytes = self.transient_bytes.saturating_sub(bytes);
     }
