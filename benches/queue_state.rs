@@ -4,11 +4,11 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use prontomq::internals::model::{
     ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitKey, Message, Monotonic, Name, Notice,
-    Now, QueueId, RequestNo, WallMillis,
+    Now, QueueId, RequestNo, SettleOutcome, WallMillis,
 };
 use prontomq::internals::queue::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, QueueInput, QueueLimits, QueueSettings,
-    QueueState, Requester, WindowLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Permits, QueueCommand, QueueInput, QueueLimits,
+    QueueSettings, QueueState, Requester, WindowLimits,
 };
 use prontomq::internals::wire::properties::{Properties, PropertiesWriter};
 
@@ -62,7 +62,7 @@ impl Bench {
             bench.publish();
         }
         let requester = Requester { connection: HOLDER.connection, channel: HOLDER.channel, request: RequestNo(1) };
-        bench.apply(QueueInput::Consume(Consume {
+        bench.apply(QueueCommand::Consume(Consume {
             requester,
             key: CONSUMER,
             tag: Name::from("c"),
@@ -76,14 +76,14 @@ impl Bench {
         bench
     }
 
-    fn apply(&mut self, input: QueueInput) {
-        self.queue.apply(input, NOW, &mut NoLimits, &mut self.out);
+    fn apply(&mut self, input: impl Into<QueueInput>) {
+        self.queue.apply(input.into(), NOW, &mut NoLimits, &mut self.out);
     }
 
     fn publish(&mut self) {
         let messages = self.messages.iter().map(|message| Enqueue { message: message.clone(), promise: None });
         let messages = messages.collect();
-        self.apply(QueueInput::Publish(messages));
+        self.apply(QueueCommand::Publish(messages));
     }
 
     fn take_lends(&mut self) {
@@ -101,8 +101,8 @@ impl Bench {
         let lends = std::mem::take(&mut self.lends);
         let count = lends.len() as u32;
         assert_eq!(count, BATCH as u32, "the consumer has a batch in its hands");
-        self.apply(QueueInput::Written { consumer: CONSUMER, count, bytes: 0 });
-        self.apply(QueueInput::Settle { lends, outcome: Outcome::Acknowledged });
+        self.apply(QueueCommand::Written { consumer: CONSUMER, count, bytes: 0 });
+        self.apply(QueueCommand::Settle { lends, outcome: SettleOutcome::Acknowledged });
         self.take_lends();
     }
 }

@@ -8,11 +8,13 @@
 use prontomq::internals::model::stored::{Group, LaneState, PositionRange, Row};
 use prontomq::internals::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, Lane, LendId, LimitId, LimitKey,
-    Message, Monotonic, Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
+    Message, Monotonic, Name, Notice, Now, Position, Promise, PromiseOwner, QueueId, RequestNo, SettleOutcome,
+    WallMillis,
 };
 use prontomq::internals::queue::{
-    Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Overflow, Permits,
-    Pulled, QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    ChangeableSettings, Consume, ConsumerLimits, DeadLetterReason, Effects, Enqueue, HoldLimits, LoadedRows,
+    LocalEvent, Overflow, Permits, Pulled, QueueCommand, QueueEffect, QueueInput, QueueLimits, QueueSettings,
+    QueueState, Requester, Ticket, WindowLimits,
 };
 use prontomq::internals::wire::properties::{Properties, PropertiesWriter, Property};
 use proptest::collection::vec;
@@ -47,6 +49,16 @@ struct Setup {
     tail_bytes: usize,
     head_bytes: usize,
     consumer_window: u32,
+}
+
+/// The settings that a policy has changed.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    message_ttl_ms: Option<u64>,
+    length_max: Option<u64>,
+    length_bytes_max: Option<u64>,
+    overflow: Overflow,
+    dead_letters: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -90,9 +102,11 @@ enum Step {
     Flush(u8),
     Tell,
     /// Memory for windows runs short, or does no more.
-    Squeeze(u8),
+    ShrinkWindows(u8),
     /// Transient messages take more memory than they may, or do no more.
-    Press(bool),
+    MemoryPressure(bool),
+    /// Settings change while the queue lives, as policies do it.
+    Configure(Changed),
     /// The scratch store is free for rows.
     Spill {
         rows: u8,
@@ -121,14 +135,30 @@ enum Step {
     },
 }
 
-fn setup() -> impl Strategy<Value = Setup> {
-    let overflow =
-        prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDeadLetter)];
-    let limits = (
+fn length_limits() -> impl Strategy<Value = (Option<u64>, Option<u64>, Overflow)> {
+    (
         prop_oneof![3 => Just(None), 1 => (0u64..12).prop_map(Some)],
         prop_oneof![5 => Just(None), 1 => (0u64..400).prop_map(Some)],
-        overflow,
-    );
+        prop_oneof![Just(Overflow::DropHead), Just(Overflow::RejectPublish), Just(Overflow::RejectPublishDeadLetter)],
+    )
+}
+
+fn time_to_live() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![3 => Just(None), 1 => (0u64..60).prop_map(Some)]
+}
+
+fn changed() -> impl Strategy<Value = Changed> {
+    (time_to_live(), length_limits(), any::<bool>()).prop_map(|(message_ttl_ms, limits, dead_letters)| Changed {
+        message_ttl_ms,
+        length_max: limits.0,
+        length_bytes_max: limits.1,
+        overflow: limits.2,
+        dead_letters,
+    })
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let limits = length_limits();
     let window = (
         prop_oneof![4 => 1usize..6, 1 => Just(1024)],
         prop_oneof![4 => 0usize..7, 1 => Just(4096)],
@@ -137,7 +167,7 @@ fn setup() -> impl Strategy<Value = Setup> {
     );
     (
         (any::<u8>(), prop_oneof![2 => Just(0u8), 1 => Just(3u8), 1 => Just(255u8)]),
-        prop_oneof![3 => Just(None), 1 => (0u64..60).prop_map(Some)],
+        time_to_live(),
         limits,
         (any::<bool>(), any::<bool>()),
         window,
@@ -183,8 +213,9 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Pull { rows, bytes }),
         8 => (1u8..4).prop_map(Step::Flush),
         8 => Just(Step::Tell),
-        2 => (0u8..6).prop_map(Step::Squeeze),
-        3 => (0u8..3).prop_map(|pressed| Step::Press(pressed > 0)),
+        2 => (0u8..6).prop_map(Step::ShrinkWindows),
+        3 => (0u8..3).prop_map(|pressed| Step::MemoryPressure(pressed > 0)),
+        2 => changed().prop_map(Step::Configure),
         8 => (1u8..20, prop_oneof![Just(60_000u16), 1u16..400]).prop_map(|(rows, bytes)| Step::Spill { rows, bytes }),
         6 => (1u8..4).prop_map(Step::Spilled),
         4 => any::<u8>().prop_map(Step::Snapshot),
@@ -420,8 +451,11 @@ impl Permits for FakePermits {
 }
 
 struct History {
+    /// With the settings as the last change has left them.
     setup: Setup,
-    was_squeezed: bool,
+    /// The time to live that the queue was declared with.
+    declared_ttl_ms: Option<u64>,
+    was_shrunk: bool,
     queue: QueueState,
     store: FakeStore,
     permits: FakePermits,
@@ -499,8 +533,9 @@ impl History {
         let now = Now { monotonic: Monotonic(0), wall: WallMillis(1_000_000) };
         Self {
             queue: QueueState::new(settings(&setup), limits(&setup), now),
+            declared_ttl_ms: setup.message_ttl_ms,
             setup,
-            was_squeezed: false,
+            was_shrunk: false,
             store: FakeStore::default(),
             permits: FakePermits::default(),
             now,
@@ -581,7 +616,7 @@ impl History {
 
     /// Whether it must be given what is ready.
     fn must_take(&self, consumer: &KnownConsumer) -> bool {
-        let fits = !self.was_squeezed || consumer.unwritten < self.setup.consumer_window;
+        let fits = !self.was_shrunk || consumer.unwritten < self.setup.consumer_window;
         fits && self.may_take(consumer, self.permits.outstanding)
     }
 
@@ -601,10 +636,11 @@ impl History {
     }
 
     /// Applies an input and holds everything that comes out against the model.
-    fn apply(&mut self, input: QueueInput) {
+    fn apply(&mut self, input: impl Into<QueueInput>) {
         let mut out = Effects::default();
         let before = self.permits.outstanding;
-        let is_publish = matches!(input, QueueInput::Publish(_));
+        let input = input.into();
+        let is_publish = matches!(input, QueueInput::Command(QueueCommand::Publish(_)));
         self.queue.apply(input, self.now, &mut self.permits, &mut out);
         // A pull comes before whatever expires or is lent in the same turn.
         for pulled in out.pulled {
@@ -928,7 +964,7 @@ impl History {
         }
         let owner = PromiseOwner::Channel(publisher());
         let promise = sequence.map(|sequence| Promise { owner, sequence });
-        self.apply(QueueInput::Publish(vec![Enqueue { message, promise }]));
+        self.apply(QueueCommand::Publish(vec![Enqueue { message, promise }]));
         if refused && let Some(sequence) = sequence {
             assert!(!self.open_promises.contains_key(&sequence), "a refusal is said at once");
         }
@@ -939,7 +975,7 @@ impl History {
         if counted > 0 && std::mem::take(&mut self.permits.waiting) {
             let permits = CHANNEL_LIMIT - self.permits.outstanding;
             self.permits.granted = permits;
-            self.apply(QueueInput::Grant { limit: the_limit(), permits });
+            self.apply(QueueCommand::Grant { limit: the_limit(), permits });
         }
     }
 
@@ -961,20 +997,20 @@ impl History {
         let at = usize::from(which) % lent.len();
         let some: Vec<_> = lent[at..].iter().take(usize::from(count)).copied().collect();
         let outcome = match outcome {
-            0..=2 => Outcome::Acknowledged,
-            3 | 4 => Outcome::Requeued,
-            _ => Outcome::Rejected,
+            0..=2 => SettleOutcome::Acknowledged,
+            3 | 4 => SettleOutcome::Requeued,
+            _ => SettleOutcome::Rejected,
         };
         let mut freed = 0;
         for (id, _) in &some {
             let Place::Lent { counted, .. } = self.known[id].place else { unreachable!() };
             match outcome {
-                Outcome::Requeued => freed += self.back(*id, true),
-                Outcome::Acknowledged => {
+                SettleOutcome::Requeued => freed += self.back(*id, true),
+                SettleOutcome::Acknowledged => {
                     freed += u32::from(counted);
                     self.gone(*id);
                 }
-                Outcome::Rejected => {
+                SettleOutcome::Rejected => {
                     freed += u32::from(counted);
                     if !self.setup.dead_letters {
                         self.gone(*id);
@@ -986,7 +1022,7 @@ impl History {
         // Neither a lending that never was nor one named twice does harm.
         lends.push(LendId { slot: lends[0].slot, generation: lends[0].generation.wrapping_add(999_999) });
         lends.push(lends[0]);
-        self.apply(QueueInput::Settle { lends, outcome });
+        self.apply(QueueCommand::Settle { lends, outcome });
         self.release(freed);
     }
 
@@ -999,7 +1035,7 @@ impl History {
         }
         self.consumers.retain(|consumer| consumer.holder != holder);
         self.gets.retain(|(of, ..)| *of != holder);
-        self.apply(QueueInput::Detach { holder: holder_of(holder) });
+        self.apply(QueueCommand::Detach { holder: holder_of(holder) });
         self.release(freed);
     }
 
@@ -1037,15 +1073,15 @@ impl History {
             self.gone(id);
         }
         self.apply(match made {
-            Some(copies) => QueueInput::Copies { leaving: number, copies },
-            None => QueueInput::CopySettled { leaving: number },
+            Some(copies) => QueueCommand::Copies { leaving: number, copies },
+            None => QueueCommand::CopySettled { leaving: number },
         });
     }
 
     fn tell(&mut self) {
         let ticket = self.store.flushed;
         (self.store.untold, self.store.told) = (0, ticket);
-        self.apply(QueueInput::Stored { ticket, durable: true });
+        self.apply(LocalEvent::Stored { ticket, durable: true });
     }
 
     fn answer(&mut self, which: u8, fails: bool) {
@@ -1059,7 +1095,7 @@ impl History {
             self.left_alone_until = Some(self.now.monotonic.plus(Duration::from_secs(1)));
         }
         let rows = if fails { None } else { seen };
-        self.apply(QueueInput::Loaded { level: lane.level, load, rows });
+        self.apply(LocalEvent::Loaded { level: lane.level, load, rows });
     }
 
     fn advance(&mut self, millis: u64) {
@@ -1067,7 +1103,7 @@ impl History {
         self.now.monotonic.0 += millis * 1000;
         while self.armed.is_some_and(|at| at <= self.now.monotonic) {
             self.armed = None;
-            self.apply(QueueInput::Tick);
+            self.apply(LocalEvent::Tick);
         }
     }
 
@@ -1088,8 +1124,8 @@ impl History {
         self.dead_since_pull.clear();
         self.unflushed_most = 0;
         let mut stored = BTreeMap::new();
-        let (settings, limits) = (settings(&self.setup), limits(&self.setup));
-        self.queue = QueueState::new(settings, limits, self.now);
+        let declared = QueueSettings { message_ttl_ms: self.declared_ttl_ms, ..settings(&self.setup) };
+        self.queue = QueueState::new(declared, limits(&self.setup), self.now);
         for (lane, found) in &self.store.lanes {
             self.queue.recover_lane(*lane, found.state, self.now);
             let mut last = None;
@@ -1117,7 +1153,36 @@ impl History {
             self.ready.insert((std::cmp::Reverse(known.level), *id));
         }
         assert!(stored.is_empty(), "the store has what was published");
-        self.apply(QueueInput::Tick);
+        self.apply(LocalEvent::Configure(Box::new(self.changeable())));
+        self.apply(LocalEvent::Tick);
+    }
+
+    fn changeable(&self) -> ChangeableSettings {
+        let settings = settings(&self.setup);
+        ChangeableSettings {
+            message_ttl_ms: settings.message_ttl_ms,
+            expires: settings.expires,
+            length_max: settings.length_max,
+            length_bytes_max: settings.length_bytes_max,
+            overflow: settings.overflow,
+            dead_letter_exchange: settings.dead_letter_exchange,
+            dead_letter_routing_key: settings.dead_letter_routing_key,
+        }
+    }
+
+    /// What is in the queue keeps its expiry; everything else follows the new settings from this input on.
+    fn configure(&mut self, changed: Changed) {
+        let Changed { message_ttl_ms, length_max, length_bytes_max, overflow, dead_letters } = changed;
+        // No policy lengthens what was declared.
+        self.setup.message_ttl_ms = [self.declared_ttl_ms, message_ttl_ms].into_iter().flatten().min();
+        (self.setup.length_max, self.setup.length_bytes_max) = (length_max, length_bytes_max);
+        (self.setup.overflow, self.setup.dead_letters) = (overflow, dead_letters);
+        self.apply(LocalEvent::Configure(Box::new(self.changeable())));
+        let (count, bytes) = (self.queue.ready_count(), self.queue.ready_bytes());
+        let is_over = length_max.is_some_and(|max| count > max) || length_bytes_max.is_some_and(|max| bytes > max);
+        let may_read = self.left_alone_until.is_none_or(|until| until <= self.now.monotonic);
+        let must_drop = overflow == Overflow::DropHead && self.store.loads.is_empty() && may_read;
+        assert!(count == 0 || !is_over || !must_drop, "a shorter queue drops at once, or reads what is to be dropped");
     }
 
     /// A stop in good order: nothing durable is lost, and only what was handed over comes back marked.
@@ -1125,7 +1190,7 @@ impl History {
         for holder in 0..HOLDERS {
             self.detach(holder);
         }
-        self.apply(QueueInput::Quiesce);
+        self.apply(LocalEvent::Quiesce);
         self.write_all();
         let marked: BTreeSet<_> = self.known.iter().filter(|(_, known)| known.redelivered).map(|(id, _)| *id).collect();
         let living = |known: &Known| known.durable && matches!(known.place, Place::Ready);
@@ -1159,7 +1224,7 @@ impl History {
                 idle = false;
             }
             if self.queue.is_due() {
-                self.apply(QueueInput::Pull { rows_max: 1000, bytes_max: 1 << 20 });
+                self.apply(LocalEvent::Pull { rows_max: 1000, bytes_max: 1 << 20 });
                 idle = false;
             }
             while self.store.flush_one() {
@@ -1188,7 +1253,7 @@ impl History {
                 self.consumers.push(consumer);
                 let (tag, channel_limit) = (Name::from("tag"), (holder == LIMITED).then_some(LIMIT));
                 let exclusive = false;
-                self.apply(QueueInput::Consume(Consume {
+                self.apply(QueueCommand::Consume(Consume {
                     requester,
                     key,
                     tag,
@@ -1208,12 +1273,12 @@ impl History {
                 let (holder, slot) = (self.consumers[at].holder, self.consumers[at].slot);
                 let requester = self.requester(holder);
                 let key = ConsumerKey { holder: holder_of(holder), slot: ConsumerSlot(slot) };
-                self.apply(QueueInput::Cancel { requester, key });
+                self.apply(QueueCommand::Cancel { requester, key });
             }
             Step::Get { holder, no_ack } => {
                 let requester = self.requester(holder);
                 self.gets.push_back((holder, no_ack, requester.request.0));
-                self.apply(QueueInput::Get { requester, no_ack });
+                self.apply(QueueCommand::Get { requester, no_ack });
             }
             Step::Settle { which, count, outcome } => self.settle(which, count, outcome),
             Step::Bounce(which) => {
@@ -1229,7 +1294,7 @@ impl History {
                     }
                 }
                 let freed = self.back(id, false);
-                self.apply(QueueInput::Bounce { lend });
+                self.apply(QueueCommand::Bounce { lend });
                 self.release(freed);
             }
             Step::Written(which) => {
@@ -1243,7 +1308,7 @@ impl History {
                 }
                 let count = std::mem::take(&mut consumer.unwritten);
                 let key = ConsumerKey { holder: holder_of(consumer.holder), slot: ConsumerSlot(consumer.slot) };
-                self.apply(QueueInput::Written { consumer: key, count, bytes: 0 });
+                self.apply(QueueCommand::Written { consumer: key, count, bytes: 0 });
             }
             Step::Detach(holder) => self.detach(holder),
             Step::Purge => {
@@ -1252,7 +1317,7 @@ impl History {
                 while let Some(id) = self.front() {
                     self.gone(id);
                 }
-                self.apply(QueueInput::Purge { requester });
+                self.apply(QueueCommand::Purge { requester });
             }
             Step::PurgeAndRefill => {
                 (0..self.store.loads.len()).for_each(|at| self.store.look(at));
@@ -1264,11 +1329,11 @@ impl History {
             }
             Step::Status => {
                 let requester = self.requester(1);
-                self.apply(QueueInput::Status { requester });
+                self.apply(QueueCommand::Status { requester });
             }
             Step::Time(millis) => self.advance(u64::from(millis)),
             Step::Pull { rows, bytes } => {
-                self.apply(QueueInput::Pull { rows_max: usize::from(rows), bytes_max: usize::from(bytes) });
+                self.apply(LocalEvent::Pull { rows_max: usize::from(rows), bytes_max: usize::from(bytes) });
             }
             Step::Flush(count) => {
                 for _ in 0..count {
@@ -1276,26 +1341,27 @@ impl History {
                 }
             }
             Step::Tell => self.tell(),
-            Step::Squeeze(halvings) => {
-                self.queue.squeeze(u32::from(halvings));
+            Step::ShrinkWindows(steps) => {
+                self.queue.shrink_windows(u32::from(steps));
                 // From then on a consumer may wait until what it was given is written, which widens its window again.
-                self.was_squeezed |= halvings > 0;
+                self.was_shrunk |= steps > 0;
             }
-            Step::Press(pressed) => self.queue.press(pressed),
+            Step::MemoryPressure(pressed) => self.queue.set_memory_pressure(pressed),
+            Step::Configure(changed) => self.configure(changed),
             Step::Spill { rows, bytes } => {
                 if self.queue.wants_scratch() {
-                    self.apply(QueueInput::Spill { rows_max: rows.into(), bytes_max: bytes.into() });
+                    self.apply(LocalEvent::Spill { rows_max: rows.into(), bytes_max: bytes.into() });
                 }
             }
             Step::Spilled(count) => {
                 (0..count).for_each(|_| self.store.scratch.flush_one());
                 let ticket = self.store.scratch.flushed;
-                self.apply(QueueInput::Spilled { ticket, durable: true });
+                self.apply(LocalEvent::Spilled { ticket, durable: true });
             }
             Step::StoreFails => {
                 self.store.failed = true;
                 self.store.submitted.clear();
-                self.apply(QueueInput::Stored { ticket: Ticket(u64::MAX / 2), durable: false });
+                self.apply(LocalEvent::Stored { ticket: Ticket(u64::MAX / 2), durable: false });
             }
             Step::Snapshot(which) => {
                 if !self.store.loads.is_empty() {
@@ -1327,7 +1393,7 @@ impl History {
                 if !leaving.is_empty() {
                     let (id, number) = leaving[usize::from(which) % leaving.len()];
                     self.one_copy_settled(id);
-                    self.apply(QueueInput::Replaced { leaving: vec![number], group: GROUP });
+                    self.apply(LocalEvent::Replaced { leaving: vec![number], group: GROUP });
                 }
             }
             Step::Seal(promised) => {
@@ -1336,7 +1402,7 @@ impl History {
                     self.open_promises.insert(self.sequences, SEAL);
                     Promise { owner: PromiseOwner::Channel(holder_of(0)), sequence: self.sequences }
                 });
-                self.apply(QueueInput::Seal { group: GROUP, promise });
+                self.apply(LocalEvent::Seal { group: GROUP, promise });
                 let left = self.known.values().any(|known| {
                     known.durable && !known.submitted && matches!(known.place, Place::Ready | Place::Lent { .. })
                 });
@@ -1351,8 +1417,8 @@ impl History {
     fn delete(&mut self, if_unused: bool, if_empty: bool) {
         let requester = self.requester(1);
         let mut out = Effects::default();
-        let input = QueueInput::Delete { requester, if_unused, if_empty };
-        self.queue.apply(input, self.now, &mut self.permits, &mut out);
+        let input = QueueCommand::Delete { requester, if_unused, if_empty };
+        self.queue.apply(input.into(), self.now, &mut self.permits, &mut out);
         let consumers = self.consumers.iter().filter(|consumer| consumer.alive).count();
         let refused = (if_empty && self.shown() > 0) || (if_unused && consumers > 0);
         if refused {
@@ -1384,7 +1450,12 @@ impl History {
         assert_eq!(told, consumers, "every consumer is told");
         assert!(self.open_promises.is_empty() && self.gets.is_empty());
         let mut out = Effects::default();
-        self.queue.apply(QueueInput::Pull { rows_max: 10, bytes_max: 1000 }, self.now, &mut self.permits, &mut out);
+        self.queue.apply(
+            LocalEvent::Pull { rows_max: 10, bytes_max: 1000 }.into(),
+            self.now,
+            &mut self.permits,
+            &mut out,
+        );
         assert!(out.pulled[0].lanes.is_empty());
         assert_eq!(self.queue.ready_count() + self.queue.unacked_count() + self.queue.durable_count(), 0);
     }

@@ -242,8 +242,8 @@ impl<'a> Run<'a> {
         self.simulation.advance(Duration::from_millis(50));
         assert_eq!(self.simulation.broker().peer_count(), 0);
         for cell in self.simulation.broker().cells() {
-            let counts = cell.counts();
-            assert_eq!((counts.unacked, counts.unacked_bytes, counts.consumers), (0, 0, 0), "{}", cell.name());
+            let metrics = cell.metrics();
+            assert_eq!((metrics.unacked, metrics.unacked_bytes, metrics.consumers), (0, 0, 0), "{}", cell.name());
             assert!(cell.owner().is_none(), "exclusive queues go with their connection");
         }
         self.simulation.broker().counters().snapshot().routed

@@ -4,8 +4,8 @@
 use super::cell::Cell;
 use super::node::Broker;
 use super::turns::TurnList;
-use crate::model::{LendId, Now, QueueId};
-use crate::queue::{Enqueue, Outcome, QueueInput};
+use crate::model::{LendId, Now, QueueId, SettleOutcome};
+use crate::queue::{Enqueue, QueueCommand};
 use ahash::AHashMap;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) struct Batches {
 struct Batch {
     cell: Arc<Cell>,
     /// Runs before the last one.
-    earlier: Vec<QueueInput>,
+    earlier: Vec<QueueCommand>,
     last: Run,
 }
 
@@ -35,10 +35,10 @@ struct Batch {
 #[derive(Debug)]
 enum Run {
     Publish(Vec<Enqueue>),
-    Settle { lends: Vec<LendId>, outcome: Outcome },
+    Settle { lends: Vec<LendId>, outcome: SettleOutcome },
 }
 
-impl From<Run> for QueueInput {
+impl From<Run> for QueueCommand {
     fn from(run: Run) -> Self {
         match run {
             Run::Publish(messages) => Self::Publish(messages),
@@ -77,7 +77,7 @@ impl Batches {
         &mut self,
         queue: QueueId,
         lend: LendId,
-        outcome: Outcome,
+        outcome: SettleOutcome,
         joins: bool,
         cell: impl FnOnce() -> Option<Arc<Cell>>,
     ) {
@@ -114,7 +114,7 @@ impl Batches {
                 self.room = self.room.max(messages.len());
             }
             if earlier.is_empty() {
-                cell.push(last.into());
+                cell.push(QueueCommand::from(last));
             } else {
                 earlier.push(last.into());
                 cell.push_all(earlier);

@@ -1,15 +1,16 @@
-//! A queue's cell: an inbox, and the machine that whoever gets hold of it may run.
+//! A queue's cell: an inbox, and the machine that any thread may run.
 //!
-//! Pushing a batch and taking the machine are one locked step; who gets the machine has the turn, and puts it back only in
-//! the locked step that finds the inbox empty. So no batch is left behind, and nobody waits.
+//! Pushing a batch and taking the machine are one locked step. The thread that gets the machine has the turn, and puts the
+//! machine back only in the locked step that finds the inbox empty. So no batch is left behind, and no thread waits.
 
 use super::flow::FlowChange;
+use super::kind::{Kind, QueueMachine};
 use super::node::Broker;
 use super::scratch::ForScratch;
 use super::timers::Armed;
 use super::topology::ChangeNo;
 use crate::model::{ConnectionId, Name, Now, QueueId};
-use crate::queue::{QueueInput, QueueState, Ticket};
+use crate::queue::{LocalEvent, QueueInput, QueueMemory, QueueMetrics, Ticket};
 use crate::store::commit::{Source, Stored};
 use std::ops::Neg;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -34,30 +35,25 @@ pub struct Cell {
     pub(super) deletion: OnceLock<ChangeNo>,
     /// When the timers wake it.
     pub(super) armed: Armed,
-    counts: SharedCounts,
+    metrics: SharedMetrics,
 }
 
 #[derive(Debug)]
 struct Inbox {
     inputs: Vec<QueueInput>,
-    machine: Option<Box<Machine>>,
-}
-
-/// What travels from turn to turn.
-#[derive(Debug)]
-pub(super) struct Machine {
-    pub(super) queue: QueueState,
+    machine: Option<Box<Kind>>,
 }
 
 /// A turn: the machine, and the inputs that wait for it.
 #[derive(Debug)]
 pub(super) struct Turn {
-    pub(super) machine: Box<Machine>,
+    pub(super) machine: Box<Kind>,
     pub(super) inputs: Vec<QueueInput>,
 }
 
+/// `QueueMetrics` as of the last turn, for readers that do not have the turn.
 #[derive(Debug, Default)]
-struct SharedCounts {
+struct SharedMetrics {
     ready: AtomicU64,
     ready_bytes: AtomicU64,
     unacked: AtomicU64,
@@ -75,18 +71,18 @@ struct SharedCounts {
     consumers: AtomicU32,
 }
 
-/// By how much what a queue takes of memory has changed.
+/// By how much the memory of a queue has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Growth {
-    /// All of it.
+pub(super) struct MemoryDelta {
+    /// All of its memory.
     pub(super) bytes: i64,
-    /// Its window: ready messages that the store has or is to have.
+    /// The window: ready messages that the store has or is to have.
     pub(super) window_bytes: i64,
-    /// What is yet to be written.
+    /// What is not written yet.
     pub(super) flow: FlowChange,
 }
 
-impl Neg for Growth {
+impl Neg for MemoryDelta {
     type Output = Self;
 
     fn neg(self) -> Self {
@@ -94,37 +90,11 @@ impl Neg for Growth {
     }
 }
 
-/// A queue's counts as of its last turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueCounts {
-    /// Messages ready for delivery.
-    pub ready: u64,
-    /// Their body bytes.
-    pub ready_bytes: u64,
-    /// Messages in consumers' hands.
-    pub unacked: u64,
-    /// Their body bytes.
-    pub unacked_bytes: u64,
-    /// Ready messages that are in memory.
-    pub ready_in_memory: u64,
-    /// Body bytes of all that is in memory, ready or not.
-    pub in_memory_bytes: u64,
-    /// Memory that the queue takes in all.
-    pub memory_bytes: u64,
-    /// Persistent messages of a durable queue, ready or not.
-    pub durable: u64,
-    /// Their body bytes.
-    pub durable_bytes: u64,
-    /// Registered consumers.
-    pub consumers: u32,
-}
-
 impl Cell {
-    /// A queue's cell, and what the queue takes of memory from the start.
-    pub(super) fn new(queue: QueueState, owner: Option<ConnectionId>, broker: Weak<Broker>) -> (Arc<Self>, Growth) {
+    /// A queue's cell, and the memory that the queue takes from the start.
+    pub(super) fn new(queue: Kind, owner: Option<ConnectionId>, broker: Weak<Broker>) -> (Arc<Self>, MemoryDelta) {
         let settings = queue.settings();
         let (id, name, vhost) = (settings.id, settings.name.clone(), settings.vhost.clone());
-        let machine = Box::new(Machine { queue });
         let cell = Self {
             id,
             name,
@@ -137,102 +107,113 @@ impl Cell {
             for_scratch: OnceLock::new(),
             deletion: OnceLock::new(),
             armed: Armed::default(),
-            counts: SharedCounts::default(),
+            metrics: SharedMetrics::default(),
         };
-        let growth = cell.share_counts(&machine.queue);
-        cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(machine);
-        (Arc::new(cell), growth)
+        let delta = cell.share_metrics(&queue);
+        cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(Box::new(queue));
+        (Arc::new(cell), delta)
     }
 
-    /// Its incarnation.
+    /// The queue's incarnation.
     pub fn id(&self) -> QueueId {
         self.id
     }
 
-    /// Its name.
+    /// The queue's name.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// The vhost it is in.
+    /// The queue's vhost.
     pub fn vhost(&self) -> &Name {
         &self.vhost
     }
 
-    /// The connection it is exclusive to.
+    /// The connection that has the queue exclusively.
     pub fn owner(&self) -> Option<ConnectionId> {
         self.owner
     }
 
-    /// Its counts as of its last turn.
-    pub fn counts(&self) -> QueueCounts {
-        QueueCounts {
-            ready: self.counts.ready.load(Ordering::Relaxed),
-            ready_bytes: self.counts.ready_bytes.load(Ordering::Relaxed),
-            unacked: self.counts.unacked.load(Ordering::Relaxed),
-            unacked_bytes: self.counts.unacked_bytes.load(Ordering::Relaxed),
-            ready_in_memory: self.counts.ready_in_memory.load(Ordering::Relaxed),
-            in_memory_bytes: self.counts.in_memory_bytes.load(Ordering::Relaxed),
-            memory_bytes: self.counts.memory_bytes.load(Ordering::Relaxed),
-            durable: self.counts.durable.load(Ordering::Relaxed),
-            durable_bytes: self.counts.durable_bytes.load(Ordering::Relaxed),
-            consumers: self.counts.consumers.load(Ordering::Relaxed),
+    /// The queue's numbers as of its last turn. Those of one moment may be mixed with those of the next.
+    pub fn metrics(&self) -> QueueMetrics {
+        let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let shared = &self.metrics;
+        QueueMetrics {
+            ready: load(&shared.ready),
+            ready_bytes: load(&shared.ready_bytes),
+            unacked: load(&shared.unacked),
+            unacked_bytes: load(&shared.unacked_bytes),
+            durable: load(&shared.durable),
+            durable_bytes: load(&shared.durable_bytes),
+            consumers: shared.consumers.load(Ordering::Relaxed),
+            unwritten_rows: shared.unwritten_rows.load(Ordering::Relaxed),
+            unspilled_rows: self.unspilled_rows(),
+            memory: QueueMemory {
+                ready: load(&shared.ready_in_memory),
+                body_bytes: load(&shared.in_memory_bytes),
+                window_bytes: load(&shared.window_bytes),
+                transient_bytes: load(&shared.transient_bytes),
+                unwritten_bytes: load(&shared.unwritten_bytes),
+                bytes: load(&shared.memory_bytes),
+            },
         }
     }
 
-    /// Shows the counts as they are now; returns by how much the queue's memory has grown.
-    pub(super) fn share_counts(&self, queue: &QueueState) -> Growth {
-        let memory = queue.memory();
-        self.counts.ready.store(queue.shown_ready_count(), Ordering::Relaxed);
-        self.counts.ready_bytes.store(queue.ready_bytes(), Ordering::Relaxed);
-        self.counts.unacked.store(queue.unacked_count(), Ordering::Relaxed);
-        self.counts.unacked_bytes.store(queue.unacked_bytes(), Ordering::Relaxed);
-        self.counts.ready_in_memory.store(memory.ready, Ordering::Relaxed);
-        self.counts.in_memory_bytes.store(memory.body_bytes, Ordering::Relaxed);
-        let grown = |count: &AtomicU64, now: u64| {
-            let before = count.load(Ordering::Relaxed);
-            count.store(now, Ordering::Relaxed);
+    /// Shows the numbers as they are now; returns by how much the queue's memory has changed.
+    pub(super) fn share_metrics(&self, queue: &impl QueueMachine) -> MemoryDelta {
+        let now = queue.metrics();
+        let shared = &self.metrics;
+        let store = |number: &AtomicU64, now: u64| number.store(now, Ordering::Relaxed);
+        store(&shared.ready, now.ready);
+        store(&shared.ready_bytes, now.ready_bytes);
+        store(&shared.unacked, now.unacked);
+        store(&shared.unacked_bytes, now.unacked_bytes);
+        store(&shared.durable, now.durable);
+        store(&shared.durable_bytes, now.durable_bytes);
+        store(&shared.ready_in_memory, now.memory.ready);
+        store(&shared.in_memory_bytes, now.memory.body_bytes);
+        shared.consumers.store(now.consumers, Ordering::Relaxed);
+        shared.unwritten_rows.store(now.unwritten_rows, Ordering::Relaxed);
+        let changed = |number: &AtomicU64, now: u64| {
+            let before = number.load(Ordering::Relaxed);
+            number.store(now, Ordering::Relaxed);
             now.cast_signed() - before.cast_signed()
         };
-        let growth = Growth {
-            bytes: grown(&self.counts.memory_bytes, memory.bytes),
-            window_bytes: grown(&self.counts.window_bytes, memory.window_bytes),
+        MemoryDelta {
+            bytes: changed(&shared.memory_bytes, now.memory.bytes),
+            window_bytes: changed(&shared.window_bytes, now.memory.window_bytes),
             flow: FlowChange {
-                unwritten: grown(&self.counts.unwritten_bytes, memory.unwritten_bytes),
-                transient: grown(&self.counts.transient_bytes, memory.transient_bytes),
-                unspilled: grown(&self.counts.unspilled_rows, queue.unspilled_rows() as u64),
+                unwritten: changed(&shared.unwritten_bytes, now.memory.unwritten_bytes),
+                transient: changed(&shared.transient_bytes, now.memory.transient_bytes),
+                unspilled: changed(&shared.unspilled_rows, now.unspilled_rows as u64),
             },
-        };
-        self.counts.durable.store(queue.durable_count(), Ordering::Relaxed);
-        self.counts.durable_bytes.store(queue.durable_bytes(), Ordering::Relaxed);
-        self.counts.consumers.store(queue.consumer_count(), Ordering::Relaxed);
-        self.counts.unwritten_rows.store(queue.unwritten_rows(), Ordering::Relaxed);
-        growth
+        }
     }
 
-    /// Transient messages that may go to the scratch store, as of its last turn.
+    /// Transient messages that may go to the scratch store, as of the last turn.
     pub(super) fn unspilled_rows(&self) -> usize {
-        usize::try_from(self.counts.unspilled_rows.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+        usize::try_from(self.metrics.unspilled_rows.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
-    /// Adds an input for the next turn, whoever takes it.
-    pub(super) fn push(&self, input: QueueInput) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.push(input);
+    /// Adds an input for the next turn.
+    pub(super) fn push(&self, input: impl Into<QueueInput>) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.push(input.into());
     }
 
     /// Adds inputs that no other comes between.
-    pub(super) fn push_all(&self, inputs: Vec<QueueInput>) {
+    pub(super) fn push_all(&self, inputs: Vec<impl Into<QueueInput>>) {
+        let inputs = inputs.into_iter().map(Into::into);
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.extend(inputs);
     }
 
-    /// Adds an input and takes the turn, if nobody has it.
-    pub(super) fn push_and_try(&self, input: QueueInput) -> Option<Turn> {
+    /// Adds an input and takes the turn, unless another thread has it.
+    pub(super) fn push_and_try(&self, input: impl Into<QueueInput>) -> Option<Turn> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.inputs.push(input);
+        inbox.inputs.push(input.into());
         inbox.take_turn()
     }
 
-    /// Takes the turn, if there is something to do and nobody has it.
+    /// Takes the turn, if there is an input and no other thread has the turn.
     pub(super) fn try_turn(&self) -> Option<Turn> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.inputs.is_empty() { None } else { inbox.take_turn() }
@@ -259,7 +240,8 @@ impl Cell {
     }
 
     /// Submits an input to the runtime's threads, for callers that must not run turns.
-    pub(super) fn submit(self: Arc<Self>, input: QueueInput) {
+    pub(super) fn submit(self: Arc<Self>, input: impl Into<QueueInput>) {
+        let input = input.into();
         let Some(broker) = self.broker() else { return };
         let runner = Arc::clone(broker.runner());
         runner.run(Box::new(move |now: Now| broker.take_turns(&self, input, now)));
@@ -278,15 +260,15 @@ impl Inbox {
 
 impl Source for Cell {
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
-        self.submit(QueueInput::Pull { rows_max, bytes_max });
+        self.submit(LocalEvent::Pull { rows_max, bytes_max });
     }
 
     fn rows_waiting(&self) -> usize {
-        self.counts.unwritten_rows.load(Ordering::Relaxed)
+        self.metrics.unwritten_rows.load(Ordering::Relaxed)
     }
 
     fn stored(self: Arc<Self>, outcome: Stored) {
         let Stored { ticket, durable, .. } = outcome;
-        self.submit(QueueInput::Stored { ticket: Ticket(ticket), durable });
+        self.submit(LocalEvent::Stored { ticket: Ticket(ticket), durable });
     }
 }

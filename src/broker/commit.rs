@@ -4,8 +4,8 @@
 use super::cell::Cell;
 use super::link::Link;
 use super::turns::TurnList;
-use crate::model::{ChannelKey, LendId, Message, Name, Now, Promise, PromiseOwner, QueueId};
-use crate::queue::{Enqueue, Outcome, QueueInput};
+use crate::model::{ChannelKey, LendId, Message, Name, Now, Promise, PromiseOwner, QueueId, SettleOutcome};
+use crate::queue::{Enqueue, LocalEvent, QueueCommand, QueueInput};
 use ahash::AHashMap;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(crate) struct TransactionCommit<'a> {
 struct Part {
     cell: Arc<Cell>,
     messages: Vec<Enqueue>,
-    settlements: Vec<QueueInput>,
+    settlements: Vec<QueueCommand>,
 }
 
 impl<'a> TransactionCommit<'a> {
@@ -54,13 +54,13 @@ impl<'a> TransactionCommit<'a> {
     }
 
     /// Adds the settlement of a delivery; `counted` says that it holds a permit of the channel.
-    pub(crate) fn settle(&mut self, queue: QueueId, lend: LendId, outcome: Outcome, counted: bool) {
+    pub(crate) fn settle(&mut self, queue: QueueId, lend: LendId, outcome: SettleOutcome, counted: bool) {
         self.released += u32::from(counted);
         let Some(cell) = self.link.cell(self.channel, queue) else { return };
         let settlements = &mut self.part(cell).settlements;
         match settlements.last_mut() {
-            Some(QueueInput::Settle { lends, outcome: same }) if *same == outcome => lends.push(lend),
-            _ => settlements.push(QueueInput::Settle { lends: vec![lend], outcome }),
+            Some(QueueCommand::Settle { lends, outcome: same }) if *same == outcome => lends.push(lend),
+            _ => settlements.push(QueueCommand::Settle { lends: vec![lend], outcome }),
         }
     }
 
@@ -74,12 +74,12 @@ impl<'a> TransactionCommit<'a> {
         let group = link.broker().new_group(count);
         let mut list = TurnList::new();
         for Part { cell, messages, settlements } in parts {
-            let mut inputs = Vec::with_capacity(settlements.len() + 2);
+            let mut inputs: Vec<QueueInput> = Vec::with_capacity(settlements.len() + 2);
             if !messages.is_empty() {
-                inputs.push(QueueInput::Publish(messages));
+                inputs.push(QueueCommand::Publish(messages).into());
             }
-            inputs.extend(settlements);
-            inputs.push(QueueInput::Seal { group, promise });
+            inputs.extend(settlements.into_iter().map(QueueInput::from));
+            inputs.push(LocalEvent::Seal { group, promise }.into());
             cell.push_all(inputs);
             list.push_back(cell);
         }

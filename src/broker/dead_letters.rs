@@ -3,7 +3,7 @@
 use super::node::Broker;
 use super::turns::TurnList;
 use crate::model::{Message, Now, Promise, PromiseOwner};
-use crate::queue::{DeadLetterReason, Enqueue, Origin, QueueInput, QueueSettings, dead_letter_copy, would_cycle};
+use crate::queue::{DeadLetterReason, Enqueue, Origin, QueueCommand, QueueSettings, dead_letter_copy, would_cycle};
 
 impl Broker {
     /// Hands copies of a dead message to the queues that its exchange leads to; returns how many. Each owes the origin,
@@ -38,7 +38,7 @@ impl Broker {
                 continue;
             }
             copies += 1;
-            cell.push(QueueInput::Publish(vec![Enqueue { message: copy.clone(), promise }]));
+            cell.push(QueueCommand::Publish(vec![Enqueue { message: copy.clone(), promise }]));
             list.push_back(cell);
         }
         copies

@@ -1,13 +1,14 @@
 //! What one connection changes of topology: exchanges and bindings in one step, queues declared and deleted.
 
-use super::cell::{Cell, Growth};
+use super::cell::{Cell, MemoryDelta};
 use super::counters::Counters;
+use super::kind::Kind;
 use super::link::{Carried, Link, refusable};
 use super::queue_arguments::{self, Declared};
 use super::topology::{ChangeNo, Changes, QueueEntry, Topology};
 use crate::model::command::{QueueDeclare, QueueDelete};
 use crate::model::{AmqpError, Answer, ConnectionId, Name, NamedLimit, Now};
-use crate::queue::{QueueInput, QueueState, Requester};
+use crate::queue::{LocalEvent, QueueCommand, QueueState, Requester};
 use crate::store::QueueRecord;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ struct Made {
     record: Option<QueueRecord>,
     /// It expires unless it is used.
     expires: bool,
-    growth: Growth,
+    delta: MemoryDelta,
 }
 
 /// A queue that is there, and the number with which that is durable.
@@ -84,13 +85,13 @@ impl Link {
     fn answer_counts(&self, requester: Requester, known: Known, now: Now) -> Result<(), AmqpError> {
         let Known { cell, number } = known;
         if self.vhost.is_durable(number) {
-            self.broker.take_turns(&cell, QueueInput::Status { requester }, now);
+            self.broker.take_turns(&cell, QueueCommand::Status { requester }, now);
             return Ok(());
         }
         let broker = Arc::clone(&self.broker);
         self.vhost.when_durable(number, move |durable| {
             if durable {
-                cell.submit(QueueInput::Status { requester });
+                cell.submit(QueueCommand::Status { requester });
             } else {
                 broker.answer(requester, Answer::Refused(AmqpError::internal_error()));
             }
@@ -100,7 +101,7 @@ impl Link {
 
     /// Makes a queue, and answers once it is durable if it is to be. Another connection may make it first.
     fn add_queue(&mut self, requester: Requester, declare: &QueueDeclare, now: Now) -> Result<(), AmqpError> {
-        let Made { entry, record, expires, growth } = self.make_queue(declare, now)?;
+        let Made { entry, record, expires, delta } = self.make_queue(declare, now)?;
         let cell = Arc::clone(&entry.cell);
         let mut other = None;
         let added = self.vhost.change(self.broker.writer(), |topology| {
@@ -113,7 +114,7 @@ impl Link {
             Ok(topology.insert_queue(declare.queue.clone(), entry, record))
         });
         if added.is_err() || other.is_some() {
-            self.broker.drop_new_cell(cell.id(), growth);
+            self.broker.drop_new_cell(cell.id(), delta);
         }
         let number = added?;
         if let Some(cell) = other {
@@ -126,7 +127,7 @@ impl Link {
             self.exclusive.note(cell.id(), |queue| broker.cell(queue).is_some());
         }
         if expires {
-            self.broker.take_turns(&cell, QueueInput::Tick, now);
+            self.broker.take_turns(&cell, LocalEvent::Tick, now);
         }
         let answer = Answer::QueueDeclared { queue: declare.queue.clone(), message_count: 0, consumer_count: 0 };
         self.broker.answer_durable(requester, &self.vhost, number, answer);
@@ -142,7 +143,7 @@ impl Link {
         let expires = settings.expires.is_some();
         let state = QueueState::new(settings, self.broker.settings().queue_limits, now);
         let owner = declare.exclusive.then_some(self.peer.id());
-        let (cell, growth) = self.broker.add_cell(state, owner);
+        let (cell, delta) = self.broker.add_cell(Kind::Classic(state), owner);
         let entry = QueueEntry { cell, durable, auto_delete, arguments: declare.arguments.clone() };
         let record = durable.then(|| QueueRecord {
             vhost: vhost.clone(),
@@ -151,7 +152,7 @@ impl Link {
             auto_delete,
             arguments: declare.arguments.encode(),
         });
-        Ok(Made { entry, record, expires, growth })
+        Ok(Made { entry, record, expires, delta })
     }
 
     pub(super) fn delete_queue(
@@ -173,7 +174,7 @@ impl Link {
         match found {
             Some(cell) => {
                 let QueueDelete { if_unused, if_empty, .. } = *delete;
-                self.broker.take_turns(&cell, QueueInput::Delete { requester, if_unused, if_empty }, now);
+                self.broker.take_turns(&cell, QueueCommand::Delete { requester, if_unused, if_empty }, now);
                 // Another thread may have the queue's turn.
                 Ok(if cell.deletion.get().is_some() { Carried::Out } else { Carried::ToQueue })
             }

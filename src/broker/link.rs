@@ -17,9 +17,9 @@ use crate::model::names::queue_in_vhost;
 use crate::model::random::Random;
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitChange,
-    LimitId, LimitKey, Message, Name, NamedLimit, Now, Promise, QueueId, RequestNo,
+    LimitId, LimitKey, Message, Name, NamedLimit, Now, Promise, QueueId, RequestNo, SettleOutcome,
 };
-use crate::queue::{Consume, Enqueue, Outcome, QueueInput, Requester};
+use crate::queue::{Consume, Enqueue, QueueCommand, Requester};
 use crate::routing::Destination;
 use ahash::{AHashMap, AHashSet};
 use std::sync::Arc;
@@ -162,7 +162,7 @@ impl Link {
         channel: ChannelKey,
         queue: QueueId,
         lend: LendId,
-        outcome: Outcome,
+        outcome: SettleOutcome,
         counted: bool,
         joins: bool,
     ) {
@@ -194,7 +194,7 @@ impl Link {
         permit: Option<LimitId>,
         now: Now,
     ) {
-        self.input(channel, queue, QueueInput::Bounce { lend }, now);
+        self.input(channel, queue, QueueCommand::Bounce { lend }, now);
         if permit.is_some() && permit == self.limits.get(&channel).copied() {
             self.release(channel, 1, now);
         }
@@ -211,7 +211,7 @@ impl Link {
         now: Now,
     ) {
         let consumer = ConsumerKey { holder: self.holder(channel), slot: consumer };
-        self.input(channel, queue, QueueInput::Written { consumer, count, bytes }, now);
+        self.input(channel, queue, QueueCommand::Written { consumer, count, bytes }, now);
     }
 
     pub(super) fn release(&mut self, channel: ChannelKey, counted: u32, now: Now) {
@@ -232,9 +232,9 @@ impl Link {
         }
     }
 
-    fn input(&mut self, channel: ChannelKey, queue: QueueId, input: QueueInput, now: Now) {
+    fn input(&mut self, channel: ChannelKey, queue: QueueId, command: QueueCommand, now: Now) {
         if let Some(cell) = self.cell(channel, queue) {
-            self.broker.take_turns(&cell, input, now);
+            self.broker.take_turns(&cell, command, now);
         }
     }
 
@@ -270,7 +270,7 @@ impl Link {
         let holder = self.holder(channel);
         let mut list = TurnList::new();
         for cell in self.attached.get(&channel).into_iter().flat_map(|attached| attached.queues.values()) {
-            cell.push(QueueInput::ChannelLimit { holder, limit });
+            cell.push(QueueCommand::ChannelLimit { holder, limit });
             list.push_back(Arc::clone(cell));
         }
         self.broker.take_listed(list, now);
@@ -297,7 +297,7 @@ impl Link {
         let attached = self.attached.remove(&channel).unwrap_or_default().queues;
         self.attached_count -= attached.len();
         for cell in attached.into_values() {
-            cell.push(QueueInput::Detach { holder });
+            cell.push(QueueCommand::Detach { holder });
             list.push_back(cell);
         }
         self.broker.take_listed(list, now);
@@ -392,21 +392,21 @@ impl Link {
             Command::QueueDeclare(declare) => self.declare_queue(requester, declare, now)?,
             Command::QueuePurge { queue } => {
                 let cell = self.usable(&queue)?;
-                self.broker.take_turns(&cell, QueueInput::Purge { requester }, now);
+                self.broker.take_turns(&cell, QueueCommand::Purge { requester }, now);
             }
             Command::QueueDelete(delete) => return self.delete_queue(requester, &delete, now),
             Command::BasicConsume(consume) => self.consume(requester, consume, now)?,
             Command::BasicCancel { queue, consumer } => {
                 let key = ConsumerKey { holder: requester.holder(), slot: consumer };
                 match self.broker.cell(queue) {
-                    Some(cell) => self.broker.take_turns(&cell, QueueInput::Cancel { requester, key }, now),
+                    Some(cell) => self.broker.take_turns(&cell, QueueCommand::Cancel { requester, key }, now),
                     None => self.broker.answer(requester, Answer::Cancelled),
                 }
             }
             Command::BasicGet { queue, no_ack } => {
                 let cell = self.usable(&queue)?;
                 self.attach(requester.channel, &cell);
-                self.broker.take_turns(&cell, QueueInput::Get { requester, no_ack }, now);
+                self.broker.take_turns(&cell, QueueCommand::Get { requester, no_ack }, now);
             }
         }
         Ok(Carried::Out)
@@ -434,7 +434,7 @@ impl Link {
         let cell = self.usable(&consume.queue)?;
         let priority = self.consumer_priority(&consume)?;
         self.attach(requester.channel, &cell);
-        let input = QueueInput::Consume(Consume {
+        let command = QueueCommand::Consume(Consume {
             requester,
             key: ConsumerKey { holder: requester.holder(), slot: consume.consumer },
             tag: consume.consumer_tag,
@@ -444,7 +444,7 @@ impl Link {
             prefetch: consume.prefetch,
             channel_limit: self.limits.get(&requester.channel).copied(),
         });
-        self.broker.take_turns(&cell, input, now);
+        self.broker.take_turns(&cell, command, now);
         Ok(())
     }
 

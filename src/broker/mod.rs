@@ -4,7 +4,8 @@
 //! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes, and the
 //!   journal by which the store follows it.
 //! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
-//! - `cell`: a queue's inbox and its turns; `turns` takes them one after another.
+//! - `cell`: a queue's inbox and its turns; `turns` takes them one after another. `kind`: what they need of a queue, and the
+//!   kinds of queues.
 //! - `link`: what one connection does to the broker; `routes` says where its messages go, `batches` takes them there, `commit`
 //!   a transaction; `declare` its changes of topology; `exclusive` the queues that end with it.
 //! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
@@ -22,6 +23,7 @@ mod dead_letters;
 mod declare;
 mod exclusive;
 mod flow;
+mod kind;
 mod link;
 mod node;
 mod peer;

@@ -1,8 +1,9 @@
 //! All vhosts, connections and queues of one node, and its store.
 
-use super::cell::{Cell, Growth};
+use super::cell::{Cell, MemoryDelta};
 use super::counters::{Counters, RefusalCounters};
 use super::flow::{Flow, FlowLimits};
+use super::kind::Kind;
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
@@ -10,7 +11,7 @@ use super::topology::{ChangeNo, Changes, Unhanded};
 use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::{AmqpError, Answer, ConnectionId, Name, Notice, Now, QueueId};
-use crate::queue::{QueueInput, QueueLimits, QueueState, Requester, WindowLimits};
+use crate::queue::{LocalEvent, QueueLimits, Requester, WindowLimits};
 use crate::store::Group;
 use crate::store::commit::WriterHandle;
 use ahash::RandomState;
@@ -259,14 +260,14 @@ impl Broker {
         self.peers.iter().map(|peer| peer.held_bytes()).sum()
     }
 
-    pub(super) fn note_memory(&self, growth: Growth) {
-        if growth.bytes != 0 {
-            self.memory.fetch_add(growth.bytes, Ordering::Relaxed);
+    pub(super) fn note_memory(&self, delta: MemoryDelta) {
+        if delta.bytes != 0 {
+            self.memory.fetch_add(delta.bytes, Ordering::Relaxed);
         }
-        if growth.window_bytes != 0 {
-            self.windows.fetch_add(growth.window_bytes, Ordering::Relaxed);
+        if delta.window_bytes != 0 {
+            self.windows.fetch_add(delta.window_bytes, Ordering::Relaxed);
         }
-        self.flow.note(growth.flow);
+        self.flow.note(delta.flow);
     }
 
     pub(super) fn scratch(&self) -> &Scratch {
@@ -274,7 +275,7 @@ impl Broker {
     }
 
     /// Whether transient messages take more memory than they may; then the scratch store is opened.
-    pub(super) fn presses_transient(self: &Arc<Self>) -> bool {
+    pub(super) fn is_transient_memory_short(self: &Arc<Self>) -> bool {
         self.flow.is_transient_over() && self.scratch.is_open_or_opens(self)
     }
 
@@ -285,19 +286,19 @@ impl Broker {
 
     /// How often the windows of queues are to be halved now: not at all up to half of their budget, then once more for
     /// each tenth of it.
-    pub(super) fn squeeze(&self) -> u32 {
+    pub(super) fn window_shrink_steps(&self) -> u32 {
         let used = u64::try_from(self.windows.load(Ordering::Relaxed)).unwrap_or(0);
         let budget = self.settings.windows_bytes;
         let tenths = used.saturating_mul(10) / budget.max(1);
-        u32::try_from(tenths.saturating_sub(4)).unwrap_or(u32::MAX).min(WindowLimits::SQUEEZE_MAX)
+        u32::try_from(tenths.saturating_sub(4)).unwrap_or(u32::MAX).min(WindowLimits::SHRINK_STEPS_MAX)
     }
 
     /// Makes the cell of a queue; its place in a topology is the caller's. Returns what it takes of memory too.
-    pub(super) fn add_cell(self: &Arc<Self>, queue: QueueState, owner: Option<ConnectionId>) -> (Arc<Cell>, Growth) {
-        let (cell, growth) = Cell::new(queue, owner, Arc::downgrade(self));
-        self.note_memory(growth);
+    pub(super) fn add_cell(self: &Arc<Self>, queue: Kind, owner: Option<ConnectionId>) -> (Arc<Cell>, MemoryDelta) {
+        let (cell, delta) = Cell::new(queue, owner, Arc::downgrade(self));
+        self.note_memory(delta);
         self.cells.insert(cell.id(), Arc::clone(&cell));
-        (cell, growth)
+        (cell, delta)
     }
 
     pub(super) fn forget_cell(&self, id: QueueId) {
@@ -305,9 +306,9 @@ impl Broker {
     }
 
     /// Forgets the cell of a queue that has found no place in a topology, and what it took of memory.
-    pub(super) fn drop_new_cell(&self, id: QueueId, growth: Growth) {
+    pub(super) fn drop_new_cell(&self, id: QueueId, delta: MemoryDelta) {
         self.forget_cell(id);
-        self.note_memory(-growth);
+        self.note_memory(-delta);
     }
 
     // ---- answers -----------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ impl Broker {
             vhost.unindex(cell);
             self.forget_cell(cell.id());
             self.scratch.forget(cell);
-            cell.push(QueueInput::End);
+            cell.push(LocalEvent::End);
             list.push_back(Arc::clone(cell));
             Counters::add(&self.counters.queues_deleted, 1);
         }
@@ -366,7 +367,7 @@ impl Broker {
     /// Wakes the queues whose deadline has passed.
     pub fn tick(self: &Arc<Self>, now: Now) {
         for cell in self.timers.take_due(now.monotonic) {
-            self.take_turns(&cell, QueueInput::Tick, now);
+            self.take_turns(&cell, LocalEvent::Tick, now);
         }
     }
 
@@ -378,7 +379,7 @@ impl Broker {
     /// Leaves exact words for the next start in every durable queue. Call it when no connection is left.
     pub fn quiesce(self: &Arc<Self>, now: Now) {
         for cell in self.cells() {
-            self.take_turns(&cell, QueueInput::Quiesce, now);
+            self.take_turns(&cell, LocalEvent::Quiesce, now);
         }
     }
 }

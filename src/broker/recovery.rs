@@ -1,5 +1,6 @@
 //! The start: vhosts, exchanges, queues and bindings as the store remembers them. No message is read.
 
+use super::kind::Kind;
 use super::node::{Broker, BrokerSettings, Runner};
 use super::queue_arguments::{self, Declared};
 use super::scratch::OpenScratch;
@@ -7,7 +8,7 @@ use super::topology::QueueEntry;
 use super::vhost::Vhost;
 use crate::model::command::BindTo;
 use crate::model::{Arguments, ConnectionId, Now, QueueId};
-use crate::queue::{QueueInput, QueueState};
+use crate::queue::{LocalEvent, QueueState};
 use crate::routing::Destination;
 use crate::store::commit::WriterHandle;
 use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, Recovered, TopologyChange};
@@ -88,7 +89,7 @@ impl Broker {
         for lane in lanes {
             queue.recover_lane(lane.lane, lane.state, now);
         }
-        let (cell, _) = self.add_cell(queue, None);
+        let (cell, _) = self.add_cell(Kind::Classic(queue), None);
         let auto_delete = record.auto_delete;
         let entry = QueueEntry { cell: Arc::clone(&cell), durable: true, auto_delete, arguments };
         vhost.topology().insert_queue(record.name.clone(), entry, None);
@@ -96,7 +97,7 @@ impl Broker {
         // Expiry needs the head; a queue without messages only its own clock.
         if waiting || timed {
             let broker = Arc::clone(self);
-            let wake = move |now: Now| broker.take_turns(&cell, QueueInput::Tick, now);
+            let wake = move |now: Now| broker.take_turns(&cell, LocalEvent::Tick, now);
             self.runner().run(Box::new(wake));
         }
     }

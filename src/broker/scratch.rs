@@ -2,10 +2,11 @@
 
 use super::cell::Cell;
 use super::counters::Counters;
+use super::kind::QueueMachine;
 use super::node::Broker;
 use super::turns::contribution;
 use crate::model::Lane;
-use crate::queue::{Effects, LoadedRows, QueueInput, QueueState, Ticket};
+use crate::queue::{Effects, LoadedRows, LocalEvent, Ticket};
 use crate::store::commit::{Source, Stored, WriterHandle};
 use crate::store::{LoadRequest, Loaded, Row, StoreError, TopologyChange};
 use std::fmt;
@@ -36,7 +37,7 @@ pub(super) struct ForScratch(Weak<Cell>);
 impl Source for ForScratch {
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
         if let Some(cell) = self.0.upgrade() {
-            cell.submit(QueueInput::Spill { rows_max, bytes_max });
+            cell.submit(LocalEvent::Spill { rows_max, bytes_max });
         }
     }
 
@@ -46,7 +47,7 @@ impl Source for ForScratch {
 
     fn stored(self: Arc<Self>, outcome: Stored) {
         if let Some(cell) = self.0.upgrade() {
-            cell.submit(QueueInput::Spilled { ticket: Ticket(outcome.ticket), durable: outcome.durable });
+            cell.submit(LocalEvent::Spilled { ticket: Ticket(outcome.ticket), durable: outcome.durable });
         }
     }
 }
@@ -98,7 +99,7 @@ impl Scratch {
     }
 
     /// At the end of a turn: what it has for the scratch store goes there.
-    pub(super) fn serve(&self, cell: &Arc<Cell>, queue: &QueueState, effects: &mut Effects) {
+    pub(super) fn serve(&self, cell: &Arc<Cell>, queue: &impl QueueMachine, effects: &mut Effects) {
         let Some(writer) = self.writer() else { return };
         for pulled in effects.spilled.drain(..) {
             if pulled.more {
@@ -130,7 +131,7 @@ impl Broker {
     /// While transient messages take more memory than they may, queues whose turn does not come hand over theirs too. To be
     /// called from time to time.
     pub fn spill_idle_queues(self: &Arc<Self>) {
-        if !self.presses_transient() {
+        if !self.is_transient_memory_short() {
             return;
         }
         let Some(writer) = self.scratch().writer() else { return };
@@ -180,7 +181,7 @@ impl Broker {
     fn loaded(self: &Arc<Self>, asked: Load, rows: Option<LoadedRows>) {
         let (broker, Load { cell, level, load }) = (Arc::clone(self), asked);
         self.runner().run(Box::new(move |now| {
-            broker.take_turns(&cell, QueueInput::Loaded { level, load, rows }, now);
+            broker.take_turns(&cell, LocalEvent::Loaded { level, load, rows }, now);
         }));
     }
 }

@@ -109,6 +109,7 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::kind::Kind;
     use crate::model::random::Random;
     use crate::model::{Name, Now, WallMillis};
     use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, QueueSettings, QueueState, WindowLimits};
@@ -122,7 +123,7 @@ mod tests {
             consumer: ConsumerLimits { messages: 1, messages_max: 1, bytes_max: 1, unacked_max: 1 },
         };
         let now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
-        Cell::new(QueueState::new(settings, limits, now), None, Weak::new()).0
+        Cell::new(Kind::Classic(QueueState::new(settings, limits, now)), None, Weak::new()).0
     }
 
     /// Cells are made, armed, woken and deleted in any order. The timers keep no more deadlines than there are cells, and no

@@ -3,14 +3,15 @@
 //! Everything a turn emits for connections and other queues is pushed into their inlets and inboxes inside the turn, so its
 //! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
 
-use super::cell::{Cell, Machine, Turn};
+use super::cell::{Cell, Turn};
+use super::kind::{Kind, QueueMachine};
 use super::node::Broker;
 use super::peer::Peer;
 use super::permits::{ChannelPermits, Grant};
 use super::scratch::Load;
 use super::topology::ChangeNo;
 use crate::model::{AmqpError, Answer, ConnectionId, Lane, LimitKey, Notice, Now, QueueId};
-use crate::queue::{Effects, Origin, Permits, Pulled, QueueEffect, QueueInput, QueueState};
+use crate::queue::{Effects, LocalEvent, Origin, Permits, Pulled, QueueCommand, QueueEffect, QueueInput};
 use crate::store::Group;
 use crate::store::LoadRequest;
 use crate::store::commit::Contribution;
@@ -37,7 +38,7 @@ thread_local! {
 
 impl Broker {
     /// Gives an input to a queue, and takes the turns that follow from it.
-    pub(super) fn take_turns(self: &Arc<Self>, cell: &Arc<Cell>, input: QueueInput, now: Now) {
+    pub(super) fn take_turns(self: &Arc<Self>, cell: &Arc<Cell>, input: impl Into<QueueInput>, now: Now) {
         let mut list = TurnList::new();
         if let Some(turn) = cell.push_and_try(input) {
             self.run(cell, turn, now, &mut list);
@@ -88,8 +89,7 @@ impl Broker {
                     "the queue failed; its messages in memory are lost to it"
                 );
                 turn.inputs.clear();
-                let settings = turn.machine.queue.settings().clone();
-                turn.machine.queue = QueueState::failed(settings, self.settings().queue_limits, now);
+                turn.machine.fail(self.settings().queue_limits, now);
                 self.revoke_grants(cell.id(), list);
             }
             match cell.end_turn(turn) {
@@ -100,16 +100,16 @@ impl Broker {
     }
 
     fn apply_all(self: &Arc<Self>, cell: &Arc<Cell>, turn: &mut Turn, now: Now, list: &mut TurnList) {
-        let Machine { queue } = &mut *turn.machine;
+        let queue = &mut *turn.machine;
         let mut kept = EFFECTS.take().unwrap_or_default();
         let effects = &mut *kept;
         let mut permits = PeerPermits { broker: self, queue: cell.id(), grants: Vec::new(), list };
-        queue.squeeze(self.squeeze());
-        queue.press(self.presses_transient());
+        queue.shrink_windows(self.window_shrink_steps());
+        queue.set_memory_pressure(self.is_transient_memory_short());
         for input in turn.inputs.drain(..) {
             match input {
-                QueueInput::Pull { .. } => cell.listed.store(false, Ordering::Relaxed),
-                QueueInput::Spill { .. } => cell.listed_for_scratch.store(false, Ordering::Relaxed),
+                QueueInput::Local(LocalEvent::Pull { .. }) => cell.listed.store(false, Ordering::Relaxed),
+                QueueInput::Local(LocalEvent::Spill { .. }) => cell.listed_for_scratch.store(false, Ordering::Relaxed),
                 _ => {}
             }
             queue.apply(input, now, &mut permits, effects);
@@ -130,7 +130,7 @@ impl Broker {
         if queue.is_due() && !cell.listed.load(Ordering::Relaxed) && effects.pulled.is_empty() {
             if self.writer().wants_rows() {
                 let (rows_max, bytes_max) = (self.settings().batch_rows_max, self.settings().batch_bytes_max);
-                queue.apply(QueueInput::Pull { rows_max, bytes_max }, now, &mut permits, effects);
+                queue.apply(LocalEvent::Pull { rows_max, bytes_max }.into(), now, &mut permits, effects);
             } else {
                 cell.listed.store(true, Ordering::Relaxed);
                 self.writer().dirty(Arc::clone(cell) as _);
@@ -149,7 +149,7 @@ impl Broker {
         }
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
         self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
-        self.note_memory(cell.share_counts(queue));
+        self.note_memory(cell.share_metrics(queue));
         if cell.deletion.get().is_some() {
             // A turn that does not see the deletion yet is followed by one that applies the queue's end.
             self.timers().disarm(cell);
@@ -165,7 +165,7 @@ impl Broker {
         while let Some(&Grant { queue, permits }) = grants.get(at) {
             at += 1;
             if let Some(cell) = self.cell(queue) {
-                cell.push(QueueInput::Grant { limit, permits });
+                cell.push(QueueCommand::Grant { limit, permits });
                 list.push_back(cell);
             } else {
                 peer.with_permits(limit.holder.channel, Some(limit.id), |all| all.revoke(queue, &mut grants));
@@ -194,7 +194,7 @@ impl Broker {
         groups.extend(replaced.first().map(|(_, _, group)| *group));
         self.writer().contribute(Arc::clone(cell) as _, contribution(pulled, groups));
         for (source, leaving, group) in replaced {
-            source.push(QueueInput::Replaced { leaving, group });
+            source.push(LocalEvent::Replaced { leaving, group });
             list.push_back(source);
         }
     }
@@ -257,7 +257,7 @@ impl Broker {
     fn carry_out(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
-        queue: &QueueState,
+        queue: &Kind,
         effect: QueueEffect,
         now: Now,
         list: &mut TurnList,
@@ -267,12 +267,12 @@ impl Broker {
             QueueEffect::DeadLetter { message, reason, leaving } => {
                 let copies = self.dead_letter(queue.settings(), &message, reason, leaving, now, list);
                 if let Some(origin) = leaving {
-                    follow_up.push(QueueInput::Copies { leaving: origin.leaving, copies });
+                    follow_up.push(QueueCommand::Copies { leaving: origin.leaving, copies }.into());
                 }
             }
             QueueEffect::CopySettled { queue, leaving } => {
                 if let Some(source) = self.cell(queue) {
-                    source.push(QueueInput::CopySettled { leaving });
+                    source.push(QueueCommand::CopySettled { leaving });
                     list.push_back(source);
                 }
             }
@@ -310,7 +310,7 @@ impl Broker {
             }
             QueueEffect::Unused => {
                 self.queue_deleted(cell, None, list);
-                follow_up.push(QueueInput::End);
+                follow_up.push(LocalEvent::End.into());
             }
         }
     }

@@ -5,13 +5,16 @@
 //! channel's other consumers (`permits`). Those of a channel that are in the rings always come before those that wait: they
 //! have a higher priority, or the same and an earlier turn.
 
+use super::command::Consume;
 use super::entry::{Entries, EntryState, Lent, NONE, Slot};
-use super::input::Consume;
 use super::permits::{LimitedChannel, Permits, Standing};
 use super::rings::Rings;
 use super::settings::ConsumerLimits;
 use crate::model::{ConsumerKey, Holder, LendId, LimitId, LimitKey, Monotonic, Name};
 use ahash::AHashMap;
+
+/// Debug builds count the lendings of up to so many holders with every input.
+const HOLDINGS_COUNTED_MAX: usize = 64;
 
 /// A registered consumer.
 #[derive(Debug)]
@@ -97,8 +100,8 @@ impl Consumers {
         self.by_key.len() as u32
     }
 
-    /// What they take of memory.
-    pub(super) fn held_bytes(&self) -> usize {
+    /// What the consumers take of memory.
+    pub(super) fn allocated_bytes(&self) -> usize {
         self.holdings.capacity() * size_of::<Option<Holding>>()
             + self.by_key.capacity() * size_of::<(ConsumerKey, u32)>()
             + self.gets.capacity() * size_of::<(Holder, u32)>()
@@ -126,10 +129,16 @@ impl Consumers {
         self.holdings[at as usize].as_mut().expect("a lent entry's holding exists")
     }
 
-    /// Quarters what windows may grow to so many times, yet not below what they begin with, while memory runs short.
-    /// One that is fuller comes back to its ring as what it was given is written.
-    pub(super) fn squeeze(&mut self, quarterings: u32) {
-        self.window_max = (self.limits.messages_max >> (2 * quarterings)).max(self.limits.messages);
+    /// Divides what each consumer's window may grow to by 4^`steps`, but not below the initial size. A consumer with more on
+    /// its way comes back to its ring as its deliveries are written.
+    pub(super) fn shrink_windows(&mut self, steps: u32) {
+        self.window_max = (self.limits.messages_max >> (2 * steps)).max(self.limits.messages);
+    }
+
+    /// How many messages all holders hold, unless there are too many holders to count with every input.
+    pub(super) fn lent_if_few(&self) -> Option<u64> {
+        (self.holdings.len() <= HOLDINGS_COUNTED_MAX)
+            .then(|| self.holdings.iter().flatten().map(|holding| u64::from(holding.lent)).sum())
     }
 
     pub(super) fn register(&mut self, consume: &Consume) {
@@ -156,7 +165,7 @@ impl Consumers {
         let at = self.add(holding);
         self.by_key.insert(consume.key, at);
         self.exclusive |= consume.exclusive;
-        self.reconsider(at);
+        self.requeue_in_ring(at);
     }
 
     /// Ends a consumer; what it holds stays lent.
@@ -199,7 +208,7 @@ impl Consumers {
     }
 
     /// A consumer that may take again queues up: in its ring, or behind those of its channel that wait.
-    fn reconsider(&mut self, at: u32) {
+    fn requeue_in_ring(&mut self, at: u32) {
         if !self.may_take(at) || self.consumer(at).place != Place::Away {
             return;
         }
@@ -241,7 +250,7 @@ impl Consumers {
         })
     }
 
-    /// Takes the consumer whose turn it is out of its ring; `after_lending` or `reconsider` decide where it goes.
+    /// Takes the consumer whose turn it is out of its ring; `note_delivered` or `requeue_in_ring` decide where it goes.
     /// Consumers whose channel has no permit leave the ring until it has.
     pub(super) fn next_ready(&mut self, permits: &mut dyn Permits) -> Option<Taker> {
         while let Some(at) = self.ready.pop_front() {
@@ -343,7 +352,7 @@ impl Consumers {
     }
 
     /// A delivery was handed to the consumer: counts it, and lets the consumer queue up again if it may take more.
-    pub(super) fn after_delivery(&mut self, at: u32, bytes: u64) {
+    pub(super) fn note_delivered(&mut self, at: u32, bytes: u64) {
         let holding = self.holding_mut(at);
         if let Some(consumer) = &mut holding.consumer {
             consumer.unwritten += 1;
@@ -351,7 +360,7 @@ impl Consumers {
         }
         let (holder, limited) =
             (holding.holder, holding.consumer.as_ref().is_some_and(|consumer| consumer.channel_limited));
-        self.reconsider(at);
+        self.requeue_in_ring(at);
         if limited {
             self.wake_waiting(holder);
         }
@@ -367,7 +376,7 @@ impl Consumers {
         }
         consumer.unwritten = consumer.unwritten.saturating_sub(count);
         consumer.unwritten_bytes = consumer.unwritten_bytes.saturating_sub(bytes);
-        self.reconsider(at);
+        self.requeue_in_ring(at);
     }
 
     /// A delivery came back without having reached the socket.
@@ -376,7 +385,7 @@ impl Consumers {
         if let Some(consumer) = &mut holding.consumer {
             consumer.unwritten = consumer.unwritten.saturating_sub(1);
             consumer.unwritten_bytes = consumer.unwritten_bytes.saturating_sub(bytes);
-            self.reconsider(at);
+            self.requeue_in_ring(at);
         }
     }
 
@@ -423,7 +432,7 @@ impl Consumers {
         let holding = self.holding_mut(lent.holding);
         holding.lent -= 1;
         if holding.consumer.is_some() {
-            self.reconsider(lent.holding);
+            self.requeue_in_ring(lent.holding);
         } else {
             self.drop_if_idle(lent.holding);
         }
@@ -469,7 +478,7 @@ impl Consumers {
             if let Some(consumer) = &mut self.holding_mut(at).consumer {
                 consumer.place = Place::Away;
             }
-            self.reconsider(at);
+            self.requeue_in_ring(at);
         }
     }
 

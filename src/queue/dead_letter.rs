@@ -1,88 +1,70 @@
 //! Dead letters: how an entry leaves.
 //!
 //! A durable original is kept as leaving until its copies are safe; any other is handed out and forgotten. What is written
-//! into the copies' headers is in `deaths`; where copies go is the driver's business.
+//! into the copies' headers is in `deaths`; the driver decides where copies go.
 
-use super::effect::{Effects, QueueEffect};
+use super::command::Origin;
+use super::contents::Contents;
+use super::context::Context;
+use super::deaths::DeadLetterReason;
+use super::effect::QueueEffect;
 use super::entry::{EntryState, Slot, leaving_number};
-use super::input::Origin;
-use super::state::QueueState;
-use crate::model::{Now, Position};
+use crate::model::stored::Group;
 
-/// Why a message died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeadLetterReason {
-    /// `basic.reject` or `basic.nack` without requeue.
-    Rejected,
-    /// Its time to live was over.
-    Expired,
-    /// The queue was full.
-    MaxLength,
-}
-
-impl DeadLetterReason {
-    /// As `x-death` spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-            Self::MaxLength => "maxlen",
+impl Contents {
+    /// Ends an entry that was taken from the ready ones or from a holder: it is dead-lettered, if the queue has an exchange
+    /// for that, or gone.
+    pub(super) fn die(&mut self, slot: Slot, reason: DeadLetterReason, cx: &mut Context<'_>) {
+        let entry = self.entries.at(slot);
+        let (level, position, is_durable) = (entry.level, entry.order.position, entry.is_durable());
+        if cx.settings.dead_letter_exchange.is_some() {
+            let message = entry.message.clone();
+            if is_durable {
+                let leaving = Some(self.begin_leaving(slot, cx));
+                cx.out.effects.push(QueueEffect::DeadLetter { message, reason, leaving });
+                return self.ready.level(level).keep_leaving(position);
+            }
+            cx.out.effects.push(QueueEffect::DeadLetter { message, reason, leaving: None });
         }
+        if is_durable {
+            self.ready.level(level).end_away(position);
+        }
+        self.remove(slot, cx);
     }
-}
 
-/// Where a leaving entry's row lies.
-pub(super) struct Leaving {
-    pub(super) level: u8,
-    pub(super) position: Position,
-}
-
-impl QueueState {
-    /// Hands a dying message out, if the queue has an exchange for them. Some when the original is kept until its copies are
-    /// safe; none when it can go at once.
-    pub(super) fn begin_leaving(&mut self, slot: Slot, reason: DeadLetterReason, out: &mut Effects) -> Option<Leaving> {
-        self.settings.dead_letter_exchange.as_ref()?;
-        let message = self.entries.at(slot).message.clone();
-        if !self.entries.at(slot).is_durable() {
-            out.effects.push(QueueEffect::DeadLetter { message, reason, leaving: None });
-            return None;
-        }
+    /// An entry is kept until its copies are safe; returns its name for the queues that have them.
+    fn begin_leaving(&mut self, slot: Slot, cx: &Context<'_>) -> Origin {
         let generation = self.entries.next_generation();
-        let entry = self.entries.at_mut(slot);
-        entry.state = EntryState::Leaving { generation, copies: None, settled: 0 };
-        let leaving = Some(Origin { queue: self.settings.id, leaving: leaving_number(slot, generation) });
-        let (level, position) = (entry.level, entry.order.position);
-        out.effects.push(QueueEffect::DeadLetter { message, reason, leaving });
-        Some(Leaving { level, position })
+        self.entries.at_mut(slot).state = EntryState::Leaving { generation, copies: None, settled: 0 };
+        Origin { queue: cx.settings.id, leaving: leaving_number(slot, generation) }
     }
 
     /// So many copies were made; with none the original can go.
-    pub(super) fn copies_made(&mut self, number: u64, made: u32, now: Now, out: &mut Effects) {
-        self.leaving_changed(number, now, out, |copies, _| *copies = Some(made));
-    }
-
-    /// One copy is safe.
-    pub(super) fn copy_settled(&mut self, number: u64, now: Now, out: &mut Effects) {
-        self.leaving_changed(number, now, out, |_, settled| *settled += 1);
-    }
-
-    /// One copy will be safe with what is handed to the store next; the original's slot when it was the last one.
-    pub(super) fn one_copy_settled(&mut self, number: u64) -> Option<Slot> {
-        self.change_leaving(number, |_, settled| *settled += 1)
-    }
-
-    fn leaving_changed(
-        &mut self,
-        number: u64,
-        now: Now,
-        out: &mut Effects,
-        change: impl FnOnce(&mut Option<u32>, &mut u32),
-    ) {
-        if let Some(slot) = self.change_leaving(number, change) {
-            self.remove(slot, now.monotonic, out);
+    pub(super) fn copies_made(&mut self, number: u64, made: u32, cx: &mut Context<'_>) {
+        if let Some(slot) = self.change_leaving(number, |copies, _| *copies = Some(made)) {
+            self.remove(slot, cx);
         }
     }
 
+    /// One copy is safe.
+    pub(super) fn copy_settled(&mut self, number: u64, cx: &mut Context<'_>) {
+        if let Some(slot) = self.change_leaving(number, |_, settled| *settled += 1) {
+            self.remove(slot, cx);
+        }
+    }
+
+    /// Copies are on their way to the store: originals whose last copy is among them go in the same transaction.
+    pub(super) fn replaced(&mut self, leaving: &[u64], group: Group, cx: &mut Context<'_>) {
+        let mut promises = Vec::new();
+        for number in leaving {
+            if let Some(slot) = self.change_leaving(*number, |_, settled| *settled += 1) {
+                promises.extend(self.let_go(slot, cx.out).promise);
+            }
+        }
+        self.durable.pull_removals(group, promises, &mut self.entries, &mut self.ready, cx);
+    }
+
+    /// Changes the numbers of copies of a leaving entry; returns its slot if all of them are safe.
     fn change_leaving(&mut self, number: u64, change: impl FnOnce(&mut Option<u32>, &mut u32)) -> Option<Slot> {
         let slot = self.entries.leaving(number)?;
         let EntryState::Leaving { copies, settled, .. } = &mut self.entries.at_mut(slot).state else { return None };

@@ -4,7 +4,6 @@
 //! RabbitMQ 3.13 counts on from it, and 4.0 begins anew; which is done here is a setting. What a publisher wrote never decides
 //! whether a message goes in a circle, and no more than `PUBLISHED_DEATHS_MAX` entries of it are kept.
 
-use super::dead_letter::DeadLetterReason;
 use crate::model::message::OWN_DEATHS_MAX;
 use crate::model::{Message, Name, WallMillis};
 use crate::wire::properties::{Properties, PropertiesWriter, Property};
@@ -16,6 +15,28 @@ const PUBLISHED_DEATHS_MAX: usize = 64;
 const DEATHS: &[u8] = b"x-death";
 const FIRST: [&[u8]; 3] = [b"x-first-death-exchange", b"x-first-death-queue", b"x-first-death-reason"];
 const LAST: [&[u8]; 3] = [b"x-last-death-exchange", b"x-last-death-queue", b"x-last-death-reason"];
+
+/// Why a message died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadLetterReason {
+    /// `basic.reject` or `basic.nack` without requeue.
+    Rejected,
+    /// Its time to live was over.
+    Expired,
+    /// The queue was full.
+    MaxLength,
+}
+
+impl DeadLetterReason {
+    /// As `x-death` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+        }
+    }
+}
 
 /// One entry of `x-death`: the deaths of a message in one queue for one reason.
 #[derive(Clone, Copy, Debug)]

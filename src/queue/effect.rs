@@ -1,9 +1,10 @@
 //! What a queue asks of its driver.
 
-use super::dead_letter::DeadLetterReason;
-use super::input::{Origin, Requester, Ticket};
+use super::command::{Origin, Requester};
+use super::deaths::DeadLetterReason;
+use super::event::Ticket;
 use crate::model::stored::{Group, LaneChange, PositionRange};
-use crate::model::{ConnectionId, Lane, Message, Notice, Promise, PromiseOwner, QueueId};
+use crate::model::{Answer, ConnectionId, Lane, Message, Notice, Promise, PromiseOwner, QueueId};
 
 /// Rows and removals for the store, in answer to a pull.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +32,7 @@ pub struct Pulled {
 /// Something only the driver can do.
 #[derive(Clone, Debug)]
 pub enum QueueEffect {
-    /// Publish a dead message where the queue's settings say.
+    /// Publish a dead message to the exchange of the queue's settings.
     DeadLetter {
         /// The message as it was.
         message: Message,
@@ -62,7 +63,7 @@ pub enum QueueEffect {
         /// At most about so many bytes.
         bytes_max: usize,
     },
-    /// A lane held more rows (or fewer, when negative) than its numbers said: the store is damaged. The queue's counts are
+    /// A lane held more rows (or fewer, when negative) than its numbers: the store is damaged. The queue's counts are
     /// right again.
     Miscounted {
         /// The lane.
@@ -133,6 +134,12 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Answers a request.
+    pub(super) fn answer(&mut self, requester: Requester, answer: Answer) {
+        let notice = Notice::Answer { channel: requester.channel, request: requester.request, answer };
+        self.notices.push((requester.connection, notice));
+    }
+
     /// Keeps or refuses a promise; neighbours in sequence become one notice.
     pub fn promise(&mut self, promise: Promise, kept: bool) {
         match promise.owner {

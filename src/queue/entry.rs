@@ -2,7 +2,8 @@
 //!
 //! Levels keep slots of this table in order; a lending names a slot and the generation that it was lent under.
 
-use super::input::Ticket;
+use super::event::Ticket;
+use crate::model::stored::Row;
 use crate::model::{LendId, Message, Monotonic, Position, Promise, WallMillis};
 
 /// Where an entry sits in the table.
@@ -19,6 +20,16 @@ pub(super) struct Order {
     pub(super) position: Position,
     /// 0 for durable entries; rises for the others behind the same position.
     pub(super) sub: u64,
+}
+
+impl Order {
+    /// Where a row lies in its level.
+    pub(super) fn of(row: &Row) -> Self {
+        match row.place {
+            Some(place) => Self { position: place.behind, sub: place.nth },
+            None => Self { position: row.position, sub: 0 },
+        }
+    }
 }
 
 /// How far an entry is on its way to the store.
@@ -239,6 +250,11 @@ impl Entries {
     pub(super) fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         self.generation
+    }
+
+    /// Whether the table is short enough to be read whole with every input, as debug builds do.
+    pub(super) fn is_short(&self) -> bool {
+        self.chunks.len() <= 1
     }
 
     /// What an entry takes of the table.

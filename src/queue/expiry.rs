@@ -1,90 +1,89 @@
 //! Expiry: at the head of the highest level only, as RabbitMQ's classic queues do it.
 
-use super::dead_letter::DeadLetterReason;
-use super::effect::{Effects, QueueEffect};
+use super::contents::Contents;
+use super::context::Context;
+use super::deaths::DeadLetterReason;
 use super::entry::Slot;
-use super::level::Asked;
-use super::state::{Expired, QueueState, REMOVE_WAIT};
-use crate::model::{Lane, Message, Now, WallMillis};
+use super::settings::QueueSettings;
+use crate::model::{Message, WallMillis};
 
-impl QueueState {
-    /// When a message arriving now expires: the shorter of its own and the queue's time to live.
-    pub(super) fn expiry_of(&self, message: &Message, now: WallMillis) -> Option<WallMillis> {
-        let ttl = match (self.settings.message_ttl_ms, message.expiration().map(|own| own.as_millis() as u64)) {
-            (Some(queue), Some(own)) => Some(queue.min(own)),
-            (queue, own) => queue.or(own),
-        };
-        ttl.map(|ttl| now.plus_millis(ttl))
+/// Which messages count as expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// Their time was up before now: a time to live of zero still reaches a waiting consumer.
+    Before,
+    /// Their time is up now.
+    AtOrBefore,
+}
+
+impl Expired {
+    #[inline]
+    fn covers(self, at: WallMillis, now: WallMillis) -> bool {
+        match self {
+            Self::Before => at < now,
+            Self::AtOrBefore => at <= now,
+        }
     }
+}
 
+/// When a message that arrives now expires: after the shorter of its own and the queue's time to live.
+pub(super) fn expiry_of(message: &Message, settings: &QueueSettings, now: WallMillis) -> Option<WallMillis> {
+    let ttl = match (settings.message_ttl_ms, message.expiration().map(|own| own.as_millis() as u64)) {
+        (Some(queue), Some(own)) => Some(queue.min(own)),
+        (queue, own) => queue.or(own),
+    };
+    ttl.map(|ttl| now.plus_millis(ttl))
+}
+
+impl Contents {
     /// When the head expires, if it does and is in memory.
     pub(super) fn head_expiry(&mut self) -> Option<WallMillis> {
-        let slot = self.head_in_memory()?;
+        let slot = self.ready.front_in_memory()?;
         self.entries.at(slot).expires_at
     }
 
-    fn head_in_memory(&mut self) -> Option<Slot> {
-        let level = self.top_level()?;
-        self.level_mut(level).front()
-    }
-
-    /// The head whose time may be up. Where nobody waits for it only its first row is read from the store, if need be: a start
-    /// must not read every queue.
-    fn head_to_expire(&mut self, out: &mut Effects) -> Option<Slot> {
-        if self.is_wanted() {
-            return self.front(out);
-        }
-        self.peek(out);
-        self.head_in_memory()
-    }
-
-    fn peek(&mut self, out: &mut Effects) {
-        let Some(level) = self.top_level() else { return };
-        let (queue, bytes_max) = (self.settings.id, self.window.head_bytes);
-        let lane = self.level_mut(level);
-        let generation = lane.generation;
-        if let Some(Asked { load, durable, scratch, rows_max }) = lane.begin_peek() {
-            let lane = Lane { queue, level, generation };
-            out.effects.push(QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max });
-        }
-    }
-
-    /// Ends at once, unread, what the store keeps of the highest level, if all of it has expired and need not be dead-lettered.
-    fn expire_middle(&mut self, now: Now, which: Expired, out: &mut Effects) -> bool {
-        if self.settings.dead_letter_exchange.is_some() {
-            return false;
-        }
-        let Some(level) = self.top_level() else { return false };
-        let lane = self.level_mut(level);
-        let Some(taken) = lane.take_expired_middle(|by| which.covers(by, now.wall)) else { return false };
-        if let Some(middle) = taken.durable {
-            self.middle_removed(level, &middle);
-            self.due_by(now.monotonic.plus(REMOVE_WAIT));
-        }
-        for middle in [taken.durable, taken.scratch].into_iter().flatten() {
-            self.ready_count = self.ready_count.saturating_sub(middle.count);
-            self.ready_bytes = self.ready_bytes.saturating_sub(middle.body_bytes);
-            out.counts.expired += middle.count;
-        }
-        self.note_ready(level);
-        true
-    }
-
-    /// Ends expired messages at the head.
-    pub(super) fn expire_head(&mut self, now: Now, which: Expired, out: &mut Effects) {
+    /// Ends expired messages at the head. `is_wanted`: a consumer or a get waits for a message. Only then the head is
+    /// loaded beyond its first row.
+    #[inline]
+    pub(super) fn expire_head(&mut self, which: Expired, is_wanted: bool, cx: &mut Context<'_>) {
         loop {
-            if self.expire_middle(now, which, out) {
+            if self.expire_middle(which, cx) {
                 continue;
             }
-            let Some(slot) = self.head_to_expire(out) else { return };
-            if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, now.wall)) {
+            let Some(slot) = self.head_to_expire(is_wanted, cx) else { return };
+            if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, cx.now.wall)) {
                 return;
             }
             // Those behind it may have to go as well.
-            self.front(out);
+            self.front(cx);
             self.take_front(slot);
-            out.counts.expired += 1;
-            self.die(slot, DeadLetterReason::Expired, now, out);
+            cx.out.counts.expired += 1;
+            self.die(slot, DeadLetterReason::Expired, cx);
         }
+    }
+
+    #[inline]
+    fn head_to_expire(&mut self, is_wanted: bool, cx: &mut Context<'_>) -> Option<Slot> {
+        if is_wanted { self.front(cx) } else { self.ready.peek(cx) }
+    }
+
+    /// Ends at once, unread, what the store keeps of the highest level, if all of it has expired and need not be dead-lettered.
+    #[inline]
+    fn expire_middle(&mut self, which: Expired, cx: &mut Context<'_>) -> bool {
+        if cx.settings.dead_letter_exchange.is_some() {
+            return false;
+        }
+        let Some(number) = self.ready.top_level() else { return false };
+        let taken = self.ready.level(number).take_expired_middle(|by| which.covers(by, cx.now.wall));
+        let Some(taken) = taken else { return false };
+        if let Some(middle) = taken.durable {
+            self.remove_middle(number, &middle);
+            self.durable.removal_due(cx.now.monotonic);
+        }
+        for middle in [taken.durable, taken.scratch].into_iter().flatten() {
+            self.ready.remove_middle(number, &middle);
+            cx.out.counts.expired += middle.count;
+        }
+        true
     }
 }

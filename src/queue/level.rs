@@ -1,216 +1,33 @@
-//! One priority level: head window, stored middle, tail; and what the store has to be told of it.
+//! One priority level: head window, stored middle, tail; and what the store is to learn about it.
 //!
 //! Order: everything in the head comes before the middle, everything in the middle before the tail. Lendings are taken
 //! from the head only, so whatever was ever lent or removed lies before the middle: rows that a load brings are alive
 //! by construction, and a load that a purge has overtaken is recognised by its number.
 
+use super::ceiling::LentCeiling;
 use super::entry::{Entries, Entry, Order, Slot, Storage};
-use super::input::{Requester, Ticket};
-use super::scratch::{Scratch, Took};
-use crate::model::stored::{LaneState, PositionRange};
-use crate::model::{Position, Promise, WallMillis};
+use super::event::Ticket;
+use super::middle::{LoadedTotals, Middle, Miscount, TakenMiddle, join};
+use super::positions::{AwayPositions, Removals};
+use super::scratch_lane::ScratchLane;
+use super::settings::WindowLimits;
+use crate::model::stored::{LaneChange, LaneState, PositionRange, Row};
+use crate::model::{Lane, Position, QueueId, WallMillis};
 use std::collections::VecDeque;
 
-/// How much of a level is kept in memory.
-#[derive(Clone, Copy, Debug)]
-pub struct WindowLimits {
-    /// Entries in the head.
-    pub head_entries: usize,
-    /// Entries in the head however short memory runs.
-    pub head_entries_min: usize,
-    /// Entries of the tail before stored ones are left to the store.
-    pub tail_entries: usize,
-    /// Bytes of the tail before stored ones are left to the store.
-    pub tail_bytes: usize,
-    /// Bytes of the head, and what one load brings at most; a single larger entry exceeds it.
-    pub head_bytes: usize,
-}
+/// What a message takes of memory beside its body, about: keys, properties, and its place in the table.
+const ROW_BYTES: usize = 128 + Entries::ENTRY_BYTES;
 
-impl Default for WindowLimits {
-    fn default() -> Self {
-        Self { head_entries: 1024, head_entries_min: 64, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
-    }
-}
-
-/// Of the least entries of a head, a queue without consumers keeps this share when memory is at its shortest.
-const UNCONSUMED_DIVISOR: usize = 8;
-
-impl WindowLimits {
-    /// The same, halved so many times because memory for windows runs short; at the last step nothing that is stored
-    /// stays in the tail, and the head shrinks to what one load should bring: that serves consumers, and without any a
-    /// few entries are enough.
-    #[must_use]
-    pub fn squeezed(self, halvings: u32, is_consumed: bool) -> Self {
-        if halvings == 0 {
-            return self;
-        }
-        let is_last = halvings == Self::SQUEEZE_MAX;
-        let least = self.head_entries_min.min(self.head_entries);
-        let head_entries = (self.head_entries >> halvings).max(least);
-        Self {
-            head_entries: if is_last && !is_consumed { least.div_ceil(UNCONSUMED_DIVISOR) } else { head_entries },
-            head_bytes: self.head_bytes >> halvings,
-            tail_entries: if is_last { 0 } else { self.tail_entries >> halvings },
-            tail_bytes: if is_last { 0 } else { self.tail_bytes >> halvings },
-            ..self
-        }
-    }
-
-    /// Whether a head of so many entries and bytes wants more of what the store has.
-    fn is_half_empty(&self, entries: usize, bytes: usize) -> bool {
-        entries <= self.head_entries / 2 && bytes <= self.head_bytes / 2
-    }
-
-    /// The most that windows are squeezed.
-    pub const SQUEEZE_MAX: u32 = 4;
-}
-
-/// Stored entries of which memory knows only where they lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Middle {
-    pub(super) range: PositionRange,
-    pub(super) count: u64,
-    pub(super) body_bytes: u64,
-    /// By then all of them have expired; none when some may never.
-    pub(super) expires_by: Option<WallMillis>,
-}
-
-impl Middle {
-    fn of(entry: &Entry, position: Position) -> Self {
-        Self {
-            range: PositionRange { from: position, to: position },
-            count: 1,
-            body_bytes: entry.message.body_len() as u64,
-            expires_by: entry.expires_at,
-        }
-    }
-
-    /// Takes a neighbour in.
-    fn add(&mut self, other: Self) {
-        self.range.from = self.range.from.min(other.range.from);
-        self.range.to = self.range.to.max(other.range.to);
-        self.count += other.count;
-        self.body_bytes += other.body_bytes;
-        self.expires_by = self.expires_by.zip(other.expires_by).map(|(one, other)| one.max(other));
-    }
-}
-
-/// What only the stores had, and was taken away as a whole.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TakenMiddle {
-    pub(super) durable: Option<Middle>,
-    pub(super) scratch: Option<Middle>,
-}
+/// From here on a lane waits for a moment at which it may begin anew: a quarter of its positions is left.
+const RENEWED_FROM: Position = Position(Position::MAX.0 / 4 * 3);
 
 /// A load: its number, what to read of either store, and how many rows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct LoadRequest {
     pub(super) load: u64,
     pub(super) durable: Option<PositionRange>,
     pub(super) scratch: Option<(u32, PositionRange)>,
     pub(super) rows_max: usize,
-}
-
-fn join(middle: &mut Option<Middle>, other: Middle) {
-    match middle {
-        Some(middle) => middle.add(other),
-        None => *middle = Some(other),
-    }
-}
-
-/// Positions of durable entries that are lent or leaving, so that the lowest living row is known.
-#[derive(Debug, Default)]
-pub(super) struct OutPositions {
-    /// By rising position; false for those that came back or left, until they are swept out.
-    list: VecDeque<(Position, bool)>,
-    gone: usize,
-}
-
-/// Positions that came back behind one that stays out are swept out when there are more than this, and more than others.
-const GONE_KEPT: usize = 64;
-
-impl OutPositions {
-    pub(super) fn insert(&mut self, position: Position) {
-        if self.list.back().is_none_or(|(last, _)| *last < position) {
-            self.list.push_back((position, true));
-            return;
-        }
-        match self.list.binary_search_by_key(&position, |(at, _)| *at) {
-            Ok(at) => self.gone -= usize::from(!std::mem::replace(&mut self.list[at].1, true)),
-            Err(at) => self.list.insert(at, (position, true)),
-        }
-    }
-
-    pub(super) fn remove(&mut self, position: Position) {
-        if let Ok(at) = self.list.binary_search_by_key(&position, |(at, _)| *at) {
-            self.gone += usize::from(std::mem::replace(&mut self.list[at].1, false));
-        }
-        while let Some((_, false)) = self.list.front() {
-            self.list.pop_front();
-            self.gone -= 1;
-        }
-        if self.gone > GONE_KEPT && self.gone > self.list.len() / 2 {
-            self.list.retain(|(_, out)| *out);
-            self.gone = 0;
-        }
-    }
-
-    fn lowest(&self) -> Option<Position> {
-        self.list.front().map(|(position, _)| *position)
-    }
-
-    fn highest(&self) -> Option<Position> {
-        self.list.iter().rev().find(|(_, out)| *out).map(|(position, _)| *position)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-}
-
-/// The highest positions of rows that are removed, while a read may still bring them.
-#[derive(Debug, Default)]
-pub(super) struct Removals {
-    /// Of those that no batch carries.
-    unsubmitted: Position,
-    /// Of those in each batch that is not flushed.
-    submitted: VecDeque<(Ticket, Position)>,
-}
-
-impl Removals {
-    fn note(&mut self, position: Position) {
-        self.unsubmitted = self.unsubmitted.max(position);
-    }
-
-    /// The batch `ticket` carries all that were noted.
-    pub(super) fn submit(&mut self, ticket: Ticket) {
-        let highest = std::mem::take(&mut self.unsubmitted);
-        if highest > Position(0) {
-            self.submitted.push_back((ticket, highest));
-        }
-    }
-
-    pub(super) fn flushed(&mut self, flushed: Ticket) {
-        while self.submitted.front().is_some_and(|(ticket, _)| *ticket <= flushed) {
-            self.submitted.pop_front();
-        }
-    }
-
-    fn highest(&self) -> Position {
-        self.submitted.iter().map(|(_, highest)| *highest).fold(self.unsubmitted, Position::max)
-    }
-}
-
-/// How many rows more (or fewer) a lane held than its numbers said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Miscount {
-    pub(super) rows: i64,
-    pub(super) body_bytes: i64,
 }
 
 /// Whether rows are on their way from the store.
@@ -218,89 +35,70 @@ pub(super) struct Miscount {
 enum Loading {
     #[default]
     No,
-    /// Asked for under this number.
-    Asked(u64),
+    /// The load with this number is under way; it may bring about so many bytes.
+    Requested { load: u64, bytes: usize },
     /// The store could not read; it is not asked again at once.
     Failed,
 }
 
+/// The loads of a level, one at a time.
+#[derive(Debug, Default)]
+struct Loads {
+    state: Loading,
+    /// The number of the last one.
+    last: u64,
+}
+
+/// Ready entries in memory, in order.
+#[derive(Debug, Default)]
+struct Window {
+    slots: VecDeque<Slot>,
+    /// What their messages take of memory.
+    bytes: usize,
+}
+
+/// Rows that the store will have once everything submitted is flushed.
+#[derive(Clone, Copy, Debug, Default)]
+struct StoredRows {
+    count: u64,
+    body_bytes: u64,
+}
+
+/// Whether a lane has a position for one more entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextPosition {
+    /// There is one.
+    Free,
+    /// There is one in a new generation of the lane; this generation was left behind.
+    Renewed(u32),
+    /// All positions are given out. `is_news`: that was not reported before.
+    Exhausted { is_news: bool },
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Level {
-    pub(super) generation: u32,
-    head: VecDeque<Slot>,
-    head_bytes: usize,
-    pub(super) middle: Option<Middle>,
-    tail: VecDeque<Slot>,
-    tail_bytes: usize,
+    generation: u32,
+    head: Window,
+    middle: Option<Middle>,
+    tail: Window,
     last: Order,
-    pub(super) out: OutPositions,
-    /// Transient entries that are lent.
-    pub(super) transient_out: usize,
-    /// Positions of rows that the store has, or will have, and that live no more.
-    pub(super) removed: Vec<Position>,
-    pub(super) removed_ranges: Vec<PositionRange>,
-    pub(super) removals: Removals,
-    /// Rows the store will have once all that is submitted is flushed.
-    pub(super) stored_count: u64,
-    pub(super) stored_bytes: u64,
-    pub(super) ceiling: LentCeiling,
-    pub(super) lent_high: Position,
-    /// The ceiling that an earlier process left.
-    pub(super) recovered_ceiling: Position,
-    /// Whether the five numbers changed without a row.
-    pub(super) state_changed: bool,
+    /// Durable entries that are lent or leaving.
+    away: AwayPositions,
+    /// How many transient entries are lent.
+    transient_lent: usize,
     /// The highest position that ever left the head's front.
     taken_high: Position,
-    loading: Loading,
-    /// What the load under way may bring, in bytes.
-    asked_bytes: usize,
-    loads: u64,
-    pub(super) scratch: Scratch,
-    /// It was told that there are no positions left.
-    pub(super) is_full_said: bool,
+    /// Rows that the store has, or will have, and that live no more.
+    removals: Removals,
+    stored: StoredRows,
+    ceiling: LentCeiling,
+    /// Whether the numbers that the store keeps of the lane changed without a row.
+    state_changed: bool,
+    loads: Loads,
+    pub(super) scratch: ScratchLane,
+    /// Whether it was reported that there are no positions left.
+    reported_full: bool,
 }
-
-/// Below it a restart takes every stored row of the lane for one that may have been handed over. It is written ahead of the
-/// handing over, so that a kill at any moment leaves no row unmarked that somebody had.
-#[derive(Debug, Default)]
-pub(super) struct LentCeiling {
-    pub(super) below: Position,
-    /// The first batch that carries it; none while it was not pulled.
-    carried_by: Option<Ticket>,
-    /// The ceiling that the store has for certain.
-    flushed: Position,
-}
-
-impl LentCeiling {
-    /// Whether an entry of this position, which `row` carries, may be handed over: no batch that brings its row is without
-    /// a ceiling above it.
-    fn covers(&self, position: Position, row: Ticket) -> bool {
-        position < self.flushed || position < self.below && self.carried_by.is_some_and(|ticket| ticket <= row)
-    }
-
-    /// Keeps it ahead of `position`. Returns whether it moved, which it does half the way early, and once it is flushed.
-    fn keep_ahead(&mut self, position: Position, ahead: u64) -> bool {
-        let is_near = position.0 + ahead / 2 >= self.below.0;
-        let moves = is_near && (self.flushed == self.below || position >= self.below);
-        if moves {
-            self.set(Position(position.0 + ahead));
-        }
-        moves
-    }
-
-    pub(super) fn set(&mut self, below: Position) {
-        (self.below, self.carried_by, self.flushed) = (below, None, self.flushed.min(below));
-    }
-
-    fn flushed(&mut self, flushed: Ticket) {
-        if self.carried_by.is_some_and(|ticket| ticket <= flushed) {
-            self.flushed = self.below;
-        }
-    }
-}
-
-/// What a message takes of memory beside its body, about: keys, properties, and its place in the table.
-const ROW_BYTES: usize = 128 + Entries::ENTRY_BYTES;
 
 impl Level {
     /// A level as the store remembers it: all of it in the middle.
@@ -311,47 +109,53 @@ impl Level {
             body_bytes: state.body_bytes,
             expires_by,
         });
-        // It was written ahead; what is published from here on was lent to nobody.
-        let ceiling = state.lent_ceiling.min(state.tail.next());
         Self {
             generation,
             middle,
             last: Order { position: state.tail, sub: 0 },
-            stored_count: state.count,
-            stored_bytes: state.body_bytes,
-            ceiling: LentCeiling { below: ceiling, carried_by: Some(Ticket(0)), flushed: ceiling },
-            recovered_ceiling: ceiling,
+            stored: StoredRows { count: state.count, body_bytes: state.body_bytes },
+            ceiling: LentCeiling::recovered(state.lent_ceiling, state.tail),
             ..Self::default()
         }
     }
 
-    /// Whether an entry, which `row` carries, may be handed over now. If not, the ceiling is on its way to the store.
-    pub(super) fn may_hand_over(&mut self, position: Position, row: Ticket, ahead: u64) -> bool {
-        let covered = self.ceiling.covers(position, row);
-        self.state_changed |= self.ceiling.keep_ahead(position, ahead);
-        covered
+    // ---- counts ------------------------------------------------------------------------------------------------
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
     }
 
-    /// The ceiling that goes to the store with the batch `ticket`; with the first of a process too, before anything is handed
-    /// over, since a disk that is full then would let nobody take what is on it.
-    pub(super) fn pull_ceiling(&mut self, ticket: Ticket, ahead: Option<u64>) -> Position {
-        if let Some(ahead) = ahead {
-            self.ceiling.keep_ahead(self.taken_high.max(self.recovered_ceiling), ahead);
-        }
-        self.ceiling.carried_by.get_or_insert(ticket);
-        self.ceiling.below
-    }
-
-    pub(super) fn ceiling_flushed(&mut self, flushed: Ticket) {
-        self.ceiling.flushed(flushed);
-    }
-
+    #[inline]
     pub(super) fn ready_count(&self) -> u64 {
-        let stored = [self.middle, self.scratch.middle].into_iter().flatten().map(|middle| middle.count);
-        (self.head.len() + self.tail.len()) as u64 + stored.sum::<u64>()
+        let stored = self.middles().map(|middle| middle.count);
+        (self.head.slots.len() + self.tail.slots.len()) as u64 + stored.sum::<u64>()
     }
+
+    /// The middles of both stores.
+    #[inline]
+    pub(super) fn middles(&self) -> impl Iterator<Item = Middle> {
+        [self.middle, self.scratch.middle].into_iter().flatten()
+    }
+
+    /// The middle in the store of durable messages.
+    pub(super) fn durable_middle(&self) -> Option<Middle> {
+        self.middle
+    }
+
+    /// What ready entries take of memory, with those that are on their way.
+    pub(super) fn window_bytes(&self) -> usize {
+        let requested = if let Loading::Requested { bytes, .. } = self.loads.state { bytes } else { 0 };
+        self.head.bytes + self.tail.bytes + requested
+    }
+
+    fn has_middle(&self) -> bool {
+        self.middle.is_some() || self.scratch.middle.is_some()
+    }
+
+    // ---- new entries -------------------------------------------------------------------------------------------
 
     /// The order of the next entry to be appended.
+    #[inline]
     pub(super) fn next_order(&mut self, durable: bool) -> Order {
         self.last = if durable {
             Order { position: self.last.position.next(), sub: 0 }
@@ -361,142 +165,246 @@ impl Level {
         self.last
     }
 
-    /// Leaves the lane behind, in which nothing lives and of which nothing is out, and gives positions from the first one on.
-    /// Returns the generation left behind.
-    pub(super) fn begin_anew(&mut self) -> u32 {
+    /// Whether there is a position for one more durable entry. Long before there is none, the lane begins anew at the first
+    /// moment at which nothing of it lives; `nothing_is_lent`: no message of the queue is lent.
+    pub(super) fn next_position(&mut self, nothing_is_lent: bool) -> NextPosition {
+        if self.last.position < RENEWED_FROM {
+            return NextPosition::Free;
+        }
+        if nothing_is_lent && self.away.is_empty() && self.ready_count() == 0 {
+            return NextPosition::Renewed(self.begin_anew());
+        }
+        if self.last.position < Position::MAX {
+            return NextPosition::Free;
+        }
+        NextPosition::Exhausted { is_news: !std::mem::replace(&mut self.reported_full, true) }
+    }
+
+    /// Starts a new generation of the lane, whose positions begin with the first one. Returns the generation left behind.
+    fn begin_anew(&mut self) -> u32 {
         let generation = self.generation;
-        let (loads, scratch) = (self.loads, std::mem::take(&mut self.scratch));
+        let loads = Loads { state: Loading::No, last: self.loads.last };
+        let scratch = std::mem::take(&mut self.scratch);
         *self = Self { generation: generation + 1, loads, scratch, ..Self::default() };
         generation
     }
 
+    /// A lane in which nothing lives is left behind and erased later: cheaper than removing its rows. Returns the generation
+    /// left behind, if there is something to erase.
+    pub(super) fn abandon(&mut self) -> Option<u32> {
+        if !self.away.is_empty() || self.removals.is_empty() {
+            return None;
+        }
+        let generation = self.generation;
+        self.generation += 1;
+        self.removals.forget_rows();
+        self.stored = StoredRows::default();
+        Some(generation)
+    }
+
     /// Appends a new entry behind all others.
+    #[inline]
     pub(super) fn push_back(&mut self, slot: Slot, durable: bool, bytes: usize, limits: &WindowLimits) {
-        let fits = self.head.len() < limits.head_entries && self.head_bytes + bytes <= limits.head_bytes;
-        if !self.has_middle() && self.tail.is_empty() && (fits || self.head.is_empty()) {
-            self.head.push_back(slot);
-            self.head_bytes += bytes;
+        let fits = self.head.slots.len() < limits.head_entries && self.head.bytes + bytes <= limits.head_bytes;
+        if !self.has_middle() && self.tail.slots.is_empty() && (fits || self.head.slots.is_empty()) {
+            self.head.slots.push_back(slot);
+            self.head.bytes += bytes;
         } else {
-            self.tail.push_back(slot);
-            self.tail_bytes += bytes;
-            self.scratch.waiting += usize::from(!durable);
+            self.tail.slots.push_back(slot);
+            self.tail.bytes += bytes;
+            if !durable {
+                self.scratch.add_waiting();
+            }
         }
     }
 
-    fn has_middle(&self) -> bool {
-        self.middle.is_some() || self.scratch.middle.is_some()
-    }
+    // ---- the front ---------------------------------------------------------------------------------------------
 
-    /// An entry of the tail.
-    pub(super) fn in_tail(&self, at: usize) -> Option<Slot> {
-        self.tail.get(at).copied()
-    }
-
-    /// The first entry, if it is in memory. Takes over the tail when nothing lies between.
+    /// The first entry, if it is in memory. The tail becomes the head when nothing lies between.
     pub(super) fn front(&mut self) -> Option<Slot> {
-        if self.head.is_empty() && !self.has_middle() {
-            std::mem::swap(&mut self.head, &mut self.tail);
-            self.head_bytes = std::mem::take(&mut self.tail_bytes);
+        if self.head.slots.is_empty() && !self.has_middle() {
+            std::mem::swap(&mut self.head.slots, &mut self.tail.slots);
+            self.head.bytes = std::mem::take(&mut self.tail.bytes);
             self.scratch.forget_tail();
         }
-        self.head.front().copied()
-    }
-
-    /// Keeps room for so many entries more than there are.
-    pub(super) fn give_room_back(&mut self, more: usize) {
-        self.head.shrink_to(self.head.len() + more);
-        self.tail.shrink_to(self.tail.len() + more);
+        self.head.slots.front().copied()
     }
 
     /// The first entry leaves the head; it takes `bytes` of memory.
+    #[inline]
     pub(super) fn pop_front(&mut self, position: Position, bytes: usize) {
-        self.head.pop_front();
-        self.head_bytes = self.head_bytes.saturating_sub(bytes);
+        self.head.slots.pop_front();
+        self.head.bytes = self.head.bytes.saturating_sub(bytes);
         self.taken_high = self.taken_high.max(position);
-    }
-
-    /// What ready entries take of memory.
-    pub(super) fn window_bytes(&self) -> usize {
-        let asked = if matches!(self.loading, Loading::Asked(_)) { self.asked_bytes } else { 0 };
-        self.head_bytes + self.tail_bytes + asked
     }
 
     /// Puts a requeued entry back into its place, which is in the head: lendings are taken from there.
     pub(super) fn put_back(&mut self, slot: Slot, entries: &Entries) {
-        let order = entries.at(slot).order;
-        self.head_bytes += entries.at(slot).message.allocated_bytes();
-        let at = self.head.partition_point(|other| entries.at(*other).order < order);
-        if at == self.head.len() { self.head.push_back(slot) } else { self.head.insert(at, slot) }
+        let entry = entries.at(slot);
+        if entry.is_durable() {
+            self.away.remove(entry.order.position);
+        }
+        self.head.bytes += entry.message.allocated_bytes();
+        let head = &mut self.head.slots;
+        let at = head.partition_point(|other| entries.at(*other).order < entry.order);
+        if at == head.len() { head.push_back(slot) } else { head.insert(at, slot) }
     }
 
-    /// What to load now, if anything: the head is half empty and the store has more.
-    pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<Asked> {
-        if self.loading != Loading::No || !limits.is_half_empty(self.head.len(), self.head_bytes) {
+    /// All ready entries in memory are taken out; the middle is forgotten and returned.
+    pub(super) fn clear(&mut self) -> (Vec<Slot>, TakenMiddle) {
+        let slots = self.head.slots.drain(..).chain(self.tail.slots.drain(..)).collect();
+        (self.head.bytes, self.tail.bytes) = (0, 0);
+        self.scratch.forget_tail();
+        (slots, self.take_middle())
+    }
+
+    /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
+    /// is overtaken.
+    #[inline]
+    pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<TakenMiddle> {
+        if !self.has_middle() || !self.head.slots.is_empty() {
             return None;
         }
-        self.ask(limits.head_entries - self.head.len(), limits.head_bytes)
+        let all = self.middles().all(|middle| middle.expires_by.is_some_and(&has_expired));
+        all.then(|| self.take_middle())
     }
 
-    fn ask(&mut self, rows_max: usize, bytes_max: usize) -> Option<Asked> {
-        let middles = [self.middle, self.scratch.middle].into_iter().flatten();
-        let (count, bytes) = middles.fold((0, 0), |(count, bytes), middle| {
-            (count + middle.count, bytes + middle.body_bytes + middle.count * ROW_BYTES as u64)
-        });
+    fn take_middle(&mut self) -> TakenMiddle {
+        self.loads.state = Loading::No;
+        let taken = TakenMiddle { durable: self.middle.take(), scratch: self.scratch.middle.take() };
+        if let Some(middle) = taken.durable {
+            self.taken_high = self.taken_high.max(middle.range.to);
+        }
+        taken
+    }
+
+    // ---- entries that are away ---------------------------------------------------------------------------------
+
+    /// A transient entry is lent.
+    #[inline]
+    pub(super) fn lend_transient(&mut self) {
+        self.transient_lent += 1;
+    }
+
+    /// A transient entry is not lent any more.
+    #[inline]
+    pub(super) fn unlend_transient(&mut self) {
+        self.transient_lent -= 1;
+    }
+
+    /// A durable entry is lent.
+    pub(super) fn lend_durable(&mut self, position: Position) {
+        self.away.insert(position);
+        self.ceiling.note_lent(position);
+    }
+
+    /// A durable entry is kept until the copies of its dead letter are safe.
+    pub(super) fn keep_leaving(&mut self, position: Position) {
+        self.away.insert(position);
+    }
+
+    /// A durable entry is neither lent nor leaving any more.
+    pub(super) fn end_away(&mut self, position: Position) {
+        self.away.remove(position);
+    }
+
+    /// Whether an entry, which batch `row` carries, may be handed over now. If not, the ceiling is on its way to the store.
+    pub(super) fn may_hand_over(&mut self, position: Position, row: Ticket, ahead: u64) -> bool {
+        let covered = self.ceiling.covers(position, row);
+        self.state_changed |= self.ceiling.keep_ahead(position, ahead);
+        covered
+    }
+
+    /// Whether the store is to learn new numbers of the lane.
+    pub(super) fn state_changed(&self) -> bool {
+        self.state_changed
+    }
+
+    /// Whether a row that is read back may have been delivered before.
+    pub(super) fn may_have_been_lent(&self, position: Position) -> bool {
+        self.ceiling.may_have_been_lent(position)
+    }
+
+    // ---- loads -------------------------------------------------------------------------------------------------
+
+    /// What to load now, if anything: the head is half empty and the store has more.
+    #[inline]
+    pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<LoadRequest> {
+        if self.loads.state != Loading::No || !limits.is_half_empty(self.head.slots.len(), self.head.bytes) {
+            return None;
+        }
+        self.request(limits.head_entries - self.head.slots.len(), limits.head_bytes)
+    }
+
+    /// Loads the very first row, for queues from which no consumer takes: it may have to expire.
+    #[inline]
+    pub(super) fn begin_peek(&mut self) -> Option<LoadRequest> {
+        if !self.head.slots.is_empty() || self.loads.state != Loading::No {
+            return None;
+        }
+        self.request(1, 0)
+    }
+
+    fn request(&mut self, rows_max: usize, bytes_max: usize) -> Option<LoadRequest> {
         if !self.has_middle() {
             return None;
         }
-        self.loads += 1;
+        let (count, bytes) = self.middles().fold((0, 0), |(count, bytes), middle| {
+            (count + middle.count, bytes + middle.body_bytes + middle.count * ROW_BYTES as u64)
+        });
+        self.loads.last += 1;
         let share = bytes / count.max(1) * (rows_max as u64).min(count);
-        self.asked_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(bytes_max);
-        self.loading = Loading::Asked(self.loads);
+        let bytes = usize::try_from(share).unwrap_or(usize::MAX).min(bytes_max);
+        self.loads.state = Loading::Requested { load: self.loads.last, bytes };
         let (durable, scratch) = (self.middle.map(|middle| middle.range), self.scratch.range());
-        Some(Asked { load: self.loads, durable, scratch, rows_max })
+        Some(LoadRequest { load: self.loads.last, durable, scratch, rows_max })
     }
 
-    /// Loads the very first row, for queues that nobody takes from: it may have to expire.
-    pub(super) fn begin_peek(&mut self) -> Option<Asked> {
-        if !self.head.is_empty() || self.loading != Loading::No {
-            return None;
-        }
-        self.ask(1, 0)
-    }
-
-    /// Whether a load's answer is still wanted.
+    /// Ends a load; returns whether its answer is still wanted.
     pub(super) fn end_load(&mut self, load: u64) -> bool {
-        let wanted = self.loading == Loading::Asked(load);
+        let wanted = matches!(self.loads.state, Loading::Requested { load: requested, .. } if requested == load);
         if wanted {
-            self.loading = Loading::No;
+            self.loads.state = Loading::No;
         }
         wanted
     }
 
     /// A load failed: there is none until `retry_load`.
     pub(super) fn load_failed(&mut self) {
-        self.loading = Loading::Failed;
+        self.loads.state = Loading::Failed;
     }
 
     /// The store may be asked again.
     pub(super) fn retry_load(&mut self) {
-        if self.loading == Loading::Failed {
-            self.loading = Loading::No;
+        if self.loads.state == Loading::Failed {
+            self.loads.state = Loading::No;
         }
     }
 
     /// What was loaded goes to the end of the head; `bytes` is what it takes of memory.
     pub(super) fn extend_head(&mut self, slots: &[Slot], bytes: usize) {
-        self.head.extend(slots);
-        self.head_bytes += bytes;
+        self.head.slots.extend(slots);
+        self.head.bytes += bytes;
     }
 
-    /// Rows of the middle were taken into memory; how many more (or fewer) there were than it was said to hold.
-    pub(super) fn took_durable(&mut self, took: Took) -> Miscount {
-        let miscount = took.take_from(&mut self.middle);
+    /// Rows of the store were taken into memory; returns how many more (or fewer) the middle held than its numbers.
+    pub(super) fn durable_loaded(&mut self, totals: LoadedTotals) -> Miscount {
+        let miscount = totals.take_from(&mut self.middle);
         if miscount != Miscount::default() {
-            self.stored_count = self.stored_count.saturating_add_signed(miscount.rows);
-            self.stored_bytes = self.stored_bytes.saturating_add_signed(miscount.body_bytes);
+            self.stored.count = self.stored.count.saturating_add_signed(miscount.rows);
+            self.stored.body_bytes = self.stored.body_bytes.saturating_add_signed(miscount.body_bytes);
             self.state_changed = true;
         }
         miscount
+    }
+
+    // ---- windows -----------------------------------------------------------------------------------------------
+
+    /// The next entry of the tail that was not considered for the scratch store.
+    pub(super) fn next_to_spill(&mut self) -> Option<Slot> {
+        let slot = self.tail.slots.get(self.scratch.passed).copied()?;
+        self.scratch.passed += 1;
+        Some(slot)
     }
 
     /// Leaves entries at the front of a long tail to the stores that have them; returns what the transient ones among them
@@ -509,8 +417,11 @@ impl Level {
         limits: &WindowLimits,
     ) -> u64 {
         let mut transient_bytes = 0;
-        while self.tail.len() > limits.tail_entries || self.tail_bytes > limits.tail_bytes || self.scratch.passed > 0 {
-            let Some(slot) = self.tail.front().copied() else { break };
+        while self.tail.slots.len() > limits.tail_entries
+            || self.tail.bytes > limits.tail_bytes
+            || self.scratch.passed > 0
+        {
+            let Some(slot) = self.tail.slots.front().copied() else { break };
             let entry = entries.at(slot);
             let bytes = entry.message.allocated_bytes();
             match entry.storage {
@@ -525,29 +436,31 @@ impl Level {
                 _ => break,
             }
             entries.remove(slot);
-            self.tail.pop_front();
-            self.tail_bytes = self.tail_bytes.saturating_sub(bytes);
+            self.tail.slots.pop_front();
+            self.tail.bytes = self.tail.bytes.saturating_sub(bytes);
             self.scratch.passed = self.scratch.passed.saturating_sub(1);
         }
         transient_bytes
     }
 
     /// Leaves the back of a head that is longer than it may be to the store, which has it, or to the tail while memory for
-    /// transient messages is short (`pressed`). A load under way is overtaken by it, and asked for again when it is needed.
-    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, pressed: bool, limits: &WindowLimits) {
-        if self.head.len() <= limits.head_entries * 2 && self.head_bytes <= limits.head_bytes * 2 {
+    /// transient messages is short (`is_pressed`). A load under way is overtaken by it, and requested again when it is needed.
+    pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, is_pressed: bool, limits: &WindowLimits) {
+        if self.head.slots.len() <= limits.head_entries * 2 && self.head.bytes <= limits.head_bytes * 2 {
             return;
         }
         // What is lent or leaving may come back, to a place before this one.
-        let out_below =
-            if self.transient_out == 0 { self.out.highest().unwrap_or_default() } else { self.taken_high.next() };
+        let away_below =
+            if self.transient_lent == 0 { self.away.highest().unwrap_or_default() } else { self.taken_high.next() };
         // Every row above it lives, is ready, and is what every read from now on finds.
-        let settled_above = self.removals.highest().max(out_below);
-        while self.head.len() > limits.head_entries || self.head_bytes > limits.head_bytes && self.head.len() > 1 {
-            let Some(slot) = self.head.back().copied() else { return };
+        let settled_above = self.removals.highest().max(away_below);
+        while self.head.slots.len() > limits.head_entries
+            || self.head.bytes > limits.head_bytes && self.head.slots.len() > 1
+        {
+            let Some(slot) = self.head.slots.back().copied() else { return };
             let entry = entries.at(slot);
             let bytes = entry.message.allocated_bytes();
-            if limits.is_half_empty(self.head.len() - 1, self.head_bytes.saturating_sub(bytes)) {
+            if limits.is_half_empty(self.head.slots.len() - 1, self.head.bytes.saturating_sub(bytes)) {
                 // It would be read again at once: a large message behind a few small ones.
                 return;
             }
@@ -558,79 +471,116 @@ impl Level {
                 {
                     join(&mut self.middle, Middle::of(entry, position));
                     entries.remove(slot);
-                    self.loading = Loading::No;
+                    self.loads.state = Loading::No;
                 }
                 // It came back from a consumer; from the tail it may go to the scratch store.
                 Storage::Transient
-                    if pressed && position >= out_below && !self.has_middle() && self.scratch.passed == 0 =>
+                    if is_pressed && position >= away_below && !self.has_middle() && self.scratch.passed == 0 =>
                 {
-                    self.tail.push_front(slot);
-                    self.tail_bytes += bytes;
-                    self.scratch.waiting += 1;
+                    self.tail.slots.push_front(slot);
+                    self.tail.bytes += bytes;
+                    self.scratch.add_waiting();
                 }
                 _ => return,
             }
-            self.head.pop_back();
-            self.head_bytes = self.head_bytes.saturating_sub(bytes);
+            self.head.slots.pop_back();
+            self.head.bytes = self.head.bytes.saturating_sub(bytes);
         }
     }
 
     /// Whether the position of a row that is read back decides correctly whether it was delivered before.
     fn flag_follows_position(&self, entry: &Entry) -> bool {
-        entry.redelivered || entry.order.position > self.lent_high
+        entry.redelivered || self.ceiling.is_above_lent(entry.order.position)
     }
 
-    /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
-    /// is overtaken.
-    pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<TakenMiddle> {
-        let mut middles = [self.middle, self.scratch.middle].into_iter().flatten();
-        let all = middles.all(|middle| middle.expires_by.is_some_and(&has_expired));
-        (self.has_middle() && self.head.is_empty() && all).then(|| self.take_middle())
+    /// Keeps room for `more` entries than there are.
+    pub(super) fn shrink_capacity(&mut self, more: usize) {
+        self.head.slots.shrink_to(self.head.slots.len() + more);
+        self.tail.slots.shrink_to(self.tail.slots.len() + more);
     }
 
-    fn take_middle(&mut self) -> TakenMiddle {
-        self.loading = Loading::No;
-        let taken = TakenMiddle { durable: self.middle.take(), scratch: self.scratch.middle.take() };
-        if let Some(middle) = taken.durable {
-            self.taken_high = self.taken_high.max(middle.range.to);
-        }
-        taken
+    // ---- the store ---------------------------------------------------------------------------------------------
+
+    /// A row of so many body bytes is about to be submitted.
+    pub(super) fn add_row(&mut self, body_bytes: u64) {
+        self.stored.count += 1;
+        self.stored.body_bytes += body_bytes;
     }
 
     /// A row lives no more.
     pub(super) fn remove_row(&mut self, position: Position, body_bytes: u64) {
-        self.stored_count = self.stored_count.saturating_sub(1);
-        self.stored_bytes = self.stored_bytes.saturating_sub(body_bytes);
-        self.removed.push(position);
-        self.removals.note(position);
+        self.stored.count = self.stored.count.saturating_sub(1);
+        self.stored.body_bytes = self.stored.body_bytes.saturating_sub(body_bytes);
+        self.removals.add(position);
     }
 
     /// Rows that were in the middle live no more.
     pub(super) fn remove_middle(&mut self, middle: &Middle) {
-        self.stored_count = self.stored_count.saturating_sub(middle.count);
-        self.stored_bytes = self.stored_bytes.saturating_sub(middle.body_bytes);
-        self.removed_ranges.push(middle.range);
-        self.removals.note(middle.range.to);
+        self.stored.count = self.stored.count.saturating_sub(middle.count);
+        self.stored.body_bytes = self.stored.body_bytes.saturating_sub(middle.body_bytes);
+        self.removals.add_range(middle.range);
     }
 
-    /// All ready entries in memory are taken out; the middle is forgotten and returned.
-    pub(super) fn clear(&mut self) -> (Vec<Slot>, TakenMiddle) {
-        let slots = self.head.drain(..).chain(self.tail.drain(..)).collect();
-        (self.head_bytes, self.tail_bytes) = (0, 0);
-        self.scratch.forget_tail();
-        (slots, self.take_middle())
+    /// Whether rows are to be removed from the store.
+    pub(super) fn has_removals(&self) -> bool {
+        !self.removals.is_empty()
+    }
+
+    /// What the batch `ticket` changes of the lane, if anything; `ahead` is how far ahead of what is handed over the ceiling
+    /// is kept.
+    pub(super) fn submit(
+        &mut self,
+        queue: QueueId,
+        level: u8,
+        inserts: Vec<Row>,
+        ticket: Ticket,
+        ahead: Option<u64>,
+        entries: &Entries,
+    ) -> Option<LaneChange> {
+        if inserts.is_empty() && self.removals.is_empty() && !self.state_changed {
+            return None;
+        }
+        self.state_changed = false;
+        let below = self.lowest_living(entries);
+        let (mut removes, remove_ranges) = self.removals.submit(ticket);
+        removes.sort_unstable();
+        let covered = removes.partition_point(|position| *position < below);
+        let remove_below = (covered > 0).then_some(below);
+        removes.drain(..covered);
+        let state = LaneState {
+            head: below,
+            tail: self.last.position,
+            count: self.stored.count,
+            body_bytes: self.stored.body_bytes,
+            lent_ceiling: self.ceiling.submit(ticket, self.taken_high, ahead),
+        };
+        let lane = Lane { queue, level, generation: self.generation };
+        Some(LaneChange { lane, inserts, remove_below, remove_ranges, removes, state })
+    }
+
+    /// All batches up to this ticket are flushed.
+    pub(super) fn flushed(&mut self, flushed: Ticket) {
+        self.ceiling.flushed(flushed);
+        self.removals.flushed(flushed);
+    }
+
+    /// The ceiling comes down to what was really lent; returns whether the store is to learn of it.
+    pub(super) fn make_ceiling_exact(&mut self) -> bool {
+        let changed = self.ceiling.make_exact();
+        self.state_changed |= changed;
+        changed
     }
 
     /// Below this position no row lives.
-    pub(super) fn lowest_living(&self, entries: &Entries) -> Position {
-        let first = |list: &VecDeque<Slot>| {
-            list.front().map(|slot| {
+    fn lowest_living(&self, entries: &Entries) -> Position {
+        let first = |window: &Window| {
+            window.slots.front().map(|slot| {
                 let order = entries.at(*slot).order;
                 if order.sub == 0 { order.position } else { order.position.next() }
             })
         };
         [
-            self.out.lowest(),
+            self.away.lowest(),
             first(&self.head),
             self.middle.map(|middle| middle.range.from),
             first(&self.tail),
@@ -642,27 +592,17 @@ impl Level {
         .unwrap_or_default()
     }
 
-    /// The highest position given out.
-    pub(super) fn tail_position(&self) -> Position {
-        self.last.position
+    // ---- invariants --------------------------------------------------------------------------------------------
+
+    /// What holds after every input, at the cost of a few comparisons.
+    pub(super) fn assert_invariants(&self) {
+        debug_assert!(self.middles().all(|middle| middle.range.from <= middle.range.to), "a middle has a range");
+        debug_assert!(!self.head.slots.is_empty() || self.head.bytes == 0, "an empty head takes no memory");
+        debug_assert!(!self.tail.slots.is_empty() || self.tail.bytes == 0, "an empty tail takes no memory");
+        debug_assert!(
+            self.scratch.passed + self.scratch.waiting() <= self.tail.slots.len(),
+            "what waits for the scratch store is in the tail"
+        );
+        debug_assert!(self.last.position <= Position::MAX, "positions end with the last one");
     }
-}
-
-/// A durable entry on its way to the store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct YoungRef {
-    pub(super) slot: Slot,
-    pub(super) level: u8,
-    pub(super) position: Position,
-}
-
-/// What was submitted under one ticket and is to be told when it is flushed.
-#[derive(Debug)]
-pub(super) struct Awaiting {
-    pub(super) ticket: Ticket,
-    pub(super) promises: Vec<Promise>,
-    /// Who asked for a purge that is part of it, and how many messages went.
-    pub(super) purges: Vec<(Requester, u64)>,
-    /// What the rows take of memory.
-    pub(super) bytes: u64,
 }

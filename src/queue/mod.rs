@@ -1,38 +1,63 @@
-//! The queue: who gets a message and when. Pure: inputs and the time go in, effects come out.
+//! The queue: which consumer gets a message and when. Pure: inputs and the time go in, effects come out.
 //!
-//! - `state`: the machine; one `apply` per input.
+//! - `machine`: the queue's state, made of parts; one `apply` per input.
+//! - `contents`: the messages, with the parts that count them: `ready` (levels, and whose turn it is), `durable` (what is on its
+//!   way to the store; its `pull` is what the writer gets), `spill` (transient messages beyond their budget). How messages
+//!   come back from the stores is in `loading`; what ends a message without a consumer in `expiry`, `overflow`, `dead_letter`.
+//! - `lending`: which message goes to which consumer or get, and how it comes back. `consumers`: whose turn it is; `rings`:
+//!   turns; `permits`: prefetch limits that belong to channels.
+//! - `life`: when a queue ends by itself, and what it answers afterwards.
 //! - `entry`: one message in the queue, and the table of all of them.
-//! - `level`: one priority level: head window, stored middle, tail.
-//! - `consumers`: who is ready to take, in whose turn; `rings`: turns. `permits`: prefetch limits that belong to channels.
-//! - `expiry`, `overflow`, `dead_letter`: what ends a message without a consumer.
-//! - `pull`: what the store is given, and what it gave back; `scratch`: the same for transient messages beyond their budget.
-//! - `input`, `effect`, `settings`: plain data at the seams.
+//! - `level`: one priority level: head window, stored `middle`, tail; with its `positions`, its `ceiling` and its `scratch_lane`.
+//! - `due`: when rows fall due for the writer.
+//! - `command`, `event`, `input`, `effect`, `settings`, `metrics`: plain data at the seams. `context`: what a part gets with an
+//!   input. `deaths`: the headers of dead letters.
+//!
+//! Each part owns its numbers, and debug builds check after every input that they agree with what they count
+//! (`assert_invariants`). A part knows only the parts below it.
 //!
 //! Frames, channels and the store's shape are not known here; neither are exchanges: a dead letter is only handed out.
 
+mod ceiling;
+mod command;
 mod consumers;
+mod contents;
+mod context;
 mod dead_letter;
 mod deaths;
+mod due;
+mod durable;
 mod effect;
 mod entry;
+mod event;
 mod expiry;
 mod input;
+mod lending;
 mod level;
+mod life;
+mod loading;
+mod machine;
+mod metrics;
+mod middle;
 mod overflow;
 mod permits;
-mod pull;
+mod positions;
+mod ready;
 mod rings;
-mod scratch;
+mod scratch_lane;
 mod settings;
-mod state;
+mod spill;
 #[cfg(test)]
 mod tests;
 
-pub use dead_letter::DeadLetterReason;
-pub use deaths::{dead_letter_copy, would_cycle};
+pub use command::{Consume, Enqueue, Origin, QueueCommand, Requester};
+pub use deaths::{DeadLetterReason, dead_letter_copy, would_cycle};
 pub use effect::{Counts, Effects, Pulled, QueueEffect};
-pub use input::{Consume, Enqueue, LoadedRows, Origin, Outcome, QueueInput, Requester, Ticket};
-pub use level::WindowLimits;
+pub use event::{LoadedRows, LocalEvent, Ticket};
+pub use input::QueueInput;
+pub use machine::QueueState;
+pub use metrics::{QueueMemory, QueueMetrics};
 pub use permits::Permits;
-pub use settings::{ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings};
-pub use state::{QueueMemory, QueueState};
+pub use settings::{
+    ChangeableSettings, ConsumerLimits, HoldLimits, Overflow, QueueLimits, QueueSettings, WindowLimits,
+};

@@ -1,56 +1,54 @@
 //! Length limits: what a full queue does with one more message, or with its head.
 
-use super::dead_letter::DeadLetterReason;
-use super::effect::{Effects, QueueEffect};
-use super::settings::Overflow;
-use super::state::{Expired, QueueState};
-use crate::model::{Message, Now, Promise};
+use super::contents::Contents;
+use super::context::Context;
+use super::deaths::DeadLetterReason;
+use super::effect::QueueEffect;
+use super::expiry::Expired;
+use super::settings::{Overflow, QueueSettings};
+use crate::model::{Message, Promise};
 
-impl QueueState {
-    /// Whether one more message of `bytes` body bytes would be beyond the limits.
-    pub(super) fn would_overflow(&self, bytes: u64) -> bool {
-        self.settings.length_max.is_some_and(|max| self.ready_count + 1 > max)
-            || self.settings.length_bytes_max.is_some_and(|max| self.ready_bytes + bytes > max)
+impl Contents {
+    /// Whether the queue refuses a message of so many body bytes.
+    #[inline]
+    pub(super) fn refuses(&self, body_bytes: u64, settings: &QueueSettings) -> bool {
+        settings.overflow != Overflow::DropHead
+            && (settings.length_max.is_some_and(|max| self.ready.count() + 1 > max)
+                || settings.length_bytes_max.is_some_and(|max| self.ready.body_bytes() + body_bytes > max))
     }
 
-    fn overflows(&self) -> bool {
-        self.ready_count > 0
-            && (self.settings.length_max.is_some_and(|max| self.ready_count > max)
-                || self.settings.length_bytes_max.is_some_and(|max| self.ready_bytes > max))
-    }
-
-    /// Messages ready for delivery, for clients and listings: those that are to be dropped as soon as their row is read do not
-    /// count. What a limit of bytes will drop is not known before.
-    pub fn shown_ready_count(&self) -> u64 {
-        match (self.settings.overflow, self.settings.length_max) {
-            (Overflow::DropHead, Some(max)) => self.ready_count.min(max),
-            _ => self.ready_count,
-        }
-    }
-
-    /// Refuses a message; with `reject-publish-dlx` it is dead-lettered.
-    pub(super) fn refuse(&mut self, message: Message, promise: Option<Promise>, out: &mut Effects) {
-        if self.settings.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter_exchange.is_some() {
-            out.counts.overflowed += 1;
-            out.effects.push(QueueEffect::DeadLetter { message, reason: DeadLetterReason::MaxLength, leaving: None });
-        }
-        if let Some(promise) = promise {
-            out.promise(promise, false);
-        }
+    #[inline]
+    fn overflows(&self, settings: &QueueSettings) -> bool {
+        self.ready.count() > 0
+            && (settings.length_max.is_some_and(|max| self.ready.count() > max)
+                || settings.length_bytes_max.is_some_and(|max| self.ready.body_bytes() > max))
     }
 
     /// Drops from the head of the highest level until the queue is within its limits.
-    pub(super) fn enforce_limits(&mut self, now: Now, out: &mut Effects) {
-        if self.settings.overflow != Overflow::DropHead || !self.overflows() {
+    #[inline]
+    pub(super) fn enforce_limits(&mut self, is_wanted: bool, cx: &mut Context<'_>) {
+        if cx.settings.overflow != Overflow::DropHead {
             return;
         }
-        while self.overflows() {
-            let Some(slot) = self.front(out) else { return };
+        while self.overflows(cx.settings) {
+            let Some(slot) = self.front(cx) else { return };
             self.take_front(slot);
-            out.counts.overflowed += 1;
-            self.die(slot, DeadLetterReason::MaxLength, now, out);
+            cx.out.counts.overflowed += 1;
+            self.die(slot, DeadLetterReason::MaxLength, cx);
             // The new head may have waited longer than the one that was dropped.
-            self.expire_head(now, Expired::AtOrBefore, out);
+            self.expire_head(Expired::AtOrBefore, is_wanted, cx);
         }
+    }
+}
+
+/// Refuses a message; with `reject-publish-dlx` it is dead-lettered.
+pub(super) fn refuse(message: Message, promise: Option<Promise>, cx: &mut Context<'_>) {
+    let settings = cx.settings;
+    if settings.overflow == Overflow::RejectPublishDeadLetter && settings.dead_letter_exchange.is_some() {
+        cx.out.counts.overflowed += 1;
+        cx.out.effects.push(QueueEffect::DeadLetter { message, reason: DeadLetterReason::MaxLength, leaving: None });
+    }
+    if let Some(promise) = promise {
+        cx.out.promise(promise, false);
     }
 }

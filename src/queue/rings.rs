@@ -56,7 +56,7 @@ impl Rings {
         &mut self.rings[found].consumers
     }
 
-    /// Takes out one that is there, and the priorities that nobody has.
+    /// Takes out one that is there, and the priorities that no consumer has.
     pub(super) fn remove(&mut self, priority: i64, at: u32) {
         self.ring(priority).retain(|other| *other != at);
         self.len -= 1;
@@ -79,7 +79,7 @@ impl Rings {
         taken
     }
 
-    /// Lets go of priorities that nobody has.
+    /// Lets go of priorities that no consumer has.
     pub(super) fn drop_empty(&mut self) {
         self.rings.retain(|ring| !ring.consumers.is_empty());
     }

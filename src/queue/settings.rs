@@ -1,6 +1,5 @@
-//! What a queue was declared to be, parsed and checked elsewhere.
+//! The settings and limits of a queue, parsed and checked elsewhere.
 
-use super::level::WindowLimits;
 use crate::model::{Name, QueueId};
 use std::time::Duration;
 
@@ -19,15 +18,15 @@ pub enum Overflow {
 /// The settings of one queue.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Its incarnation.
+    /// The queue's incarnation.
     pub id: QueueId,
-    /// Its name, for answers and `x-death`.
+    /// The queue's name, for answers and `x-death`.
     pub name: Name,
-    /// Its vhost, for error texts.
+    /// The queue's vhost, for error texts.
     pub vhost: Name,
     /// Whether persistent messages are stored.
     pub durable: bool,
-    /// Whether it goes with its last consumer.
+    /// Whether the queue is deleted with its last consumer.
     pub auto_delete: bool,
     /// The highest priority; 0 without priorities.
     pub priority_max: u8,
@@ -35,19 +34,50 @@ pub struct QueueSettings {
     pub message_ttl_ms: Option<u64>,
     /// How long the queue lives unused.
     pub expires: Option<Duration>,
-    /// How many ready messages it holds.
+    /// How many ready messages the queue holds.
     pub length_max: Option<u64>,
-    /// How many body bytes of ready messages it holds.
+    /// How many body bytes of ready messages the queue holds.
     pub length_bytes_max: Option<u64>,
-    /// What happens beyond these.
+    /// What happens to messages beyond these.
     pub overflow: Overflow,
-    /// Where dead messages go.
+    /// The exchange for dead messages.
     pub dead_letter_exchange: Option<Name>,
-    /// Under which key; their own when none.
+    /// The routing key of dead messages; their own when none.
+    pub dead_letter_routing_key: Option<Name>,
+}
+
+/// The settings of a queue that may change while it lives, as policies do it. Each is the effective value: the shorter of
+/// argument and policy for times and lengths, so none of them exceeds what the queue was declared with.
+#[derive(Clone, Debug)]
+pub struct ChangeableSettings {
+    /// Milliseconds that a message may wait.
+    pub message_ttl_ms: Option<u64>,
+    /// How long the queue lives unused.
+    pub expires: Option<Duration>,
+    /// How many ready messages the queue holds.
+    pub length_max: Option<u64>,
+    /// How many body bytes of ready messages the queue holds.
+    pub length_bytes_max: Option<u64>,
+    /// What happens to messages beyond these.
+    pub overflow: Overflow,
+    /// The exchange for dead messages.
+    pub dead_letter_exchange: Option<Name>,
+    /// The routing key of dead messages; their own when none.
     pub dead_letter_routing_key: Option<Name>,
 }
 
 impl QueueSettings {
+    /// Replaces the settings that may change.
+    pub(super) fn change(&mut self, changed: &ChangeableSettings) {
+        self.message_ttl_ms = changed.message_ttl_ms;
+        self.expires = changed.expires;
+        self.length_max = changed.length_max;
+        self.length_bytes_max = changed.length_bytes_max;
+        self.overflow = changed.overflow;
+        self.dead_letter_exchange.clone_from(&changed.dead_letter_exchange);
+        self.dead_letter_routing_key.clone_from(&changed.dead_letter_routing_key);
+    }
+
     /// A queue declared with nothing but its name: transient, and without limits.
     pub fn plain(id: QueueId, vhost: Name, name: Name) -> Self {
         Self {
@@ -77,6 +107,59 @@ pub struct QueueLimits {
     pub window: WindowLimits,
     /// How much is on its way to a consumer.
     pub consumer: ConsumerLimits,
+}
+
+/// How much of a level is kept in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowLimits {
+    /// Entries in the head.
+    pub head_entries: usize,
+    /// Entries in the head however short memory runs.
+    pub head_entries_min: usize,
+    /// Entries of the tail before stored ones are left to the store.
+    pub tail_entries: usize,
+    /// Bytes of the tail before stored ones are left to the store.
+    pub tail_bytes: usize,
+    /// Bytes of the head, and what one load brings at most; a single larger entry exceeds it.
+    pub head_bytes: usize,
+}
+
+impl Default for WindowLimits {
+    fn default() -> Self {
+        Self { head_entries: 1024, head_entries_min: 64, tail_entries: 4096, tail_bytes: 2 << 20, head_bytes: 1 << 20 }
+    }
+}
+
+/// Of the least entries of a head, a queue without consumers keeps this share when memory is at its shortest.
+const UNCONSUMED_DIVISOR: usize = 8;
+
+impl WindowLimits {
+    /// The limits halved `steps` times, for times when memory for windows runs short. At the last step no stored entry stays in
+    /// the tail, and the head shrinks to what one load should bring; without consumers a few entries are enough.
+    #[must_use]
+    pub fn shrunk(self, steps: u32, is_consumed: bool) -> Self {
+        if steps == 0 {
+            return self;
+        }
+        let is_last = steps == Self::SHRINK_STEPS_MAX;
+        let least = self.head_entries_min.min(self.head_entries);
+        let head_entries = (self.head_entries >> steps).max(least);
+        Self {
+            head_entries: if is_last && !is_consumed { least.div_ceil(UNCONSUMED_DIVISOR) } else { head_entries },
+            head_bytes: self.head_bytes >> steps,
+            tail_entries: if is_last { 0 } else { self.tail_entries >> steps },
+            tail_bytes: if is_last { 0 } else { self.tail_bytes >> steps },
+            ..self
+        }
+    }
+
+    /// Whether a head of so many entries and bytes wants more of what the store has.
+    pub(super) fn is_half_empty(&self, entries: usize, bytes: usize) -> bool {
+        entries <= self.head_entries / 2 && bytes <= self.head_bytes / 2
+    }
+
+    /// The most steps that windows shrink by.
+    pub const SHRINK_STEPS_MAX: u32 = 4;
 }
 
 /// What may be on its way to a consumer's socket, beside its prefetch: it bounds outboxes, and spreads work.

@@ -11,12 +11,10 @@ use crate::auth::{LoginFailure, Mechanism, authenticate};
 use crate::broker::{Carried, Counters, Link, Publishes};
 use crate::model::{
     AmqpError, ChannelKey, ConnectionId, Holder, LimitChange, Message, Monotonic, Name, NamedLimit, Notice, Now,
-    Promise, PromiseOwner,
+    Promise, PromiseOwner, SettleOutcome,
 };
-use crate::queue::Outcome;
 use crate::session::{
-    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, SettleOutcome,
-    Settlement, Tally,
+    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, Settlement, Tally,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -339,7 +337,7 @@ impl Driver {
             }
         }
         for Settlement { queue, lend, outcome, counted, .. } in settlements {
-            transaction.settle(queue, lend, queue_outcome(outcome), counted);
+            transaction.settle(queue, lend, outcome, counted);
         }
         let promises = transaction.seal(now);
         let (session, mut outlet, out) = self.parts(now);
@@ -672,9 +670,8 @@ impl Outlet for LinkOutlet<'_> {
     fn settle(&mut self, channel: ChannelKey, settlement: Settlement) {
         let Settlement { queue, lend, outcome, counted, continues } = settlement;
         if let Some(link) = &mut self.link {
-            let outcome = queue_outcome(outcome);
             // What another method requeues may be on its way again before this comes back.
-            let joins = continues || outcome != Outcome::Requeued;
+            let joins = continues || outcome != SettleOutcome::Requeued;
             link.settle(channel, queue, lend, outcome, counted, joins);
         }
     }
@@ -697,13 +694,5 @@ impl Outlet for LinkOutlet<'_> {
             link.flush(self.now);
             link.end_channel(channel, self.now);
         }
-    }
-}
-
-fn queue_outcome(outcome: SettleOutcome) -> Outcome {
-    match outcome {
-        SettleOutcome::Acknowledged => Outcome::Acknowledged,
-        SettleOutcome::Requeued => Outcome::Requeued,
-        SettleOutcome::Rejected => Outcome::Rejected,
     }
 }

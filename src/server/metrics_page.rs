@@ -91,19 +91,19 @@ fn snapshot(shared: &Shared) -> Snapshot {
     };
     let mut consumers = 0;
     for cell in shared.broker.cells() {
-        let counts = cell.counts();
+        let metrics = cell.metrics();
         queues.count += 1;
-        queues.ready += counts.ready;
-        queues.ready_bytes += counts.ready_bytes;
-        queues.unacked += counts.unacked;
-        queues.unacked_bytes += counts.unacked_bytes;
-        queues.persistent += counts.durable;
-        queues.persistent_bytes += counts.durable_bytes;
-        queues.ready_in_memory += counts.ready_in_memory;
-        queues.unacked_in_memory += counts.unacked;
-        queues.in_memory_bytes += counts.in_memory_bytes;
-        queues.memory_bytes += counts.memory_bytes;
-        consumers += u64::from(counts.consumers);
+        queues.ready += metrics.ready;
+        queues.ready_bytes += metrics.ready_bytes;
+        queues.unacked += metrics.unacked;
+        queues.unacked_bytes += metrics.unacked_bytes;
+        queues.persistent += metrics.durable;
+        queues.persistent_bytes += metrics.durable_bytes;
+        queues.ready_in_memory += metrics.memory.ready;
+        queues.unacked_in_memory += metrics.unacked;
+        queues.in_memory_bytes += metrics.memory.body_bytes;
+        queues.memory_bytes += metrics.memory.bytes;
+        consumers += u64::from(metrics.consumers);
     }
     let in_use = shared.memory.in_use(&shared.broker);
     let process = Process::read(&shared.settings.data_dir);

@@ -2,13 +2,14 @@
 
 use super::channel::{Awaited, Channel};
 use super::content::{Content, Started, whole_content};
-use super::effect::{Effect, Output, Publish, RoutedMessage, SettleOutcome};
+use super::effect::{Effect, Output, Publish, RoutedMessage};
 use super::machine::{Fault, Session};
 use super::outlet::Outlet;
 use super::unacked::Delivered;
 use crate::model::command::BasicConsume;
 use crate::model::{
     AmqpError, ChannelKey, Command, ConsumerSlot, Delivery, Message, Name, NamedLimit, QueueId, ReplyCode,
+    SettleOutcome,
 };
 use crate::wire::method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, MethodId, WithTable};
 use crate::wire::properties::Properties;

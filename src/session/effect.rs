@@ -2,6 +2,7 @@
 
 use crate::model::{
     AmqpError, ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, Refusals, RequestNo,
+    SettleOutcome,
 };
 
 /// One thing only the shell can do. Effects are carried out in order.
@@ -118,17 +119,6 @@ pub(crate) struct Settlement {
     pub counted: bool,
     /// Whether the method that settles it has settled another one before.
     pub continues: bool,
-}
-
-/// What became of deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SettleOutcome {
-    /// Acknowledged.
-    Acknowledged,
-    /// Back into the queue.
-    Requeued,
-    /// Rejected without requeue.
-    Rejected,
 }
 
 /// What a session gives out: bytes for the socket, effects for the shell. Reused from pass to pass.

@@ -39,7 +39,7 @@ mod unacked;
 mod unfinished;
 
 pub(crate) use closing::Ending;
-pub(crate) use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, SettleOutcome, Settlement};
+pub(crate) use effect::{Commit, Effect, Failure, Output, Publish, RoutedMessage, Settlement};
 pub(crate) use handshake::{Login, LoginRefusal};
 pub(crate) use machine::Session;
 pub(crate) use outlet::Outlet;

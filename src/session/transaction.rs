@@ -1,8 +1,8 @@
 //! What a transactional channel holds back until its commit.
 
-use super::effect::{RoutedMessage, SettleOutcome};
+use super::effect::RoutedMessage;
 use super::unacked::Delivered;
-use crate::model::Name;
+use crate::model::{Name, SettleOutcome};
 
 /// A transaction, and the commit that is under way.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! Deliveries that a channel has to acknowledge, by rising delivery tag.
 
-use super::effect::{SettleOutcome, Settlement};
-use crate::model::{Delivery, LendId, QueueId};
+use super::effect::Settlement;
+use crate::model::{Delivery, LendId, QueueId, SettleOutcome};
 use std::collections::VecDeque;
 
 /// What is known of an unacknowledged delivery.

@@ -4,7 +4,7 @@ use super::*;
 
 fn delete(bench: &mut Bench, if_unused: bool, if_empty: bool) {
     let requester = bench.requester(5);
-    bench.apply(QueueInput::Delete { requester, if_unused, if_empty });
+    bench.apply(QueueCommand::Delete { requester, if_unused, if_empty });
 }
 
 fn refusal(bench: &mut Bench) -> String {
@@ -49,7 +49,7 @@ fn a_deletion_keeps_promises_tells_consumers_and_counts_messages() {
     bench.publish(&draft("b").persistent().confirmed(2));
     bench.publish(&draft("c").persistent().confirmed(3));
     let exclusive = Consume { prefetch: 1, ..bench.consumer(1, 4) };
-    bench.apply(QueueInput::Consume(exclusive));
+    bench.apply(QueueCommand::Consume(exclusive));
     delete(&mut bench, false, false);
     assert!(matches!(bench.effects()[..], [QueueEffect::Deleted { message_count: 2, .. }]));
     assert_eq!(bench.promised(), [(1, 3, true)]);
@@ -65,15 +65,15 @@ fn a_deletion_keeps_promises_tells_consumers_and_counts_messages() {
 #[test]
 fn an_ended_queue_answers_as_if_it_had_been_empty_just_before_and_refuses_the_rest() {
     let mut bench = Bench::new();
-    bench.apply(QueueInput::End);
+    bench.apply(LocalEvent::End);
     bench.publish(&draft("a").confirmed(1));
     assert_eq!(bench.promised(), [(1, 1, true)]);
     bench.consume(1, 0);
     bench.get(1, true);
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Status { requester });
-    bench.apply(QueueInput::Purge { requester });
-    bench.apply(QueueInput::Cancel { requester, key: key(1, 1) });
+    bench.apply(QueueCommand::Status { requester });
+    bench.apply(QueueCommand::Purge { requester });
+    bench.apply(QueueCommand::Cancel { requester, key: key(1, 1) });
     delete(&mut bench, false, false);
     let answers = bench.answers();
     let refused = answers.iter().filter(|answer| matches!(answer, Answer::Refused(_))).count();
@@ -87,7 +87,8 @@ fn an_ended_queue_answers_as_if_it_had_been_empty_just_before_and_refuses_the_re
     assert!(matches!(bench.effects()[..], [QueueEffect::Deleted { message_count: 0, .. }]));
     let pulled = bench.pull();
     assert!(pulled.lanes.is_empty() && !pulled.more);
-    for input in [QueueInput::Tick, QueueInput::Quiesce, QueueInput::End, QueueInput::Detach { holder: holder(1) }] {
+    let events = [LocalEvent::Tick, LocalEvent::Quiesce, LocalEvent::End].map(QueueInput::from);
+    for input in events.into_iter().chain([QueueCommand::Detach { holder: holder(1) }.into()]) {
         bench.apply(input);
     }
     assert!(bench.out.notices.is_empty() && bench.effects().is_empty());
@@ -100,7 +101,7 @@ fn waiting_gets_are_refused_when_the_queue_ends() {
     let state = crate::model::stored::LaneState { count: 1, ..Default::default() };
     bench.queue.recover_lane(lane, state, bench.now);
     bench.get(1, true);
-    bench.apply(QueueInput::End);
+    bench.apply(LocalEvent::End);
     assert!(matches!(bench.answers()[..], [Answer::Refused(_)]));
 }
 
@@ -110,9 +111,9 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
     bench.consume(1, 0);
     bench.consume(2, 0);
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Cancel { requester, key: key(1, 1) });
+    bench.apply(QueueCommand::Cancel { requester, key: key(1, 1) });
     assert!(bench.effects().is_empty());
-    bench.apply(QueueInput::Detach { holder: holder(2) });
-    bench.apply(QueueInput::Detach { holder: holder(2) });
+    bench.apply(QueueCommand::Detach { holder: holder(2) });
+    bench.apply(QueueCommand::Detach { holder: holder(2) });
     assert!(matches!(bench.effects()[..], [QueueEffect::Unused]));
 }

@@ -63,7 +63,7 @@ fn a_lent_message_does_not_expire_and_a_returned_one_does() {
     let given = bench.given();
     bench.tick_after(50);
     assert_eq!(bench.queue.unacked_count(), 1);
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert_eq!((given.len(), bench.queue.ready_count(), bench.out.counts.expired), (1, 0, 1));
 }
 
@@ -99,12 +99,12 @@ fn an_unused_queue_expires_and_says_so_once() {
     bench.tick_after(60);
     assert!(bench.effects().is_empty(), "a get is a use");
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Status { requester });
+    bench.apply(QueueCommand::Status { requester });
     bench.tick_after(60);
     bench.consume(1, 0);
     bench.tick_after(500);
     assert!(bench.effects().is_empty(), "declaring and consuming are uses");
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     bench.tick_after(100);
     bench.tick_after(100);
     assert!(matches!(bench.effects()[..], [QueueEffect::Unused]));

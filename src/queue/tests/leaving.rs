@@ -14,7 +14,7 @@ fn rejected(bench: &mut Bench) -> Origin {
     bench.publish(&draft("a").persistent().confirmed(1));
     bench.consume(1, 1);
     let given = bench.given();
-    bench.settle(&given, Outcome::Rejected);
+    bench.settle(&given, SettleOutcome::Rejected);
     let effects = bench.effects();
     let [QueueEffect::DeadLetter { reason: DeadLetterReason::Rejected, leaving: Some(origin), .. }] = &effects[..]
     else {
@@ -28,14 +28,14 @@ fn a_durable_original_stays_until_all_copies_are_safe() {
     let mut bench = with_dead_letters();
     let origin = rejected(&mut bench);
     assert_eq!((bench.queue.ready_count(), bench.queue.unacked_count(), bench.queue.durable_count()), (0, 0, 1));
-    bench.apply(QueueInput::CopySettled { leaving: origin.leaving });
-    bench.apply(QueueInput::Copies { leaving: origin.leaving, copies: 2 });
+    bench.apply(QueueCommand::CopySettled { leaving: origin.leaving });
+    bench.apply(QueueCommand::Copies { leaving: origin.leaving, copies: 2 });
     assert!(bench.promised().is_empty(), "its promise passes to the copies");
-    bench.apply(QueueInput::CopySettled { leaving: origin.leaving });
+    bench.apply(QueueCommand::CopySettled { leaving: origin.leaving });
     assert_eq!(bench.promised(), [(1, 1, true)]);
     assert_eq!(bench.queue.durable_count(), 0);
-    bench.apply(QueueInput::CopySettled { leaving: origin.leaving });
-    bench.apply(QueueInput::Copies { leaving: origin.leaving, copies: 0 });
+    bench.apply(QueueCommand::CopySettled { leaving: origin.leaving });
+    bench.apply(QueueCommand::Copies { leaving: origin.leaving, copies: 0 });
     assert!(bench.promised().is_empty(), "late words are ignored");
 }
 
@@ -43,7 +43,7 @@ fn a_durable_original_stays_until_all_copies_are_safe() {
 fn without_copies_the_original_goes_at_once() {
     let mut bench = with_dead_letters();
     let origin = rejected(&mut bench);
-    bench.apply(QueueInput::Copies { leaving: origin.leaving, copies: 0 });
+    bench.apply(QueueCommand::Copies { leaving: origin.leaving, copies: 0 });
     assert_eq!(bench.promised(), [(1, 1, true)]);
     assert_eq!(bench.pull().rows, 0, "it was never written");
 }
@@ -55,15 +55,15 @@ fn a_stored_original_keeps_its_row_while_it_is_leaving() {
     bench.write();
     bench.consume(1, 1);
     let given = bench.given();
-    bench.settle(&given, Outcome::Rejected);
+    bench.settle(&given, SettleOutcome::Rejected);
     let effects = bench.effects();
     let [QueueEffect::DeadLetter { leaving: Some(origin), .. }] = &effects[..] else { panic!() };
     let leaving = origin.leaving;
     let pulled = bench.write();
     assert_eq!(pulled.removed, 0, "a kill now brings it back");
     assert!(pulled.lanes.iter().all(|change| change.remove_below.is_none() && change.state.count == 1));
-    bench.apply(QueueInput::Copies { leaving, copies: 1 });
-    bench.apply(QueueInput::CopySettled { leaving });
+    bench.apply(QueueCommand::Copies { leaving, copies: 1 });
+    bench.apply(QueueCommand::CopySettled { leaving });
     let pulled = bench.write();
     assert_eq!((pulled.removed, pulled.lanes[0].state.count), (1, 0));
 }
@@ -74,7 +74,7 @@ fn a_transient_original_is_handed_out_and_forgotten() {
     bench.publish(&draft("a"));
     bench.consume(1, 1);
     let given = bench.given();
-    bench.settle(&given, Outcome::Rejected);
+    bench.settle(&given, SettleOutcome::Rejected);
     assert!(matches!(bench.effects()[..], [QueueEffect::DeadLetter { leaving: None, .. }]));
     assert_eq!(bench.out.counts.rejected, 1);
 }
@@ -85,7 +85,7 @@ fn without_an_exchange_for_them_rejected_messages_are_gone() {
     bench.publish(&draft("a").persistent().confirmed(1));
     bench.consume(1, 1);
     let given = bench.given();
-    bench.settle(&given, Outcome::Rejected);
+    bench.settle(&given, SettleOutcome::Rejected);
     assert!(bench.effects().is_empty());
     assert_eq!(bench.promised(), [(1, 1, true)]);
     assert_eq!(bench.queue.durable_count(), 0);
@@ -96,7 +96,7 @@ fn a_copy_that_leaves_before_it_is_written_tells_the_queue_it_came_from() {
     let mut bench = Bench::new();
     let promise = Promise { owner: PromiseOwner::Queue(QueueId(9)), sequence: 77 };
     let copy = Enqueue { promise: Some(promise), ..draft("a").persistent().enqueue() };
-    bench.apply(QueueInput::Publish(vec![copy]));
+    bench.apply(QueueCommand::Publish(vec![copy]));
     assert!(bench.effects().is_empty());
     bench.get(1, true);
     assert!(matches!(bench.effects()[..], [QueueEffect::CopySettled { queue: QueueId(9), leaving: 77 }]));
@@ -124,13 +124,13 @@ fn an_original_goes_with_the_commit_of_its_copy_and_its_promise_is_kept_then() {
     let given = bench.given();
     bench.stored(first.ticket);
     bench.promised();
-    bench.settle(&given, Outcome::Rejected);
+    bench.settle(&given, SettleOutcome::Rejected);
     let effects = bench.effects();
     let [QueueEffect::DeadLetter { leaving: Some(origin), .. }] = &effects[..] else { panic!() };
     let leaving = origin.leaving;
-    bench.apply(QueueInput::Copies { leaving, copies: 1 });
+    bench.apply(QueueCommand::Copies { leaving, copies: 1 });
     let group = Group { number: 3, parts: 2 };
-    bench.apply(QueueInput::Replaced { leaving: vec![leaving], group });
+    bench.apply(LocalEvent::Replaced { leaving: vec![leaving], group });
     let part = bench.out.pulled.pop().expect("a part of the group");
     assert_eq!((part.group, part.removed, part.lanes[0].state.count), (Some(group), 1, 0));
     assert_eq!(bench.queue.durable_count(), 0);
@@ -140,10 +140,10 @@ fn an_original_goes_with_the_commit_of_its_copy_and_its_promise_is_kept_then() {
 fn the_promise_of_an_original_that_was_never_written_waits_for_the_commit_of_its_copy() {
     let mut bench = with_dead_letters();
     let leaving = rejected(&mut bench).leaving;
-    bench.apply(QueueInput::Copies { leaving, copies: 2 });
+    bench.apply(QueueCommand::Copies { leaving, copies: 2 });
     for number in 1..=2 {
         assert!(bench.promised().is_empty(), "a copy is not safe");
-        bench.apply(QueueInput::Replaced { leaving: vec![leaving], group: Group { number, parts: 2 } });
+        bench.apply(LocalEvent::Replaced { leaving: vec![leaving], group: Group { number, parts: 2 } });
     }
     let [first, second] = &bench.out.pulled[..] else { panic!("each copy has its group") };
     let (first, second) = (first.ticket, second.ticket);
@@ -159,7 +159,7 @@ fn a_copy_on_its_way_to_the_store_names_its_original() {
     let mut bench = Bench::new();
     let owner = PromiseOwner::Queue(QueueId(9));
     let Enqueue { message, .. } = draft("copy").persistent().enqueue();
-    bench.apply(QueueInput::Publish(vec![Enqueue { message, promise: Some(Promise { owner, sequence: 5 }) }]));
+    bench.apply(QueueCommand::Publish(vec![Enqueue { message, promise: Some(Promise { owner, sequence: 5 }) }]));
     let pulled = bench.pull();
     assert_eq!(pulled.replaces, [Origin { queue: QueueId(9), leaving: 5 }]);
     bench.stored(pulled.ticket);
@@ -169,10 +169,10 @@ fn a_copy_on_its_way_to_the_store_names_its_original() {
 #[test]
 fn a_queue_that_has_ended_gives_its_part_of_a_group() {
     let mut bench = with_dead_letters();
-    bench.apply(QueueInput::End);
+    bench.apply(LocalEvent::End);
     let group = Group { number: 1, parts: 2 };
-    bench.apply(QueueInput::Replaced { leaving: vec![1], group });
-    bench.apply(QueueInput::Seal { group, promise: Some(draft("").confirmed(4).enqueue().promise.unwrap()) });
+    bench.apply(LocalEvent::Replaced { leaving: vec![1], group });
+    bench.apply(LocalEvent::Seal { group, promise: Some(draft("").confirmed(4).enqueue().promise.unwrap()) });
     assert!(bench.out.pulled.iter().all(|part| part.group == Some(group) && part.lanes.is_empty()));
     assert_eq!((bench.out.pulled.len(), bench.promised()), (2, vec![(4, 4, true)]));
 }
@@ -183,6 +183,6 @@ fn a_seal_takes_what_consumers_hold_too() {
     bench.consume(1, 0);
     bench.publish(&draft("a").persistent());
     assert_eq!(bench.pull().rows, 0, "it may be acknowledged in a moment");
-    bench.apply(QueueInput::Seal { group: Group { number: 1, parts: 1 }, promise: None });
+    bench.apply(LocalEvent::Seal { group: Group { number: 1, parts: 1 }, promise: None });
     assert_eq!(bench.out.pulled.pop().map(|part| part.rows), Some(1));
 }

@@ -28,11 +28,11 @@ fn a_consumer_of_higher_priority_goes_first_until_it_is_full() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     let urgent = Consume { priority: 5, prefetch: 2, ..bench.consumer(2, 1) };
-    bench.apply(QueueInput::Consume(urgent));
+    bench.apply(QueueCommand::Consume(urgent));
     bench.publish_all(&["a", "b", "c"]);
     let given = bench.given();
     assert_eq!(given.iter().map(|given| given.connection).collect::<Vec<_>>(), [2, 2, 1]);
-    bench.settle(&given[..1], Outcome::Acknowledged);
+    bench.settle(&given[..1], SettleOutcome::Acknowledged);
     bench.publish_all(&["d"]);
     assert_eq!(bench.given()[0].connection, 2);
 }
@@ -64,7 +64,7 @@ fn prefetch_bounds_what_is_unacknowledged() {
     bench.publish_all(&["a", "b", "c", "d"]);
     let given = bench.given();
     assert_eq!(given.len(), 2);
-    bench.settle(&given[1..], Outcome::Acknowledged);
+    bench.settle(&given[1..], SettleOutcome::Acknowledged);
     assert_eq!(bench.bodies(), ["c"]);
 }
 
@@ -72,7 +72,7 @@ fn prefetch_bounds_what_is_unacknowledged() {
 fn prefetch_does_not_bound_a_consumer_without_acknowledgements() {
     let mut bench = Bench::new();
     let consume = Consume { prefetch: 1, no_ack: true, ..bench.consumer(1, 1) };
-    bench.apply(QueueInput::Consume(consume));
+    bench.apply(QueueCommand::Consume(consume));
     bench.publish_all(&["a", "b", "c"]);
     let given = bench.given();
     assert!(given.iter().all(|given| given.lend.is_none()) && given.len() == 3);
@@ -86,7 +86,7 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
     bench.permits.free.insert(ConnectionId(1), 2);
     for slot in 1..=2 {
         let consume = Consume { channel_limit: Some(LIMIT), ..bench.consumer(1, slot) };
-        bench.apply(QueueInput::Consume(consume));
+        bench.apply(QueueCommand::Consume(consume));
     }
     bench.publish_all(&["a", "b", "c", "d"]);
     let slots: Vec<_> = bench.given().into_iter().map(|given| given.slot).collect();
@@ -94,7 +94,7 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
     assert!(!bench.permits.refused.is_empty(), "the queue waits to be told");
     bench.grant(1, 1);
     assert_eq!(bench.bodies(), ["c"]);
-    bench.apply(QueueInput::ChannelLimit { holder: holder(1), limit: None });
+    bench.apply(QueueCommand::ChannelLimit { holder: holder(1), limit: None });
     assert_eq!(bench.bodies(), ["d"], "without a limit nobody is asked");
 }
 
@@ -104,15 +104,15 @@ fn a_permit_goes_to_the_consumer_of_the_highest_priority_that_waits() {
     bench.permits.free.insert(ConnectionId(1), 0);
     for slot in 1..=3 {
         let consume = Consume { channel_limit: Some(LIMIT), priority: i64::from(slot), ..bench.consumer(1, slot) };
-        bench.apply(QueueInput::Consume(consume));
+        bench.apply(QueueCommand::Consume(consume));
     }
     // The highest finds no permit, and another channel takes the message before the others are asked.
     let of_other = Consume { priority: 3, ..bench.consumer(2, 1) };
-    bench.apply(QueueInput::Consume(of_other));
+    bench.apply(QueueCommand::Consume(of_other));
     bench.publish_all(&["a"]);
     assert_eq!(bench.given()[0].connection, 2);
     let requester = bench.requester(2);
-    bench.apply(QueueInput::Cancel { requester, key: key(2, 1) });
+    bench.apply(QueueCommand::Cancel { requester, key: key(2, 1) });
     bench.grant(1, 1);
     bench.publish_all(&["b"]);
     assert_eq!(bench.given()[0].slot, 3);
@@ -123,7 +123,7 @@ fn a_channel_at_its_limit_leaves_messages_to_others() {
     let mut bench = Bench::new();
     bench.permits.free.insert(ConnectionId(1), 0);
     let consume = Consume { channel_limit: Some(LIMIT), priority: 9, ..bench.consumer(1, 1) };
-    bench.apply(QueueInput::Consume(consume));
+    bench.apply(QueueCommand::Consume(consume));
     bench.consume(2, 0);
     bench.publish_all(&["a"]);
     assert_eq!(bench.given()[0].connection, 2);
@@ -136,9 +136,9 @@ fn the_written_window_bounds_what_is_on_its_way_and_grows_for_those_who_keep_up(
     bench.consume(1, 0);
     bench.publish_all(&["a", "b", "c", "d", "e", "f", "g", "h"]);
     assert_eq!(bench.bodies(), ["a", "b"]);
-    bench.apply(QueueInput::Written { consumer: key(1, 1), count: 2, bytes: 2 });
+    bench.apply(QueueCommand::Written { consumer: key(1, 1), count: 2, bytes: 2 });
     assert_eq!(bench.bodies(), ["c", "d", "e"], "twice the window, and at most messages_max");
-    bench.apply(QueueInput::Written { consumer: key(1, 1), count: 1, bytes: 1 });
+    bench.apply(QueueCommand::Written { consumer: key(1, 1), count: 1, bytes: 1 });
     assert_eq!(bench.bodies(), ["f"]);
 }
 
@@ -149,7 +149,7 @@ fn the_written_window_counts_bytes_and_lets_one_message_through() {
     bench.consume(1, 0);
     bench.publish_all(&["a long one", "b"]);
     assert_eq!(bench.bodies(), ["a long one"]);
-    bench.apply(QueueInput::Written { consumer: key(1, 1), count: 1, bytes: 10 });
+    bench.apply(QueueCommand::Written { consumer: key(1, 1), count: 1, bytes: 10 });
     assert_eq!(bench.bodies(), ["b"]);
 }
 
@@ -159,13 +159,13 @@ fn what_is_requeued_returns_to_its_place_redelivered() {
     bench.publish_all(&["a", "b", "c", "d"]);
     bench.consume(1, 3);
     let given = bench.given();
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert_eq!(bench.queue.ready_count(), 4);
     bench.consume(2, 0);
     let again = bench.given();
     assert_eq!(again.iter().map(|given| given.body.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
     assert_eq!(again.iter().map(|given| given.redelivered).collect::<Vec<_>>(), [true, true, true, false]);
-    bench.settle(&given, Outcome::Acknowledged);
+    bench.settle(&given, SettleOutcome::Acknowledged);
     assert_eq!(bench.queue.unacked_count(), 4, "lendings that ended are ignored");
     assert_eq!(bench.out.counts.redelivered, 3);
 }
@@ -177,9 +177,9 @@ fn one_that_is_requeued_goes_before_those_behind_it() {
     bench.consume(1, 2);
     let given = bench.given();
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Cancel { requester, key: key(1, 1) });
-    bench.settle(&given[1..], Outcome::Requeued);
-    bench.settle(&given[..1], Outcome::Requeued);
+    bench.apply(QueueCommand::Cancel { requester, key: key(1, 1) });
+    bench.settle(&given[1..], SettleOutcome::Requeued);
+    bench.settle(&given[..1], SettleOutcome::Requeued);
     bench.consume(2, 0);
     assert_eq!(bench.bodies(), ["a", "b", "c", "d"]);
 }
@@ -191,11 +191,11 @@ fn a_bounced_delivery_returns_untouched_and_gives_its_window_back() {
     bench.publish_all(&["a"]);
     bench.consume(1, 0);
     let given = bench.given();
-    bench.apply(QueueInput::Bounce { lend: given[0].lend.expect("lent") });
+    bench.apply(QueueCommand::Bounce { lend: given[0].lend.expect("lent") });
     let again = bench.given();
     assert_eq!((again[0].body.as_str(), again[0].redelivered), ("a", false));
     assert_ne!(again[0].lend, given[0].lend, "each lending has a name of its own");
-    bench.apply(QueueInput::Bounce { lend: given[0].lend.expect("lent") });
+    bench.apply(QueueCommand::Bounce { lend: given[0].lend.expect("lent") });
     assert_eq!(bench.queue.unacked_count(), 1, "a bounce that comes too late is ignored");
 }
 
@@ -206,9 +206,9 @@ fn a_cancelled_consumer_keeps_what_it_holds_and_gets_no_more() {
     bench.publish_all(&["a", "b"]);
     let given = bench.given();
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Cancel { requester, key: key(1, 1) });
+    bench.apply(QueueCommand::Cancel { requester, key: key(1, 1) });
     assert_eq!((bench.queue.consumer_count(), bench.queue.unacked_count()), (0, 1));
-    bench.settle(&given, Outcome::Acknowledged);
+    bench.settle(&given, SettleOutcome::Acknowledged);
     assert_eq!((bench.bodies().len(), bench.queue.ready_count()), (0, 1));
     assert_eq!(bench.out.counts.acknowledged, 1);
 }
@@ -217,7 +217,7 @@ fn a_cancelled_consumer_keeps_what_it_holds_and_gets_no_more() {
 fn cancelling_one_that_is_not_there_is_answered() {
     let mut bench = Bench::new();
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Cancel { requester, key: key(1, 7) });
+    bench.apply(QueueCommand::Cancel { requester, key: key(1, 7) });
     assert!(matches!(bench.answers()[..], [Answer::Cancelled]));
 }
 
@@ -229,9 +229,9 @@ fn a_detach_takes_back_what_consumers_and_gets_of_the_channel_hold_and_nothing_e
     bench.consume(1, 1);
     bench.consume(2, 1);
     assert_eq!(bench.bodies(), ["a", "b", "c"]);
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert_eq!((bench.queue.ready_count(), bench.queue.unacked_count()), (2, 1));
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert_eq!((bench.queue.ready_count(), bench.queue.consumer_count()), (2, 1));
 }
 
@@ -240,14 +240,14 @@ fn an_exclusive_consumer_is_alone() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     let exclusive = Consume { exclusive: true, ..bench.consumer(2, 1) };
-    bench.apply(QueueInput::Consume(exclusive.clone()));
+    bench.apply(QueueCommand::Consume(exclusive.clone()));
     let [Answer::Consuming { queue: QueueId(1) }, Answer::Refused(error)] = &bench.answers()[..] else { panic!() };
     assert_eq!(error.text, "queue 'q' in vhost '/' in exclusive use");
-    bench.apply(QueueInput::Detach { holder: holder(1) });
-    bench.apply(QueueInput::Consume(exclusive));
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Consume(exclusive));
     bench.consume(3, 0);
     assert!(matches!(bench.answers()[..], [Answer::Consuming { .. }, Answer::Refused(_)]));
-    bench.apply(QueueInput::Detach { holder: holder(2) });
+    bench.apply(QueueCommand::Detach { holder: holder(2) });
     bench.consume(3, 0);
     assert!(matches!(bench.answers()[..], [Answer::Consuming { .. }]));
     assert_eq!(bench.queue.consumer_tags().len(), 1);
@@ -276,7 +276,7 @@ fn status_tells_ready_messages_and_consumers() {
     bench.consume(1, 1);
     bench.publish_all(&["a", "b", "c"]);
     let requester = bench.requester(2);
-    bench.apply(QueueInput::Status { requester });
+    bench.apply(QueueCommand::Status { requester });
     let answers = bench.answers();
     let declared = |answer: &&Answer| matches!(answer, Answer::QueueDeclared { queue, message_count: 2, consumer_count: 1 } if queue.as_str() == "q");
     assert_eq!(answers.iter().filter(declared).count(), 1);
@@ -288,10 +288,10 @@ fn a_slot_that_is_used_again_does_not_obey_its_earlier_lending() {
     bench.consume(1, 1);
     bench.publish_all(&["a"]);
     let first = bench.given();
-    bench.settle(&first, Outcome::Acknowledged);
+    bench.settle(&first, SettleOutcome::Acknowledged);
     bench.publish_all(&["b"]);
     let second = bench.given();
     assert_eq!(first[0].lend.map(|lend| lend.slot), second[0].lend.map(|lend| lend.slot));
-    bench.settle(&first, Outcome::Rejected);
+    bench.settle(&first, SettleOutcome::Rejected);
     assert_eq!(bench.queue.unacked_count(), 1);
 }

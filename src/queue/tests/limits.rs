@@ -38,7 +38,7 @@ fn only_ready_messages_count() {
     bench.consume(1, 2);
     bench.publish_all(&["a", "b", "c", "d"]);
     assert_eq!((bench.queue.ready_count(), bench.queue.unacked_count()), (2, 2));
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert_eq!(bench.queue.ready_count(), 2, "what comes back may be too much");
     bench.consume(2, 0);
     let bodies = bench.bodies();
@@ -108,7 +108,7 @@ fn what_comes_back_to_a_full_queue_is_dropped_before_it_goes_out_again() {
     bench.publish_all(&["a", "b", "c", "d"]);
     let given = bench.given();
     assert_eq!(given.len(), 4, "what a waiting consumer takes never counts");
-    bench.settle(&given, Outcome::Requeued);
+    bench.settle(&given, SettleOutcome::Requeued);
     assert_eq!((bench.bodies(), bench.out.counts.overflowed), (vec!["c".to_owned(), "d".to_owned()], 2));
 }
 
@@ -139,7 +139,7 @@ fn while_the_head_is_read_back_to_be_dropped_the_queue_shows_no_more_than_its_le
     assert!(bench.queue.ready_count() > 8, "it waits for a load");
     bench.get(1, true);
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Status { requester });
+    bench.apply(QueueCommand::Status { requester });
     let [Answer::QueueDeclared { message_count: 8, .. }] = bench.answers()[..] else { panic!() };
     let load = bench.effects().into_iter().find_map(|effect| match effect {
         QueueEffect::Load { load, durable, .. } => Some((load, durable.unwrap())),
@@ -154,7 +154,7 @@ fn while_the_head_is_read_back_to_be_dropped_the_queue_shows_no_more_than_its_le
         message: draft(&bodies[position as usize - 1]).persistent().enqueue().message,
     });
     let rows = Some(LoadedRows { durable: Some(rows.collect()), scratch: None });
-    bench.apply(QueueInput::Loaded { level: 0, load, rows });
+    bench.apply(LocalEvent::Loaded { level: 0, load, rows });
     if bench.queue.is_due() {
         bench.write();
     }

@@ -1,5 +1,6 @@
 //! One queue on a bench: inputs by hand, effects read back. One file per group of rules.
 
+mod configuring;
 mod ending;
 mod expiry;
 mod leaving;
@@ -10,12 +11,12 @@ mod storing;
 mod windows;
 
 use super::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, LoadedRows, Outcome, Permits, Pulled, QueueEffect,
-    QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, LoadedRows, LocalEvent, Permits, Pulled, QueueCommand,
+    QueueEffect, QueueInput, QueueLimits, QueueSettings, QueueState, Requester, Ticket, WindowLimits,
 };
 use crate::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Holder, LendId, LimitId, LimitKey, Message, Monotonic,
-    Name, Notice, Now, Promise, PromiseOwner, QueueId, RequestNo, WallMillis,
+    Name, Notice, Now, Promise, PromiseOwner, QueueId, RequestNo, SettleOutcome, WallMillis,
 };
 use crate::wire::properties::{Properties, PropertiesWriter, Property};
 use std::collections::BTreeMap;
@@ -155,15 +156,15 @@ impl Bench {
         Self { queue, now, permits: ChannelLimits::default(), out: Effects::default(), requests: 0 }
     }
 
-    fn apply(&mut self, input: QueueInput) {
-        self.queue.apply(input, self.now, &mut self.permits, &mut self.out);
+    fn apply(&mut self, input: impl Into<QueueInput>) {
+        self.queue.apply(input.into(), self.now, &mut self.permits, &mut self.out);
     }
 
     /// Permits for which the queue stood in line.
     fn grant(&mut self, connection: u64, permits: u32) {
         self.permits.refused.retain(|refused| *refused != ConnectionId(connection));
         let limit = LimitKey { holder: holder(connection), id: LIMIT };
-        self.apply(QueueInput::Grant { limit, permits });
+        self.apply(QueueCommand::Grant { limit, permits });
     }
 
     fn requester(&mut self, connection: u64) -> Requester {
@@ -173,11 +174,11 @@ impl Bench {
     }
 
     fn publish(&mut self, draft: &Draft<'_>) {
-        self.apply(QueueInput::Publish(vec![draft.enqueue()]));
+        self.apply(QueueCommand::Publish(vec![draft.enqueue()]));
     }
 
     fn publish_all(&mut self, bodies: &[&str]) {
-        self.apply(QueueInput::Publish(bodies.iter().map(|body| draft(body).enqueue()).collect()));
+        self.apply(QueueCommand::Publish(bodies.iter().map(|body| draft(body).enqueue()).collect()));
     }
 
     fn consumer(&mut self, connection: u64, slot: u32) -> Consume {
@@ -195,17 +196,17 @@ impl Bench {
 
     fn consume(&mut self, connection: u64, prefetch: u32) {
         let consume = Consume { prefetch, ..self.consumer(connection, 1) };
-        self.apply(QueueInput::Consume(consume));
+        self.apply(QueueCommand::Consume(consume));
     }
 
     fn get(&mut self, connection: u64, no_ack: bool) {
         let requester = self.requester(connection);
-        self.apply(QueueInput::Get { requester, no_ack });
+        self.apply(QueueCommand::Get { requester, no_ack });
     }
 
-    fn settle(&mut self, given: &[Given], outcome: Outcome) {
+    fn settle(&mut self, given: &[Given], outcome: SettleOutcome) {
         let lends = given.iter().filter_map(|given| given.lend).collect();
-        self.apply(QueueInput::Settle { lends, outcome });
+        self.apply(QueueCommand::Settle { lends, outcome });
     }
 
     fn after(&mut self, time: Duration) {
@@ -215,7 +216,7 @@ impl Bench {
 
     fn tick_after(&mut self, ms: u64) {
         self.after(Duration::from_millis(ms));
-        self.apply(QueueInput::Tick);
+        self.apply(LocalEvent::Tick);
     }
 
     /// What was given since the last look; other notices stay.
@@ -277,12 +278,12 @@ impl Bench {
     }
 
     fn pull_some(&mut self, rows_max: usize, bytes_max: usize) -> Pulled {
-        self.apply(QueueInput::Pull { rows_max, bytes_max });
+        self.apply(LocalEvent::Pull { rows_max, bytes_max });
         self.out.pulled.pop().expect("every pull is answered")
     }
 
     fn stored(&mut self, ticket: Ticket) {
-        self.apply(QueueInput::Stored { ticket, durable: true });
+        self.apply(LocalEvent::Stored { ticket, durable: true });
     }
 
     /// Pulls and flushes.

@@ -22,7 +22,7 @@ fn held(bench: &mut Bench, persistent: bool) -> Vec<Given> {
         bench.publish(&if persistent { draft.persistent() } else { draft });
     }
     bench.after(Duration::from_secs(1));
-    bench.apply(QueueInput::Tick);
+    bench.apply(LocalEvent::Tick);
     bench.write();
     let given = bench.given();
     assert_eq!((given.len(), bench.queue.memory().ready), (MESSAGES, 0));
@@ -46,7 +46,7 @@ fn drained(bench: &mut Bench, bodies: &[String]) -> Vec<(String, bool)> {
             };
             let alive = |position: &u64| bodies.contains(&(position - 1).to_string());
             let rows = (range.from.0..=range.to.0).filter(alive).take(rows_max).map(row).collect();
-            bench.apply(QueueInput::Loaded {
+            bench.apply(LocalEvent::Loaded {
                 level: 0,
                 load,
                 rows: Some(LoadedRows { durable: Some(rows), scratch: None }),
@@ -64,7 +64,7 @@ fn stored_messages_leave_memory_once_a_consumer_that_held_them_is_gone() {
     let mut bench = small();
     held(&mut bench, true);
     let all_held = bench.queue.memory().bytes;
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert_eq!(bench.queue.ready_count(), MESSAGES as u64);
     assert!(bench.queue.memory().ready <= head_most(), "{:?}", bench.queue.memory());
     assert!(bench.queue.memory().bytes < all_held);
@@ -79,20 +79,20 @@ fn what_lies_before_something_held_or_leaving_stays_in_memory_until_that_is_sett
     let given = held(&mut bench, true);
     let (first, rest) = given.split_at(1);
     let (last, rest) = rest.split_last().expect("there are many");
-    bench.settle(rest, Outcome::Requeued);
+    bench.settle(rest, SettleOutcome::Requeued);
     let one = |given: &Given| vec![given.clone()];
     // The consumer is given them again at once; the third time it has left.
-    bench.apply(QueueInput::Cancel { requester: bench_requester(), key: key(1, 1) });
+    bench.apply(QueueCommand::Cancel { requester: bench_requester(), key: key(1, 1) });
     let again = bench.given();
-    bench.settle(&again, Outcome::Requeued);
+    bench.settle(&again, SettleOutcome::Requeued);
     assert_eq!(bench.queue.memory().ready, rest.len() as u64, "the last one is still out");
-    bench.settle(&one(last), Outcome::Acknowledged);
+    bench.settle(&one(last), SettleOutcome::Acknowledged);
     assert_eq!(bench.queue.memory().ready, rest.len() as u64, "a read may still bring its row");
     bench.after(Duration::from_secs(1));
-    bench.apply(QueueInput::Tick);
+    bench.apply(LocalEvent::Tick);
     bench.write();
     assert!(bench.queue.memory().ready <= head_most(), "{:?}", bench.queue.memory());
-    bench.settle(first, Outcome::Acknowledged);
+    bench.settle(first, SettleOutcome::Acknowledged);
     let bodies: Vec<_> = (1..MESSAGES - 1).map(|number| number.to_string()).collect();
     let seen = drained(&mut bench, &bodies);
     assert_eq!(seen, bodies.into_iter().map(|body| (body, true)).collect::<Vec<_>>());
@@ -107,12 +107,12 @@ fn bench_requester() -> Requester {
 fn transient_messages_that_came_back_may_go_to_the_scratch_store() {
     let mut bench = small();
     held(&mut bench, false);
-    bench.queue.press(true);
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.queue.set_memory_pressure(true);
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert!(bench.queue.wants_scratch());
-    bench.apply(QueueInput::Spill { rows_max: 1000, bytes_max: 1 << 20 });
+    bench.apply(LocalEvent::Spill { rows_max: 1000, bytes_max: 1 << 20 });
     let spilled = bench.out.spilled.pop().expect("every request is answered");
     assert!(spilled.rows >= MESSAGES - SMALL.head_entries * 2, "{}", spilled.rows);
-    bench.apply(QueueInput::Spilled { ticket: spilled.ticket, durable: true });
+    bench.apply(LocalEvent::Spilled { ticket: spilled.ticket, durable: true });
     assert!(bench.queue.memory().ready <= head_most(), "{:?}", bench.queue.memory());
 }

@@ -57,7 +57,7 @@ fn a_refused_ticket_refuses_its_promises_and_keeps_the_messages() {
         bench.publish(&draft("a").persistent().confirmed(sequence));
     }
     let ticket = bench.pull().ticket;
-    bench.apply(QueueInput::Stored { ticket, durable: false });
+    bench.apply(LocalEvent::Stored { ticket, durable: false });
     assert_eq!(bench.promised(), [(1, 30, false)]);
     let later = bench.pull().ticket;
     bench.stored(later);
@@ -81,7 +81,7 @@ fn what_is_acknowledged_young_is_never_written() {
     bench.consume(1, 0);
     bench.publish(&draft("a").persistent().confirmed(1));
     let given = bench.given();
-    bench.settle(&given, Outcome::Acknowledged);
+    bench.settle(&given, SettleOutcome::Acknowledged);
     assert_eq!(bench.promised(), [(1, 1, true)]);
     assert_eq!((bench.out.counts.durable_in, bench.out.counts.never_written), (1, 1));
     assert_eq!(bench.pull().rows, 0);
@@ -99,7 +99,7 @@ fn a_young_message_in_a_consumers_hands_is_held_for_a_moment() {
     let deadline = bench.queue.deadline(bench.now).expect("it falls due");
     assert!(deadline <= bench.now.monotonic.plus(HoldLimits::default().hold_max));
     bench.after(deadline.since(bench.now.monotonic));
-    bench.apply(QueueInput::Tick);
+    bench.apply(LocalEvent::Tick);
     assert!(bench.queue.is_due());
     let pulled = bench.pull();
     assert!(pulled.rows == 1 && pulled.lanes[0].inserts[0].redelivered, "it was handed over before");
@@ -113,7 +113,7 @@ fn where_consumers_are_slow_nothing_is_held() {
         bench.publish(&draft("a").persistent());
         bench.after(Duration::from_millis(100));
         let given = bench.given();
-        bench.settle(&given, Outcome::Acknowledged);
+        bench.settle(&given, SettleOutcome::Acknowledged);
     }
     bench.publish(&draft("b").persistent());
     assert!(bench.queue.is_due());
@@ -125,7 +125,7 @@ fn a_held_message_that_comes_back_is_due_at_once() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     bench.publish(&draft("a").persistent());
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     assert!(bench.queue.is_due());
     assert!(bench.pull().lanes[0].inserts[0].redelivered);
 }
@@ -164,10 +164,10 @@ fn acknowledgements_in_order_move_the_watermark_and_others_go_as_keys() {
     bench.write();
     bench.consume(1, 0);
     let given = bench.given();
-    bench.settle(&given[2..3], Outcome::Acknowledged);
+    bench.settle(&given[2..3], SettleOutcome::Acknowledged);
     let pulled = bench.write();
     assert_eq!((pulled.lanes[0].remove_below, &pulled.lanes[0].removes[..]), (None, &[Position(3)][..]));
-    bench.settle(&given[..2], Outcome::Acknowledged);
+    bench.settle(&given[..2], SettleOutcome::Acknowledged);
     assert!(!bench.queue.is_due(), "it waits for a commit to ride along");
     bench.tick_after(20);
     assert!(bench.queue.is_due());
@@ -183,8 +183,8 @@ fn a_stop_in_good_order_leaves_the_exact_ceiling() {
     bench.write();
     bench.consume(1, 1);
     bench.write();
-    bench.apply(QueueInput::Detach { holder: holder(1) });
-    bench.apply(QueueInput::Quiesce);
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
+    bench.apply(LocalEvent::Quiesce);
     assert!(bench.queue.is_due());
     assert_eq!(bench.write().lanes[0].state.lent_ceiling, Position(2));
 }
@@ -195,7 +195,7 @@ fn a_purge_leaves_a_lane_behind_where_nothing_lives_in_it() {
     persistent(&mut bench, &["a", "b"]);
     bench.write();
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Purge { requester });
+    bench.apply(QueueCommand::Purge { requester });
     assert!(bench.answers().is_empty(), "it is not flushed yet");
     persistent(&mut bench, &["c"]);
     let pulled = bench.write();
@@ -214,7 +214,7 @@ fn a_purge_keeps_what_is_lent() {
     let given = bench.given();
     assert!(bench.queue.memory().ready < 12, "some of it is only in the store");
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Purge { requester });
+    bench.apply(QueueCommand::Purge { requester });
     assert!(bench.queue.is_due());
     let pulled = bench.write();
     assert!(bench.answers().iter().any(|answer| matches!(answer, Answer::Removed { message_count: 12 })));
@@ -223,7 +223,7 @@ fn a_purge_keeps_what_is_lent() {
     assert_eq!((change.state.count, change.state.body_bytes, pulled.removed), (1, 1, 12));
     let PositionRange { from, to } = change.remove_ranges[0];
     assert!(from > Position(1) && to <= Position(13));
-    bench.settle(&given, Outcome::Requeued);
+    bench.settle(&given, SettleOutcome::Requeued);
     assert_eq!(bench.bodies(), ["a"]);
 }
 
@@ -235,7 +235,7 @@ fn a_purge_beside_something_lent_is_written_without_waiting_for_another_message(
     bench.consume(1, 1);
     bench.write();
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Purge { requester });
+    bench.apply(QueueCommand::Purge { requester });
     assert!(bench.queue.is_due());
     assert_eq!(bench.write().lanes[0].removes, [Position(2)]);
 }
@@ -245,7 +245,7 @@ fn a_purge_of_young_messages_keeps_their_promises_and_writes_nothing() {
     let mut bench = Bench::new();
     bench.publish(&draft("a").persistent().confirmed(1));
     let requester = bench.requester(1);
-    bench.apply(QueueInput::Purge { requester });
+    bench.apply(QueueCommand::Purge { requester });
     assert_eq!(bench.promised(), [(1, 1, true)]);
     let pulled = bench.pull();
     assert!(pulled.lanes.is_empty() && pulled.drop_lanes.is_empty());

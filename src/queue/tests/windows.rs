@@ -49,7 +49,7 @@ fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
 
 fn loaded_only(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
     let rows = rows.map(|durable| LoadedRows { durable: Some(durable), scratch: None });
-    bench.apply(QueueInput::Loaded { level: 0, load, rows });
+    bench.apply(LocalEvent::Loaded { level: 0, load, rows });
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_start_reads_one_row_which_may_have_to_expire() {
     assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes(), bench.queue.memory().ready), (9, 9, 0));
     assert_eq!((bench.queue.durable_count(), bench.queue.durable_bytes()), (9, 9));
     assert!(bench.effects().is_empty());
-    bench.apply(QueueInput::Tick);
+    bench.apply(LocalEvent::Tick);
     let (load, _, rows_max) = load_of(&mut bench);
     assert_eq!(rows_max, 1);
     loaded(&mut bench, load, Some(rows(1..=1)));
@@ -69,7 +69,7 @@ fn a_start_reads_one_row_which_may_have_to_expire() {
 #[test]
 fn what_expired_while_the_broker_was_down_goes_a_window_at_a_time() {
     let mut bench = recovered(9, 0);
-    bench.apply(QueueInput::Tick);
+    bench.apply(LocalEvent::Tick);
     let expired =
         |rows: Vec<Row>| rows.into_iter().map(|row| Row { expires_at: Some(WallMillis(10)), ..row }).collect();
     let mut rows_max = Vec::new();
@@ -103,7 +103,7 @@ fn a_get_that_waits_is_forgotten_with_its_channel() {
     let mut bench = recovered(3, 0);
     bench.get(1, true);
     let (load, ..) = load_of(&mut bench);
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     loaded(&mut bench, load, Some(rows(1..=3)));
     assert!(bench.given().is_empty());
     assert_eq!(bench.queue.ready_count(), 3);
@@ -134,7 +134,7 @@ fn the_lent_ceiling_is_written_ahead_of_what_is_handed_over() {
     assert!(!bench.queue.is_due(), "one ceiling is under way");
     bench.stored(pulled.ticket);
     bench.publish(&draft("one more").persistent());
-    bench.settle(&given, Outcome::Acknowledged);
+    bench.settle(&given, SettleOutcome::Acknowledged);
     assert_eq!(bench.write().lanes[0].state.lent_ceiling, Position(41 + 64), "half the way there, the next one");
 }
 
@@ -199,12 +199,12 @@ fn a_load_that_a_purge_has_overtaken_is_ignored() {
     bench.consume(1, 0);
     let (load, ..) = load_of(&mut bench);
     let requester = bench.requester(2);
-    bench.apply(QueueInput::Purge { requester });
+    bench.apply(QueueCommand::Purge { requester });
     loaded(&mut bench, load, Some(rows(1..=4)));
     assert!(bench.given().is_empty());
     assert_eq!(bench.queue.ready_count(), 0);
     loaded(&mut bench, load + 7, Some(rows(1..=4)));
-    bench.apply(QueueInput::Loaded { level: 9, load, rows: None });
+    bench.apply(LocalEvent::Loaded { level: 9, load, rows: None });
     assert_eq!(bench.queue.ready_count(), 0);
 }
 
@@ -258,13 +258,13 @@ fn requeued_rows_return_before_those_still_in_the_store() {
     let (load, ..) = load_of(&mut bench);
     loaded(&mut bench, load, Some(rows(1..=4)));
     let given = bench.given();
-    bench.settle(&given[1..2], Outcome::Requeued);
+    bench.settle(&given[1..2], SettleOutcome::Requeued);
     assert_eq!(bench.bodies(), ["2"]);
 }
 
 #[test]
 fn what_came_back_behind_one_that_stays_out_is_swept_out() {
-    let mut out = super::super::level::OutPositions::default();
+    let mut out = super::super::positions::AwayPositions::default();
     (1..=1000).for_each(|position| out.insert(Position(position)));
     (2..=1000).for_each(|position| out.remove(Position(position)));
     assert!(out.len() < 200, "{} positions are remembered for one", out.len());
@@ -286,7 +286,7 @@ fn a_squeezed_head_leaves_its_back_to_the_store() {
         }
         bench.write();
         assert_eq!(bench.queue.memory().ready, 200);
-        bench.queue.squeeze(WindowLimits::SQUEEZE_MAX);
+        bench.queue.shrink_windows(WindowLimits::SHRINK_STEPS_MAX);
         bench.publish(&draft("last").persistent());
         bench.write();
         assert_eq!((bench.queue.ready_count(), bench.queue.memory().ready), (201, kept), "{consumers} consumers");
@@ -315,7 +315,7 @@ fn a_large_message_behind_small_ones_is_read_once() {
         assert!(bench.effects().is_empty(), "nothing is read again");
         let given = bench.given();
         assert_eq!(given.iter().map(|given| given.body.as_str()).collect::<Vec<_>>(), [body]);
-        bench.settle(&given, Outcome::Acknowledged);
+        bench.settle(&given, SettleOutcome::Acknowledged);
         bench.write();
     }
     assert_eq!(bench.queue.durable_count(), 0);
@@ -328,7 +328,7 @@ fn near_the_end(left: u64) -> Bench {
     let body_bytes = at.0.to_string().len() as u64;
     let state = LaneState { head: at, tail: at, count: 1, body_bytes, lent_ceiling: at.next() };
     bench.queue.recover_lane(LANE, state, bench.now);
-    bench.apply(QueueInput::Tick);
+    bench.apply(LocalEvent::Tick);
     let (load, _, _) = load_of(&mut bench);
     loaded(&mut bench, load, Some(rows([at.0])));
     bench
@@ -356,9 +356,9 @@ fn a_lane_without_positions_refuses_and_begins_anew_once_it_is_empty() {
     bench.publish(&draft("x").persistent().confirmed(5));
     assert_eq!(bench.promised(), [(5, 5, false)], "something of it is still out");
 
-    bench.settle(&given, Outcome::Acknowledged);
+    bench.settle(&given, SettleOutcome::Acknowledged);
     bench.publish(&draft("anew").persistent().confirmed(6));
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     let pulled = bench.write();
     assert_eq!(pulled.drop_lanes, [LANE]);
     let change = &pulled.lanes[0];
@@ -372,11 +372,11 @@ fn a_lane_whose_positions_run_low_begins_anew_when_it_happens_to_be_empty() {
     let mut bench = near_the_end(1 << 37);
     bench.consume(1, 10);
     let given = bench.given();
-    bench.settle(&given, Outcome::Acknowledged);
+    bench.settle(&given, SettleOutcome::Acknowledged);
     bench.publish(&draft("x").persistent());
     let given = bench.given();
     assert!(!given[0].redelivered);
-    bench.apply(QueueInput::Detach { holder: holder(1) });
+    bench.apply(QueueCommand::Detach { holder: holder(1) });
     let pulled = bench.write();
     assert_eq!((pulled.drop_lanes.len(), pulled.lanes[0].lane.generation), (1, 1));
     assert_eq!(pulled.lanes[0].inserts[0].position, Position(1));

@@ -68,7 +68,7 @@ impl Model {
                 let (queue, no_ack) = (self.a_queue(), self.below(3) == 0);
                 let requester = self.world.requester(channel);
                 self.world.channels.get_mut(&channel).unwrap().attached.insert(queue);
-                self.world.push(queue, QueueInput::Get { requester, no_ack });
+                self.world.push(queue, QueueCommand::Get { requester, no_ack });
             }
             73..88 => self.settle(channel),
             88..91 => self.end_transaction(channel),
@@ -83,7 +83,7 @@ impl Model {
             }
             97 => {
                 let (queue, requester) = (self.a_queue(), self.world.requester(channel));
-                self.world.push(queue, QueueInput::Delete { requester, if_unused: false, if_empty: false });
+                self.world.push(queue, QueueCommand::Delete { requester, if_unused: false, if_empty: false });
                 self.world.make_queue();
             }
             98 => self.fail(),
@@ -109,7 +109,7 @@ impl Model {
         let Consumer { slot, queue, .. } = self.world.channels.get_mut(&channel).unwrap().consumers.swap_remove(at);
         let requester = self.world.requester(channel);
         let key = ConsumerKey { holder: holder(channel), slot };
-        self.world.push(queue, QueueInput::Cancel { requester, key });
+        self.world.push(queue, QueueCommand::Cancel { requester, key });
     }
 
     /// An ack, nack or reject; or one of these in a transaction.
@@ -119,8 +119,12 @@ impl Model {
             return;
         }
         let at = self.below(unacked);
-        let outcome =
-            [Outcome::Acknowledged, Outcome::Acknowledged, Outcome::Requeued, Outcome::Rejected][self.below(4)];
+        let outcome = [
+            SettleOutcome::Acknowledged,
+            SettleOutcome::Acknowledged,
+            SettleOutcome::Requeued,
+            SettleOutcome::Rejected,
+        ][self.below(4)];
         let in_transaction = self.below(4) == 0;
         let live = self.world.channels.get_mut(&channel).unwrap();
         let held = live.unacked.remove(at);
@@ -185,8 +189,10 @@ impl Model {
             let held = live.unacked.iter().chain(live.held_back.iter().map(|(held, _)| held));
             let counted = held.filter(|held| held.counted).count();
             assert_eq!(counts.lent as usize, counted + in_flight(true), "used = lent");
-            let granted = |input: &QueueInput| match input {
-                QueueInput::Grant { limit, permits } if limit.holder.channel == *channel && limit.id == id => *permits,
+            let granted = |input: &QueueCommand| match input {
+                QueueCommand::Grant { limit, permits } if limit.holder.channel == *channel && limit.id == id => {
+                    *permits
+                }
                 _ => 0,
             };
             let granted: u32 = world.queues.values().flat_map(|queue| &queue.inbox).map(granted).sum();

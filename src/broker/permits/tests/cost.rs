@@ -20,7 +20,7 @@ fn inputs_per_thousand(queues: usize, consumers: usize) -> u64 {
     let (applied, delivered) = (world.applied, world.delivered);
     while world.delivered < delivered + DELIVERIES {
         let held = world.channels.get_mut(&channel).unwrap().unacked.remove(0);
-        world.settle(channel, held, Outcome::Acknowledged);
+        world.settle(channel, held, SettleOutcome::Acknowledged);
         world.run_all();
     }
     (world.applied - applied) * 1000 / DELIVERIES

@@ -9,10 +9,10 @@ use super::{ChannelPermits, Grant};
 use crate::model::random::Random;
 use crate::model::{
     Answer, ChannelKey, ConnectionId, ConsumerKey, ConsumerSlot, Delivery, Holder, LendId, LimitId, LimitKey, Message,
-    Monotonic, Name, Notice, Now, QueueId, RequestNo, WallMillis,
+    Monotonic, Name, Notice, Now, QueueId, RequestNo, SettleOutcome, WallMillis,
 };
 use crate::queue::{
-    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Outcome, Permits, QueueEffect, QueueInput, QueueLimits,
+    Consume, ConsumerLimits, Effects, Enqueue, HoldLimits, Permits, QueueCommand, QueueEffect, QueueLimits,
     QueueSettings, QueueState, Requester, WindowLimits,
 };
 use crate::wire::properties::{Properties, PropertiesWriter};
@@ -23,7 +23,7 @@ const NOW: Now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
 
 struct Queue {
     state: QueueState,
-    inbox: VecDeque<QueueInput>,
+    inbox: VecDeque<QueueCommand>,
     /// No grant finds it any more.
     is_gone: bool,
 }
@@ -51,7 +51,7 @@ struct Channel {
     last_limit: u32,
     unacked: Vec<Held>,
     /// Settled by a transaction that is not committed.
-    held_back: Vec<(Held, Outcome)>,
+    held_back: Vec<(Held, SettleOutcome)>,
     consumers: Vec<Consumer>,
     attached: BTreeSet<QueueId>,
 }
@@ -167,16 +167,16 @@ impl World {
         Requester { connection: CONNECTION, channel, request: RequestNo(self.number()) }
     }
 
-    fn push(&mut self, id: QueueId, input: QueueInput) {
+    fn push(&mut self, id: QueueId, command: QueueCommand) {
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.inbox.push_back(input);
+            queue.inbox.push_back(command);
             self.woken.push(id);
         }
     }
 
     fn publish(&mut self, queue: QueueId, count: usize) {
         let messages = (0..count).map(|_| Enqueue { message: message(), promise: None }).collect();
-        self.push(queue, QueueInput::Publish(messages));
+        self.push(queue, QueueCommand::Publish(messages));
     }
 
     // ---- what a link does ----------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ impl World {
         change(&mut consume);
         let has_prefetch = consume.prefetch > 0 && !consume.no_ack;
         live.consumers.push(Consumer { slot, queue, has_prefetch });
-        self.push(queue, QueueInput::Consume(consume));
+        self.push(queue, QueueCommand::Consume(consume));
         slot
     }
 
@@ -207,7 +207,7 @@ impl World {
         while let Some(&Grant { queue, permits }) = grants.get(at) {
             at += 1;
             if self.queues.get(&queue).is_some_and(|queue| !queue.is_gone) {
-                self.push(queue, QueueInput::Grant { limit, permits });
+                self.push(queue, QueueCommand::Grant { limit, permits });
             } else if let Some(all) = self.permits.get_mut(&limit.holder.channel) {
                 all.revoke(queue, &mut grants);
             }
@@ -247,12 +247,12 @@ impl World {
         }
         let limit = self.channels[&channel].limit;
         for queue in attached {
-            self.push(queue, QueueInput::ChannelLimit { holder: holder(channel), limit });
+            self.push(queue, QueueCommand::ChannelLimit { holder: holder(channel), limit });
         }
     }
 
-    fn settle(&mut self, channel: ChannelKey, held: Held, outcome: Outcome) {
-        self.push(held.queue, QueueInput::Settle { lends: vec![held.lend], outcome });
+    fn settle(&mut self, channel: ChannelKey, held: Held, outcome: SettleOutcome) {
+        self.push(held.queue, QueueCommand::Settle { lends: vec![held.lend], outcome });
         if held.counted {
             self.with_permits(channel, |permits, grants| permits.release(1, grants));
         }
@@ -261,7 +261,7 @@ impl World {
     fn close_channel(&mut self, channel: ChannelKey) {
         self.permits.remove(&channel);
         for queue in self.channels.remove(&channel).expect("it is open").attached {
-            self.push(queue, QueueInput::Detach { holder: holder(channel) });
+            self.push(queue, QueueCommand::Detach { holder: holder(channel) });
         }
     }
 
@@ -274,7 +274,7 @@ impl World {
         let Some(input) = queue.inbox.pop_front() else { return false };
         let mut hand = Hand { queue: id, permits, grants: Vec::new() };
         let mut out = Effects::default();
-        queue.state.apply(input, NOW, &mut hand, &mut out);
+        queue.state.apply(input.into(), NOW, &mut hand, &mut out);
         let grants = hand.grants;
         queue.is_gone |= out.effects.iter().any(|effect| matches!(effect, QueueEffect::Deleted { .. }));
         self.applied += 1;
@@ -294,7 +294,7 @@ impl World {
                 let Some(lend) = delivery.lend else { return true };
                 match self.channels.get_mut(&channel) {
                     Some(live) => live.unacked.push(Held { queue: delivery.queue, lend, counted: false }),
-                    None => self.push(delivery.queue, QueueInput::Bounce { lend }),
+                    None => self.push(delivery.queue, QueueCommand::Bounce { lend }),
                 }
             }
             Notice::Limited { channel, queue, limit }
@@ -326,7 +326,7 @@ impl World {
                 }
             }
             None => {
-                self.push(queue, QueueInput::Bounce { lend });
+                self.push(queue, QueueCommand::Bounce { lend });
                 if delivery.permit.is_some() && delivery.permit == limit {
                     self.with_permits(channel, |permits, grants| permits.release(1, grants));
                 }

@@ -15,7 +15,7 @@ fn take(world: &mut World, channel: ChannelKey, deliveries: u64, mut burst: impl
         let held = &mut world.channels.get_mut(&channel).expect("it is open").unacked;
         let count = (burst() as usize).clamp(1, held.len());
         for held in held.drain(..count).collect::<Vec<_>>() {
-            world.settle(channel, held, Outcome::Acknowledged);
+            world.settle(channel, held, SettleOutcome::Acknowledged);
         }
         world.run_all();
     }
@@ -60,7 +60,7 @@ fn take_all(world: &mut World, channel: ChannelKey) {
         if held.is_empty() {
             return;
         }
-        held.into_iter().for_each(|held| world.settle(channel, held, Outcome::Acknowledged));
+        held.into_iter().for_each(|held| world.settle(channel, held, SettleOutcome::Acknowledged));
         world.run_all();
     }
 }

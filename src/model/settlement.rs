@@ -1,0 +1,12 @@
+//! How a delivery is settled.
+
+/// How deliveries are settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleOutcome {
+    /// Acknowledged: the message is gone.
+    Acknowledged,
+    /// Back to its place in the queue.
+    Requeued,
+    /// Rejected without requeue: dead-lettered or discarded.
+    Rejected,
+}

@@ -1,0 +1,83 @@
+//! The numbers of a queue: what listings and metrics show, and what the queue takes of memory.
+
+use super::contents::Contents;
+use super::entry::Entries;
+use super::lending::Lending;
+
+/// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
+const MESSAGE_OVERHEAD_BYTES: u64 = 96;
+/// What a channel notes for each delivery that is not acknowledged, with room to grow.
+const UNACKED_BYTES: u64 = 64;
+
+/// The part of a queue that is in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueMemory {
+    /// Ready messages; the others are only in the store.
+    pub ready: u64,
+    /// Body bytes of all messages, ready or not.
+    pub body_bytes: u64,
+    /// Bytes of the ready messages that the store has or is to have.
+    pub window_bytes: u64,
+    /// Bytes of transient messages, and of their entries.
+    pub transient_bytes: u64,
+    /// Bytes of messages that the store is to have and has not flushed.
+    pub unwritten_bytes: u64,
+    /// All bytes: the queue itself, its table of entries, its messages.
+    pub bytes: u64,
+}
+
+/// The numbers of a queue after an input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueMetrics {
+    /// Messages ready for delivery, without those that are to be dropped.
+    pub ready: u64,
+    /// Body bytes of the ready messages.
+    pub ready_bytes: u64,
+    /// Messages that consumers and gets hold.
+    pub unacked: u64,
+    /// Body bytes of these.
+    pub unacked_bytes: u64,
+    /// Persistent messages of a durable queue, ready or not.
+    pub durable: u64,
+    /// Body bytes of these.
+    pub durable_bytes: u64,
+    /// Registered consumers.
+    pub consumers: u32,
+    /// Rows that the writer may be given: those that consumers hold may not be due yet.
+    pub unwritten_rows: usize,
+    /// Transient messages that may go to the scratch store.
+    pub unspilled_rows: usize,
+    /// The part of the queue that is in memory.
+    pub memory: QueueMemory,
+}
+
+impl QueueMemory {
+    /// One look at each level. `own_bytes` is what the queue takes without its parts on the heap.
+    pub(super) fn of(contents: &Contents, lending: &Lending, own_bytes: usize) -> Self {
+        let Contents { entries, ready, durable, spill } = contents;
+        let (mut in_memory, mut body_bytes) = (ready.count(), ready.body_bytes() + lending.body_bytes());
+        let (mut window_bytes, mut durable_count) = (0, durable.count());
+        for level in ready.levels() {
+            window_bytes += level.window_bytes() as u64;
+            durable_count = durable_count.saturating_sub(level.durable_middle().map_or(0, |middle| middle.count));
+            for middle in level.middles() {
+                in_memory -= middle.count;
+                body_bytes = body_bytes.saturating_sub(middle.body_bytes);
+            }
+        }
+        let transient = (in_memory + lending.count()).saturating_sub(durable_count);
+        let own_of_stored = durable_count as usize * Entries::ENTRY_BYTES + durable.list_bytes();
+        let own = (own_bytes + entries.table_bytes() + lending.consumers_bytes()) as u64;
+        Self {
+            ready: in_memory,
+            body_bytes,
+            window_bytes: window_bytes.saturating_sub(spill.transient_bytes()) + own_of_stored as u64,
+            transient_bytes: spill.transient_bytes() + transient * Entries::ENTRY_BYTES as u64,
+            unwritten_bytes: durable.unwritten_bytes(),
+            bytes: own
+                + body_bytes
+                + (in_memory + lending.count()) * MESSAGE_OVERHEAD_BYTES
+                + lending.count() * UNACKED_BYTES,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Transient messages beyond their budget: the tails of long queues wait in the scratch store, which is emptied at every
+//! start.
+
+use super::effect::Pulled;
+use super::entry::{Entries, Storage};
+use super::event::Ticket;
+use super::level::Level;
+use super::ready::Ready;
+use crate::model::stored::{LaneChange, LaneState, Place, Row};
+use crate::model::{Lane, Message, QueueId};
+
+/// What a queue has in the scratch store, and what it has for it.
+#[derive(Debug, Default)]
+pub(super) struct Spill {
+    /// What transient messages take of memory beside their entries.
+    transient_bytes: u64,
+    /// Transient messages of the broker take more memory than they may.
+    is_pressed: bool,
+    /// Some messages were ever handed to the scratch store.
+    is_used: bool,
+    /// It refused rows for good: what is in memory stays there.
+    has_failed: bool,
+    ticket: Ticket,
+    flushed: Ticket,
+}
+
+/// How much the scratch store takes at once.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    rows_max: usize,
+    bytes_max: usize,
+}
+
+impl Spill {
+    /// Sets whether transient messages exceed their memory budget.
+    pub(super) fn set_memory_pressure(&mut self, is_pressed: bool) {
+        self.is_pressed = is_pressed && !self.has_failed;
+    }
+
+    pub(super) fn is_pressed(&self) -> bool {
+        self.is_pressed
+    }
+
+    /// What transient messages take of memory beside their entries.
+    pub(super) fn transient_bytes(&self) -> u64 {
+        self.transient_bytes
+    }
+
+    /// A transient message entered memory.
+    #[inline]
+    pub(super) fn add(&mut self, message: &Message) {
+        self.transient_bytes += message.allocated_bytes() as u64;
+    }
+
+    /// A transient message left the queue.
+    #[inline]
+    pub(super) fn remove(&mut self, message: &Message) {
+        self.left_memory(message.allocated_bytes() as u64);
+    }
+
+    /// Transient messages of so many bytes left memory.
+    #[inline]
+    pub(super) fn left_memory(&mut self, bytes: u64) {
+        self.transient_bytes = self.transient_bytes.saturating_sub(bytes);
+    }
+
+    /// Whether there is something for the scratch store.
+    pub(super) fn wants_pull(&self, ready: &Ready) -> bool {
+        (self.is_pressed || self.is_used)
+            && ready
+                .levels()
+                .any(|level| self.is_pressed && level.scratch.waiting() > 0 || level.scratch.has_waste(self.flushed))
+    }
+
+    /// How many messages may go to the scratch store, and are still to be handed to it.
+    pub(super) fn waiting_rows(&self, ready: &Ready) -> usize {
+        if self.has_failed { 0 } else { ready.levels().map(|level| level.scratch.waiting()).sum() }
+    }
+
+    /// Hands the scratch store what waits at the tails, and what it holds in vain.
+    pub(super) fn pull(
+        &mut self,
+        queue: QueueId,
+        rows_max: usize,
+        bytes_max: usize,
+        entries: &mut Entries,
+        ready: &mut Ready,
+    ) -> Pulled {
+        let budget = Budget { rows_max, bytes_max };
+        let mut pulled = Pulled { ticket: Ticket(self.ticket.0 + 1), ..Pulled::default() };
+        for (number, level) in ready.levels_mut() {
+            if let Some(generation) = level.scratch.renew(self.flushed) {
+                pulled.drop_lanes.push(Lane { queue, level: number, generation });
+            }
+            let inserts = self.take_waiting(level, entries, budget, &mut pulled);
+            let erased = level.scratch.erase(self.flushed);
+            if inserts.is_empty() && erased.is_none() {
+                continue;
+            }
+            let remove_below = erased.map(|(below, count)| {
+                pulled.removed += usize::try_from(count).unwrap_or(usize::MAX);
+                below
+            });
+            let (remove_ranges, removes, state) = (Vec::new(), Vec::new(), LaneState::default());
+            let lane = Lane { queue, level: number, generation: level.scratch.generation() };
+            pulled.lanes.push(LaneChange { lane, inserts, remove_below, remove_ranges, removes, state });
+        }
+        if !pulled.lanes.is_empty() || !pulled.drop_lanes.is_empty() {
+            self.ticket = pulled.ticket;
+            self.is_used = true;
+        }
+        pulled
+    }
+
+    fn take_waiting(&self, level: &mut Level, entries: &mut Entries, budget: Budget, pulled: &mut Pulled) -> Vec<Row> {
+        let mut inserts = Vec::new();
+        while self.is_pressed && pulled.rows < budget.rows_max && pulled.bytes < budget.bytes_max {
+            let Some(slot) = level.next_to_spill() else { break };
+            let entry = entries.at_mut(slot);
+            if entry.storage != Storage::Transient {
+                continue;
+            }
+            let (ticket, position) = (pulled.ticket, level.scratch.submit(pulled.ticket));
+            entry.storage = Storage::Spilling { ticket, position };
+            pulled.rows += 1;
+            pulled.bytes += entry.message.allocated_bytes();
+            inserts.push(Row {
+                position,
+                redelivered: entry.redelivered,
+                expires_at: entry.expires_at,
+                place: Some(Place { behind: entry.order.position, nth: entry.order.sub }),
+                message: entry.message.clone(),
+            });
+        }
+        pulled.more |= self.is_pressed && level.scratch.waiting() > 0;
+        inserts
+    }
+
+    /// The scratch store has the rows of a ticket, or refused them for good. Returns whether they may leave memory.
+    pub(super) fn stored(&mut self, ticket: Ticket, durable: bool) -> bool {
+        self.has_failed |= !durable;
+        if !self.has_failed {
+            self.flushed = self.flushed.max(ticket);
+        }
+        !self.has_failed
+    }
+
+    /// The scratch store has all rows up to this ticket.
+    pub(super) fn flushed(&self) -> Ticket {
+        self.flushed
+    }
+
+    /// The queue has ended: nothing is left.
+    pub(super) fn end(&mut self) {
+        self.transient_bytes = 0;
+    }
+
+    /// The bytes are those of the transient entries in memory. O(entries): for short tables.
+    pub(super) fn assert_bytes(&self, entries: &Entries) {
+        let transient = entries.iter().filter(|(_, entry)| !entry.is_durable());
+        let bytes: usize = transient.map(|(_, entry)| entry.message.allocated_bytes()).sum();
+        debug_assert_eq!(self.transient_bytes, bytes as u64, "transient bytes are those of the entries");
+    }
+
+    /// What holds after every input.
+    pub(super) fn assert_invariants(&self) {
+        debug_assert!(self.flushed <= self.ticket, "only what was handed over is there");
+        debug_assert!(self.is_used || self.ticket == Ticket(0), "a ticket was given out with something in it");
+    }
+}
