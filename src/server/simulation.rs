@@ -236,8 +236,9 @@ impl Simulation {
         Some(Duration::from_micros(next.0.max(self.now().monotonic.0)))
     }
 
-    /// Lets time go by, and everything happen that falls into it.
+    /// Lets time go by, and everything happen that falls into it, after what is to be done at this moment.
     pub fn advance(&mut self, time: Duration) {
+        self.settle();
         let until = self.elapsed() + time;
         while let Some(next) = self.next_event().filter(|next| *next <= until) {
             self.clock.set(next);

@@ -89,6 +89,8 @@ struct Channel {
     commits: VecDeque<(u64, bool)>,
     /// A close was sent, or is on its way from the broker: what it holds counts as given back.
     is_closing: bool,
+    /// basic.recover is not answered: what the broker gave before it is on its way back.
+    is_recovering: bool,
     /// Methods whose answers have not come. One that fails ends the channel, and nothing behind it is carried out.
     awaits: u32,
 }
@@ -128,6 +130,9 @@ pub(crate) struct History {
     /// Until when the disk is full.
     full_until: Option<Duration>,
     alarm: bool,
+    /// Commits that failed so far.
+    failed_commits: u64,
+    held_up_until: Duration,
 }
 
 fn settings() -> Settings {
@@ -167,6 +172,8 @@ impl History {
             trace: 0xCBF2_9CE4_8422_2325,
             full_until: None,
             alarm: false,
+            failed_commits: 0,
+            held_up_until: Duration::ZERO,
         };
         history.declare_safe();
         history
@@ -258,6 +265,7 @@ impl History {
             gets: VecDeque::new(),
             commits: VecDeque::new(),
             is_closing: false,
+            is_recovering: false,
             awaits: 0,
         };
         client.channels.insert(number, channel);
@@ -290,6 +298,7 @@ impl History {
     fn connection_gone(&mut self, at: usize) {
         let client = self.clients.remove(at);
         for channel in client.channels.values() {
+            self.ledger.connection_lost(channel.id);
             self.channel_gone(channel);
         }
     }
@@ -317,10 +326,22 @@ impl History {
             }
         }
         self.hear_all();
+        self.note_hold_ups();
+    }
+
+    fn note_hold_ups(&mut self) {
+        let failed = self.faults.refused.load(Ordering::Relaxed) + self.faults.unknown.load(Ordering::Relaxed);
+        let fails = std::mem::replace(&mut self.failed_commits, failed) != failed;
+        if fails || self.alarm || self.faults.is_full.load(Ordering::Relaxed) {
+            self.held_up_until = self.simulation().elapsed();
+        }
     }
 
     fn settle(&mut self) {
         self.simulation().settle();
+        if !self.alarm && !self.faults.is_full.load(Ordering::Relaxed) {
+            self.ledger.all_is_read();
+        }
     }
 
     fn lose_connection(&mut self) {
@@ -435,8 +456,15 @@ impl History {
         if self.chance(80) { SAFE[self.below(6) as usize] } else { VOLATILE[self.below(4) as usize] }
     }
 
+    /// What is on its way to a consumer that needs no acknowledgements is lost with its channel. To keep such losses apart,
+    /// there are such consumers of a few queues only.
+    fn may_no_ack(&self, queue: &str) -> bool {
+        queue == "urgent" || VOLATILE.contains(&queue)
+    }
+
     fn consume(&mut self, at: usize, number: u16) {
-        let (queue, no_ack) = (self.any_queue(), self.chance(15));
+        let queue = self.any_queue();
+        let no_ack = self.chance(15) && self.may_no_ack(queue);
         self.next += 1;
         let tag = format!("c{}", self.next);
         let channel = self.clients[at].channels.get_mut(&number).expect("it is open");
@@ -457,7 +485,8 @@ impl History {
     }
 
     fn get(&mut self, at: usize, number: u16) {
-        let (queue, no_ack) = (self.any_queue(), self.chance(30));
+        let queue = self.any_queue();
+        let no_ack = self.chance(30) && self.may_no_ack(queue);
         let channel = self.clients[at].channels.get_mut(&number).expect("it is open");
         channel.gets.push_back((queue.to_owned(), no_ack));
         channel.awaits += 1;
@@ -513,9 +542,11 @@ impl History {
         if let Mode::Transaction(_) = channel.mode {
             return;
         }
-        let id = channel.id;
-        let queues = channel.queues();
+        let (id, queues) = (channel.id, channel.queues());
         self.ledger.end_channel(id, &queues);
+        let channel = self.channel(at, number);
+        channel.is_recovering = true;
+        channel.awaits += 1;
         self.send(at, &method(number, (60, 110), &[vec![1]]));
     }
 
@@ -557,8 +588,15 @@ impl History {
     fn doom(&mut self, at: usize, number: u16) {
         let Some(channel) = self.clients[at].channels.get_mut(&number) else { return };
         channel.is_closing = true;
-        let (id, queues) = (channel.id, channel.queues());
+        let (id, queues, mode) = (channel.id, channel.queues(), channel.mode);
+        let asked: Vec<u64> = channel.commits.iter().map(|(transaction, _)| *transaction).collect();
         self.ledger.end_channel(id, &queues);
+        if let Mode::Transaction(transaction) = mode {
+            self.ledger.rolled_back(transaction, false);
+        }
+        for transaction in asked {
+            self.ledger.release_acks(transaction);
+        }
     }
 
     /// What the broker sent, to all clients. Channels that end are seen to first: what they held may be with others already.
@@ -580,6 +618,8 @@ impl History {
             if self.simulation().is_closed(connection) {
                 self.coverage.missed_heartbeats += u64::from(self.clients[at].has_heartbeats);
                 ending.extend(self.clients[at].channels.keys());
+                let ids: Vec<ChannelId> = self.clients[at].channels.values().map(|channel| channel.id).collect();
+                ids.into_iter().for_each(|id| self.ledger.connection_lost(id));
                 gone.push(at);
             }
             for number in ending {
@@ -604,14 +644,14 @@ impl History {
                 let Some(channel) = self.clients[at].channels.get(&number) else { return };
                 let (queue, no_ack) = channel.consumers[&consumer].clone();
                 let given = Given { queue: &queue, consumer: &consumer, tag, redelivered, number: message, no_ack };
-                self.ledger.delivered(channel.id, channel.is_closing, &given, now);
+                self.ledger.delivered(channel.id, channel.is_closing || channel.is_recovering, &given, now);
             }
             Incoming::GetOk { channel: number, tag, redelivered, number: message } => {
                 let Some(channel) = self.clients[at].channels.get_mut(&number) else { return };
                 channel.awaits -= 1;
                 let (queue, no_ack) = channel.gets.pop_front().expect("a get was asked for");
                 let given = Given { queue: &queue, consumer: "", tag, redelivered, number: message, no_ack };
-                self.ledger.delivered(channel.id, channel.is_closing, &given, now);
+                self.ledger.delivered(channel.id, channel.is_closing || channel.is_recovering, &given, now);
             }
             Incoming::Confirm { channel: number, tag, multiple, kept } => {
                 self.confirmed(at, number, tag, multiple, kept)
@@ -648,6 +688,13 @@ impl History {
                     channel.gets.pop_front();
                     channel.awaits -= 1;
                 }
+            }
+            (60, 111) => {
+                let channel = self.channel(at, number);
+                channel.is_recovering = false;
+                channel.awaits -= 1;
+                let (id, queues) = (channel.id, channel.queues());
+                self.ledger.end_channel(id, &queues);
             }
             (60, 21) | (50, 11 | 21 | 41 | 51) | (40, 11 | 21) => {
                 if let Some(channel) = self.clients[at].channels.get_mut(&number) {
@@ -718,13 +765,12 @@ impl History {
         if self.chance(50) {
             self.hear_all();
         }
-        let was_failing = self.faults.is_full.load(Ordering::Relaxed);
         let at = self.simulation().elapsed();
         self.simulation.take().expect("a broker runs").kill();
         while !self.clients.is_empty() {
             self.connection_gone(0);
         }
-        self.ledger.crashed(Crash { at, was_failing });
+        self.ledger.crashed(Crash { at, held_up_until: self.held_up_until });
         self.alarm = false;
         self.start();
     }
@@ -769,6 +815,7 @@ impl History {
             gets: VecDeque::new(),
             commits: VecDeque::new(),
             is_closing: false,
+            is_recovering: false,
             awaits: 0,
         };
         self.clients[at].channels.insert(1, channel);
