@@ -51,11 +51,22 @@ pub(super) enum Report {
     Failed(String),
 }
 
+/// What follows a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// The same batch again.
+    Same,
+    /// The store has nothing of it: it takes in what has come meanwhile.
+    Amended,
+    /// The store may have it, and could not be asked. Until it can, the batch stays what it is.
+    LookUp,
+}
+
 #[derive(Debug)]
 enum Phase {
     Try,
     LookUp { error: String },
-    Pause { until: Monotonic, amends: bool, error: String },
+    Pause { until: Monotonic, then: Retry, error: String },
     Amend,
     Over { is_durable: bool },
 }
@@ -136,7 +147,7 @@ impl<S, C> BatchRun<S, C> {
                     self.phase = Phase::Try;
                     return Report::Nothing;
                 }
-                self.try_again(error, true, now)
+                self.try_again(error, Retry::Amended, now)
             }
             CommitOutcome::Unknown(error) => {
                 self.unknown_since.get_or_insert(began);
@@ -159,8 +170,8 @@ impl<S, C> BatchRun<S, C> {
             _ if unknown_for >= self.give_up_after => {
                 self.fail(format!("given up after {:.1} s: {error}", unknown_for.as_secs_f64()))
             }
-            Ok(_) => self.try_again(error, false, now),
-            Err(reopening) => self.try_again(format!("{error}; reopening: {reopening}"), false, now),
+            Ok(_) => self.try_again(error, Retry::Same, now),
+            Err(reopening) => self.try_again(format!("{error}; reopening: {reopening}"), Retry::LookUp, now),
         }
     }
 
@@ -174,17 +185,20 @@ impl<S, C> BatchRun<S, C> {
         Report::Durable { after_failure: self.has_failed }
     }
 
-    fn try_again(&mut self, error: String, amends: bool, now: Monotonic) -> Report {
+    fn try_again(&mut self, error: String, then: Retry, now: Monotonic) -> Report {
         let is_first = !std::mem::replace(&mut self.has_failed, true);
-        self.phase = Phase::Pause { until: now.plus(self.pause), amends, error: error.clone() };
+        self.phase = Phase::Pause { until: now.plus(self.pause), then, error: error.clone() };
         self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
         Report::Retrying { error, is_first }
     }
 
     /// The pause is over.
     pub(super) fn waited(&mut self) {
-        let amends = matches!(self.phase, Phase::Pause { amends: true, .. });
-        self.phase = if amends { Phase::Amend } else { Phase::Try };
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Try) {
+            Phase::Pause { then: Retry::Amended, .. } => Phase::Amend,
+            Phase::Pause { then: Retry::LookUp, error, .. } => Phase::LookUp { error },
+            _ => Phase::Try,
+        };
     }
 
     /// The batch has taken in what has come meanwhile.
