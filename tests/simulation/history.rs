@@ -287,10 +287,8 @@ impl History {
         if let Mode::Transaction(transaction) = channel.mode {
             self.ledger.rolled_back(transaction, false);
         }
-        for (transaction, is_commit) in &channel.commits {
-            if *is_commit {
-                self.ledger.rolled_back(*transaction, false);
-            }
+        for (transaction, _) in &channel.commits {
+            self.ledger.rolled_back(*transaction, false);
         }
         self.ledger.end_channel(channel.id, &channel.queues());
     }
@@ -627,6 +625,9 @@ impl History {
             }
             heard.push(all);
         }
+        let channels = self.clients.iter().flat_map(|client| client.channels.values());
+        let ending = channels.filter(|channel| channel.is_closing || channel.is_recovering);
+        self.ledger.returning = ending.flat_map(Channel::queues).collect();
         for (at, all) in heard.into_iter().enumerate() {
             for incoming in all {
                 self.heard(at, incoming);

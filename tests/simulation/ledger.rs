@@ -103,6 +103,8 @@ pub(crate) struct Ledger {
     published: u64,
     published_at: BTreeMap<u64, u64>,
     returned_at: BTreeMap<String, u64>,
+    /// Queues that may get something back at any moment: of channels that are being closed.
+    pub(crate) returning: BTreeSet<String>,
     /// When each life ended, and whether the store wrote nothing just before.
     crashes: Vec<Crash>,
     transactions: BTreeMap<u64, Transaction>,
@@ -336,7 +338,8 @@ impl Ledger {
             return;
         }
         let (life, published_at) = (self.life, self.published_at.get(&number).copied().unwrap_or_default());
-        let returned = self.returned_at.get(queue).is_some_and(|returned| *returned >= published_at);
+        let returned = self.returning.contains(queue)
+            || self.returned_at.get(queue).is_some_and(|returned| *returned >= published_at);
         let dead_letters = self.messages.get(&number).map(|message| message.queue.clone());
         let of_dead_letters = dead_letters.is_some_and(|queue| self.kind(&queue).dead_letters);
         let Some(message) = self.messages.get_mut(&number) else { panic!("{number} was never published") };
@@ -416,12 +419,14 @@ impl Ledger {
             let is_done = copies.values().any(|copy| copy.acked.is_some());
             assert!(!is_safe || is_done || *is_discarded, "message {number} was confirmed and is lost: {message:?}");
         }
-        // A consumer may see a message before its transaction is stored. One that is seen in a later life was stored.
+        // A consumer may see a message before its transaction is stored. One that is seen in a later life was stored. What its
+        // queue drops or lets expire at once goes on as a dead letter, in a transaction of the store of its own.
         for Transaction { publishes, .. } in self.transactions.values().filter(|it| it.is_unknown) {
             let parts: Vec<_> = publishes
                 .iter()
                 .map(|number| (number, &self.messages[number]))
-                .filter(|(_, message)| message.persistent && self.kind(&message.queue).is_safe)
+                .filter(|(_, message)| message.persistent)
+                .filter(|(_, Message { queue, .. })| self.kind(queue).is_safe && !self.kind(queue).dead_letters)
                 .collect();
             let is_stored =
                 parts.iter().any(|(_, message)| message.copies.values().any(|copy| copy.seen_life > message.life));
