@@ -98,6 +98,7 @@ pub struct Simulation {
 }
 
 /// What can be done next.
+#[derive(Clone, Copy)]
 enum Step {
     Work,
     Client(SimulatedConnection),

@@ -655,7 +655,7 @@ impl History {
                 self.ledger.delivered(channel.id, channel.is_closing || channel.is_recovering, &given, now);
             }
             Incoming::Confirm { channel: number, tag, multiple, kept } => {
-                self.confirmed(at, number, tag, multiple, kept)
+                self.confirmed(at, number, tag, multiple, kept);
             }
             Incoming::Method { channel, class, id, fields } => self.method(at, channel, (class, id), &fields),
             Incoming::Heartbeat => {}

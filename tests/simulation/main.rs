@@ -19,6 +19,9 @@ use std::process::Command;
 /// Histories without further word.
 const SEEDS: u64 = 60;
 
+/// One of the counters.
+type Of = fn(&Coverage) -> u64;
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -37,10 +40,10 @@ fn every_promise_is_kept_in_every_history() {
             Err(_) => panic!("SIMULATION_SEED={seed} SIMULATION_SEEDS=1 shows it again"),
         }
     }
-    let sum = |of: fn(&Coverage) -> u64| all.iter().map(of).sum::<u64>();
-    let least = |of: fn(&Coverage) -> u64| all.iter().map(of).min().unwrap_or_default();
+    let sum = |of: Of| all.iter().map(of).sum::<u64>();
+    let least = |of: Of| all.iter().map(of).min().unwrap_or_default();
     println!("histories {}, each of at least {} frames", all.len(), least(|it| it.frames));
-    let counters: [(&str, fn(&Coverage) -> u64); 22] = [
+    let counters: [(&str, Of); 22] = [
         ("frames", |it| it.frames),
         ("connections", |it| it.connections),
         ("connections lost", |it| it.connections_lost),

@@ -57,7 +57,7 @@ impl Store for FaultyStore {
             }
             if chance < REFUSED + UNKNOWN {
                 add(&self.faults.unknown);
-                if chance % 2 == 0 {
+                if chance.is_multiple_of(2) {
                     self.inner.commit(batch);
                 }
                 return CommitOutcome::Unknown("a flush failed".into());

@@ -73,8 +73,17 @@ pub(crate) enum Incoming {
 #[derive(Default)]
 pub(crate) struct Parser {
     bytes: Vec<u8>,
-    /// A method whose content is not complete, and how much of the body is missing once that is known.
-    content: Option<(u16, u16, Vec<u8>, Option<usize>, Vec<u8>)>,
+    content: Option<Content>,
+}
+
+/// A method whose content is not complete.
+struct Content {
+    channel: u16,
+    id: u16,
+    fields: Vec<u8>,
+    /// The length of the body, once the header has come.
+    len: Option<usize>,
+    body: Vec<u8>,
 }
 
 fn text(fields: &mut &[u8]) -> String {
@@ -118,7 +127,7 @@ impl Parser {
                     (u16::from_be_bytes([payload[0], payload[1]]), u16::from_be_bytes([payload[2], payload[3]]));
                 let fields = payload[4..].to_vec();
                 if matches!((class, id), (60, 50 | 60 | 71)) {
-                    self.content = Some((channel, id, fields, None, Vec::new()));
+                    self.content = Some(Content { channel, id, fields, len: None, body: Vec::new() });
                     return None;
                 }
                 if let (60, 80 | 120) = (class, id) {
@@ -130,11 +139,11 @@ impl Parser {
             }
             2 => {
                 let content = self.content.as_mut().expect("a header follows its method");
-                content.3 = Some(u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes")) as usize);
+                content.len = Some(u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes")) as usize);
                 self.whole()
             }
             3 => {
-                self.content.as_mut().expect("a body follows its header").4.extend(payload);
+                self.content.as_mut().expect("a body follows its header").body.extend(payload);
                 self.whole()
             }
             8 => Some(Incoming::Heartbeat),
@@ -143,7 +152,8 @@ impl Parser {
     }
 
     fn whole(&mut self) -> Option<Incoming> {
-        let (channel, id, fields, _, body) = self.content.take_if(|(.., len, body)| Some(body.len()) == *len)?;
+        let whole = self.content.take_if(|content| Some(content.body.len()) == content.len)?;
+        let Content { channel, id, fields, body, .. } = whole;
         let mut fields = &fields[..];
         let carried = u64::from_be_bytes(body[..8].try_into().expect("bodies are numbered"));
         Some(match id {

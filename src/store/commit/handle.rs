@@ -192,7 +192,7 @@ pub(super) struct WriterLife {
 /// What steps the machine.
 pub(super) enum Driver {
     Threaded(Threads),
-    Stepped(Stepping),
+    Stepped(Box<Stepping>),
 }
 
 impl Drop for WriterLife {

@@ -56,6 +56,7 @@ pub(super) trait Asked {
 }
 
 /// What a driver is to do next.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and moved once: a box would be an allocation per batch")]
 pub(super) enum Action<S, C> {
     /// Ask these sources for rows, without any lock.
     Ask(Request<S>),

@@ -62,10 +62,7 @@ impl WriterStats {
         match self.state {
             WriterState::Retrying => Some(format!("nothing can be stored at the moment: {error}")),
             WriterState::Failed => Some(format!("the store has failed: {error}")),
-            WriterState::Ok => match &self.last_read_failure {
-                Some((_, error)) => Some(format!("a read failed: {error}")),
-                None => None,
-            },
+            WriterState::Ok => self.last_read_failure.as_ref().map(|(_, error)| format!("a read failed: {error}")),
         }
     }
 

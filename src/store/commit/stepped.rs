@@ -59,7 +59,7 @@ impl WriterHandle {
         let queued = QueuedLoads::default();
         let work = Work { runner, reader, loads: queued.clone(), run: None, wakes_at: None, closed: None };
         let stepping = Stepping { work: Mutex::new(work), shared: Arc::clone(&shared) };
-        Ok(Self::new(shared, Driver::Stepped(stepping), Loads::queued(queued)))
+        Ok(Self::new(shared, Driver::Stepped(Box::new(stepping)), Loads::queued(queued)))
     }
 
     /// When a stepped writer goes on by itself that has nothing to do now.
