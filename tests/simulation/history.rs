@@ -215,10 +215,15 @@ impl History {
     // ---- connections
 
     fn connect(&mut self) {
+        let has_heartbeats = self.chance(30);
+        self.connect_as(has_heartbeats);
+    }
+
+    /// With heartbeats, a client that is silent for two seconds is taken for dead.
+    fn connect_as(&mut self, has_heartbeats: bool) {
         let connection = self.simulation().connect();
         self.connected += 1;
         self.coverage.connections += 1;
-        let has_heartbeats = self.chance(30);
         let client = Client {
             connection,
             number: self.connected,
@@ -233,7 +238,7 @@ impl History {
         let login = [longstr(&properties), shortstr("PLAIN"), longstr(b"\0guest\0guest"), shortstr("en_US")];
         self.send(at, b"AMQP\0\0\x09\x01");
         self.send(at, &method(0, (10, 11), &login));
-        let heartbeat = if has_heartbeats { 10 } else { 0 };
+        let heartbeat = u8::from(has_heartbeats);
         self.send(at, &method(0, (10, 31), &[vec![7, 255, 0, 2, 0, 0, 0, heartbeat]]));
         self.send(at, &method(0, (10, 40), &[shortstr("/"), shortstr(""), vec![0]]));
     }
@@ -729,7 +734,7 @@ impl History {
             let kind = Kind { is_safe: true, dead_letters: DEAD_LETTERING.contains(&queue) };
             self.ledger.queue(queue, kind);
         }
-        self.connect();
+        self.connect_as(false);
         self.send(0, &method(1, (20, 10), &[shortstr("")]));
         let to_dead =
             || vec![("x-dead-letter-exchange", Value::Text("")), ("x-dead-letter-routing-key", Value::Text(DEAD))];
@@ -797,7 +802,7 @@ impl History {
             self.connection_gone(0);
         }
         self.simulation().advance(Duration::from_secs(5));
-        self.connect();
+        self.connect_as(false);
         self.open_plain(0);
         for queue in SAFE {
             self.drain(queue);
