@@ -128,7 +128,8 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug, Default)]
 struct Transaction {
     publishes: Vec<u64>,
-    acks: Vec<(u64, String)>,
+    /// What it acknowledged: the channel, the tag, the message and its queue.
+    acks: Vec<(ChannelId, u64, u64, String)>,
     /// tx.commit was sent, and its answer has not come.
     is_asked: bool,
     /// Nobody will ever know.
@@ -176,10 +177,10 @@ impl Ledger {
         }
     }
 
-    fn take_held(&mut self, channel: ChannelId, tag: u64, multiple: bool) -> Vec<(u64, String)> {
+    fn take_held(&mut self, channel: ChannelId, tag: u64, multiple: bool) -> Vec<(u64, u64, String)> {
         let Some(held) = self.held.get_mut(&channel) else { return Vec::new() };
         let tags: Vec<u64> = if multiple { held.range(..=tag).map(|(tag, _)| *tag).collect() } else { vec![tag] };
-        tags.into_iter().filter_map(|tag| held.remove(&tag)).collect()
+        tags.into_iter().filter_map(|tag| held.remove(&tag).map(|(number, queue)| (tag, number, queue))).collect()
     }
 
     pub(crate) fn tags(&self, channel: ChannelId) -> Vec<u64> {
@@ -187,9 +188,9 @@ impl Ledger {
     }
 
     pub(crate) fn ack(&mut self, channel: ChannelId, tag: u64, multiple: bool, at: Duration, transaction: Option<u64>) {
-        for (number, queue) in self.take_held(channel, tag, multiple) {
+        for (tag, number, queue) in self.take_held(channel, tag, multiple) {
             if let Some(transaction) = transaction {
-                self.transactions.entry(transaction).or_default().acks.push((number, queue));
+                self.transactions.entry(transaction).or_default().acks.push((channel, tag, number, queue));
                 continue;
             }
             self.acked(number, &queue, at, false);
@@ -219,13 +220,13 @@ impl Ledger {
     }
 
     pub(crate) fn requeue(&mut self, channel: ChannelId, tag: u64, multiple: bool) {
-        for (number, queue) in self.take_held(channel, tag, multiple) {
+        for (_, number, queue) in self.take_held(channel, tag, multiple) {
             self.came_back(number, &queue);
         }
     }
 
     pub(crate) fn reject(&mut self, channel: ChannelId, tag: u64, multiple: bool) {
-        for (number, queue) in self.take_held(channel, tag, multiple) {
+        for (_, number, queue) in self.take_held(channel, tag, multiple) {
             let discards = !self.kind(&queue).dead_letters;
             if let Some(copy) = self.copy(number, &queue) {
                 copy.holder = None;
@@ -272,7 +273,7 @@ impl Ledger {
         for number in publishes {
             self.promised(number, true);
         }
-        for (number, queue) in acks {
+        for (_, _, number, queue) in acks {
             self.acked(number, &queue, at, true);
         }
     }
@@ -280,7 +281,7 @@ impl Ledger {
     /// The channel of a transaction ends before its commit is answered: what it acknowledged may be back with others.
     pub(crate) fn release_acks(&mut self, transaction: u64) {
         let acks = self.transactions.get(&transaction).map(|it| it.acks.clone()).unwrap_or_default();
-        for (number, queue) in acks {
+        for (_, _, number, queue) in acks {
             self.came_back(number, &queue);
         }
     }
@@ -294,7 +295,7 @@ impl Ledger {
             self.seen.torn_off += 1;
             self.transactions.get_mut(&transaction).expect("it is there").is_unknown = true;
             let life = self.life;
-            for (number, queue) in acks {
+            for (_, _, number, queue) in acks {
                 // Either it came back or it is gone.
                 self.came_back(number, &queue);
                 if let Some(copy) = self.copy(number, &queue).filter(|copy| copy.acked.is_none()) {
@@ -309,8 +310,13 @@ impl Ledger {
         for number in publishes {
             self.messages.get_mut(&number).expect("it was published").promise = Promise::Withdrawn;
         }
-        for (number, queue) in acks {
-            self.came_back(number, &queue);
+        for (channel, tag, number, queue) in acks {
+            if channel_lives {
+                // Not acknowledged after all: the channel has it still.
+                self.held.entry(channel).or_default().insert(tag, (number, queue));
+            } else {
+                self.came_back(number, &queue);
+            }
         }
     }
 

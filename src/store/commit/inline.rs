@@ -67,10 +67,10 @@ impl WriterShared {
         }
         self.stats().batches_inline += 1;
         let due = runner.maintain();
-        let has_dead_rows = runner.has_dead_rows();
+        // Reported before the writer's thread can have the store: outcomes come in the order of their batches. Sources that
+        // hear of it may answer at once, so little is left to do then.
+        self.finish(run, runner.has_dead_rows());
         drop(runner);
-        // Sources that hear of it may answer at once, so little is left to do then.
-        self.finish(run, has_dead_rows);
         self.rest_again(due);
     }
 

@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle};
 
 /// The writer's and the readers' threads, and the store between them.
 pub(super) struct Threads {
-    /// Locked while something is done with the store, and for no longer: no outcome is reported under it.
+    /// Locked while something is done with the store. A caller's thread that commits reports the outcome under it too, so that
+    /// the next batch is not begun before.
     pub(super) runner: Arc<Mutex<StoreRunner>>,
     pub(super) commits_in_place: bool,
     writer: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
