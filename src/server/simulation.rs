@@ -155,7 +155,7 @@ impl Simulation {
         Ok(simulation)
     }
 
-    /// Ends like a process that is killed: nothing more is written, and no client is told.
+    /// Ends the broker as a kill of its process does: it writes nothing more, to the store or to clients.
     pub fn kill(mut self) {
         self.is_killed = true;
     }

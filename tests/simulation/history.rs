@@ -96,6 +96,21 @@ struct Channel {
 }
 
 impl Channel {
+    fn new(id: ChannelId, mode: Mode) -> Self {
+        Self {
+            id,
+            mode,
+            published: 0,
+            unconfirmed: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            gets: VecDeque::new(),
+            commits: VecDeque::new(),
+            is_closing: false,
+            is_recovering: false,
+            awaits: 0,
+        }
+    }
+
     /// Whose messages it may have been given.
     fn queues(&self) -> BTreeSet<String> {
         let consumed = self.consumers.values().map(|(queue, _)| queue);
@@ -261,18 +276,7 @@ impl History {
         let client = &mut self.clients[at];
         client.opened += 1;
         let id = ChannelId { connection: client.number, opened: client.opened };
-        let channel = Channel {
-            id,
-            mode,
-            published: 0,
-            unconfirmed: BTreeMap::new(),
-            consumers: BTreeMap::new(),
-            gets: VecDeque::new(),
-            commits: VecDeque::new(),
-            is_closing: false,
-            is_recovering: false,
-            awaits: 0,
-        };
+        let channel = Channel::new(id, mode);
         client.channels.insert(number, channel);
         self.send(at, &method(number, (20, 10), &[shortstr("")]));
         match mode {
@@ -812,18 +816,7 @@ impl History {
 
     fn open_plain(&mut self, at: usize) {
         let id = ChannelId { connection: self.clients[at].number, opened: 1 };
-        let channel = Channel {
-            id,
-            mode: Mode::Plain,
-            published: 0,
-            unconfirmed: BTreeMap::new(),
-            consumers: BTreeMap::new(),
-            gets: VecDeque::new(),
-            commits: VecDeque::new(),
-            is_closing: false,
-            is_recovering: false,
-            awaits: 0,
-        };
+        let channel = Channel::new(id, Mode::Plain);
         self.clients[at].channels.insert(1, channel);
         self.send(at, &method(1, (20, 10), &[shortstr("")]));
     }

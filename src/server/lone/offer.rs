@@ -64,7 +64,7 @@ impl<'a> Offer<'a> {
         OFFERED.get().is_some_and(|offered| offered.is_taken_up)
     }
 
-    /// Commits one batch of what there is on this thread, and reports its outcome.
+    /// Commits one batch on this thread and reports its outcome.
     pub(super) fn commit(self) {
         if OFFERED.take().is_some_and(|offered| offered.is_taken_up) {
             self.writer.commit_here();
