@@ -5,4 +5,4 @@ pub(crate) mod password;
 pub(crate) mod users;
 
 pub(crate) use mechanism::{LoginFailure, Mechanism, authenticate};
-pub(crate) use users::Users;
+pub(crate) use users::{User, Users};

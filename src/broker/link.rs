@@ -1,5 +1,6 @@
 //! What one connection does to the broker. Everything here returns at once; answers come through the connection's inlet.
 
+use super::access::let_into;
 use super::batches::Batches;
 use super::cell::Cell;
 use super::commit::TransactionCommit;
@@ -81,8 +82,24 @@ pub(crate) enum Carried {
 }
 
 impl Link {
-    /// A connection has opened a vhost.
-    pub(crate) fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
+    /// A user's connection opens a vhost.
+    ///
+    /// # Errors
+    /// `not_allowed`: there is no such vhost, or the user may not open it.
+    pub(crate) fn open_vhost(
+        broker: &Arc<Broker>,
+        vhost: &str,
+        id: ConnectionId,
+        user: Name,
+        seed: u64,
+    ) -> Result<Self, AmqpError> {
+        // Locked until the connection is listed.
+        let users = broker.access().users();
+        let vhost = let_into(&users, user.as_str(), vhost, broker.vhost(vhost.as_bytes()))?;
+        Ok(Self::open(broker, vhost, id, user, seed))
+    }
+
+    pub(super) fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
         let peer = Arc::new(Peer::new(id, user).in_vhost(vhost.name().clone()));
         broker.add_peer(&peer);
         Self {

@@ -10,11 +10,13 @@
 //!   a transaction; `declare` its changes of topology; `exclusive` the queues that end with it.
 //! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
 //! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
+//! - `access`: who may log in, and open which vhost.
 //! - `counters`: what was done so far. `flow`: publishers that are faster than the store wait.
 //!
 //! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one. The
 //! one exception hands a vhost's journal to the store's writer: it is held while the topology's lock and the writer's are taken.
 
+mod access;
 mod batches;
 mod cell;
 mod commit;

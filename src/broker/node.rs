@@ -1,5 +1,6 @@
 //! All vhosts, connections and queues of one node, and its store.
 
+use super::access::Access;
 use super::cell::{Cell, MemoryDelta};
 use super::counters::{Counters, RefusalCounters};
 use super::flow::{Flow, FlowLimits};
@@ -82,6 +83,7 @@ pub struct Broker {
     flow: Flow,
     scratch: Scratch,
     timers: Timers,
+    access: Access,
     counters: Counters,
     refusals: RefusalCounters,
 }
@@ -120,6 +122,7 @@ impl Broker {
             }),
             scratch: Scratch::new(scratch),
             timers: Timers::default(),
+            access: Access::default(),
             counters: Counters::default(),
             refusals: RefusalCounters::default(),
         })
@@ -137,6 +140,11 @@ impl Broker {
     /// The store's writer.
     pub fn writer(&self) -> &WriterHandle {
         &self.writer
+    }
+
+    /// Who may log in, and open which vhost.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// What limits have refused.

@@ -4,25 +4,21 @@
 //! opened, and keeps its queues and messages. Open connections of either are closed.
 
 use super::shared::Shared;
-use super::start::StartError;
+use super::start_error::StartError;
 use crate::auth::{Users, users};
 use crate::broker::Broker;
 use crate::config::entries::{Fault, fault};
 use crate::config::{Settings, UserEntry, VhostEntry};
 use crate::model::{AmqpError, Name};
 use crate::store::{Recovered, TopologyChange, UserRecord};
-use std::sync::{Arc, PoisonError};
 
 const DEFAULT_VHOST: &str = "/";
 const DEFAULT_USER: &str = "guest";
 const VHOST_WITHHELD: &str = "the settings name the vhost no longer: it cannot be opened and keeps its queues";
 
-/// The users that the store remembers, as the settings change them, and guest on an empty store; and likewise the vhosts.
-pub(super) fn known_users(
-    settings: &Settings,
-    recovered: &Recovered,
-    broker: &Arc<Broker>,
-) -> Result<Users, StartError> {
+/// Gives the broker the users that the store remembers, as the settings change them, and guest on an empty store; and likewise
+/// the vhosts.
+pub(super) fn recover_users(settings: &Settings, recovered: &Recovered, broker: &Broker) -> Result<(), StartError> {
     check(settings)?;
     let mut known = Users::new(settings.loopback_users.iter().cloned());
     for record in &recovered.users {
@@ -50,7 +46,8 @@ pub(super) fn known_users(
     if known.is_empty() {
         tracing::warn!("nobody can log in: no user is configured, and the store has none");
     }
-    Ok(known)
+    *broker.access().users_mut() = known;
+    Ok(())
 }
 
 /// Takes over new lists of users and vhosts, and the users that may log in from this machine only.
@@ -58,7 +55,7 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
     check(wanted)?;
     let mut changes = Vec::new();
     let deleted = {
-        let mut known = shared.users.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = shared.broker.access().users_mut();
         if wanted.users.is_empty() && known.iter().all(|record| record.from_settings) {
             // A file that is being written anew looks so for a moment.
             let problem = "nobody could log in any more".to_owned();
@@ -84,7 +81,7 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
 
 /// A connection is added to the broker under the lock of the users: no connection is missed that was let in before.
 fn close_connections(shared: &Shared, deleted: &[UserRecord]) {
-    let withheld = shared.users.read().unwrap_or_else(PoisonError::into_inner).withheld_vhosts();
+    let withheld = shared.broker.access().users().withheld_vhosts();
     for peer in shared.broker.peers() {
         let reason = if deleted.iter().any(|record| record.name == *peer.user()) {
             format!("user '{}' is deleted", peer.user())

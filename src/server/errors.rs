@@ -1,7 +1,6 @@
-//! Errors that close channels and connections: counted by reply code and logged.
+//! Errors that close channels and connections: counted by reply code.
 
 use crate::model::{ReplyCode, Scope};
-use crate::session::Failure;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Errors so far, each by the place of its code in `ReplyCode::ERRORS`.
@@ -29,33 +28,5 @@ impl Errors {
     #[cfg(feature = "metrics")]
     pub(super) fn counts(&self, scope: Scope) -> [u64; ReplyCode::ERRORS.len()] {
         self.of(scope).each_ref().map(|count| count.load(Ordering::Relaxed))
-    }
-}
-
-/// Whose error it was.
-pub(super) struct Culprit<'a> {
-    pub(super) connection: u64,
-    pub(super) client: std::net::SocketAddr,
-    pub(super) name: &'a str,
-    pub(super) user: &'a str,
-    pub(super) vhost: &'a str,
-}
-
-/// Logs an error as RabbitMQ does: at once, with the client and the text that the client is sent.
-pub(super) fn log(failure: &Failure, culprit: &Culprit<'_>) {
-    let Culprit { connection, client, name, user, vhost } = culprit;
-    let Failure { channel, operation, error } = failure;
-    let (code, text) = (error.code.number(), error.reply_text());
-    match error.scope {
-        Scope::Channel => {
-            tracing::warn!(connection, %client, name, user, vhost, channel, operation, code, text, "channel error");
-        }
-        // The broker or its operator wants it so.
-        Scope::Connection if error.code == ReplyCode::ConnectionForced => {
-            tracing::info!(connection, %client, name, user, vhost, code, text, "connection forced to close");
-        }
-        Scope::Connection => {
-            tracing::warn!(connection, %client, name, user, vhost, channel, operation, code, text, "connection error");
-        }
     }
 }

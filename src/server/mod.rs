@@ -1,6 +1,7 @@
 //! The shell: sockets, tasks, the clock and the signals of a running broker. No protocol rule and no routing rule lives here.
 //!
-//! - `start`: from settings to a running `Server`, and its stop.
+//! - `start`: from settings to a running broker: `stores` opens the store, `listeners` the addresses, `translate` makes the settings
+//!   of each layer. `running`: the `Server`, and its stop.
 //! - `listener`: accepts connections. `connection`: one task per connection.
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
 //! - `accounts`: users and vhosts of the settings. `errors`: errors that close channels and connections.
@@ -22,22 +23,28 @@ mod errors;
 #[cfg(feature = "metrics")]
 mod http;
 mod listener;
+mod listeners;
 mod local_socket;
 mod log_writer;
 mod lone;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics_page;
+mod running;
 mod shared;
 mod simulation;
 mod socket;
 mod start;
+mod start_error;
+mod stores;
 mod tasks;
+mod translate;
 mod trim;
 pub(crate) mod url;
 
 #[cfg(feature = "cli")]
 pub(crate) use local_socket::SocketPath;
 pub use log_writer::LogWriter;
+pub use running::Server;
 pub use simulation::{SimulatedClock, SimulatedConnection, Simulation};
-pub use start::{Server, StartError};
+pub use start_error::StartError;

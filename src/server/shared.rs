@@ -7,8 +7,7 @@ use super::errors::Errors;
 use super::http::Clients;
 use super::log_writer::LogWriter;
 use super::memory::ClientMemory;
-use super::start::session_settings;
-use crate::auth::Users;
+use super::translate::session_settings;
 use crate::broker::Broker;
 use crate::config::Settings;
 #[cfg(feature = "metrics")]
@@ -29,7 +28,6 @@ pub(super) struct Shared {
     outbox_bytes_max: AtomicU64,
     pub(super) identity: Identity,
     pub(super) broker: Arc<Broker>,
-    pub(super) users: RwLock<Users>,
     pub(super) clock: Clock,
     pub(super) stopping: watch::Sender<bool>,
     /// Clients that have not closed their connections by then are waited for no longer.
@@ -66,7 +64,6 @@ impl Shared {
         settings: Settings,
         identity: Identity,
         broker: Arc<Broker>,
-        users: Users,
         clock: Clock,
         logs: Vec<LogWriter>,
     ) -> Arc<Self> {
@@ -75,7 +72,6 @@ impl Shared {
             outbox_bytes_max: AtomicU64::new(settings.limits.outbox_bytes_max),
             identity,
             broker,
-            users: RwLock::new(users),
             clock,
             stopping: watch::Sender::new(false),
             cut_off: watch::Sender::new(false),

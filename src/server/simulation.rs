@@ -4,11 +4,12 @@
 //! What is ready to run is picked at random from a seed: the same seed and the same calls give the same history. It is there
 //! for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
 
-use super::accounts::known_users;
+use super::accounts::recover_users;
 use super::clock::Clock;
 use super::driver::Driver;
 use super::shared::{Identity, Shared};
-use super::start::{StartError, broker_settings, writer_settings};
+use super::start_error::StartError;
+use super::translate::{broker_settings, writer_settings};
 use crate::broker::{Broker, OpenScratch, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
@@ -145,10 +146,10 @@ impl Simulation {
         let runner: Arc<dyn Runner> = Arc::clone(&queued) as _;
         let now = crate::model::Clock::now(&clock);
         let broker = Broker::recover(broker_settings(&settings), runner, writer, Some(scratch), &recovered, now);
-        let users = known_users(&settings, &recovered, &broker)?;
+        recover_users(&settings, &recovered, &broker)?;
         let cluster_name = if settings.cluster_name.is_empty() { CLUSTER_NAME } else { &settings.cluster_name };
         let identity = Identity { cluster_name: cluster_name.to_owned(), ..Identity::default() };
-        let shared = Shared::new(settings, identity, broker, users, Clock::start(), Vec::new());
+        let shared = Shared::new(settings, identity, broker, Clock::start(), Vec::new());
         let (random, clients) = (Random::new(seed), BTreeMap::new());
         let mut simulation = Self { shared, queued, writers, clock, random, clients, connected: 0, is_killed: false };
         simulation.settle();

@@ -1,24 +1,29 @@
 //! One connection without its socket: bytes and the time go in, bytes come out.
 //!
-//! What comes in is parsed, routed and handed to the queues in one synchronous pass; what the session and the broker have to
-//! say to each other passes through here. Sockets and timers are `connection`'s, or a `Simulation`'s.
+//! What comes in is parsed, routed and handed to the queues in one synchronous pass; the session and the broker meet only here.
+//! Sockets and timers belong to `connection`, or to a `Simulation`.
+//!
+//! - `admission`: login, the vhost, and the limit of connections.
+//! - `outlet`: where the session's publishes and acknowledgements go.
+//! - `metrics`: what the connection adds to the broker's numbers. `identity`: the connection in log lines.
 
+mod admission;
+mod identity;
+mod metrics;
+mod outlet;
+
+use self::admission::Admission;
+use self::identity::ConnectionIdentity;
+use self::metrics::ConnectionMetrics;
+use self::outlet::LinkOutlet;
 use super::backlog::Backlog;
-use super::errors::{self, Culprit};
 use super::memory::Held;
-use super::shared::{Shared, SizesOfRead};
-use crate::auth::{LoginFailure, Mechanism, authenticate};
-use crate::broker::{Carried, Counters, Link, Publishes};
-use crate::model::{
-    AmqpError, ChannelKey, ConnectionId, Holder, LimitChange, Message, Monotonic, Name, NamedLimit, Notice, Now,
-    Promise, PromiseOwner, SettleOutcome,
-};
-use crate::session::{
-    Commit, Effect, Ending, Login, LoginRefusal, Outlet, Output, Publish, RoutedMessage, Session, Settlement, Tally,
-};
+use super::shared::Shared;
+use crate::broker::{Carried, Counters, Link};
+use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now};
+use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, Settlement, Tally};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -30,13 +35,9 @@ const IDLE_BUFFER_BYTES: usize = 1024;
 /// A connection's session, its link to the broker, and its buffers.
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    id: ConnectionId,
-    client: SocketAddr,
-    seed: u64,
+    admission: Admission,
     session: Session,
     link: Option<Link>,
-    /// Counts among the open connections.
-    admitted: bool,
     /// The beginning of a frame whose rest has not come.
     partial: Vec<u8>,
     out: Output,
@@ -44,63 +45,36 @@ pub(super) struct Driver {
     backlog: Backlog,
     /// Output that input added while too much waited already.
     added_while_backed_up: usize,
-    sizes: SizesOfRead,
-    published: Publishes,
-    /// What of the session's counts was folded into the gauges.
-    channels_told: i64,
-    channels_opened_told: u64,
-    tally_told: Tally,
-    held_reported: Held,
+    metrics: ConnectionMetrics,
     closing: bool,
     /// What ends with the connection is being deleted: nothing is written until that is over.
     ending: bool,
     /// It has published.
     publishes: bool,
-    /// What the client asked for and was refused.
-    refused: Refused,
-}
-
-/// A login or a vhost that was refused, for the log; empty where none was.
-#[derive(Debug, Default)]
-struct Refused {
-    user: Box<str>,
-    vhost: Box<str>,
 }
 
 impl Driver {
     /// A connection was accepted; `end` must follow.
     pub(super) fn new(shared: Arc<Shared>, client: SocketAddr, seed: u64, now: Now) -> Self {
-        let counters = shared.broker.counters();
-        Counters::add(&counters.connections_opened, 1);
-        shared.gauges.connections.fetch_add(1, Ordering::Relaxed);
         Self {
-            id: shared.broker.next_connection_id(),
-            client,
-            seed,
+            admission: Admission::new(&shared, client, seed),
             session: Session::new(Arc::clone(&shared.current().session_settings), seed, now),
             link: None,
-            admitted: false,
             partial: Vec::new(),
             out: Output::default(),
             notices: Vec::new(),
             backlog: Backlog::default(),
             added_while_backed_up: 0,
-            sizes: SizesOfRead::default(),
-            published: Publishes::default(),
-            channels_told: 0,
-            channels_opened_told: 0,
-            tally_told: Tally::default(),
-            held_reported: Held::default(),
+            metrics: ConnectionMetrics::default(),
             closing: false,
             ending: false,
             publishes: false,
-            refused: Refused::default(),
             shared,
         }
     }
 
     pub(super) fn id(&self) -> ConnectionId {
-        self.id
+        self.admission.id()
     }
 
     /// When `tick` is wanted.
@@ -147,7 +121,7 @@ impl Driver {
 
     /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
     pub(super) fn waits_for_store(&self, waker: &Waker) -> bool {
-        self.publishes && self.shared.broker.flow().must_wait(self.id, waker)
+        self.publishes && self.shared.broker.flow().must_wait(self.id(), waker)
     }
 
     /// Whether notices have come; otherwise the waker is called when one does.
@@ -205,8 +179,7 @@ impl Driver {
     pub(super) fn end_read(&mut self, now: Now) {
         self.with_link(|link| link.flush(now));
         self.shared.alarms.note_memory(self.shared.memory.in_use(&self.shared.broker).sum());
-        self.shared.sizes.fold(&mut self.sizes);
-        self.shared.broker.counters().fold_publishes(&mut self.published);
+        self.metrics.fold_publishes(&self.shared);
     }
 
     fn take_input(&mut self, input: &[u8], now: Now) {
@@ -253,8 +226,8 @@ impl Driver {
 
     /// The session, where it publishes to, and where it writes to.
     fn parts(&mut self, now: Now) -> (&mut Session, LinkOutlet<'_>, &mut Output) {
-        let Self { id, session, link, out, published, sizes, publishes, .. } = self;
-        (session, LinkOutlet { connection: *id, now, link: link.as_mut(), published, sizes, publishes }, out)
+        let Self { admission, session, link, out, metrics, publishes, .. } = self;
+        (session, LinkOutlet { connection: admission.id(), now, link: link.as_mut(), metrics, publishes }, out)
     }
 
     // ---- effects -----------------------------------------------------------------------------------------------
@@ -305,12 +278,8 @@ impl Driver {
                     self.ended(now);
                 }
             }
-            Effect::Authenticate { mechanism, response } => self.authenticate(&mechanism, &response, now),
-            Effect::OpenVhost { vhost } => {
-                let opened =
-                    self.open_vhost(vhost.as_str()).inspect_err(|_| self.refused.vhost = vhost.as_str().into());
-                self.session.vhost_opened(opened, now, &mut self.out);
-            }
+            Effect::Authenticate { mechanism, response } => self.log_in(&mechanism, &response, now),
+            Effect::OpenVhost { vhost } => self.open_vhost(vhost.as_str(), now),
             Effect::CloseSocket => self.closing = true,
         }
     }
@@ -330,8 +299,7 @@ impl Driver {
         let mut transaction = link.commit(channel, now);
         for RoutedMessage { message, mandatory, queues } in publishes {
             let parts = transaction.publish(&message, &queues);
-            self.sizes.record(message.body_len());
-            self.published.note(mandatory, parts);
+            self.metrics.note_publish(message.body_len(), mandatory, parts);
             if parts == 0 && mandatory {
                 returned.push(message);
             }
@@ -344,82 +312,18 @@ impl Driver {
         session.committed(channel, &returned, promises, now, &mut outlet, out);
     }
 
-    fn authenticate(&mut self, mechanism: &str, response: &[u8], now: Now) {
-        let counters = self.shared.broker.counters();
-        Counters::add(&counters.auth_attempts, 1);
-        let loopback = self.client.ip().to_canonical().is_loopback();
-        let login = match Mechanism::from_name(mechanism.as_bytes()) {
-            Some(mechanism) => {
-                let users = self.shared.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-                authenticate(&users, mechanism, response, loopback)
-            }
-            None => Err(LoginFailure::Malformed),
-        };
-        let login = match login {
-            Ok(user) => Ok(Login { may_impersonate: user.is_impersonator(), user: user.name }),
-            Err(failure) => {
-                Counters::add(&counters.auth_failures, 1);
-                match failure {
-                    LoginFailure::Malformed => {
-                        tracing::warn!(connection = self.id.0, client = %self.client, mechanism, "malformed login");
-                        Err(LoginRefusal::Malformed)
-                    }
-                    LoginFailure::Credentials { user, reason } => {
-                        tracing::warn!(connection = self.id.0, client = %self.client, mechanism, user, reason, "login refused");
-                        self.refused.user = user.into();
-                        Err(LoginRefusal::Refused)
-                    }
-                }
-            }
-        };
+    fn log_in(&mut self, mechanism: &str, response: &[u8], now: Now) {
+        let login = self.admission.log_in(&self.shared, mechanism, response);
         self.session.authenticated(login, now, &mut self.out);
     }
 
-    /// Takes a place among the open connections.
-    fn admit(&mut self) -> Result<(), AmqpError> {
-        let limit = self.shared.current().settings.connections_max;
-        let admitted = &self.shared.gauges.admitted;
-        if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
-            admitted.fetch_sub(1, Ordering::Relaxed);
-            self.shared.broker.refusals().note(NamedLimit::ConnectionsMax);
-            let reason = format!("connection refused: node connection limit ({limit}) is reached");
-            return Err(AmqpError::not_allowed(reason));
-        }
-        self.admitted = true;
-        Ok(())
-    }
-
-    fn open_vhost(&mut self, name: &str) -> Result<(), AmqpError> {
-        self.admit()?;
+    fn open_vhost(&mut self, name: &str, now: Now) {
         let user = self.session.user().cloned().expect("a vhost is opened after the login");
-        let link = {
-            // Until the link is open, so that a user or a vhost that goes meanwhile finds the connection to be closed.
-            let users = self.shared.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let vhost = self.shared.broker.vhost(name.as_bytes()).filter(|_| !users.withholds(name));
-            let vhost = vhost.ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
-            if !users.may_open_vhost(user.as_str(), name) {
-                return Err(AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'")));
-            }
-            Link::open(&self.shared.broker, vhost, self.id, user.clone(), self.seed)
-        };
-        let tell = |reason: Option<&str>| link.peer().tell_one(Notice::Alarm(reason.map(str::to_owned)));
-        if let Some(reason) = self.shared.alarms.reason() {
-            tell(Some(reason));
-            if self.shared.alarms.reason().is_none() {
-                // It ended meanwhile, and that may be in front of its beginning.
-                tell(None);
-            }
-        }
-        self.link = Some(link);
-        tracing::info!(
-            connection = self.id.0,
-            client = %self.client,
-            name = self.session.client_name(),
-            user = user.as_str(),
-            vhost = name,
-            "connection opened"
-        );
-        Ok(())
+        let opened = self.admission.open_vhost(&self.shared, &user, name).map(|link| {
+            self.link = Some(link);
+            self.identity().log_opened(name);
+        });
+        self.session.vhost_opened(opened, now, &mut self.out);
     }
 
     // ---- output ------------------------------------------------------------------------------------------------
@@ -501,7 +405,7 @@ impl Driver {
 
     /// Contents and transactions that are not complete keep to their limits.
     fn bound_unfinished(&mut self, now: Now) {
-        let own = u64::try_from(self.held_reported.unfinished).unwrap_or(0);
+        let own = u64::try_from(self.metrics.held().unfinished).unwrap_or(0);
         let others = self.shared.memory.unfinished_bytes().saturating_sub(own);
         let (session, mut outlet, out) = self.parts(now);
         session.bound_unfinished(others, now, &mut outlet, out);
@@ -522,57 +426,30 @@ impl Driver {
 
     // ---- the end -----------------------------------------------------------------------------------------------
 
+    /// Adds to the broker's numbers what the connection has done since the last time. Called after each pass.
     pub(super) fn fold_counts(&mut self) {
-        let counters = self.shared.broker.counters();
-        let open = self.session.channel_count();
-        let opened = self.session.channels_opened();
-        if opened != self.channels_opened_told || open as i64 != self.channels_told {
-            let closed_before = self.channels_opened_told as i64 - self.channels_told;
-            let closed = opened as i64 - open as i64;
-            Counters::add(&counters.channels_opened, opened - self.channels_opened_told);
-            Counters::add(&counters.channels_closed, u64::try_from(closed - closed_before).unwrap_or(0));
-            self.channels_opened_told = opened;
-        }
-        let gauges = &self.shared.gauges;
-        let add = |gauge: &AtomicI64, change: i64| {
-            if change != 0 {
-                gauge.fetch_add(change, Ordering::Relaxed);
-            }
-        };
-        add(&gauges.channels, open as i64 - self.channels_told);
-        self.channels_told = open as i64;
-        let tally = self.session.tally();
-        let change = tally - self.tally_told;
-        self.tally_told = tally;
-        add(&gauges.publishers, change.publishers);
-        add(&gauges.unconfirmed, change.unconfirmed);
-        add(&gauges.uncommitted, change.uncommitted);
-        add(&gauges.acks_uncommitted, change.acks_uncommitted);
-        Counters::add(&counters.confirmed, std::mem::take(&mut self.out.confirmed));
-        self.shared.broker.refusals().fold(&mut self.out.refusals);
+        let tally = self.metrics.fold(&self.shared, &mut self.session, &mut self.out);
         let held = self.held(tally);
-        self.shared.memory.fold(&mut self.held_reported, held);
+        self.metrics.fold_memory(&self.shared, held);
         if !self.out.failures.is_empty() {
-            self.report_failures();
+            let failures = std::mem::take(&mut self.out.failures);
+            let identity = self.identity();
+            for failure in &failures {
+                self.shared.errors.count(failure.error.scope, failure.error.code);
+                identity.log_failure(failure);
+            }
         }
     }
 
-    /// Who logged in, or tried to, and the vhost that is open, or was asked for.
-    fn user_and_vhost(&self) -> (&str, &str) {
-        let user = self.session.user().map_or(&*self.refused.user, Name::as_str);
-        let vhost = self.session.vhost().map_or(&*self.refused.vhost, Name::as_str);
-        (user, vhost)
-    }
-
-    /// Counts and logs the errors of this pass.
-    fn report_failures(&mut self) {
-        let failures = std::mem::take(&mut self.out.failures);
-        let (user, vhost) = self.user_and_vhost();
-        let name = self.session.client_name();
-        let culprit = Culprit { connection: self.id.0, client: self.client, name, user, vhost };
-        for failure in failures {
-            self.shared.errors.count(failure.error.scope, failure.error.code);
-            errors::log(&failure, &culprit);
+    /// The connection as the log names it.
+    fn identity(&self) -> ConnectionIdentity<'_> {
+        let admission = &self.admission;
+        ConnectionIdentity {
+            connection: admission.id().0,
+            client: admission.client(),
+            name: self.session.client_name(),
+            user: self.session.user().map_or(admission.refused_user(), Name::as_str),
+            vhost: self.session.vhost().map_or(admission.refused_vhost(), Name::as_str),
         }
     }
 
@@ -584,7 +461,7 @@ impl Driver {
         self.session.ended(now, &mut self.out);
     }
 
-    /// What the connection holds of memory; nothing once it has ended.
+    /// What the connection holds of memory.
     fn held(&self, tally: Tally) -> Held {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (partial, out, backlog) = (self.partial.capacity(), self.out.bytes.capacity(), self.backlog.held_bytes());
@@ -600,99 +477,14 @@ impl Driver {
         }
     }
 
-    /// The end, when nothing more comes of the connection; told once.
+    /// The end, when nothing more comes of the connection. Called once.
     pub(super) fn end(&mut self, now: Now) {
         self.end_link(now);
         self.session.forget_channels();
         self.partial = Vec::new();
         self.fold_counts();
-        self.shared.memory.fold(&mut self.held_reported, Held::default());
-        let counters = self.shared.broker.counters();
-        Counters::add(&counters.connections_closed, 1);
-        self.shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);
-        if self.admitted {
-            self.shared.gauges.admitted.fetch_sub(1, Ordering::Relaxed);
-        }
-        let reason = match self.session.ending() {
-            Some(Ending::ByClient(code, text)) => format!("closed by the client: {code} {text}"),
-            Some(Ending::ByBroker(text)) => format!("closed by the broker: {text}"),
-            Some(Ending::MissedHeartbeats) => "missed heartbeats from the client".to_owned(),
-            Some(Ending::Handshake(why)) => format!("handshake failed: {why}"),
-            None => "the client closed the socket without a close".to_owned(),
-        };
-        if self.session.user().is_none() && self.session.ending().is_none() {
-            // A health check: connected and left.
-            tracing::debug!(connection = self.id.0, client = %self.client, reason, "connection closed");
-            return;
-        }
-        let (connection, client, name) = (self.id.0, self.client, self.session.client_name());
-        let (user, vhost) = self.user_and_vhost();
-        if matches!(self.session.ending(), None | Some(Ending::MissedHeartbeats)) {
-            // Its program or its network may be at fault.
-            tracing::warn!(connection, %client, name, user, vhost, reason, "connection closed");
-        } else {
-            tracing::info!(connection, %client, name, user, vhost, reason, "connection closed");
-        }
-    }
-}
-
-/// Where a session's publishes go: through the connection's link, and into its counts.
-struct LinkOutlet<'a> {
-    connection: ConnectionId,
-    now: Now,
-    link: Option<&'a mut Link>,
-    published: &'a mut Publishes,
-    sizes: &'a mut SizesOfRead,
-    publishes: &'a mut bool,
-}
-
-impl Outlet for LinkOutlet<'_> {
-    fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError> {
-        let Publish { channel, message, mandatory, sequence } = publish;
-        let Some(link) = &mut self.link else { return Ok(0) };
-        *self.publishes = true;
-        let promise = sequence.map(|sequence| {
-            let holder = Holder { connection: self.connection, channel };
-            Promise { owner: PromiseOwner::Channel(holder), sequence }
-        });
-        let size = message.body_len();
-        let parts = link.publish(message, promise)?;
-        self.published.received_confirm += u64::from(sequence.is_some());
-        self.sizes.record(size);
-        self.published.note(mandatory, parts);
-        Ok(parts)
-    }
-
-    fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
-        self.link.as_mut().map_or_else(|| Ok(Vec::new()), |link| link.route(message))
-    }
-
-    fn settle(&mut self, channel: ChannelKey, settlement: Settlement) {
-        let Settlement { queue, lend, outcome, counted, continues } = settlement;
-        if let Some(link) = &mut self.link {
-            // What another method requeues may be on its way again before this comes back.
-            let joins = continues || outcome != SettleOutcome::Requeued;
-            link.settle(channel, queue, lend, outcome, counted, joins);
-        }
-    }
-
-    fn change_limit(&mut self, channel: ChannelKey, change: LimitChange) {
-        if let Some(link) = &mut self.link {
-            link.flush(self.now);
-            link.change_limit(channel, change, self.now);
-        }
-    }
-
-    fn count_delivery(&mut self, channel: ChannelKey) {
-        if let Some(link) = &self.link {
-            link.count_delivery(channel, self.now);
-        }
-    }
-
-    fn end_channel(&mut self, channel: ChannelKey) {
-        if let Some(link) = &mut self.link {
-            link.flush(self.now);
-            link.end_channel(channel, self.now);
-        }
+        self.metrics.fold_memory(&self.shared, Held::default());
+        self.admission.end(&self.shared);
+        self.identity().log_closed(self.session.ending(), self.session.user().is_some());
     }
 }

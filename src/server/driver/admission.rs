@@ -1,0 +1,125 @@
+//! How a client gets in: its login, the limit of connections, and the vhost that it opens.
+
+use crate::auth::LoginFailure;
+use crate::broker::{Counters, Link};
+use crate::model::{AmqpError, ConnectionId, Name, NamedLimit, Notice};
+use crate::server::shared::Shared;
+use crate::session::{Login, LoginRefusal};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+/// One connection on its way in, and its place among the open connections.
+#[derive(Debug)]
+pub(super) struct Admission {
+    id: ConnectionId,
+    client: SocketAddr,
+    /// Of the random numbers of the connection.
+    seed: u64,
+    /// It has a place among the connections that `connections_max` limits.
+    is_admitted: bool,
+    /// Whose login was refused; for the log.
+    refused_user: Box<str>,
+    /// Which vhost was refused; for the log.
+    refused_vhost: Box<str>,
+}
+
+impl Admission {
+    /// A connection was accepted; `end` must follow.
+    pub(super) fn new(shared: &Shared, client: SocketAddr, seed: u64) -> Self {
+        Counters::add(&shared.broker.counters().connections_opened, 1);
+        shared.gauges.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            id: shared.broker.next_connection_id(),
+            client,
+            seed,
+            is_admitted: false,
+            refused_user: Box::default(),
+            refused_vhost: Box::default(),
+        }
+    }
+
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Whose login was refused; empty if none was.
+    pub(super) fn refused_user(&self) -> &str {
+        &self.refused_user
+    }
+
+    /// Which vhost was refused; empty if none was.
+    pub(super) fn refused_vhost(&self) -> &str {
+        &self.refused_vhost
+    }
+
+    /// Checks the response to `connection.start`.
+    pub(super) fn log_in(&mut self, shared: &Shared, mechanism: &str, response: &[u8]) -> Result<Login, LoginRefusal> {
+        let counters = shared.broker.counters();
+        Counters::add(&counters.auth_attempts, 1);
+        let is_loopback = self.client.ip().to_canonical().is_loopback();
+        let failure = match shared.broker.access().log_in(mechanism, response, is_loopback) {
+            Ok(user) => return Ok(Login { may_impersonate: user.is_impersonator(), user: user.name }),
+            Err(failure) => failure,
+        };
+        Counters::add(&counters.auth_failures, 1);
+        let (connection, client) = (self.id.0, self.client);
+        match failure {
+            LoginFailure::Malformed => {
+                tracing::warn!(connection, %client, mechanism, "malformed login");
+                Err(LoginRefusal::Malformed)
+            }
+            LoginFailure::Credentials { user, reason } => {
+                tracing::warn!(connection, %client, mechanism, user, reason, "login refused");
+                self.refused_user = user.into();
+                Err(LoginRefusal::Refused)
+            }
+        }
+    }
+
+    /// Opens the vhost that `connection.open` names.
+    ///
+    /// # Errors
+    /// `not_allowed`: the limit of connections is reached, there is no such vhost, or the user may not open it.
+    pub(super) fn open_vhost(&mut self, shared: &Shared, user: &Name, name: &str) -> Result<Link, AmqpError> {
+        let opened = self
+            .admit(shared)
+            .and_then(|()| Link::open_vhost(&shared.broker, name, self.id, user.clone(), self.seed))
+            .inspect_err(|_| self.refused_vhost = name.into())?;
+        let notify = |reason: Option<&str>| opened.peer().tell_one(Notice::Alarm(reason.map(str::to_owned)));
+        if let Some(reason) = shared.alarms.reason() {
+            notify(Some(reason));
+            if shared.alarms.reason().is_none() {
+                // The alarm ended meanwhile, and the notice of its end may be in front of this one.
+                notify(None);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Takes a place among the open connections.
+    fn admit(&mut self, shared: &Shared) -> Result<(), AmqpError> {
+        let limit = shared.current().settings.connections_max;
+        let admitted = &shared.gauges.admitted;
+        if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
+            admitted.fetch_sub(1, Ordering::Relaxed);
+            shared.broker.refusals().note(NamedLimit::ConnectionsMax);
+            let reason = format!("connection refused: node connection limit ({limit}) is reached");
+            return Err(AmqpError::not_allowed(reason));
+        }
+        self.is_admitted = true;
+        Ok(())
+    }
+
+    /// The connection has ended and gives its place back.
+    pub(super) fn end(&mut self, shared: &Shared) {
+        Counters::add(&shared.broker.counters().connections_closed, 1);
+        shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        if std::mem::take(&mut self.is_admitted) {
+            shared.gauges.admitted.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Why a broker could not start.
+
+use crate::store::StoreError;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// Why a broker could not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened on; names the setting.
+    Listen {
+        /// `amqp` or `metrics`.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The store cannot be opened.
+    Store(StoreError),
+    /// A list of the settings is wrong: users, vhosts, or the addresses to listen on.
+    Entry {
+        /// Which one.
+        entry: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The machine gives no randomness.
+    Random(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { setting, address, error } => write!(f, "{setting}: cannot listen on {address}: {error}"),
+            Self::Store(StoreError::Locked { pid: Some(pid) }) => {
+                write!(f, "data_dir: in use by the process {pid}")
+            }
+            Self::Store(StoreError::Locked { pid: None }) => write!(f, "data_dir: in use by another process"),
+            Self::Store(StoreError::NewerSchema { found, known }) => {
+                write!(f, "data_dir: written by a newer version (schema {found}; this one knows {known})")
+            }
+            Self::Store(StoreError::Unusable(why)) => write!(f, "data_dir: {why}"),
+            Self::Store(StoreError::DiskFull(why)) => write!(f, "data_dir: there is no space left on the disk: {why}"),
+            Self::Store(StoreError::Read(why)) => write!(f, "data_dir: cannot be read: {why}"),
+            Self::Store(StoreError::Damaged(why)) => {
+                write!(
+                    f,
+                    "data_dir: the file is damaged: {why}. `prontomq doctor` with this --data-dir says how, and with "
+                )?;
+                f.write_str("--repair saves what can be saved")
+            }
+            Self::Entry { entry, problem } => write!(f, "{entry}: {problem}"),
+            Self::Random(why) => write!(f, "no randomness: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
