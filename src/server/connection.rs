@@ -7,6 +7,7 @@ use super::driver::Driver;
 use super::lone::{self, ConnectionWork, TokioRunner};
 use super::shared::Shared;
 use super::socket;
+use super::transport::Transport;
 use crate::model::{Monotonic, Now};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -18,8 +19,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
@@ -44,7 +43,7 @@ struct ConnectionHandle {
 /// The connection's state; locked for one pass at a time.
 struct Connection {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    transport: Transport,
     driver: Driver,
     /// For the inlet.
     inlet_waker: Waker,
@@ -72,12 +71,12 @@ impl Wake for InletWaker {
 }
 
 impl ConnectionHandle {
-    fn new(shared: Arc<Shared>, runner: Arc<TokioRunner>, stream: TcpStream, driver: Driver) -> Arc<Self> {
+    fn new(shared: Arc<Shared>, runner: Arc<TokioRunner>, transport: Transport, driver: Driver) -> Arc<Self> {
         Arc::new_cyclic(|handle| {
             let inlet_waker = Waker::from(Arc::new(InletWaker(Weak::clone(handle))));
             let connection = Connection {
                 shared: Arc::clone(&shared),
-                stream,
+                transport,
                 driver,
                 inlet_waker,
                 written: 0,
@@ -145,13 +144,13 @@ struct Woken {
 pub(super) async fn serve(
     shared: Arc<Shared>,
     runner: Arc<TokioRunner>,
-    stream: TcpStream,
+    transport: Transport,
     client: SocketAddr,
     seed: u64,
 ) {
     let stopping = shared.stopping.subscribe();
     let driver = Driver::new(Arc::clone(&shared), client, seed, shared.clock.now());
-    ConnectionGuard(ConnectionHandle::new(shared, runner, stream, driver)).run(stopping).await;
+    ConnectionGuard(ConnectionHandle::new(shared, runner, transport, driver)).run(stopping).await;
 }
 
 /// Waits until a step of the server's stop is reached.
@@ -281,7 +280,7 @@ impl Connection {
             return;
         }
         self.look_at = Some(now.monotonic.plus(socket::LOOK_INTERVAL));
-        let peer = socket::peer(&self.stream);
+        let peer = self.transport.peer();
         if peer.has_hung_up && self.driver.is_blocked() {
             // It would wait for the end of the alarm, which may be far.
             self.gone("the client hung up while it was blocked");
@@ -314,8 +313,8 @@ impl Connection {
             }
         }
         let woken = Woken {
-            readable: reads && self.stream.poll_read_ready(cx).is_ready(),
-            writable: self.written < self.driver.output().len() && self.stream.poll_write_ready(cx).is_ready(),
+            readable: reads && self.transport.poll_read_ready(cx).is_ready(),
+            writable: self.written < self.driver.output().len() && self.transport.poll_write_ready(cx).is_ready(),
             // Asked in any case: a close is to wake the task.
             inlet: self.driver.has_notices(&self.inlet_waker) && !backed_up,
             deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
@@ -326,7 +325,7 @@ impl Connection {
     }
 
     fn read(&mut self, now: Now) {
-        READ_BUFFER.with_borrow_mut(|buffer| match try_read(&self.stream, buffer) {
+        READ_BUFFER.with_borrow_mut(|buffer| match self.transport.try_read(buffer) {
             Ok(0) => {
                 if !self.driver.hung_up(now) {
                     self.gone("the client closed the socket");
@@ -346,7 +345,7 @@ impl Connection {
     /// session puts the frames that waited for it.
     fn write(&mut self, now: Now) {
         while !self.gone && !self.driver.output().is_empty() {
-            match self.stream.try_write(&self.driver.output()[self.written..]) {
+            match self.transport.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => {
                     self.written += len;
                     self.shared.gauges.writes.fetch_add(1, Ordering::Relaxed);
@@ -363,10 +362,10 @@ impl Connection {
 
     fn poll_write_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.written < self.driver.output().len() {
-            if !matches!(self.stream.poll_write_ready(cx), Poll::Ready(Ok(()))) {
+            if !matches!(self.transport.poll_write_ready(cx), Poll::Ready(Ok(()))) {
                 return Poll::Pending;
             }
-            match self.stream.try_write(&self.driver.output()[self.written..]) {
+            match self.transport.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => self.written += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(()),
@@ -378,18 +377,5 @@ impl Connection {
     fn gone(&mut self, why: &str) {
         tracing::debug!(connection = self.driver.id().0, why, "socket gone");
         self.gone = true;
-    }
-}
-
-/// Reads what there is. A short read has emptied the socket: noting that spares the read that would only find it empty.
-fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    let read = stream.try_io(Interest::READABLE, || {
-        len = rustix::io::retry_on_intr(|| rustix::io::read(stream, &mut *buffer))?;
-        if len > 0 && len < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match read {
-        Err(error) if len == 0 => Err(error),
-        _ => Ok(len),
     }
 }

@@ -4,6 +4,7 @@ use super::connection::serve;
 use super::lone::TokioRunner;
 use super::shared::Shared;
 use super::tasks::spawn;
+use super::transport::Transport;
 use crate::model::NamedLimit;
 use crate::model::random::Random;
 use std::sync::Arc;
@@ -45,7 +46,13 @@ pub(super) async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(client = %peer_address, %error, "no TCP_NODELAY");
                 }
-                let task = serve(Arc::clone(&shared), Arc::clone(&runner), stream, peer_address, random.next_u64());
+                let task = serve(
+                    Arc::clone(&shared),
+                    Arc::clone(&runner),
+                    Transport::Plain(stream),
+                    peer_address,
+                    random.next_u64(),
+                );
                 drop(spawn(&Handle::current(), connections.track_future(task)));
             }
             Err(error) => {

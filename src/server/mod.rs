@@ -2,7 +2,8 @@
 //!
 //! - `start`: from settings to a running broker: `stores` opens the store, `listeners` the addresses, `translate` makes the settings
 //!   of each layer. `running`: the `Server`, and its stop.
-//! - `listener`: accepts connections. `connection`: one task per connection.
+//! - `listener`: accepts connections. `connection`: one task per connection. `transport`: its bytes. `socket`: what the
+//!   kernel knows of its client.
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
 //! - `accounts`: users and vhosts of the settings. `errors`: errors that close channels and connections.
 //! - `local_socket`: for commands on the same machine, such as `prontomq backup`.
@@ -39,6 +40,7 @@ mod start_error;
 mod stores;
 mod tasks;
 mod translate;
+mod transport;
 mod trim;
 pub(crate) mod url;
 
