@@ -6,11 +6,12 @@
 use super::flow::FlowChange;
 use super::kind::{Kind, QueueMachine};
 use super::node::Broker;
+use super::object_metrics::SharedCounts;
 use super::scratch::ForScratch;
 use super::timers::Armed;
 use super::topology::ChangeNo;
 use crate::model::{ConnectionId, Name, Now, QueueId};
-use crate::queue::{LocalEvent, QueueInput, QueueMemory, QueueMetrics, Ticket};
+use crate::queue::{Counts, LocalEvent, QueueInput, QueueMemory, QueueMetrics, Ticket};
 use crate::store::commit::{Source, Stored};
 use std::ops::Neg;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -36,6 +37,7 @@ pub struct Cell {
     /// When the timers wake it.
     pub(super) armed: Armed,
     metrics: SharedMetrics,
+    counts: SharedCounts,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Cell {
             deletion: OnceLock::new(),
             armed: Armed::default(),
             metrics: SharedMetrics::default(),
+            counts: SharedCounts::default(),
         };
         let delta = cell.share_metrics(&queue);
         cell.inbox.lock().unwrap_or_else(PoisonError::into_inner).machine = Some(Box::new(queue));
@@ -188,6 +191,16 @@ impl Cell {
                 unspilled: changed(&shared.unspilled_rows, now.unspilled_rows as u64),
             },
         }
+    }
+
+    /// What the queue has done since it was declared, or since the broker started.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts.read()
+    }
+
+    /// Adds what a turn has done. To be called by the thread that has the turn.
+    pub(super) fn add_counts(&self, done: &Counts) {
+        self.counts.add(done);
     }
 
     /// Transient messages that may go to the scratch store, as of the last turn.

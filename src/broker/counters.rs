@@ -94,6 +94,10 @@ counters! {
     bytes_in,
     /// Bytes written to clients.
     bytes_out,
+    /// Reads from sockets.
+    reads,
+    /// Writes to sockets.
+    writes,
 }
 
 /// What limits have refused since the start.

@@ -7,7 +7,7 @@ use super::commit::TransactionCommit;
 use super::counters::RefusalCounters;
 use super::exclusive::ExclusiveQueues;
 use super::node::Broker;
-use super::peer::Peer;
+use super::peer::{Client, Peer};
 use super::permits::{ChannelPermits, Grant};
 use super::routes::Routes;
 use super::turns::TurnList;
@@ -45,6 +45,19 @@ pub(crate) struct Link {
     /// The prefetch limits of channels that have one.
     limits: AHashMap<ChannelKey, LimitId>,
     pub(super) exclusive: ExclusiveQueues,
+}
+
+/// Who opens a vhost.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Whose it is.
+    pub user: Name,
+    /// The other end.
+    pub client: Client,
+    /// Of the connection's random numbers.
+    pub seed: u64,
 }
 
 /// Queues that hold something for a channel, or did.
@@ -86,21 +99,22 @@ impl Link {
     ///
     /// # Errors
     /// `not_allowed`: there is no such vhost, or the user may not open it.
-    pub(crate) fn open_vhost(
-        broker: &Arc<Broker>,
-        vhost: &str,
-        id: ConnectionId,
-        user: Name,
-        seed: u64,
-    ) -> Result<Self, AmqpError> {
+    pub(crate) fn open_vhost(broker: &Arc<Broker>, vhost: &str, opening: Opening) -> Result<Self, AmqpError> {
+        let Opening { id, user, client, seed } = opening;
         // Locked until the connection is listed.
         let users = broker.access().users();
         let vhost = let_into(&users, user.as_str(), vhost, broker.vhost(vhost.as_bytes()))?;
-        Ok(Self::open(broker, vhost, id, user, seed))
+        Ok(Self::with_peer(broker, Peer::new(id, user).in_vhost(vhost.name().clone()).with_client(client), vhost, seed))
     }
 
+    /// A connection without a client, which may open any vhost.
+    #[cfg(test)]
     pub(super) fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
-        let peer = Arc::new(Peer::new(id, user).in_vhost(vhost.name().clone()));
+        Self::with_peer(broker, Peer::new(id, user).in_vhost(vhost.name().clone()), vhost, seed)
+    }
+
+    fn with_peer(broker: &Arc<Broker>, peer: Peer, vhost: Arc<Vhost>, seed: u64) -> Self {
+        let peer = Arc::new(peer);
         broker.add_peer(&peer);
         Self {
             broker: Arc::clone(broker),
@@ -163,6 +177,7 @@ impl Link {
 
     /// The end of a read: the batches go to their queues, and permits of settled deliveries come back.
     pub(crate) fn flush(&mut self, now: Now) {
+        self.routes.fold_counts();
         if self.batches.is_empty() {
             return;
         }

@@ -11,7 +11,9 @@
 //! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
 //! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
 //! - `access`: who may log in, and open which vhost.
-//! - `counters`: what was done so far. `flow`: publishers that are faster than the store wait.
+//! - `counters`: what was done so far; `object_metrics`: by each queue, exchange and connection; `gauges`: what is open now;
+//!   `snapshot`: all of it at one moment, for everybody who shows it.
+//! - `flow`: publishers that are faster than the store wait.
 //!
 //! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one. The
 //! one exception hands a vhost's journal to the store's writer: it is held while the topology's lock and the writer's are taken.
@@ -25,15 +27,18 @@ mod dead_letters;
 mod declare;
 mod exclusive;
 mod flow;
+mod gauges;
 mod kind;
 mod link;
 mod node;
+mod object_metrics;
 mod peer;
 mod permits;
 mod queue_arguments;
 mod recovery;
 mod routes;
 mod scratch;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -42,6 +47,11 @@ mod turns;
 mod vhost;
 
 pub(crate) use counters::{Counters, Publishes};
-pub(crate) use link::{Carried, Link};
+pub(crate) use gauges::Gauges;
+pub(crate) use link::{Carried, Link, Opening};
 pub(crate) use node::{Broker, BrokerSettings, Runner, VhostLimits};
+pub(crate) use object_metrics::Traffic;
+pub(crate) use peer::Client;
 pub(crate) use scratch::OpenScratch;
+pub(crate) use snapshot::{BrokerSnapshot, ConnectionSnapshot, QueueSnapshot};
+pub(crate) use topology::ExchangeSnapshot;

@@ -4,6 +4,7 @@ use super::access::Access;
 use super::cell::{Cell, MemoryDelta};
 use super::counters::{Counters, RefusalCounters};
 use super::flow::{Flow, FlowLimits};
+use super::gauges::Gauges;
 use super::kind::Kind;
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
@@ -85,6 +86,7 @@ pub struct Broker {
     timers: Timers,
     access: Access,
     counters: Counters,
+    gauges: Gauges,
     refusals: RefusalCounters,
 }
 
@@ -124,6 +126,7 @@ impl Broker {
             timers: Timers::default(),
             access: Access::default(),
             counters: Counters::default(),
+            gauges: Gauges::default(),
             refusals: RefusalCounters::default(),
         })
     }
@@ -140,6 +143,11 @@ impl Broker {
     /// The store's writer.
     pub fn writer(&self) -> &WriterHandle {
         &self.writer
+    }
+
+    /// What is open now.
+    pub(crate) fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// Who may log in, and open which vhost.

@@ -1,11 +1,24 @@
 //! One connection as the broker sees it: an inlet for what it is to be told, and the permits of its channels.
 
+use super::object_metrics::SharedTraffic;
 use super::permits::{ChannelPermits, Grant, PermitCounts};
-use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, LimitId, LimitKey, Name, Notice, QueueId};
+use crate::model::{AmqpError, ChannelKey, ConnectionId, Holder, LimitId, LimitKey, Name, Notice, QueueId, WallMillis};
 use ahash::AHashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// The name that it gave the connection; may be empty.
+    pub name: String,
+    /// When it opened its vhost.
+    pub opened_at: WallMillis,
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -13,6 +26,8 @@ pub struct Peer {
     id: ConnectionId,
     user: Name,
     vhost: Name,
+    client: Option<Client>,
+    traffic: SharedTraffic,
     inlet: Mutex<Inlet>,
     permits: Mutex<AHashMap<ChannelKey, ChannelPermits>>,
     /// A notice of its end is in the inlet.
@@ -32,13 +47,38 @@ impl Peer {
     /// A connection that has opened a vhost.
     pub fn new(id: ConnectionId, user: Name) -> Self {
         let vhost = Name::from("");
-        Self { id, user, vhost, inlet: Mutex::default(), permits: Mutex::default(), is_to_close: AtomicBool::default() }
+        Self {
+            id,
+            user,
+            vhost,
+            client: None,
+            traffic: SharedTraffic::default(),
+            inlet: Mutex::default(),
+            permits: Mutex::default(),
+            is_to_close: AtomicBool::default(),
+        }
     }
 
     /// The same, with the vhost that it has opened.
     #[must_use]
     pub fn in_vhost(self, vhost: Name) -> Self {
         Self { vhost, ..self }
+    }
+
+    /// The same, with its client.
+    #[must_use]
+    pub(super) fn with_client(self, client: Client) -> Self {
+        Self { client: Some(client), ..self }
+    }
+
+    /// The other end; none in tests that have no socket.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// What the connection has done since it opened its vhost. Written by the connection's own passes.
+    pub(crate) fn traffic(&self) -> &SharedTraffic {
+        &self.traffic
     }
 
     /// Which connection.

@@ -1,6 +1,7 @@
 //! Where a message goes: a memo of the connection answers, or else the vhost's topology.
 
 use super::cell::Cell;
+use super::object_metrics::{ExchangeCounts, SharedExchangeCounts};
 use super::vhost::Vhost;
 use crate::model::{AmqpError, Message};
 use crate::wire::writer::SHORTSTR_BYTES_MAX;
@@ -20,12 +21,15 @@ pub(super) struct Routes {
     last: Option<Box<Last>>,
     /// The targets of a message whose route is not remembered.
     once: Targets,
+    /// Of messages to the exchange of `last` since the last fold. Not in `Last`, which is only read as a rule.
+    counts: ExchangeCounts,
 }
 
 #[derive(Debug)]
 struct Memo {
     epoch: u64,
     targets: Targets,
+    exchange_counts: Arc<SharedExchangeCounts>,
 }
 
 /// The route of the message before, with which every message is compared. It has cache lines of its own: as a vector from the
@@ -37,6 +41,7 @@ struct Last {
     routing_key: ShortStr,
     epoch: u64,
     targets: Targets,
+    exchange_counts: Arc<SharedExchangeCounts>,
 }
 
 /// At most 255 bytes, in place.
@@ -75,52 +80,68 @@ impl Routes {
             last.epoch == epoch && last.routing_key.as_bytes() == routing_key && last.exchange.as_bytes() == exchange
         });
         if !is_last {
+            self.fold_counts();
             let mut name = Vec::with_capacity(exchange.len() + routing_key.len() + 1);
             name.push(exchange.len() as u8);
             name.extend_from_slice(exchange);
             name.extend_from_slice(routing_key);
-            let targets = match self.memos.get(&name) {
-                Some(memo) if memo.epoch == epoch => memo.targets.clone(),
-                _ => match find(vhost, message)? {
-                    Found::Once(targets) => {
+            let (targets, exchange_counts) = match self.memos.get(&name) {
+                Some(memo) if memo.epoch == epoch => (memo.targets.clone(), Arc::clone(&memo.exchange_counts)),
+                _ => {
+                    let Found { targets, exchange_counts, memoisable } = find(vhost, message)?;
+                    if !memoisable {
+                        exchange_counts.add(ExchangeCounts { published: 1, routed: targets.len() as u64 });
                         self.once = targets;
                         return Ok(&self.once);
                     }
-                    Found::Memoisable(targets) => {
-                        if self.memos.len() >= MEMOS_MAX {
-                            self.memos.clear();
-                        }
-                        self.memos.insert(name, Memo { epoch, targets: targets.clone() });
-                        targets
+                    if self.memos.len() >= MEMOS_MAX {
+                        self.memos.clear();
                     }
-                },
+                    let memo = Memo { epoch, targets: targets.clone(), exchange_counts: Arc::clone(&exchange_counts) };
+                    self.memos.insert(name, memo);
+                    (targets, exchange_counts)
+                }
             };
             let (exchange, routing_key) = (ShortStr::new(exchange), ShortStr::new(routing_key));
-            let last = Last { exchange, routing_key, epoch, targets };
+            let last = Last { exchange, routing_key, epoch, targets, exchange_counts };
             match &mut self.last {
                 Some(place) => **place = last,
                 None => self.last = Some(Box::new(last)),
             }
         }
-        Ok(self.last.as_ref().map_or(&[], |last| &last.targets))
+        let targets: &[Arc<Cell>] = self.last.as_ref().map_or(&[], |last| &last.targets);
+        self.counts.published += 1;
+        self.counts.routed += targets.len() as u64;
+        Ok(targets)
+    }
+
+    /// Adds to the exchange of the last message what was published to it since the last call.
+    pub(super) fn fold_counts(&mut self) {
+        if self.counts.published > 0
+            && let Some(last) = &self.last
+        {
+            last.exchange_counts.add(std::mem::take(&mut self.counts));
+        }
     }
 }
 
 fn find(vhost: &Vhost, message: &Message) -> Result<Found, AmqpError> {
     if message.exchange().is_empty() {
+        let exchange_counts = Arc::clone(vhost.default_exchange_counts());
         // A miss is not remembered: a queue that appears does not move the epoch.
         return Ok(match vhost.queue(message.routing_key()) {
-            Some(cell) => Found::Memoisable(SmallVec::from_elem(cell, 1)),
-            None => Found::Once(Targets::new()),
+            Some(cell) => Found { targets: SmallVec::from_elem(cell, 1), exchange_counts, memoisable: true },
+            None => Found { targets: Targets::new(), exchange_counts, memoisable: false },
         });
     }
     let headers = if message.has_headers() { message.properties().headers() } else { None };
-    let route = vhost.topology().route(message.exchange(), message.routing_key(), headers)?;
-    let targets = Targets::from_vec(route.cells);
-    Ok(if route.memoisable { Found::Memoisable(targets) } else { Found::Once(targets) })
+    let (route, exchange_counts) = vhost.topology().route(message.exchange(), message.routing_key(), headers)?;
+    Ok(Found { targets: Targets::from_vec(route.cells), exchange_counts, memoisable: route.memoisable })
 }
 
-enum Found {
-    Memoisable(Targets),
-    Once(Targets),
+/// Where a message goes, and whether exchange and routing key alone decide that.
+struct Found {
+    targets: Targets,
+    exchange_counts: Arc<SharedExchangeCounts>,
+    memoisable: bool,
 }

@@ -148,7 +148,9 @@ impl Broker {
             Some(deletion) => self.hand_over_after(*deletion, cell, std::mem::take(&mut effects.notices)),
         }
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
-        self.counters().fold(&std::mem::take(&mut effects.counts), dead_lettered);
+        let done = std::mem::take(&mut effects.counts);
+        self.counters().fold(&done, dead_lettered);
+        cell.add_counts(&done);
         self.note_memory(cell.share_metrics(queue));
         if cell.deletion.get().is_some() {
             // A turn that does not see the deletion yet is followed by one that applies the queue's end.

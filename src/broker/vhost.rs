@@ -1,8 +1,10 @@
 //! One virtual host: its topology, and read indexes beside it.
 
 use super::cell::Cell;
-use super::topology::{ChangeNo, Changes, Progress, Topology, Unhanded};
+use super::object_metrics::SharedExchangeCounts;
+use super::topology::{ChangeNo, Changes, ExchangeSnapshot, Progress, Topology, Unhanded};
 use crate::model::{AmqpError, Name};
+use crate::routing::ExchangeKind;
 use crate::store::commit::WriterHandle;
 use crate::store::{TopologyChange, VhostRecord};
 use ahash::RandomState;
@@ -22,13 +24,22 @@ pub struct Vhost {
     queues: DashMap<Name, Arc<Cell>, RandomState>,
     /// Moves whenever an existing answer to "where does this go?" can change.
     epoch: AtomicU64,
+    /// Of messages to the default exchange.
+    default_exchange_counts: Arc<SharedExchangeCounts>,
 }
 
 impl Vhost {
     pub(super) fn recovered(name: Name, unhanded: Unhanded) -> Arc<Self> {
         let topology = Mutex::new(Topology::new(name.clone(), unhanded.clone()));
-        let progress = Progress::default();
-        Arc::new(Self { name, topology, progress, unhanded, queues: DashMap::default(), epoch: AtomicU64::new(0) })
+        Arc::new(Self {
+            name,
+            topology,
+            progress: Progress::default(),
+            unhanded,
+            queues: DashMap::default(),
+            epoch: AtomicU64::new(0),
+            default_exchange_counts: Arc::default(),
+        })
     }
 
     /// A vhost that the store does not know: its record begins the journal, and the number is that of the record.
@@ -42,6 +53,27 @@ impl Vhost {
     /// Its name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// What counts the messages to the default exchange.
+    pub(super) fn default_exchange_counts(&self) -> &Arc<SharedExchangeCounts> {
+        &self.default_exchange_counts
+    }
+
+    /// All exchanges, the default one first.
+    pub(super) fn exchange_snapshots(&self) -> Vec<ExchangeSnapshot> {
+        let default = ExchangeSnapshot {
+            vhost: self.name.clone(),
+            name: Name::from(""),
+            kind: ExchangeKind::Direct,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            counts: self.default_exchange_counts.read(),
+        };
+        let mut exchanges = vec![default];
+        exchanges.extend(self.topology().exchange_snapshots());
+        exchanges
     }
 
     /// The truth. A leaf lock: nothing is called and no other lock taken while it is held.

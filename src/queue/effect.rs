@@ -92,6 +92,8 @@ pub enum QueueEffect {
 /// Counters of one turn, folded into the broker's by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Messages that came in.
+    pub published: u64,
     /// Delivered to consumers that acknowledge.
     pub delivered_manual_ack: u64,
     /// Delivered to consumers that do not.

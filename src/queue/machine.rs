@@ -308,6 +308,7 @@ impl Parts {
         if contents.refuses(message.body_len() as u64, cx.settings) {
             return refuse(message, promise, cx);
         }
+        cx.out.counts.published += 1;
         let is_durable = cx.settings.durable && message.is_persistent();
         if contents.ready.count() == 0 && lending.next_keeps_nothing() {
             return lending.pass_on(message, promise, is_durable, cx);

@@ -3,6 +3,7 @@
 use super::contents::Contents;
 use super::entry::Entries;
 use super::lending::Lending;
+use std::ops::AddAssign;
 
 /// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
@@ -49,6 +50,32 @@ pub struct QueueMetrics {
     pub unspilled_rows: usize,
     /// The part of the queue that is in memory.
     pub memory: QueueMemory,
+}
+
+impl AddAssign for QueueMemory {
+    fn add_assign(&mut self, other: Self) {
+        self.ready += other.ready;
+        self.body_bytes += other.body_bytes;
+        self.window_bytes += other.window_bytes;
+        self.transient_bytes += other.transient_bytes;
+        self.unwritten_bytes += other.unwritten_bytes;
+        self.bytes += other.bytes;
+    }
+}
+
+impl AddAssign for QueueMetrics {
+    fn add_assign(&mut self, other: Self) {
+        self.ready += other.ready;
+        self.ready_bytes += other.ready_bytes;
+        self.unacked += other.unacked;
+        self.unacked_bytes += other.unacked_bytes;
+        self.durable += other.durable;
+        self.durable_bytes += other.durable_bytes;
+        self.consumers += other.consumers;
+        self.unwritten_rows += other.unwritten_rows;
+        self.unspilled_rows += other.unspilled_rows;
+        self.memory += other.memory;
+    }
 }
 
 impl QueueMemory {

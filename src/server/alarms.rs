@@ -196,7 +196,8 @@ impl MemoryWatch {
     async fn look_at_process(&mut self, shared: &Shared, in_use: u64) {
         let Some(mut resident) = anonymous_bytes() else { return };
         let limit = shared.alarms.resident_limit.load(Ordering::Relaxed);
-        let operations = shared.gauges.reads.load(Ordering::Relaxed) + shared.gauges.writes.load(Ordering::Relaxed);
+        let operations = shared.broker.counters().reads.load(Ordering::Relaxed)
+            + shared.broker.counters().writes.load(Ordering::Relaxed);
         let is_idle = operations - std::mem::replace(&mut self.operations, operations) <= IDLE_OPERATIONS;
         let is_short = is_over(resident, limit, self.resident_over);
         if self.trimmer.is_due(resident, in_use, is_idle, is_short, shared.clock.now().monotonic) {

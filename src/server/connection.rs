@@ -15,7 +15,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -331,10 +330,7 @@ impl Connection {
                     self.gone("the client closed the socket");
                 }
             }
-            Ok(len) => {
-                self.shared.gauges.reads.fetch_add(1, Ordering::Relaxed);
-                self.driver.receive(&buffer[..len], now);
-            }
+            Ok(len) => self.driver.receive(&buffer[..len], now),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => self.gone(&error.to_string()),
         });
@@ -348,7 +344,7 @@ impl Connection {
             match self.transport.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => {
                     self.written += len;
-                    self.shared.gauges.writes.fetch_add(1, Ordering::Relaxed);
+                    self.driver.note_write(len);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.gone(&error.to_string()),
@@ -366,7 +362,10 @@ impl Connection {
                 return Poll::Pending;
             }
             match self.transport.try_write(&self.driver.output()[self.written..]) {
-                Ok(len) => self.written += len,
+                Ok(len) => {
+                    self.written += len;
+                    self.driver.note_write(len);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(()),
             }

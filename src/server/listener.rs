@@ -38,7 +38,7 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((stream, peer_address)) => {
-                if shared.gauges.connections.load(Ordering::Relaxed) >= limit {
+                if shared.broker.gauges().connections.load(Ordering::Relaxed) >= limit {
                     shared.broker.refusals().note(NamedLimit::ConnectionsMax);
                     tracing::warn!(client = %peer_address, limit, "socket closed: too many beyond connections_max");
                     continue;

@@ -7,7 +7,12 @@
 //! | request | progress | done |
 //! |---|---|---|
 //! | `{"command": "backup", "target": "/absolute/path"}` | `{"pages_copied": 5, "pages": 90}` | `{"bytes": 123}` |
+//! | `{"command": "status"}` | | totals, such as `{"queues": 3, "ready": 7, ...}` |
+//! | `{"command": "list", "what": "queues"}`; also `exchanges`, `connections` | | `{"count": 3}` |
+//!
+//! A list comes before its `done`, one `{"item": {...}}` a line.
 
+use super::listings::{Listing, status};
 use super::shared::Shared;
 use super::tasks::{run_blocking, spawn};
 use crate::store::commit::CopyEvent;
@@ -142,6 +147,8 @@ fn is_welcome(stream: &UnixStream) -> bool {
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 enum Request {
     Backup { target: PathBuf },
+    Status {},
+    List { what: Listing },
 }
 
 /// A client, and the word that the broker stops.
@@ -182,6 +189,8 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     while let Ok(line) = client.line().await {
         let answer = match serde_json::from_slice(&line) {
             Ok(Request::Backup { target }) => client.backup(&target).await,
+            Ok(Request::Status {}) => client.status().await,
+            Ok(Request::List { what }) => client.list(what).await,
             Err(error) => Err(Ended::Failed(format!("no such request: {error}"))),
         };
         let told = match answer {
@@ -216,6 +225,23 @@ impl Client {
         if let Ok([_, ..]) = reader.fill_buf().await {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The totals of the broker.
+    async fn status(&self) -> Result<Value, Ended> {
+        let broker = Arc::clone(&self.shared.broker);
+        // Many queues take their time, which no connection is to wait for.
+        Ok(run_blocking(move || status(&broker)).await)
+    }
+
+    /// Sends the items of a listing.
+    async fn list(&mut self, what: Listing) -> Result<Value, Ended> {
+        let broker = Arc::clone(&self.shared.broker);
+        let items = run_blocking(move || what.items(&broker)).await;
+        for item in &items {
+            self.say(&json!({ "item": item })).await?;
+        }
+        Ok(json!({ "count": items.len() }))
     }
 
     /// Copies the store while the broker goes on.

@@ -3,6 +3,7 @@
 use super::log_writer::LogWriter;
 use super::shared::Shared;
 use super::tasks::run_blocking;
+use crate::broker::BrokerSnapshot;
 use crate::config::Durability;
 use crate::exposition::bounds::COMMIT_SECONDS_BOUNDS;
 use crate::exposition::series::Labels;
@@ -18,7 +19,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[derive(Clone)]
@@ -66,10 +67,6 @@ async fn readyz(State(page): State<Page>) -> Response {
     (StatusCode::OK, "ready\n").into_response()
 }
 
-fn gauge(value: &AtomicI64) -> u64 {
-    u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0)
-}
-
 fn durability_labels(durability: Durability) -> Labels {
     match durability {
         Durability::Commit => &[("level", "commit")],
@@ -78,40 +75,15 @@ fn durability_labels(durability: Durability) -> Labels {
     }
 }
 
-/// The broker in numbers. Queues are counted from their last turns.
+/// The broker in numbers, as the page names them.
 fn snapshot(shared: &Shared) -> Snapshot {
     let now = shared.clock.now();
-    let counts = shared.broker.counters().snapshot();
-    let stats = shared.broker.writer().stats();
-    let mut queues = Queues {
-        declared: counts.queues_declared,
-        created: counts.queues_created,
-        deleted: counts.queues_deleted,
-        ..Queues::default()
-    };
-    let mut consumers = 0;
-    for cell in shared.broker.cells() {
-        let metrics = cell.metrics();
-        queues.count += 1;
-        queues.ready += metrics.ready;
-        queues.ready_bytes += metrics.ready_bytes;
-        queues.unacked += metrics.unacked;
-        queues.unacked_bytes += metrics.unacked_bytes;
-        queues.persistent += metrics.durable;
-        queues.persistent_bytes += metrics.durable_bytes;
-        queues.ready_in_memory += metrics.memory.ready;
-        queues.unacked_in_memory += metrics.unacked;
-        queues.in_memory_bytes += metrics.memory.body_bytes;
-        queues.memory_bytes += metrics.memory.bytes;
-        consumers += u64::from(metrics.consumers);
-    }
-    let in_use = shared.memory.in_use(&shared.broker);
-    let process = Process::read(&shared.settings.data_dir);
-    let backlog = counts.durable_in.saturating_sub(counts.never_written + stats.rows_inserted);
+    let broker = shared.broker.snapshot();
+    let counters = &broker.counters;
     Snapshot {
         started_at_seconds: (now.wall.0 as f64 - now.monotonic.0 as f64 / 1000.0) / 1000.0,
         uptime: Duration::from_micros(now.monotonic.0),
-        process,
+        process: Process::read(&shared.settings.data_dir),
         alarms: Alarms {
             memory: shared.alarms.memory(),
             disk: shared.alarms.disk(),
@@ -120,62 +92,26 @@ fn snapshot(shared: &Shared) -> Snapshot {
             disk_limit_bytes: shared.current().settings.limits.disk_free_bytes,
             ..Alarms::default()
         },
-        memory: Memory {
-            queues: in_use.queues,
-            unfinished: in_use.unfinished,
-            buffers: in_use.buffers,
-            channels: in_use.channels,
-            inlets: in_use.inlets,
-            topology: in_use.topology,
-            trims: shared.alarms.trims(),
-        },
-        refusals: shared.broker.refusals().snapshot(),
-        publishing: Publishing {
-            received: counts.received,
-            received_confirm: counts.received_confirm,
-            routed: counts.routed,
-            unroutable_dropped: counts.unroutable_dropped,
-            unroutable_returned: counts.unroutable_returned,
-            confirmed: counts.confirmed,
-            publishers: gauge(&shared.gauges.publishers),
-            size_bytes: shared.sizes.histogram(),
-        },
+        memory: memory(shared),
+        refusals: broker.refusals,
+        publishing: publishing(&broker, shared.sizes.histogram()),
         delivery: Delivery {
-            consume_manual_ack: counts.delivered_manual_ack,
-            consume_auto_ack: counts.delivered_auto_ack,
-            get_manual_ack: counts.got_manual_ack,
-            get_auto_ack: counts.got_auto_ack,
-            get_empty: counts.get_empty,
-            redelivered: counts.redelivered,
-            acknowledged: counts.acknowledged,
+            consume_manual_ack: counters.delivered_manual_ack,
+            consume_auto_ack: counters.delivered_auto_ack,
+            get_manual_ack: counters.got_manual_ack,
+            get_auto_ack: counters.got_auto_ack,
+            get_empty: counters.get_empty,
+            redelivered: counters.redelivered,
+            acknowledged: counters.acknowledged,
         },
         dead_lettered: Deaths {
-            maxlen: counts.dead_overflowed,
-            expired: counts.dead_expired,
-            rejected: counts.dead_rejected,
+            maxlen: counters.dead_overflowed,
+            expired: counters.dead_expired,
+            rejected: counters.dead_rejected,
         },
-        discarded: Deaths { maxlen: counts.overflowed, expired: counts.expired, rejected: counts.rejected },
-        connections: Connections {
-            open: gauge(&shared.gauges.connections),
-            opened: counts.connections_opened,
-            closed: counts.connections_closed,
-            incoming_bytes: counts.bytes_in,
-            outgoing_bytes: counts.bytes_out,
-            incoming_packets: shared.gauges.reads.load(Ordering::Relaxed),
-            outgoing_packets: shared.gauges.writes.load(Ordering::Relaxed),
-            auth_succeeded: counts.auth_attempts.saturating_sub(counts.auth_failures),
-            auth_failed: counts.auth_failures,
-        },
-        channels: Channels {
-            open: gauge(&shared.gauges.channels),
-            opened: counts.channels_opened,
-            closed: counts.channels_closed,
-            consumers,
-            unacked: queues.unacked,
-            unconfirmed: gauge(&shared.gauges.unconfirmed),
-            uncommitted: gauge(&shared.gauges.uncommitted),
-            acks_uncommitted: gauge(&shared.gauges.acks_uncommitted),
-        },
+        discarded: Deaths { maxlen: counters.overflowed, expired: counters.expired, rejected: counters.rejected },
+        connections: connections(&broker),
+        channels: channels(&broker),
         errors: Errors {
             channel: shared.errors.counts(Scope::Channel),
             connection: shared.errors.counts(Scope::Connection),
@@ -183,32 +119,112 @@ fn snapshot(shared: &Shared) -> Snapshot {
         surroundings: Surroundings {
             log_lines_dropped: shared.logs.iter().map(LogWriter::dropped).sum(),
             metrics_connections: shared.http_clients.open.load(Ordering::Relaxed),
-            metrics_connections_refused: shared.broker.refusals().snapshot().of(NamedLimit::MetricsConnectionsMax),
+            metrics_connections_refused: broker.refusals.of(NamedLimit::MetricsConnectionsMax),
         },
-        store: Store {
-            batches: stats.batches,
-            commit_failures: stats.retries,
-            rows_written: stats.rows_inserted,
-            rows_removed: stats.rows_removed,
-            bytes_written: stats.bytes,
-            commit_seconds: Histogram::from_counts(
-                COMMIT_SECONDS_BOUNDS,
-                stats.commit_buckets.to_vec(),
-                stats.commit_seconds,
-            ),
-            persistent: counts.durable_in,
-            persistent_never_written: counts.never_written,
-            backlog,
-            rows_read: counts.rows_read,
-            is_retrying: stats.state == WriterState::Retrying,
-            has_failed: stats.state == WriterState::Failed,
-            read_failures: stats.read_failures,
-            file_bytes: stats.vitals.file_bytes,
-            log_bytes: stats.vitals.log_bytes,
-            log_is_pinned: stats.vitals.log_is_pinned,
-            redo_batches: stats.vitals.redo_batches,
-            durability: durability_labels(shared.settings.store.durability),
-        },
-        queues,
+        queues: queues(&broker),
+        store: store(&broker, shared.settings.store.durability),
+    }
+}
+
+fn memory(shared: &Shared) -> Memory {
+    let in_use = shared.memory.in_use(&shared.broker);
+    Memory {
+        queues: in_use.queues,
+        unfinished: in_use.unfinished,
+        buffers: in_use.buffers,
+        channels: in_use.channels,
+        inlets: in_use.inlets,
+        topology: in_use.topology,
+        trims: shared.alarms.trims(),
+    }
+}
+
+fn publishing(broker: &BrokerSnapshot, size_bytes: Histogram) -> Publishing {
+    let counters = &broker.counters;
+    Publishing {
+        received: counters.received,
+        received_confirm: counters.received_confirm,
+        routed: counters.routed,
+        unroutable_dropped: counters.unroutable_dropped,
+        unroutable_returned: counters.unroutable_returned,
+        confirmed: counters.confirmed,
+        publishers: broker.open.publishers,
+        size_bytes,
+    }
+}
+
+fn connections(broker: &BrokerSnapshot) -> Connections {
+    let counters = &broker.counters;
+    Connections {
+        open: broker.open.connections,
+        opened: counters.connections_opened,
+        closed: counters.connections_closed,
+        incoming_bytes: counters.bytes_in,
+        outgoing_bytes: counters.bytes_out,
+        incoming_packets: counters.reads,
+        outgoing_packets: counters.writes,
+        auth_succeeded: counters.auth_attempts.saturating_sub(counters.auth_failures),
+        auth_failed: counters.auth_failures,
+    }
+}
+
+fn channels(broker: &BrokerSnapshot) -> Channels {
+    Channels {
+        open: broker.open.channels,
+        opened: broker.counters.channels_opened,
+        closed: broker.counters.channels_closed,
+        consumers: broker.queues.sum.consumers.into(),
+        unacked: broker.queues.sum.unacked,
+        unconfirmed: broker.open.unconfirmed,
+        uncommitted: broker.open.uncommitted,
+        acks_uncommitted: broker.open.acks_uncommitted,
+    }
+}
+
+fn queues(broker: &BrokerSnapshot) -> Queues {
+    let (counters, sum) = (&broker.counters, &broker.queues.sum);
+    Queues {
+        count: broker.queues.count,
+        declared: counters.queues_declared,
+        created: counters.queues_created,
+        deleted: counters.queues_deleted,
+        ready: sum.ready,
+        ready_bytes: sum.ready_bytes,
+        unacked: sum.unacked,
+        unacked_bytes: sum.unacked_bytes,
+        persistent: sum.durable,
+        persistent_bytes: sum.durable_bytes,
+        ready_in_memory: sum.memory.ready,
+        unacked_in_memory: sum.unacked,
+        in_memory_bytes: sum.memory.body_bytes,
+        memory_bytes: sum.memory.bytes,
+    }
+}
+
+fn store(broker: &BrokerSnapshot, durability: Durability) -> Store {
+    let (counters, writer) = (&broker.counters, &broker.writer);
+    Store {
+        batches: writer.batches,
+        commit_failures: writer.retries,
+        rows_written: writer.rows_inserted,
+        rows_removed: writer.rows_removed,
+        bytes_written: writer.bytes,
+        commit_seconds: Histogram::from_counts(
+            COMMIT_SECONDS_BOUNDS,
+            writer.commit_buckets.to_vec(),
+            writer.commit_seconds,
+        ),
+        persistent: counters.durable_in,
+        persistent_never_written: counters.never_written,
+        backlog: counters.durable_in.saturating_sub(counters.never_written + writer.rows_inserted),
+        rows_read: counters.rows_read,
+        is_retrying: writer.state == WriterState::Retrying,
+        has_failed: writer.state == WriterState::Failed,
+        read_failures: writer.read_failures,
+        file_bytes: writer.vitals.file_bytes,
+        log_bytes: writer.vitals.log_bytes,
+        log_is_pinned: writer.vitals.log_is_pinned,
+        redo_batches: writer.vitals.redo_batches,
+        durability: durability_labels(durability),
     }
 }

@@ -6,7 +6,7 @@
 //!   kernel knows of its client.
 //! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
 //! - `accounts`: users and vhosts of the settings. `errors`: errors that close channels and connections.
-//! - `local_socket`: for commands on the same machine, such as `prontomq backup`.
+//! - `local_socket`: for commands on the same machine, such as `prontomq backup`; `listings`: what it answers.
 //! - `lone`: where the broker's work is run, and when a connection's thread may commit.
 //! - `log_writer`: log lines on their way to a stream that may block or fail.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
@@ -25,6 +25,7 @@ mod errors;
 mod http;
 mod listener;
 mod listeners;
+mod listings;
 mod local_socket;
 mod log_writer;
 mod lone;

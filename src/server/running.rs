@@ -112,7 +112,7 @@ impl Server {
     pub async fn stop(mut self) -> Result<(), StoreError> {
         self.turn_clients_away();
         if tokio::time::timeout(CLOSE_PATIENCE, self.connections.wait()).await.is_err() {
-            let open = self.shared.gauges.connections.load(Ordering::Relaxed);
+            let open = self.shared.broker.gauges().connections.load(Ordering::Relaxed);
             if open > 0 {
                 tracing::warn!(open, "clients that did not answer connection.close are cut off");
             }

@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::exposition::Histogram;
 use crate::exposition::bounds::MESSAGE_SIZE_BOUNDS;
 use crate::session::SessionSettings;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -34,7 +34,6 @@ pub(super) struct Shared {
     pub(super) cut_off: watch::Sender<bool>,
     pub(super) alarms: Alarms,
     pub(super) memory: ClientMemory,
-    pub(super) gauges: Gauges,
     pub(super) sizes: Sizes,
     pub(super) errors: Errors,
     #[cfg(feature = "metrics")]
@@ -77,7 +76,6 @@ impl Shared {
             cut_off: watch::Sender::new(false),
             alarms: Alarms::new(settings.limits.memory_bytes, settings.limits.resident_bytes),
             memory: ClientMemory::default(),
-            gauges: Gauges::default(),
             sizes: Sizes::default(),
             errors: Errors::default(),
             #[cfg(feature = "metrics")]
@@ -111,22 +109,6 @@ impl Current {
         let session_settings = Arc::new(session_settings(&settings, &identity.cluster_name));
         Self { settings, session_settings }
     }
-}
-
-/// What is open now.
-#[derive(Debug, Default)]
-pub(super) struct Gauges {
-    /// Sockets, from accept to close.
-    pub(super) connections: AtomicI64,
-    /// Those of them that were let in by connection.open.
-    pub(super) admitted: AtomicI64,
-    pub(super) channels: AtomicI64,
-    pub(super) publishers: AtomicI64,
-    pub(super) unconfirmed: AtomicI64,
-    pub(super) uncommitted: AtomicI64,
-    pub(super) acks_uncommitted: AtomicI64,
-    pub(super) reads: AtomicU64,
-    pub(super) writes: AtomicU64,
 }
 
 /// Body sizes of published messages, by the buckets of `MESSAGE_SIZE_BOUNDS`.

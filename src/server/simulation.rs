@@ -339,6 +339,7 @@ impl Client {
         let wrote = !driver.output().is_empty();
         if wrote {
             self.output.extend_from_slice(driver.output());
+            driver.note_write(driver.output().len());
             driver.written(now);
         }
         driver.fold_counts();

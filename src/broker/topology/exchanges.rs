@@ -1,6 +1,7 @@
 //! Exchanges: their declaration and deletion, and that of exchanges which lose their last binding.
 
 use super::{Changes, ON_DEFAULT_EXCHANGE, RESERVED_PREFIX, Topology, reserved};
+use crate::broker::object_metrics::{ExchangeCounts, SharedExchangeCounts};
 use crate::model::arguments::keys;
 use crate::model::command::ExchangeDeclare;
 use crate::model::names::exchange_in_vhost;
@@ -8,6 +9,7 @@ use crate::model::{AmqpError, Arguments, Name};
 use crate::routing::{self, Binding, Bindings, Destination, ExchangeKind};
 use crate::store::{ExchangeRecord, TopologyChange};
 use crate::wire::table::Value;
+use std::sync::Arc;
 
 /// The exchanges of every vhost, beside the default one.
 const PREDECLARED: [(&str, ExchangeKind, bool); 6] = [
@@ -27,6 +29,7 @@ pub(super) struct ExchangeEntry {
     pub(super) internal: bool,
     pub(super) arguments: Arguments,
     pub(super) predeclared: bool,
+    pub(super) counts: Arc<SharedExchangeCounts>,
 }
 
 /// The exchanges that a vhost begins with.
@@ -40,6 +43,7 @@ pub(super) fn predeclared() -> impl Iterator<Item = (Name, ExchangeEntry)> {
             internal,
             arguments: Arguments::default(),
             predeclared: true,
+            counts: Arc::default(),
         };
         (Name::from(name), entry)
     })
@@ -83,6 +87,7 @@ impl Topology {
             internal: declare.internal,
             arguments: declare.arguments.clone(),
             predeclared: false,
+            counts: Arc::default(),
         };
         let record = declare.durable.then(|| TopologyChange::PutExchange(entry.record(name, vhost)));
         self.exchanges.insert(declare.exchange.clone(), entry);
@@ -183,7 +188,33 @@ impl Topology {
     }
 }
 
+/// An exchange as listings show it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ExchangeSnapshot {
+    pub vhost: Name,
+    /// Empty for the default exchange.
+    pub name: Name,
+    pub kind: ExchangeKind,
+    pub durable: bool,
+    pub auto_delete: bool,
+    pub internal: bool,
+    /// What was published to it.
+    pub counts: ExchangeCounts,
+}
+
 impl ExchangeEntry {
+    pub(super) fn snapshot(&self, vhost: &Name, name: &Name) -> ExchangeSnapshot {
+        ExchangeSnapshot {
+            vhost: vhost.clone(),
+            name: name.clone(),
+            kind: self.exchange.bindings.kind(),
+            durable: self.durable,
+            auto_delete: self.auto_delete,
+            internal: self.internal,
+            counts: self.counts.read(),
+        }
+    }
+
     /// It is there already.
     fn existing(&self) -> Changes {
         Changes::existing(self.durable && !self.predeclared)

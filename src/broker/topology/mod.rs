@@ -13,10 +13,12 @@ mod exchanges;
 mod journal;
 mod queues;
 
+pub(crate) use exchanges::ExchangeSnapshot;
 pub(super) use journal::{ChangeNo, Changes, Journal, Progress, Unhanded};
 pub(super) use queues::QueueEntry;
 
 use super::cell::Cell;
+use super::object_metrics::SharedExchangeCounts;
 use crate::model::names::exchange_in_vhost;
 use crate::model::{AmqpError, Name};
 use crate::routing::{self, Destination, ExchangeKind};
@@ -69,13 +71,18 @@ impl Topology {
         &mut self.journal
     }
 
-    /// Where a message to a named exchange goes.
+    /// All exchanges but the default one, in no order.
+    pub(super) fn exchange_snapshots(&self) -> impl Iterator<Item = ExchangeSnapshot> {
+        self.exchanges.iter().map(|(name, entry)| entry.snapshot(&self.vhost, name))
+    }
+
+    /// Where a message to a named exchange goes, and what counts the messages of that exchange.
     pub(super) fn route(
         &self,
         exchange: &[u8],
         routing_key: &[u8],
         headers: Option<Table<'_>>,
-    ) -> Result<Route, AmqpError> {
+    ) -> Result<(Route, Arc<SharedExchangeCounts>), AmqpError> {
         let Some(entry) = self.exchanges.get(exchange) else {
             let name = String::from_utf8_lossy(exchange);
             return Err(AmqpError::no_exchange(&name, self.vhost.as_str()));
@@ -85,7 +92,7 @@ impl Topology {
             let text = format!("cannot publish to internal {}", exchange_in_vhost(&name, self.vhost.as_str()));
             return Err(AmqpError::access_refused(text));
         }
-        Ok(self.route_inside(exchange, routing_key, headers))
+        Ok((self.route_inside(exchange, routing_key, headers), Arc::clone(&entry.counts)))
     }
 
     /// As `route`, for the broker itself: internal exchanges are open to it, and a missing one leads nowhere.

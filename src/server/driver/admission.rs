@@ -1,8 +1,8 @@
 //! How a client gets in: its login, the limit of connections, and the vhost that it opens.
 
 use crate::auth::LoginFailure;
-use crate::broker::{Counters, Link};
-use crate::model::{AmqpError, ConnectionId, Name, NamedLimit, Notice};
+use crate::broker::{Client, Counters, Link, Opening};
+use crate::model::{AmqpError, ConnectionId, Name, NamedLimit, Notice, Now};
 use crate::server::shared::Shared;
 use crate::session::{Login, LoginRefusal};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ impl Admission {
     /// A connection was accepted; `end` must follow.
     pub(super) fn new(shared: &Shared, client: SocketAddr, seed: u64) -> Self {
         Counters::add(&shared.broker.counters().connections_opened, 1);
-        shared.gauges.connections.fetch_add(1, Ordering::Relaxed);
+        shared.broker.gauges().connections.fetch_add(1, Ordering::Relaxed);
         Self {
             id: shared.broker.next_connection_id(),
             client,
@@ -84,10 +84,19 @@ impl Admission {
     ///
     /// # Errors
     /// `not_allowed`: the limit of connections is reached, there is no such vhost, or the user may not open it.
-    pub(super) fn open_vhost(&mut self, shared: &Shared, user: &Name, name: &str) -> Result<Link, AmqpError> {
+    pub(super) fn open_vhost(
+        &mut self,
+        shared: &Shared,
+        user: &Name,
+        name: &str,
+        client_name: &str,
+        now: Now,
+    ) -> Result<Link, AmqpError> {
+        let client = Client { address: self.client, name: client_name.to_owned(), opened_at: now.wall };
+        let opening = Opening { id: self.id, user: user.clone(), client, seed: self.seed };
         let opened = self
             .admit(shared)
-            .and_then(|()| Link::open_vhost(&shared.broker, name, self.id, user.clone(), self.seed))
+            .and_then(|()| Link::open_vhost(&shared.broker, name, opening))
             .inspect_err(|_| self.refused_vhost = name.into())?;
         let notify = |reason: Option<&str>| opened.peer().tell_one(Notice::Alarm(reason.map(str::to_owned)));
         if let Some(reason) = shared.alarms.reason() {
@@ -103,7 +112,7 @@ impl Admission {
     /// Takes a place among the open connections.
     fn admit(&mut self, shared: &Shared) -> Result<(), AmqpError> {
         let limit = shared.current().settings.connections_max;
-        let admitted = &shared.gauges.admitted;
+        let admitted = &shared.broker.gauges().admitted;
         if admitted.fetch_add(1, Ordering::Relaxed) >= i64::from(limit) {
             admitted.fetch_sub(1, Ordering::Relaxed);
             shared.broker.refusals().note(NamedLimit::ConnectionsMax);
@@ -117,9 +126,9 @@ impl Admission {
     /// The connection has ended and gives its place back.
     pub(super) fn end(&mut self, shared: &Shared) {
         Counters::add(&shared.broker.counters().connections_closed, 1);
-        shared.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        shared.broker.gauges().connections.fetch_sub(1, Ordering::Relaxed);
         if std::mem::take(&mut self.is_admitted) {
-            shared.gauges.admitted.fetch_sub(1, Ordering::Relaxed);
+            shared.broker.gauges().admitted.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

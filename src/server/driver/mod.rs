@@ -19,7 +19,7 @@ use self::outlet::LinkOutlet;
 use super::backlog::Backlog;
 use super::memory::Held;
 use super::shared::Shared;
-use crate::broker::{Carried, Counters, Link};
+use crate::broker::{Carried, Link};
 use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now};
 use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, Settlement, Tally};
 use std::net::SocketAddr;
@@ -158,7 +158,7 @@ impl Driver {
 
     /// Bytes came in. `end_read` follows the last of a pass.
     pub(super) fn receive(&mut self, input: &[u8], now: Now) {
-        Counters::add(&self.shared.broker.counters().bytes_in, input.len() as u64);
+        self.metrics.note_read(input.len());
         self.session.heard(now.monotonic);
         self.take_input(input, now);
     }
@@ -319,10 +319,11 @@ impl Driver {
 
     fn open_vhost(&mut self, name: &str, now: Now) {
         let user = self.session.user().cloned().expect("a vhost is opened after the login");
-        let opened = self.admission.open_vhost(&self.shared, &user, name).map(|link| {
-            self.link = Some(link);
-            self.identity().log_opened(name);
-        });
+        let opened =
+            self.admission.open_vhost(&self.shared, &user, name, self.session.client_name(), now).map(|link| {
+                self.link = Some(link);
+                self.identity().log_opened(name);
+            });
         self.session.vhost_opened(opened, now, &mut self.out);
     }
 
@@ -333,9 +334,13 @@ impl Driver {
         if self.ending { &[] } else { &self.out.bytes }
     }
 
+    /// So many bytes of the output were written.
+    pub(super) fn note_write(&mut self, bytes: usize) {
+        self.metrics.note_write(bytes);
+    }
+
     /// All of the output was written.
     pub(super) fn written(&mut self, now: Now) {
-        Counters::add(&self.shared.broker.counters().bytes_out, self.out.bytes.len() as u64);
         self.out.bytes.clear();
         self.added_while_backed_up = 0;
         self.session.flushed(&mut self.out);
@@ -428,7 +433,7 @@ impl Driver {
 
     /// Adds to the broker's numbers what the connection has done since the last time. Called after each pass.
     pub(super) fn fold_counts(&mut self) {
-        let tally = self.metrics.fold(&self.shared, &mut self.session, &mut self.out);
+        let tally = self.metrics.fold(&self.shared, self.link.as_ref(), &mut self.session, &mut self.out);
         let held = self.held(tally);
         self.metrics.fold_memory(&self.shared, held);
         if !self.out.failures.is_empty() {

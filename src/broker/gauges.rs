@@ -1,0 +1,36 @@
+//! What is open now, over all connections.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Numbers that rise and fall. Each is below zero for a moment at most, while connections add up what they have done.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    /// Sockets, from accept to close.
+    pub connections: AtomicI64,
+    /// Those of them that were let in by connection.open.
+    pub admitted: AtomicI64,
+    /// Open channels.
+    pub channels: AtomicI64,
+    /// Channels that have published.
+    pub publishers: AtomicI64,
+    /// Publishes that wait for a confirm.
+    pub unconfirmed: AtomicI64,
+    /// Publishes of open transactions.
+    pub uncommitted: AtomicI64,
+    /// Acknowledgements of open transactions.
+    pub acks_uncommitted: AtomicI64,
+}
+
+impl Gauges {
+    /// Adds to one of them.
+    pub(crate) fn add(gauge: &AtomicI64, change: i64) {
+        if change != 0 {
+            gauge.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads one of them.
+    pub(crate) fn read(gauge: &AtomicI64) -> u64 {
+        u64::try_from(gauge.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}

@@ -1,0 +1,122 @@
+//! What was done so far by each queue, each exchange and each connection.
+//!
+//! A queue's counts are written by the thread that has its turn, a connection's by the thread that makes its pass: one writer
+//! each, so that a plain load and store is enough. Readers see each number as of some moment.
+
+use crate::queue::Counts;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Adds where only one thread writes at a time.
+fn add(counter: &AtomicU64, count: u64) {
+    if count > 0 {
+        counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
+}
+
+macro_rules! shared {
+    ($(#[$meta:meta])* $shared:ident of $plain:ident { $($name:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $shared {
+            $($name: AtomicU64,)*
+        }
+
+        impl $shared {
+            /// Adds what was done since the last call. Only one thread may be in here at a time.
+            pub(crate) fn add(&self, done: &$plain) {
+                $(add(&self.$name, done.$name);)*
+            }
+
+            /// The numbers as they are now.
+            pub(crate) fn read(&self) -> $plain {
+                $plain { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+shared! {
+    /// `Counts` of a queue since it was declared, or since the broker started.
+    SharedCounts of Counts {
+        published,
+        delivered_manual_ack,
+        delivered_auto_ack,
+        got_manual_ack,
+        got_auto_ack,
+        get_empty,
+        redelivered,
+        acknowledged,
+        overflowed,
+        expired,
+        rejected,
+        durable_in,
+        never_written,
+    }
+}
+
+/// What a connection has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// Reads from the socket that brought something.
+    pub reads: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Writes to the socket.
+    pub writes: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Messages published.
+    pub published: u64,
+    /// Publishes confirmed.
+    pub confirmed: u64,
+    /// Channels opened.
+    pub channels_opened: u64,
+    /// Channels closed.
+    pub channels_closed: u64,
+}
+
+shared! {
+    /// `Traffic` of a connection since it opened its vhost.
+    SharedTraffic of Traffic {
+        reads,
+        bytes_in,
+        writes,
+        bytes_out,
+        published,
+        confirmed,
+        channels_opened,
+        channels_closed,
+    }
+}
+
+/// What was published to an exchange. Many connections publish to one, so that they add up by themselves what they have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ExchangeCounts {
+    /// Messages published to the exchange.
+    pub published: u64,
+    /// Copies that went from it to queues, through other exchanges too.
+    pub routed: u64,
+}
+
+/// `ExchangeCounts` of an exchange since it was declared, or since the broker started.
+#[derive(Debug, Default)]
+pub(crate) struct SharedExchangeCounts {
+    published: AtomicU64,
+    routed: AtomicU64,
+}
+
+impl SharedExchangeCounts {
+    /// Adds what a connection has published.
+    pub(crate) fn add(&self, counts: ExchangeCounts) {
+        self.published.fetch_add(counts.published, Ordering::Relaxed);
+        self.routed.fetch_add(counts.routed, Ordering::Relaxed);
+    }
+
+    /// The numbers as they are now.
+    pub(crate) fn read(&self) -> ExchangeCounts {
+        ExchangeCounts {
+            published: self.published.load(Ordering::Relaxed),
+            routed: self.routed.load(Ordering::Relaxed),
+        }
+    }
+}
