@@ -2,8 +2,8 @@
 //! handed over at the end of the read.
 
 use super::cell::Cell;
+use super::cell::TurnList;
 use super::node::Broker;
-use super::turns::TurnList;
 use crate::model::{LendId, Now, QueueId, SettleOutcome};
 use crate::queue::{Enqueue, QueueCommand};
 use ahash::AHashMap;

@@ -3,35 +3,43 @@
 //! Pushing a batch and taking the machine are one locked step. The thread that gets the machine has the turn, and puts the
 //! machine back only in the locked step that finds the inbox empty. So no batch is left behind, and no thread waits.
 
+use super::armed::Armed;
 use super::flow::FlowChange;
 use super::kind::{Kind, QueueMachine};
-use super::node::Broker;
 use super::object_metrics::SharedCounts;
-use super::scratch::ForScratch;
-use super::timers::Armed;
 use super::topology::ChangeNo;
-use crate::model::{ConnectionId, Name, Now, QueueId};
+use crate::model::{ConnectionId, Name, QueueId};
 use crate::queue::{Counts, LocalEvent, QueueInput, QueueMemory, QueueMetrics, Ticket};
 use crate::store::commit::{Source, Stored};
+use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Neg;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+/// Takes turns for callers that must not: the threads of a store.
+pub(super) trait TurnTaker: Send + Sync + 'static {
+    /// Gives an input to a queue and takes its turn, soon and on another thread or at once.
+    fn submit(self: Arc<Self>, cell: Arc<Cell>, input: QueueInput);
+}
+
+/// Queues whose turn is to be tried.
+pub(super) type TurnList = VecDeque<Arc<Cell>>;
+
 /// One queue of the node.
-#[derive(Debug)]
 pub struct Cell {
     id: QueueId,
     name: Name,
     vhost: Name,
     owner: Option<ConnectionId>,
-    broker: Weak<Broker>,
+    turn_taker: Weak<dyn TurnTaker>,
     inbox: Mutex<Inbox>,
     /// Stands in the writer's list of dirty queues.
     pub(super) listed: AtomicBool,
     /// Stands in the list of the scratch store's writer.
     pub(super) listed_for_scratch: AtomicBool,
     /// The cell as that writer knows it.
-    pub(super) for_scratch: OnceLock<Arc<ForScratch>>,
+    pub(super) for_scratch: OnceLock<Arc<dyn Source>>,
     /// The change that takes it out of the topology, once it is made.
     pub(super) deletion: OnceLock<ChangeNo>,
     /// When the timers wake it.
@@ -92,9 +100,19 @@ impl Neg for MemoryDelta {
     }
 }
 
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").field("id", &self.id).field("vhost", &self.vhost).field("name", &self.name).finish()
+    }
+}
+
 impl Cell {
     /// A queue's cell, and the memory that the queue takes from the start.
-    pub(super) fn new(queue: Kind, owner: Option<ConnectionId>, broker: Weak<Broker>) -> (Arc<Self>, MemoryDelta) {
+    pub(super) fn new(
+        queue: Kind,
+        owner: Option<ConnectionId>,
+        turn_taker: Weak<impl TurnTaker>,
+    ) -> (Arc<Self>, MemoryDelta) {
         let settings = queue.settings();
         let (id, name, vhost) = (settings.id, settings.name.clone(), settings.vhost.clone());
         let cell = Self {
@@ -102,7 +120,7 @@ impl Cell {
             name,
             vhost,
             owner,
-            broker,
+            turn_taker,
             inbox: Mutex::new(Inbox { inputs: Vec::new(), machine: None }),
             listed: AtomicBool::new(false),
             listed_for_scratch: AtomicBool::new(false),
@@ -248,16 +266,11 @@ impl Cell {
         Some(turn)
     }
 
-    pub(super) fn broker(&self) -> Option<Arc<Broker>> {
-        self.broker.upgrade()
-    }
-
     /// Submits an input to the runtime's threads, for callers that must not run turns.
     pub(super) fn submit(self: Arc<Self>, input: impl Into<QueueInput>) {
-        let input = input.into();
-        let Some(broker) = self.broker() else { return };
-        let runner = Arc::clone(broker.runner());
-        runner.run(Box::new(move |now: Now| broker.take_turns(&self, input, now)));
+        if let Some(turn_taker) = self.turn_taker.upgrade() {
+            turn_taker.submit(self, input.into());
+        }
     }
 }
 

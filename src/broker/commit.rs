@@ -2,8 +2,8 @@
 //! takes all of it or nothing, whatever happened to exchanges, bindings and queues meanwhile.
 
 use super::cell::Cell;
+use super::cell::TurnList;
 use super::link::Link;
-use super::turns::TurnList;
 use crate::model::{ChannelKey, LendId, Message, Name, Now, Promise, PromiseOwner, QueueId, SettleOutcome};
 use crate::queue::{Enqueue, LocalEvent, QueueCommand, QueueInput};
 use ahash::AHashMap;

@@ -1,7 +1,7 @@
 //! Where dead messages go: to the queue's dead-letter exchange, and from there to queues like any other message.
 
+use super::cell::TurnList;
 use super::node::Broker;
-use super::turns::TurnList;
 use crate::model::{Message, Now, Promise, PromiseOwner};
 use crate::queue::{DeadLetterReason, Enqueue, Origin, QueueCommand, QueueSettings, dead_letter_copy, would_cycle};
 

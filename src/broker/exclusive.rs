@@ -1,8 +1,8 @@
 //! The exclusive queues of a connection: noted as they are declared, and deleted in slices when it ends.
 
+use super::cell::TurnList;
 use super::node::Broker;
 use super::peer::Peer;
-use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::{Notice, Now, QueueId};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use super::access::let_into;
 use super::batches::Batches;
 use super::cell::Cell;
+use super::cell::TurnList;
 use super::commit::TransactionCommit;
 use super::counters::RefusalCounters;
 use super::exclusive::ExclusiveQueues;
@@ -10,7 +11,6 @@ use super::node::Broker;
 use super::peer::{Client, Peer};
 use super::permits::{ChannelPermits, Grant};
 use super::routes::Routes;
-use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::arguments::keys;
 use crate::model::command::{BasicConsume, BindTo};

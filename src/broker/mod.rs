@@ -9,7 +9,8 @@
 //! - `link`: what one connection does to the broker; `routes` says where its messages go, `batches` takes them there, `commit`
 //!   a transaction; `declare` its changes of topology; `exclusive` the queues that end with it.
 //! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
-//! - `dead_letters`: where dead messages go. `timers`: when queues wake. `recovery`: the start.
+//! - `dead_letters`: where dead messages go. `timers`: when queues wake; `armed`: the deadline of one cell.
+//! - `scratch`: transient messages beyond their budget. `loads`: messages are read back. `contribution`: what goes to a store. `recovery`: the start.
 //! - `access`: who may log in, and open which vhost.
 //! - `counters`: what was done so far; `object_metrics`: by each queue, exchange and connection; `gauges`: what is open now;
 //!   `snapshot`: all of it at one moment, for everybody who shows it.
@@ -19,9 +20,11 @@
 //! one exception hands a vhost's journal to the store's writer: it is held while the topology's lock and the writer's are taken.
 
 mod access;
+mod armed;
 mod batches;
 mod cell;
 mod commit;
+mod contribution;
 mod counters;
 mod dead_letters;
 mod declare;
@@ -30,6 +33,7 @@ mod flow;
 mod gauges;
 mod kind;
 mod link;
+mod loads;
 mod node;
 mod object_metrics;
 mod peer;

@@ -1,6 +1,7 @@
 //! All vhosts, connections and queues of one node, and its store.
 
 use super::access::Access;
+use super::cell::TurnList;
 use super::cell::{Cell, MemoryDelta};
 use super::counters::{Counters, RefusalCounters};
 use super::flow::{Flow, FlowLimits};
@@ -10,7 +11,6 @@ use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
 use super::topology::{ChangeNo, Changes, Unhanded};
-use super::turns::TurnList;
 use super::vhost::Vhost;
 use crate::model::{AmqpError, Answer, ConnectionId, Name, Notice, Now, QueueId};
 use crate::queue::{LocalEvent, QueueLimits, Requester, WindowLimits};

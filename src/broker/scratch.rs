@@ -1,14 +1,12 @@
 //! The scratch store: where transient messages wait that are beyond their budget. Opened when first needed.
 
 use super::cell::Cell;
-use super::counters::Counters;
+use super::contribution::contribution;
 use super::kind::QueueMachine;
 use super::node::Broker;
-use super::turns::contribution;
-use crate::model::Lane;
-use crate::queue::{Effects, LoadedRows, LocalEvent, Ticket};
+use crate::queue::{Effects, LocalEvent, Ticket};
 use crate::store::commit::{Source, Stored, WriterHandle};
-use crate::store::{LoadRequest, Loaded, Row, StoreError, TopologyChange};
+use crate::store::{StoreError, TopologyChange};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -32,7 +30,7 @@ impl fmt::Debug for Scratch {
 
 /// A cell as the scratch store's writer knows it.
 #[derive(Debug)]
-pub(super) struct ForScratch(Weak<Cell>);
+struct ForScratch(Weak<Cell>);
 
 impl Source for ForScratch {
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
@@ -52,7 +50,7 @@ impl Source for ForScratch {
     }
 }
 
-fn for_scratch(cell: &Arc<Cell>) -> Arc<ForScratch> {
+fn for_scratch(cell: &Arc<Cell>) -> Arc<dyn Source> {
     Arc::clone(cell.for_scratch.get_or_init(|| Arc::new(ForScratch(Arc::downgrade(cell)))))
 }
 
@@ -120,13 +118,6 @@ impl Scratch {
     }
 }
 
-/// Which load of which queue.
-pub(super) struct Load {
-    pub(super) cell: Arc<Cell>,
-    pub(super) level: u8,
-    pub(super) load: u64,
-}
-
 impl Broker {
     /// While transient messages take more memory than they may, queues whose turn does not come hand over theirs too. To be
     /// called from time to time.
@@ -140,48 +131,5 @@ impl Broker {
                 writer.dirty(for_scratch(&cell));
             }
         }
-    }
-
-    /// Reads from the store, then from the scratch store, and gives the queue what came of both.
-    pub(super) fn load(self: &Arc<Self>, asked: Load, durable: Option<LoadRequest>, scratch: Option<LoadRequest>) {
-        let broker = Arc::clone(self);
-        let then = move |rows: Result<Option<Vec<Row>>, StoreError>| match rows {
-            Ok(durable) => broker.load_scratch(asked, durable, scratch),
-            Err(_) => broker.loaded(asked, None),
-        };
-        self.read(Some(self.writer()), durable, then);
-    }
-
-    fn load_scratch(self: &Arc<Self>, asked: Load, durable: Option<Vec<Row>>, request: Option<LoadRequest>) {
-        let broker = Arc::clone(self);
-        let then = move |rows: Result<Option<Vec<Row>>, StoreError>| {
-            broker.loaded(asked, rows.ok().map(|scratch| LoadedRows { durable, scratch }));
-        };
-        self.read(self.scratch().writer(), request, then);
-    }
-
-    /// Nothing, when nothing is asked.
-    fn read(
-        self: &Arc<Self>,
-        writer: Option<&WriterHandle>,
-        request: Option<LoadRequest>,
-        then: impl FnOnce(Result<Option<Vec<Row>>, StoreError>) + Send + 'static,
-    ) {
-        let (Some(writer), Some(request)) = (writer, request) else { return then(Ok(None)) };
-        let (broker, Lane { queue, .. }) = (Arc::clone(self), request.lane);
-        let then = move |loaded: Result<Loaded, StoreError>| {
-            let failed = |error: &StoreError| tracing::error!(?error, queue = queue.0, "reading messages failed");
-            let rows = loaded.map(|loaded| loaded.rows).inspect_err(failed);
-            Counters::add(&broker.counters().rows_read, rows.as_ref().map_or(0, |rows| rows.len() as u64));
-            then(rows.map(Some));
-        };
-        writer.load(request, Box::new(then));
-    }
-
-    fn loaded(self: &Arc<Self>, asked: Load, rows: Option<LoadedRows>) {
-        let (broker, Load { cell, level, load }) = (Arc::clone(self), asked);
-        self.runner().run(Box::new(move |now| {
-            broker.take_turns(&cell, LocalEvent::Loaded { level, load, rows }, now);
-        }));
     }
 }

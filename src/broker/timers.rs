@@ -3,7 +3,6 @@
 use super::cell::Cell;
 use crate::model::{Monotonic, QueueId};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
@@ -15,32 +14,6 @@ pub(super) struct Timers(Mutex<Deadlines>);
 struct Deadlines {
     cells: BTreeMap<(Monotonic, QueueId), Weak<Cell>>,
     waker: Option<Waker>,
-}
-
-/// The deadline under which the timers keep a cell, if they do. It lies in the cell and changes under the lock of the timers.
-#[derive(Debug)]
-pub(super) struct Armed(AtomicU64);
-
-impl Armed {
-    const NEVER: u64 = u64::MAX;
-
-    fn of(deadline: u64) -> Option<Monotonic> {
-        (deadline != Self::NEVER).then_some(Monotonic(deadline))
-    }
-
-    fn get(&self) -> Option<Monotonic> {
-        Self::of(self.0.load(Ordering::Relaxed))
-    }
-
-    fn replace(&self, deadline: Option<Monotonic>) -> Option<Monotonic> {
-        Self::of(self.0.swap(deadline.map_or(Self::NEVER, |Monotonic(micros)| micros), Ordering::Relaxed))
-    }
-}
-
-impl Default for Armed {
-    fn default() -> Self {
-        Self(AtomicU64::new(Self::NEVER))
-    }
 }
 
 impl Deadlines {
@@ -110,6 +83,7 @@ impl Timers {
 mod tests {
     use super::*;
     use crate::broker::kind::Kind;
+    use crate::broker::node::Broker;
     use crate::model::random::Random;
     use crate::model::{Name, Now, WallMillis};
     use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, QueueSettings, QueueState, WindowLimits};
@@ -123,7 +97,7 @@ mod tests {
             consumer: ConsumerLimits { messages: 1, messages_max: 1, bytes_max: 1, unacked_max: 1 },
         };
         let now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
-        Cell::new(Kind::Classic(QueueState::new(settings, limits, now)), None, Weak::new()).0
+        Cell::new(Kind::Classic(QueueState::new(settings, limits, now)), None, Weak::<Broker>::new()).0
     }
 
     /// Cells are made, armed, woken and deleted in any order. The timers keep no more deadlines than there are cells, and no

@@ -3,21 +3,20 @@
 //! Everything a turn emits for connections and other queues is pushed into their inlets and inboxes inside the turn, so its
 //! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
 
-use super::cell::{Cell, Turn};
+use super::cell::{Cell, Turn, TurnList, TurnTaker};
+use super::contribution::contribution;
 use super::kind::{Kind, QueueMachine};
+use super::loads::Load;
 use super::node::Broker;
 use super::peer::Peer;
 use super::permits::{ChannelPermits, Grant};
-use super::scratch::Load;
 use super::topology::ChangeNo;
 use crate::model::{AmqpError, Answer, ConnectionId, Lane, LimitKey, Notice, Now, QueueId};
 use crate::queue::{Effects, LocalEvent, Origin, Permits, Pulled, QueueCommand, QueueEffect, QueueInput};
 use crate::store::Group;
 use crate::store::LoadRequest;
-use crate::store::commit::Contribution;
 use smallvec::SmallVec;
 use std::cell::Cell as Scratchpad;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,12 +27,16 @@ const ROUNDS_MAX: u32 = 8;
 /// Batches of one queue in one call: others keep it busy, and the caller's connection has work of its own.
 const BATCHES_MAX: u32 = 16;
 
-/// Queues whose turn is to be tried.
-pub(super) type TurnList = VecDeque<Arc<Cell>>;
-
 thread_local! {
     /// Emptied by each turn: were it each queue's own, a thousand would keep room for as much as they ever did at once.
     static EFFECTS: Scratchpad<Option<Box<Effects>>> = const { Scratchpad::new(None) };
+}
+
+impl TurnTaker for Broker {
+    fn submit(self: Arc<Self>, cell: Arc<Cell>, input: QueueInput) {
+        let runner = Arc::clone(self.runner());
+        runner.run(Box::new(move |now: Now| self.take_turns(&cell, input, now)));
+    }
 }
 
 impl Broker {
@@ -329,19 +332,6 @@ fn refuse(notice: &mut Notice) {
             *answer = Answer::Refused(AmqpError::internal_error());
         }
         _ => {}
-    }
-}
-
-/// What a queue hands over, as a store's writer takes it.
-pub(super) fn contribution(pulled: Pulled, groups: Vec<Group>) -> Contribution {
-    Contribution {
-        ticket: pulled.ticket.0,
-        rows: pulled.rows + pulled.removed,
-        bytes: pulled.bytes,
-        more: pulled.more,
-        lanes: pulled.lanes,
-        drop_lanes: pulled.drop_lanes,
-        groups,
     }
 }
 

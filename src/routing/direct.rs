@@ -3,7 +3,7 @@
 use ahash::AHashMap;
 use smallvec::SmallVec;
 
-use super::binding::Destination;
+use super::kind::Destination;
 use crate::model::Name;
 
 #[derive(Clone, Debug, Default)]

@@ -10,8 +10,8 @@
 use ahash::{AHashMap, AHashSet};
 use smallvec::SmallVec;
 
-use super::binding::Destination;
 use super::header_index::{HeaderIndex, Wanted};
+use super::kind::Destination;
 use super::slots::{Slot, Slots};
 use crate::model::arguments::{self, keys};
 use crate::model::term::{Scalar, Term};

@@ -5,7 +5,8 @@ use std::borrow::Borrow;
 use ahash::AHashSet;
 use smallvec::SmallVec;
 
-use super::binding::{Bindings, Destination};
+use super::binding::Bindings;
+use super::kind::Destination;
 use crate::model::Name;
 use crate::wire::table::Table;
 

@@ -9,7 +9,7 @@
 use ahash::{AHashMap, AHashSet};
 use smallvec::{SmallVec, smallvec};
 
-use super::binding::Destination;
+use super::kind::Destination;
 use crate::model::Name;
 
 /// Index of a node in [`Topic::nodes`].

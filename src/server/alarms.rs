@@ -1,34 +1,9 @@
 //! Resources that run short: memory that clients take, memory of the process, and disk. Each has an alarm. While one is
 //! raised, publishers are blocked. It is raised at its limit and cleared at some distance from it, so that it does not flap.
 
-use super::shared::Shared;
-use super::tasks::run_blocking;
-use super::trim::{Trimmer, trim};
-use crate::exposition::machine::{anonymous_bytes, available_disk, memory_limit};
-use crate::model::Notice;
-use std::sync::Arc;
+use super::memory::{limit_of_memory, limit_of_process};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::sync::Notify;
-
-/// How often resources are looked at.
-const INTERVAL: Duration = Duration::from_millis(250);
-/// And how often while so little of the disk is left that fast publishers could fill it within the usual interval.
-const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
-/// Bytes beyond the limit of the disk alarm within which that is so.
-const CLOSE_BYTES: u64 = 1 << 30;
-/// Of the memory that the process may use, what clients may take unless a setting says otherwise.
-const MEMORY_SHARE: f64 = 0.6;
-/// And of that memory, what the process may have in all.
-const PROCESS_SHARE: f64 = 0.9;
-/// What the broker itself may take beside that: its code's data, the store's caches, what the allocator wastes.
-const OWN_BYTES: u64 = 128 << 20;
-/// An alarm that is on ends when the resource is within its limit by this part of it.
-const MARGIN_DIVISOR: u64 = 20;
-/// Reads and writes of sockets in one interval, up to which the broker is idle.
-const IDLE_OPERATIONS: u64 = 64;
-/// Intervals between two looks at what has to be summed up.
-const SAMPLE_INTERVALS: u32 = 4;
 
 /// The alarms in force, and the limits at which they go off.
 #[derive(Debug, Default)]
@@ -39,7 +14,7 @@ pub(super) struct Alarms {
     resident_limit: AtomicU64,
     /// How often free memory was given back to the system.
     trims: AtomicU64,
-    /// Somebody has seen that it is time to look.
+    /// A read has found that memory is beyond its limit.
     look: Notify,
 }
 
@@ -55,13 +30,18 @@ impl Alarms {
         self.memory.load(Ordering::Relaxed)
     }
 
-    /// For a broker whose memory is not watched.
-    pub(super) fn set_memory(&self, on: bool) {
-        self.memory.store(on, Ordering::Relaxed);
+    /// Raises or clears the alarm of memory; whether that changed it.
+    pub(super) fn set_memory(&self, on: bool) -> bool {
+        self.memory.swap(on, Ordering::Relaxed) != on
     }
 
     pub(super) fn disk(&self) -> bool {
         self.disk.load(Ordering::Relaxed)
+    }
+
+    /// Raises or clears the alarm of the disk; whether that changed it.
+    pub(super) fn set_disk(&self, on: bool) -> bool {
+        self.disk.swap(on, Ordering::Relaxed) != on
     }
 
     pub(super) fn memory_limit(&self) -> u64 {
@@ -80,6 +60,11 @@ impl Alarms {
         self.resident_limit.store(resident_limit, Ordering::Relaxed);
     }
 
+    /// Free memory was given back to the system so often.
+    pub(super) fn set_trims(&self, trims: u64) {
+        self.trims.store(trims, Ordering::Relaxed);
+    }
+
     #[cfg(feature = "metrics")]
     pub(super) fn trims(&self) -> u64 {
         self.trims.load(Ordering::Relaxed)
@@ -92,7 +77,12 @@ impl Alarms {
         }
     }
 
-    /// What clients are told; none while all is well.
+    /// Returns when a read has found that memory is beyond its limit.
+    pub(super) async fn noted(&self) {
+        self.look.notified().await;
+    }
+
+    /// The reason that `connection.blocked` gives; none while all is well.
     pub(super) fn reason(&self) -> Option<&'static str> {
         match (self.memory(), self.disk()) {
             (false, false) => None,
@@ -100,151 +90,5 @@ impl Alarms {
             (false, true) => Some("low on disk"),
             (true, true) => Some("low on memory & disk"),
         }
-    }
-}
-
-/// The limit of memory that a setting means: 0 is a share of what the process may use.
-pub(super) fn limit_of_memory(setting: u64) -> u64 {
-    if setting > 0 { setting } else { (memory_limit() as f64 * MEMORY_SHARE) as u64 }
-}
-
-/// What the process may have in all, unless a setting says otherwise.
-fn limit_of_process(of_clients: u64) -> u64 {
-    of_clients.saturating_add(OWN_BYTES).min((memory_limit() as f64 * PROCESS_SHARE) as u64)
-}
-
-/// Whether a use is too high: from its limit on, until it is clearly below.
-fn is_over(used: u64, limit: u64, was_over: bool) -> bool {
-    used > if was_over { limit - limit / MARGIN_DIVISOR } else { limit }
-}
-
-/// Whether a reserve is too low: below its limit, until it is clearly above.
-fn is_under(left: u64, limit: u64, was_under: bool) -> bool {
-    left < if was_under { limit.saturating_add(limit / MARGIN_DIVISOR) } else { limit }
-}
-
-/// Looks at the resources from time to time, and tells all connections what has changed. Ends with the runtime.
-pub(super) async fn watch(shared: Arc<Shared>) {
-    let mut memory = MemoryWatch::default();
-    let mut disk_is_low = false;
-    let mut interval = Duration::ZERO;
-    loop {
-        // Which of the two it was makes no difference.
-        let _ = tokio::time::timeout(interval, shared.alarms.look.notified()).await;
-        let before = shared.alarms.reason();
-        memory.look(&shared).await;
-        interval = look_at_disk(&shared, &mut disk_is_low);
-        let now = shared.alarms.reason();
-        if now != before {
-            for peer in shared.broker.peers() {
-                peer.tell_one(Notice::Alarm(now.map(str::to_owned)));
-            }
-        }
-    }
-}
-
-/// Returns when to look again.
-fn look_at_disk(shared: &Shared, is_low: &mut bool) -> Duration {
-    if !shared.settings.keeps_files() {
-        return INTERVAL;
-    }
-    let Some(free) = available_disk(&shared.settings.data_dir) else { return INTERVAL };
-    let least = shared.current().settings.limits.disk_free_bytes;
-    *is_low = is_under(free, least, *is_low);
-    // A log that somebody keeps from being emptied grows with every message until the disk is full.
-    let vitals = shared.broker.writer().vitals();
-    set(&shared.alarms.disk, *is_low || vitals.log_is_pinned || vitals.is_full, "disk", free, least);
-    if free < least.saturating_add(CLOSE_BYTES) { CLOSE_INTERVAL } else { INTERVAL }
-}
-
-/// What is known of memory from look to look.
-#[derive(Debug, Default)]
-struct MemoryWatch {
-    /// Clients take more than they may.
-    clients_over: bool,
-    /// The process has more than it may, although nothing was left to give back.
-    resident_over: bool,
-    trimmer: Trimmer,
-    /// When the process was looked at last, in intervals since the start, and what sockets had done by then.
-    looked_at: u64,
-    operations: u64,
-    looks: u32,
-}
-
-impl MemoryWatch {
-    async fn look(&mut self, shared: &Shared) {
-        let interval = shared.clock.now().monotonic.0 / INTERVAL.as_micros() as u64;
-        let is_time = interval != self.looked_at;
-        if is_time {
-            self.looked_at = interval;
-            if self.looks.is_multiple_of(SAMPLE_INTERVALS) {
-                shared.memory.sample(&shared.broker);
-            }
-            self.looks = self.looks.wrapping_add(1);
-            shared.broker.spill_idle_queues();
-        }
-        let in_use = shared.memory.in_use(&shared.broker).sum();
-        let limit = shared.alarms.memory_limit();
-        self.clients_over = is_over(in_use, limit, self.clients_over);
-        if is_time {
-            self.look_at_process(shared, in_use).await;
-        }
-        set(&shared.alarms.memory, self.clients_over || self.resident_over, "memory", in_use, limit);
-    }
-
-    /// Gives free memory back where that is worth it; what is resident after that counts.
-    async fn look_at_process(&mut self, shared: &Shared, in_use: u64) {
-        let Some(mut resident) = anonymous_bytes() else { return };
-        let limit = shared.alarms.resident_limit.load(Ordering::Relaxed);
-        let operations = shared.broker.counters().reads.load(Ordering::Relaxed)
-            + shared.broker.counters().writes.load(Ordering::Relaxed);
-        let is_idle = operations - std::mem::replace(&mut self.operations, operations) <= IDLE_OPERATIONS;
-        let is_short = is_over(resident, limit, self.resident_over);
-        if self.trimmer.is_due(resident, in_use, is_idle, is_short, shared.clock.now().monotonic) {
-            run_blocking(trim).await;
-            let before = resident;
-            resident = anonymous_bytes().unwrap_or(before);
-            self.trimmer.trimmed(resident, in_use, shared.clock.now().monotonic);
-            shared.alarms.trims.store(self.trimmer.trims, Ordering::Relaxed);
-            tracing::debug!(before, after = resident, in_use, "free memory was given back to the system");
-        }
-        let was_over = self.resident_over;
-        self.resident_over = is_over(resident, limit, was_over);
-        if self.resident_over && !was_over {
-            tracing::warn!(resident, limit, in_use, "the process has more memory than it may");
-        }
-    }
-}
-
-fn set(alarm: &AtomicBool, on: bool, what: &str, bytes: u64, limit: u64) {
-    if alarm.swap(on, Ordering::Relaxed) == on {
-        return;
-    }
-    if on {
-        tracing::warn!(what, bytes, limit, "alarm: publishers are blocked");
-    } else {
-        tracing::info!(what, bytes, limit, "the alarm is over");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alarm_goes_off_at_its_limit_and_ends_clearly_within_it() {
-        let uses = [100, 101, 100, 96, 95, 96, 100, 101];
-        let mut over = false;
-        let seen = uses.map(|used| {
-            over = is_over(used, 100, over);
-            over
-        });
-        assert_eq!(seen, [false, true, true, true, false, false, false, true]);
-        let mut under = false;
-        let seen = [100, 99, 100, 104, 105, 100, 99].map(|left| {
-            under = is_under(left, 100, under);
-            under
-        });
-        assert_eq!(seen, [false, true, true, true, false, false, true]);
     }
 }

@@ -4,7 +4,25 @@
 //! topology, are looked at from time to time.
 
 use crate::broker::Broker;
+use crate::exposition::machine::memory_limit;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Of the memory that the process may use, what clients may take unless a setting says otherwise.
+const MEMORY_SHARE: f64 = 0.6;
+/// And of that memory, what the process may have in all.
+const PROCESS_SHARE: f64 = 0.9;
+/// What the broker itself may take beside that: its code's data, the store's caches, what the allocator wastes.
+const OWN_BYTES: u64 = 128 << 20;
+
+/// The limit of memory that a setting means: 0 is a share of what the process may use.
+pub(super) fn limit_of_memory(setting: u64) -> u64 {
+    if setting > 0 { setting } else { (memory_limit() as f64 * MEMORY_SHARE) as u64 }
+}
+
+/// What the process may have in all, unless a setting says otherwise.
+pub(super) fn limit_of_process(of_clients: u64) -> u64 {
+    of_clients.saturating_add(OWN_BYTES).min((memory_limit() as f64 * PROCESS_SHARE) as u64)
+}
 
 /// What one connection holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

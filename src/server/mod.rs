@@ -10,11 +10,12 @@
 //! - `lone`: where the broker's work is run, and when a connection's thread may commit.
 //! - `log_writer`: log lines on their way to a stream that may block or fail.
 //! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
-//! - `alarms`: memory and disk that run short. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
+//! - `alarms`: memory and disk that run short; `alarm_watch` raises them. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
 //! - `url`: URLs for clients on this machine.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 
 mod accounts;
+mod alarm_watch;
 mod alarms;
 mod backlog;
 pub(crate) mod clock;

@@ -1,7 +1,7 @@
 //! From settings to a running broker.
 
 use super::accounts::recover_users;
-use super::alarms::watch;
+use super::alarm_watch::watch;
 use super::clock::Clock;
 #[cfg(feature = "metrics")]
 use super::http;

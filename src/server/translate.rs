@@ -1,6 +1,6 @@
 //! From the settings to those of each layer.
 
-use super::alarms::limit_of_memory;
+use super::memory::limit_of_memory;
 use crate::auth::mechanism;
 use crate::broker::{BrokerSettings, VhostLimits};
 use crate::config::Settings;

@@ -2,7 +2,7 @@
 
 use amq_protocol::protocol::access::AMQPMethod;
 
-use super::ClientMethod;
+use super::client_method::ClientMethod;
 use super::layout::Field::{Bits, Short, Shortstr};
 use super::layout::{Layout, layout};
 

@@ -4,9 +4,9 @@ use amq_protocol::protocol::basic::AMQPMethod;
 use nom::bytes::complete::take;
 use nom::{Err, IResult, Parser};
 
+use super::client_method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, ClientMethod, WithTable};
 use super::layout::Field::{Bits, Long, LongLong, Short, Shortstr, Table};
 use super::layout::{Layout, layout};
-use super::{ClientMethod, WithTable};
 use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 60;
@@ -27,59 +27,6 @@ pub(super) const LAYOUTS: &[Layout] = &[
     layout(110, &[Bits]),
     layout(111, &[]),
 ];
-
-/// basic.publish; its content follows in frames of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BasicPublish<'a> {
-    /// The exchange's name, any bytes; empty means the default exchange.
-    pub exchange: &'a [u8],
-    /// Any bytes.
-    pub routing_key: &'a [u8],
-    /// Return the message when no queue takes it.
-    pub mandatory: bool,
-    /// Not implemented by any current broker.
-    pub immediate: bool,
-}
-
-/// basic.ack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BasicAck {
-    /// 0 with `multiple` means everything.
-    pub delivery_tag: u64,
-    /// All tags up to this one.
-    pub multiple: bool,
-}
-
-/// basic.nack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BasicNack {
-    /// 0 with `multiple` means everything.
-    pub delivery_tag: u64,
-    /// All tags up to this one.
-    pub multiple: bool,
-    /// Give it back to its queue.
-    pub requeue: bool,
-}
-
-/// basic.reject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BasicReject {
-    /// The delivery.
-    pub delivery_tag: u64,
-    /// Give it back to its queue.
-    pub requeue: bool,
-}
-
-/// basic.qos; amq-protocol's type drops the prefetch size, which must be refused when it is not zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BasicQos {
-    /// Bytes; anything but 0 is not implemented.
-    pub prefetch_size: u32,
-    /// Messages; 0 means no limit.
-    pub prefetch_count: u16,
-    /// For the whole channel instead of each new consumer.
-    pub global: bool,
-}
 
 /// Parses the methods that are not amq-protocol's: `None` when it is another method, `Some(None)` when the fields do not
 /// fit.

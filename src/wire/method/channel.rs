@@ -2,7 +2,7 @@
 
 use amq_protocol::protocol::channel::AMQPMethod;
 
-use super::ClientMethod;
+use super::client_method::ClientMethod;
 use super::layout::Field::{Bits, Longstr, Short, Shortstr};
 use super::layout::{Layout, layout};
 

@@ -2,7 +2,7 @@
 
 use amq_protocol::protocol::confirm::AMQPMethod;
 
-use super::ClientMethod;
+use super::client_method::ClientMethod;
 use super::layout::Field::Bits;
 use super::layout::{Layout, layout};
 

@@ -7,6 +7,7 @@
 mod access;
 mod basic;
 mod channel;
+mod client_method;
 mod confirm;
 mod connection;
 mod exchange;
@@ -18,88 +19,14 @@ mod tx;
 use std::fmt::{self, Display, Formatter};
 
 use amq_protocol::protocol::{self as amqp, AMQPClass};
-pub use basic::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject};
+pub use client_method::{BasicAck, BasicNack, BasicPublish, BasicQos, BasicReject, ClientMethod, MethodId, WithTable};
 use layout::{Fault, Layout};
 
 use super::erlang::Octets;
-use super::reader::Reader;
 use super::table::{Table, TableError};
 
 /// No reply text is longer than a shortstr, so no more of the undecodable fields is printed than fills one.
 const PRINTED_BYTES_MAX: usize = 255;
-
-/// Which method a payload holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MethodId {
-    /// 10 connection, 20 channel, 30 access, 40 exchange, 50 queue, 60 basic, 85 confirm, 90 tx.
-    pub class_id: u16,
-    /// The method within its class.
-    pub method_id: u16,
-}
-
-impl MethodId {
-    /// Reads the identity off a method frame's payload; `None` when it is shorter than that, which
-    /// [`read_frame`](super::frame::read_frame) has ruled out.
-    #[must_use]
-    #[inline]
-    pub fn of(payload: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(payload);
-        Some(Self { class_id: reader.short()?, method_id: reader.short()? })
-    }
-}
-
-/// A method and its field table: arguments, or a client's properties.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WithTable<'a, M> {
-    /// The other fields. The table in here is empty: amq-protocol's type keeps neither repeated keys nor the order
-    /// inside of nested tables, and both count when arguments are compared.
-    pub method: M,
-    /// The table as the client sent it.
-    pub table: Table<'a>,
-}
-
-/// Everything that may arrive from a client.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the variants are AMQP's method names")]
-pub enum ClientMethod<'a> {
-    BasicPublish(BasicPublish<'a>),
-    BasicAck(BasicAck),
-    BasicNack(BasicNack),
-    BasicReject(BasicReject),
-    BasicQos(BasicQos),
-    BasicConsume(WithTable<'a, amqp::basic::Consume>),
-    BasicCancel(amqp::basic::Cancel),
-    BasicGet(amqp::basic::Get),
-    BasicRecover(amqp::basic::Recover),
-    BasicRecoverAsync(amqp::basic::RecoverAsync),
-    ConnectionStartOk(WithTable<'a, amqp::connection::StartOk>),
-    ConnectionSecureOk(amqp::connection::SecureOk),
-    ConnectionTuneOk(amqp::connection::TuneOk),
-    ConnectionOpen(amqp::connection::Open),
-    ConnectionClose(amqp::connection::Close),
-    ConnectionCloseOk,
-    ConnectionUpdateSecret(amqp::connection::UpdateSecret),
-    ChannelOpen,
-    ChannelFlow(amqp::channel::Flow),
-    ChannelClose(amqp::channel::Close),
-    ChannelCloseOk,
-    AccessRequest(amqp::access::Request),
-    ExchangeDeclare(WithTable<'a, amqp::exchange::Declare>),
-    ExchangeDelete(amqp::exchange::Delete),
-    ExchangeBind(WithTable<'a, amqp::exchange::Bind>),
-    ExchangeUnbind(WithTable<'a, amqp::exchange::Unbind>),
-    QueueDeclare(WithTable<'a, amqp::queue::Declare>),
-    QueueBind(WithTable<'a, amqp::queue::Bind>),
-    QueuePurge(amqp::queue::Purge),
-    QueueDelete(amqp::queue::Delete),
-    QueueUnbind(WithTable<'a, amqp::queue::Unbind>),
-    ConfirmSelect(amqp::confirm::Select),
-    TxSelect,
-    TxCommit,
-    TxRollback,
-    /// A well-formed method that a broker does not take from a client.
-    ServerOnly(MethodId),
-}
 
 /// A payload that is no method.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use amq_protocol::protocol::queue::AMQPMethod;
 
+use super::client_method::{ClientMethod, WithTable};
 use super::layout::Field::{Bits, Long, Short, Shortstr, Table};
 use super::layout::{Layout, layout};
-use super::{ClientMethod, WithTable};
 use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 50;

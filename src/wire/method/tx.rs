@@ -2,7 +2,7 @@
 
 use amq_protocol::protocol::tx::AMQPMethod;
 
-use super::ClientMethod;
+use super::client_method::ClientMethod;
 use super::layout::{Layout, layout};
 
 pub(super) const CLASS_ID: u16 = 90;
