@@ -1,6 +1,6 @@
 //! The broker: vhosts and what is in them, and the drivers of the pure machines.
 //!
-//! - `node`: all vhosts, connections and queues of one node, and its store.
+//! - `node`: all vhosts, connections and queues of one node, and its store. `numbers`: those that it gives out.
 //! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes, and the
 //!   journal by which the store follows it.
 //! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
@@ -35,6 +35,7 @@ mod kind;
 mod link;
 mod loads;
 mod node;
+mod numbers;
 mod object_metrics;
 mod peer;
 mod permits;

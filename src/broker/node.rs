@@ -7,6 +7,7 @@ use super::counters::{Counters, RefusalCounters};
 use super::flow::{Flow, FlowLimits};
 use super::gauges::Gauges;
 use super::kind::Kind;
+use super::numbers::Numbers;
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
@@ -20,11 +21,8 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Waker;
-
-/// Bits of a queue's number that count within one start of the process; the rest are the start's own number.
-const QUEUES_PER_BOOT_BITS: u32 = 40;
 
 /// Runs work, with the time at which it begins.
 pub trait Runner: Send + Sync + 'static {
@@ -74,9 +72,7 @@ pub struct Broker {
     unhanded: Unhanded,
     peers: DashMap<ConnectionId, Arc<Peer>, RandomState>,
     cells: DashMap<QueueId, Arc<Cell>, RandomState>,
-    queue_ids: AtomicU64,
-    connection_ids: AtomicU64,
-    groups: AtomicU64,
+    numbers: Numbers,
     /// Bytes that queues take; below zero for a moment while they are added up.
     memory: AtomicI64,
     /// Of these, what ready messages take: the windows of all queues.
@@ -85,6 +81,12 @@ pub struct Broker {
     scratch: Scratch,
     timers: Timers,
     access: Access,
+    totals: Totals,
+}
+
+/// What is counted over all queues and connections.
+#[derive(Debug, Default)]
+struct Totals {
     counters: Counters,
     gauges: Gauges,
     refusals: RefusalCounters,
@@ -113,9 +115,7 @@ impl Broker {
             unhanded: Unhanded::default(),
             peers: DashMap::default(),
             cells: DashMap::default(),
-            queue_ids: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),
-            connection_ids: AtomicU64::new(0),
-            groups: AtomicU64::new(0),
+            numbers: Numbers::new(boot),
             memory: AtomicI64::new(0),
             windows: AtomicI64::new(0),
             flow: Flow::new(FlowLimits {
@@ -125,9 +125,7 @@ impl Broker {
             scratch: Scratch::new(scratch),
             timers: Timers::default(),
             access: Access::default(),
-            counters: Counters::default(),
-            gauges: Gauges::default(),
-            refusals: RefusalCounters::default(),
+            totals: Totals::default(),
         })
     }
 
@@ -147,7 +145,7 @@ impl Broker {
 
     /// What is open now.
     pub(crate) fn gauges(&self) -> &Gauges {
-        &self.gauges
+        &self.totals.gauges
     }
 
     /// Who may log in, and open which vhost.
@@ -157,7 +155,7 @@ impl Broker {
 
     /// What limits have refused.
     pub fn refusals(&self) -> &RefusalCounters {
-        &self.refusals
+        &self.totals.refusals
     }
 
     pub(super) fn timers(&self) -> &Timers {
@@ -166,7 +164,7 @@ impl Broker {
 
     /// What was done so far.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.totals.counters
     }
 
     // ---- vhosts, connections, queues ---------------------------------------------------------------------------
@@ -217,17 +215,16 @@ impl Broker {
 
     /// A number for a connection that was just accepted.
     pub fn next_connection_id(&self) -> ConnectionId {
-        ConnectionId(self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1)
+        self.numbers.next_connection()
     }
 
     /// A group of so many contributions to the store.
     pub(super) fn new_group(&self, parts: usize) -> Group {
-        let number = self.groups.fetch_add(1, Ordering::Relaxed);
-        Group { number, parts: u32::try_from(parts).unwrap_or(u32::MAX) }
+        Group { number: self.numbers.next_group(), parts: u32::try_from(parts).unwrap_or(u32::MAX) }
     }
 
     pub(super) fn next_queue_id(&self) -> QueueId {
-        QueueId(self.queue_ids.fetch_add(1, Ordering::Relaxed) + 1)
+        self.numbers.next_queue()
     }
 
     pub(super) fn peer(&self, id: ConnectionId) -> Option<Arc<Peer>> {
@@ -373,7 +370,7 @@ impl Broker {
             self.scratch.forget(cell);
             cell.push(LocalEvent::End);
             list.push_back(Arc::clone(cell));
-            Counters::add(&self.counters.queues_deleted, 1);
+            Counters::add(&self.totals.counters.queues_deleted, 1);
         }
         number
     }

@@ -248,11 +248,11 @@ fn process(c: &mut Collector<'_>, snapshot: &Snapshot) {
     for (name, help, value) in gauges {
         c.gauge(name, help, value);
     }
-    c.real("rabbitmq_erlang_uptime_seconds", "Node uptime", snapshot.uptime.as_secs_f64());
+    c.real("rabbitmq_erlang_uptime_seconds", "Node uptime", snapshot.start.uptime.as_secs_f64());
     c.real(
         "process_start_time_seconds",
         "Start time of the process since unix epoch in seconds.",
-        snapshot.started_at_seconds,
+        snapshot.start.seconds,
     );
 }
 
@@ -335,7 +335,7 @@ fn connections(c: &mut Collector<'_>, snapshot: &Snapshot) {
 }
 
 fn channels(c: &mut Collector<'_>, snapshot: &Snapshot) {
-    let (of, published, delivered) = (&snapshot.channels, &snapshot.publishing, &snapshot.delivery);
+    let of = &snapshot.channels;
     let gauges = [
         ("rabbitmq_channels", "Channels currently open", of.open),
         ("rabbitmq_consumers", "Consumers currently connected", of.consumers),
@@ -356,6 +356,11 @@ fn channels(c: &mut Collector<'_>, snapshot: &Snapshot) {
     for (name, help, value) in gauges {
         c.gauge(name, help, value);
     }
+    channel_counters(c, snapshot);
+}
+
+fn channel_counters(c: &mut Collector<'_>, snapshot: &Snapshot) {
+    let (of, published, delivered) = (&snapshot.channels, &snapshot.publishing, &snapshot.delivery);
     let counters = [
         ("rabbitmq_channels_opened_total", "Total number of channels opened", of.opened),
         ("rabbitmq_channels_closed_total", "Total number of channels closed", of.closed),
@@ -534,7 +539,11 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
     let of = &snapshot.store;
     let counters = [
         ("prontomq_store_batches_total", "Transactions committed", of.batches),
-        ("prontomq_store_redo_batches_total", "Of these, small ones flushed in the redo log first", of.redo_batches),
+        (
+            "prontomq_store_redo_batches_total",
+            "Of these, small ones flushed in the redo log first",
+            of.files.redo_batches,
+        ),
         ("prontomq_store_commit_failures_total", "Transactions that failed and were tried again", of.commit_failures),
         ("prontomq_store_read_failures_total", "Reads that failed", of.read_failures),
         ("prontomq_store_rows_written_total", "Messages written", of.rows_written),
@@ -558,12 +567,12 @@ fn store<'a>(c: &mut Collector<'a>, snapshot: &'a Snapshot) {
     c.gauge("prontomq_store_backlog_messages", "Messages that wait to be written", of.backlog);
     c.gauge("prontomq_store_retrying", "A transaction keeps failing; nothing is confirmed", of.is_retrying.into());
     c.gauge("prontomq_store_failed", "The store has failed; nothing is confirmed any more", of.has_failed.into());
-    c.gauge("prontomq_store_file_bytes", "Size of the store's file", of.file_bytes);
-    c.gauge("prontomq_store_wal_bytes", "Size of its write-ahead log", of.log_bytes);
+    c.gauge("prontomq_store_file_bytes", "Size of the store's file", of.files.bytes);
+    c.gauge("prontomq_store_wal_bytes", "Size of its write-ahead log", of.files.log_bytes);
     c.gauge(
         "prontomq_store_wal_pinned",
         "Another process keeps the write-ahead log from being emptied; publishers are blocked",
-        of.log_is_pinned.into(),
+        of.files.log_is_pinned.into(),
     );
     c.0.push(Series {
         name: "prontomq_store_durability_info",

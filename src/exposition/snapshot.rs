@@ -11,10 +11,8 @@ use super::process::Process;
 /// Everything that a scrape shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
-    /// Seconds since the Unix epoch at which the process began.
-    pub started_at_seconds: f64,
-    /// How long ago that is.
-    pub uptime: Duration,
+    /// When the process began.
+    pub start: Start,
     /// What the operating system says.
     pub process: Process,
     /// What is in force.
@@ -43,6 +41,15 @@ pub(crate) struct Snapshot {
     pub queues: Queues,
     /// The store.
     pub store: Store,
+}
+
+/// When the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Start {
+    /// Seconds since the Unix epoch.
+    pub seconds: f64,
+    /// How long ago that is.
+    pub uptime: Duration,
 }
 
 /// Alarms.
@@ -280,16 +287,23 @@ pub(crate) struct Store {
     pub has_failed: bool,
     /// Reads that failed.
     pub read_failures: u64,
+    /// Its files.
+    pub files: StoreFiles,
+    /// What a confirm means, as the label `level`.
+    pub durability: Labels,
+}
+
+/// The files of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StoreFiles {
     /// Bytes of the file.
-    pub file_bytes: u64,
+    pub bytes: u64,
     /// Bytes of its write-ahead log.
     pub log_bytes: u64,
     /// Another process keeps the log from being emptied.
     pub log_is_pinned: bool,
     /// Transactions flushed in the redo log before they are moved into the file.
     pub redo_batches: u64,
-    /// What a confirm means, as the label `level`.
-    pub durability: Labels,
 }
 
 impl Default for Store {
@@ -308,10 +322,7 @@ impl Default for Store {
             is_retrying: false,
             has_failed: false,
             read_failures: 0,
-            file_bytes: 0,
-            log_bytes: 0,
-            log_is_pinned: false,
-            redo_batches: 0,
+            files: StoreFiles::default(),
             durability: &[("level", "commit")],
         }
     }

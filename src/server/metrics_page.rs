@@ -8,7 +8,8 @@ use crate::config::Durability;
 use crate::exposition::bounds::COMMIT_SECONDS_BOUNDS;
 use crate::exposition::series::Labels;
 use crate::exposition::snapshot::{
-    Alarms, Channels, Connections, Deaths, Delivery, Errors, Memory, Publishing, Queues, Store, Surroundings,
+    Alarms, Channels, Connections, Deaths, Delivery, Errors, Memory, Publishing, Queues, Start, Store, StoreFiles,
+    Surroundings,
 };
 use crate::exposition::{CONTENT_TYPE, Exposition, Histogram, Identity, Process, Snapshot};
 use crate::model::{NamedLimit, Scope};
@@ -81,8 +82,10 @@ fn snapshot(shared: &Shared) -> Snapshot {
     let broker = shared.broker.snapshot();
     let counters = &broker.counters;
     Snapshot {
-        started_at_seconds: (now.wall.0 as f64 - now.monotonic.0 as f64 / 1000.0) / 1000.0,
-        uptime: Duration::from_micros(now.monotonic.0),
+        start: Start {
+            seconds: (now.wall.0 as f64 - now.monotonic.0 as f64 / 1000.0) / 1000.0,
+            uptime: Duration::from_micros(now.monotonic.0),
+        },
         process: Process::read(&shared.settings.data_dir),
         alarms: Alarms {
             memory: shared.alarms.memory(),
@@ -221,10 +224,12 @@ fn store(broker: &BrokerSnapshot, durability: Durability) -> Store {
         is_retrying: writer.state == WriterState::Retrying,
         has_failed: writer.state == WriterState::Failed,
         read_failures: writer.read_failures,
-        file_bytes: writer.vitals.file_bytes,
-        log_bytes: writer.vitals.log_bytes,
-        log_is_pinned: writer.vitals.log_is_pinned,
-        redo_batches: writer.vitals.redo_batches,
+        files: StoreFiles {
+            bytes: writer.vitals.file_bytes,
+            log_bytes: writer.vitals.log_bytes,
+            log_is_pinned: writer.vitals.log_is_pinned,
+            redo_batches: writer.vitals.redo_batches,
+        },
         durability: durability_labels(durability),
     }
 }

@@ -42,6 +42,22 @@ pub(super) struct LoadOptions {
     /// confirms (A, D, fanout, queues, topic), delivery latencies are for the most part time in the queue.
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
+    #[command(flatten)]
+    acks: AckOptions,
+    /// Persistent messages in durable queues, or not.
+    #[arg(long)]
+    persistent: Option<bool>,
+    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
+    #[arg(long)]
+    standing: Option<u64>,
+    /// A write for each message instead of batches.
+    #[arg(long)]
+    one_write_each: bool,
+}
+
+/// What is confirmed and acknowledged, and how much may wait for it.
+#[derive(Args, Debug)]
+struct AckOptions {
     /// Publishes of each publisher that may be unconfirmed, 0 for no confirms. With 0, the workers of relay acknowledge as soon
     /// as they have published.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
@@ -52,15 +68,6 @@ pub(super) struct LoadOptions {
     /// Acknowledge so many deliveries at a time.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     ack_every: Option<u32>,
-    /// Persistent messages in durable queues, or not.
-    #[arg(long)]
-    persistent: Option<bool>,
-    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
-    #[arg(long)]
-    standing: Option<u64>,
-    /// A write for each message instead of batches.
-    #[arg(long)]
-    one_write_each: bool,
 }
 
 impl LoadOptions {
@@ -88,7 +95,7 @@ impl LoadOptions {
             size: self.size.unwrap_or(scenario.size),
             priorities: self.priorities.unwrap_or(scenario.priorities),
             persistent: self.persistent.unwrap_or(scenario.persistent),
-            confirms_in_flight: or_none(self.confirms, scenario.confirms_in_flight),
+            confirms_in_flight: or_none(self.acks.confirms, scenario.confirms_in_flight),
             consume: self.consume(scenario.consume),
             route,
             course: scenario.course,
@@ -104,8 +111,8 @@ impl LoadOptions {
     fn consume(&self, scenario: Option<Consume>) -> Option<Consume> {
         let consumers = self.consumers.unwrap_or(scenario.map_or(0, |consume| consume.consumers));
         let prefetch = scenario.and_then(|consume| consume.prefetch);
-        let prefetch = self.prefetch.map_or(prefetch, |prefetch| (prefetch > 0).then_some(prefetch));
-        let ack_every = self.ack_every.unwrap_or(1);
+        let prefetch = self.acks.prefetch.map_or(prefetch, |prefetch| (prefetch > 0).then_some(prefetch));
+        let ack_every = self.acks.ack_every.unwrap_or(1);
         (consumers > 0).then_some(Consume { consumers, prefetch, ack_every })
     }
 
@@ -127,21 +134,21 @@ impl LoadOptions {
             (calls && !consumes, "rpc needs a consumer that answers"),
             (calls && load.standing > 0, "--standing: every request of rpc would wait behind those messages"),
             (calls && load.copies() > 1, "rpc: a request that goes to several queues has several answers"),
-            (calls && self.confirms.is_some(), "--confirms: a requester of rpc waits for the answer"),
+            (calls && self.acks.confirms.is_some(), "--confirms: a requester of rpc waits for the answer"),
             (relays && !consumes, "relay needs consumers, and workers before them"),
             (relays && consumes && prefetch.is_none(), "--prefetch: the workers of relay acknowledge what they take"),
             (relays && load.standing > 0, "--standing: the workers of relay leave nothing standing"),
-            (connects && self.confirms.is_some(), "--confirms: a connection that is closed has its message taken"),
+            (connects && self.acks.confirms.is_some(), "--confirms: a connection that is closed has its message taken"),
             ((calls || connects) && load.one_write_each, "--one-write-each: there is one message at a time anyway"),
             (self.bindings.is_some() && load.route == Route::Queue, "--bindings needs --exchange"),
             (
                 bindings.is_some_and(|bindings| bindings < load.queues.into()),
                 "--bindings is less than --queues: some queues would get nothing",
             ),
-            (!consumes && self.prefetch.is_some(), "--prefetch needs --consumers"),
-            (self.ack_every.is_some() && prefetch.is_none(), "--ack-every needs --prefetch"),
+            (!consumes && self.acks.prefetch.is_some(), "--prefetch needs --consumers"),
+            (self.acks.ack_every.is_some() && prefetch.is_none(), "--ack-every needs --prefetch"),
             (
-                self.ack_every.zip(prefetch).is_some_and(|(every, prefetch)| every > prefetch.into()),
+                self.acks.ack_every.zip(prefetch).is_some_and(|(every, prefetch)| every > prefetch.into()),
                 "--ack-every is more than --prefetch",
             ),
         ]
