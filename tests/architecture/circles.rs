@@ -84,11 +84,11 @@ impl Module {
         }
         let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         let words = code.split(|c| !is_path(c)).filter(|word| word.contains("::"));
-        Self { path, imports, paths: words.map(|word| segments(word)).collect() }
+        Self { path, imports, paths: words.map(segments).collect() }
     }
 
     /// A path of this file, from the crate on.
-    fn absolute(&self, path: &[String], modules: &BTreeMap<Path, Module>) -> Option<Path> {
+    fn absolute(&self, path: &[String], modules: &BTreeMap<Path, Self>) -> Option<Path> {
         let mut base = self.path.clone();
         let mut rest = path;
         match rest.first()?.as_str() {
@@ -111,7 +111,7 @@ impl Module {
     }
 
     /// The paths that this file depends on.
-    fn targets(&self, modules: &BTreeMap<Path, Module>) -> Vec<Path> {
+    fn targets(&self, modules: &BTreeMap<Path, Self>) -> Vec<Path> {
         let mut targets = Vec::new();
         for import in self.imports.iter().filter(|import| !import.is_public) {
             targets.extend(self.absolute(&import.path, modules));
