@@ -258,11 +258,11 @@ def code(_):
 
 
 def page(figures):
-    lines = ["# Benchmarks", "", "Written by `benches/side_by_side.py`; do not edit by hand. [What the time goes into, and what did not help](speed.md);",
+    lines = ["# Benchmarks", "", "Written by `benches/side_by_side.py`; do not edit by hand. [Where the time goes, and what did not help](speed.md);",
              "[benchmarks of the store](storage-benchmarks.md).", "",
-             f"ProntoMQ beside Debian's RabbitMQ 3.10 on {machine()}. The same client on the same machine, so that its work takes part of",
-             "the processors. Where there are several runs: median (minimum-maximum). Rates drift with the machine; messages per broker CPU",
-             "second (from `/proc/PID/stat`) is the steadier figure. The ratio is that of the medians.", "", *days(figures), ""]
+             f"ProntoMQ beside Debian's RabbitMQ 3.10 on {machine()}. The client is the same,",
+             "and runs on the same machine, so its work takes a part of the processors. Several runs are given as median (minimum-maximum). Rates",
+             "vary with the machine; messages per broker CPU second (from `/proc/PID/stat`) is the steadier figure. The ratio is that of the medians.", "", *days(figures), ""]
     for name, write in WRITERS.items():
         if name in figures:
             lines += [*write(figures[name]), ""]
@@ -272,7 +272,7 @@ def page(figures):
 def days(figures):
     """When the parts were measured, as far as that is kept."""
     known = ", ".join(f"{part} {day}" for part, day in figures.get("measured", {}).items())
-    return ["Figures of the same load in other documents are of another day and other code, if not of another machine."] + ([f"Measured: {known}."] if known else [])
+    return ["Figures of the same load on other pages are from another day, other code and perhaps another machine."] + ([f"Measured: {known}."] if known else [])
 
 
 def values(runs, name, figure):
@@ -303,9 +303,9 @@ def table(title, runs, figure, describe, digits=0):
 
 def write_loads(found):
     runs = found["runs"]
-    lines = ["## Loads", "", f"{found['rounds']} interleaved rounds; in each of them a fresh broker of either kind gets all loads in the order below,",
-             f"{found['seconds']} s per load after a warm-up. One queue, one connection per side. D2 has no comparable counterpart in memory;",
-             "it is what a long stored backlog costs.", ""]
+    lines = ["## Loads", "", f"{found['rounds']} interleaved rounds. In each round a fresh broker of each kind gets all loads in the order below,",
+             f"{found['seconds']} s per load after a warm-up. One queue, one connection per side. D2 has no counterpart in memory;",
+             "it shows what a long stored backlog costs.", ""]
     describe = lambda load: f"{load}: {LOADS[load][0]}"  # noqa: E731
     lines += table("Messages per broker CPU second", runs, PER_CPU, describe)
     lines += table("Messages per second", runs, "rate", describe)
@@ -313,16 +313,16 @@ def write_loads(found):
                    {load: of for load, of in runs.items() if load in "EF"}, "latency_p50_us", describe)
     lines += table("Latency p99, microseconds", {load: of for load, of in runs.items() if load in "EF"}, "latency_p99_us", describe)
     mib = {load: {name: [{"mib": run["broker_resident_bytes"] / MIB} for run in of[name]] for name in of} for load, of in runs.items()}
-    lines += table("Memory at most, MiB (transient messages that wait are in memory up to `limits.transient_bytes`)", mib, "mib", describe)
-    lines += ["A load begins with the memory that the broker still has from those above it: what D, D2, E and F show may be for the most part",
-              "what C, with its long queue, has left.", ""]
+    lines += table("Peak memory, MiB (waiting transient messages are in memory up to `limits.transient_bytes`)", mib, "mib", describe)
+    lines += ["A load starts with the memory that the broker still holds from the loads above it: most of what D, D2, E and F show may be left over",
+              "from C with its long queue.", ""]
     return lines
 
 
 def write_rated(found):
     runs = found["runs"]
     same = lambda load: load  # noqa: E731
-    return ["## Latency at the same rate", "", "From publish to delivery, microseconds; each message is written on its own, and counts from when it was due.", "",
+    return ["## Latency at the same rate", "", "Microseconds from publish to delivery. Each message is written on its own, and counts from the moment when it was due.", "",
             *table("p50", runs, "delivery_latency_p50_us", same), *table("p99", runs, "delivery_latency_p99_us", same)]
 
 
@@ -371,7 +371,7 @@ def write_footprint(found):
 
 def write_perftest(found):
     describe = lambda load: f"{load}: `{PERF_TESTS[load]}`"  # noqa: E731
-    return ["## With RabbitMQ's PerfTest", "", f"`{PERF_TEST}`, whose own start is part of the measured time.", "",
+    return ["## With RabbitMQ's PerfTest", "", f"`{PERF_TEST}`. Its own start is part of the measured time.", "",
             *table("Messages per broker CPU second", found["runs"], PER_CPU, describe), *table("Messages per second", found["runs"], "rate", describe)]
 
 

@@ -261,8 +261,8 @@ def churn(options):
 
 def page(figures):
     lines = ["# Benchmarks of the store", "", "Written by `benches/storage.py`; do not edit by hand.", "",
-             f"On {machine()}. Rates drift with the machine, and so does what its disk takes for a flush: see p50 of a batch of one row, of SQLite's own C",
-             "interface as well. Compare the two within a line.", "", *days(figures), ""]
+             f"On {machine()}. Rates vary with the machine, and so does the time of a flush: see p50 of a batch of one row, also for SQLite's own C",
+             "interface. Compare figures only within a line.", "", *days(figures), ""]
     for names, write in WRITERS.items():
         found = [figures[name] for name in names if name in figures]
         if found:
@@ -281,7 +281,7 @@ def write_rivals(found):
     for load, title in (("B", "consumers keep up (prefetch 1,000, each acknowledged)"), ("backlog", "nobody consumes")):
         ours, theirs = ([run["messages_per_broker_cpu_second"] for run in found["runs"][f"{load} {name}"]] for name in broker.TARGETS)
         lines.append(f"| {title} | {spread(ours)} | {spread(theirs)} | {statistics.median(ours) / statistics.median(theirs):.1f} |")
-    lines += ["", f"Acknowledged before they had to be written: {statistics.median(found['shares']):.0%} of the messages when consumers keep up.", "",
+    lines += ["", f"When consumers keep up, {statistics.median(found['shares']):.0%} of the messages are acknowledged before they have to be written.", "",
               "| confirm latency, microseconds | p50 | p99 |", "|---|---|---|"]
     for name, runs in found["rated"].items():
         who, rate = name.split()
@@ -293,8 +293,8 @@ def write_rivals(found):
 
 def write_waiting(*shapes):
     lines = [f"## {shapes[0]['messages']:,} messages waiting", "",
-             "The machine slows down with the memory that the file takes of it, so an empty queue follows right after the last tenth.", "",
-             "| queues x body | memory, MiB, at most | publishing, first tenth, 1/s | last tenth | an empty queue right after | taking, 1/s | of a short queue | file, MB | log, MB |",
+             "The machine slows down as the file takes its memory, so an empty queue is measured right after the last tenth.", "",
+             "| queues x body | peak memory, MiB | publishing, first tenth, 1/s | last tenth | an empty queue right after | taking, 1/s | of a short queue | file, MB | log, MB |",
              "|---|---|---|---|---|---|---|---|---|"]
     for shape in shapes:
         lines.append(f"| {shape['title']} | {shape['resident_mib']:.0f} | {shape['first']:,.0f} | {shape['last']:,.0f} | {shape['beside']:,.0f} | {shape['down']:,.0f} "
@@ -308,8 +308,8 @@ def write_restart(found):
 
 
 def write_removals(found):
-    lines = [f"## Removing {found['messages']:,} messages at once", "", "Another queue is published to meanwhile, and waits for each confirm.", "",
-             "| | answer, ms | the other's confirms before, ms: p50, p99, max | and for 15 s after |", "|---|---|---|---|"]
+    lines = [f"## Removing {found['messages']:,} messages at once", "", "Meanwhile a publisher of another queue waits for each confirm.", "",
+             "| | answer, ms | the other queue's confirms before, ms: p50, p99, max | and for 15 s after |", "|---|---|---|---|"]
     cells = lambda values: ", ".join(f"{value:.2f}" for value in values)  # noqa: E731
     for name, entry in found["found"].items():
         if "before" in entry:
