@@ -1,8 +1,8 @@
-//! The broker inside a program: first one that forgets, for tests, then one that keeps its messages in a file.
+//! The broker inside a program: first in memory, for tests, then with a data directory that keeps its messages.
 //!
 //! `cargo run --example embedded`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example publish_subscribe`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 
@@ -26,7 +26,7 @@ async fn run() -> lapin::Result<()> {
     let connection = common::connect().await?;
     let channel = connection.create_channel().await?;
 
-    // Deleted by the broker with the last queue that is bound to it.
+    // The broker deletes the exchange when the last queue that is bound to it is gone.
     let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Fanout, options, FieldTable::default()).await?;
 
@@ -44,7 +44,7 @@ async fn run() -> lapin::Result<()> {
     common::close(&connection).await
 }
 
-/// Each subscriber has a queue of its own, for as long as its connection lasts.
+/// Each subscriber has its own queue, which the broker deletes when the connection ends.
 async fn subscribe(channel: &Channel) -> lapin::Result<Consumer> {
     let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
     let (name, bind) = (queue.name(), QueueBindOptions::default());

@@ -1,8 +1,8 @@
-//! A worker is killed while it holds work, and another one is given that work at once, in its old order.
+//! A worker is killed while it holds work, and another worker gets that work at once, in its old order.
 //!
 //! `cargo run --example replaced_worker`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 
@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 
 const QUEUE: &str = "example.orders";
 const ORDERS: [&str; 5] = ["soup", "bread", "cheese", "salad", "coffee"];
-/// How many orders Ada takes on before she is killed.
+/// How many orders Ada takes before she is killed.
 const IN_HAND: usize = 3;
 
 #[tokio::main]
@@ -38,7 +38,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         channel.basic_publish("".into(), QUEUE.into(), options, order.as_bytes(), properties).await?;
     }
 
-    // Ada is a process of her own: this program, started once more.
+    // Ada is another process of this program.
     let mut ada = Command::new(std::env::current_exe()?)
         .args([common::url().as_str(), "--as-ada"])
         .stdout(Stdio::piped())
@@ -48,7 +48,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         println!("{}", line?);
     }
 
-    // Grace gets what Ada has not got, and nothing else for as long as Ada lives.
+    // Grace gets the orders that Ada does not hold, and no others while Ada lives.
     let mut orders = consume(&channel).await?;
     serve(&mut orders, ORDERS.len() - IN_HAND).await?;
 
@@ -74,7 +74,7 @@ async fn serve(orders: &mut Consumer, count: usize) -> lapin::Result<()> {
     Ok(())
 }
 
-/// Ada's part: holds what she is given and acknowledges none of it.
+/// Ada's part: takes orders, and acknowledges none of them.
 async fn take_orders_and_never_finish(channel: &Channel) -> lapin::Result<()> {
     channel.basic_qos(IN_HAND as u16, BasicQosOptions::default()).await?;
     let mut orders = consume(channel).await?;

@@ -1,8 +1,8 @@
-//! Who hears what: a direct exchange compares the routing key with each binding's, letter by letter.
+//! Routing by exact keys: a direct exchange compares a message's routing key with the key of each binding.
 //!
 //! `cargo run --example routing`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 
@@ -29,7 +29,7 @@ async fn run() -> lapin::Result<()> {
     let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Direct, options, FieldTable::default()).await?;
 
-    // A queue may be bound with several keys; a message that fits several queues goes to each of them.
+    // A queue may be bound with several keys. A message that matches several queues goes to each of them.
     let pager = queue_for(&channel, &["error"]).await?;
     let archive = queue_for(&channel, &["info", "warning", "error"]).await?;
 

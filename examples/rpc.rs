@@ -1,8 +1,8 @@
-//! Questions and answers: a question says where its answer is to go, and by which number it will be known.
+//! Requests and replies: a request names the queue for its reply, and an id that the reply repeats.
 //!
 //! `cargo run --example rpc`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 
@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> lapin::Result<()> {
-    // Two connections, as if they were two programs: they share nothing but the name of a queue.
+    // Two connections, as if they were two programs: they share only the name of a queue.
     let server = common::connect().await?;
     let questions = open_for_questions(&server).await?;
     let server_queue = questions.queue();
@@ -40,7 +40,7 @@ async fn open_for_questions(connection: &Connection) -> lapin::Result<Consumer> 
     channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default()).await
 }
 
-/// Answers questions for as long as its connection is open.
+/// Answers requests while its connection is open.
 async fn serve(mut questions: Consumer, connection: Connection) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     while let Some(question) = questions.next().await {
@@ -57,7 +57,7 @@ async fn serve(mut questions: Consumer, connection: Connection) -> lapin::Result
     Ok(())
 }
 
-/// Asks all questions at once; each answer finds its question by the correlation id.
+/// Sends all requests at once; the correlation id says which reply belongs to which request.
 async fn ask(connection: &Connection, server_queue: ShortString, numbers: &[u32]) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     let replies = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;

@@ -1,8 +1,8 @@
-//! Patterns: in a topic exchange's bindings `*` stands for one word and `#` for any number of words.
+//! Routing by patterns: in the bindings of a topic exchange `*` matches one word and `#` any number of words.
 //!
 //! `cargo run --example topics`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 

@@ -1,8 +1,8 @@
-//! A queue of jobs that two workers share: the most urgent job is always next, and each worker has one at a time.
+//! Two workers share a queue of jobs: the most urgent job is always next, and each worker has one job at a time.
 //!
 //! `cargo run --example work_queue`
 
-#![expect(clippy::print_stdout, reason = "an example tells what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints what happens")]
 
 mod common;
 
@@ -47,7 +47,7 @@ async fn run() -> lapin::Result<()> {
         for _ in JOBS {
             reports.recv().await;
         }
-        // Without the queue the broker cancels its consumers, and that ends the workers' day.
+        // When the queue is deleted, the broker cancels its consumers, and that ends the workers.
         channel.queue_delete(QUEUE.into(), QueueDeleteOptions::default()).await
     };
     let (first, second, left) = tokio::join!(work("Ada", ada, done.clone()), work("Bob", bob, done), close_shop);
@@ -55,7 +55,8 @@ async fn run() -> lapin::Result<()> {
     common::close(&connection).await
 }
 
-/// Jobs that outlive the broker: the queue is durable, the messages persistent, and each is confirmed once it is stored.
+/// Sends jobs that survive a restart of the broker: the queue is durable, the messages are persistent, and the broker
+/// confirms each one when it is stored.
 async fn publish_all(channel: &Channel) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-priority".into(), 9.into());
@@ -75,7 +76,7 @@ async fn publish_all(channel: &Channel) -> lapin::Result<()> {
     Ok(())
 }
 
-/// One unacknowledged job at a time: whoever is free takes the next one.
+/// One unacknowledged job at a time: a free worker takes the next one.
 async fn hire(name: &str, connection: &Connection) -> lapin::Result<Consumer> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(1, BasicQosOptions::default()).await?;
@@ -90,7 +91,7 @@ async fn work(name: &str, mut jobs: Consumer, done: mpsc::Sender<()>) -> lapin::
         let priority = job.properties.priority().unwrap_or_default();
         println!("{name}  priority {priority}  {}", common::text(&job));
         sleep(Duration::from_millis(50)).await;
-        // Only now may the broker forget the job. Had we died before, another worker would have been given it.
+        // Only now may the broker remove the job. If this worker had died before, another one would have got the job.
         job.ack(BasicAckOptions::default()).await?;
         count += 1;
         done.send(()).await.expect("reports are read to the last");

@@ -1,6 +1,6 @@
-//! What the examples share: where the broker is, and a few words that they all say.
+//! Code that the examples share: connect, report an error, close.
 
-#![allow(dead_code, reason = "each example uses some of it")]
+#![allow(dead_code, reason = "each example uses a part of it")]
 
 use lapin::message::Delivery;
 use lapin::{Connection, ConnectionProperties, ErrorKind};
@@ -20,8 +20,8 @@ pub(crate) async fn connect() -> lapin::Result<Connection> {
     Connection::connect(&url(), ConnectionProperties::default()).await
 }
 
-/// The exit code of an example; what went wrong is a sentence on stderr. It names the broker without the login.
-#[allow(clippy::print_stderr, reason = "an example speaks to whoever runs it")]
+/// The exit code of an example. An error becomes a sentence on stderr, which names the broker without its login.
+#[allow(clippy::print_stderr, reason = "an example prints its errors")]
 pub(crate) fn exit_code<E: Into<Box<dyn Error>>>(ended: Result<(), E>) -> ExitCode {
     let Err(error) = ended else { return ExitCode::SUCCESS };
     let (error, url) = (error.into(), url());
@@ -37,7 +37,7 @@ pub(crate) fn exit_code<E: Into<Box<dyn Error>>>(ended: Result<(), E>) -> ExitCo
     ExitCode::FAILURE
 }
 
-/// Says goodbye. A channel that was dropped a moment ago may still be closing, which lapin reports though nothing is wrong.
+/// Closes the connection. A channel that was dropped just before may still be closing; lapin reports that as an error.
 pub(crate) async fn close(connection: &Connection) -> lapin::Result<()> {
     match connection.close(200, "bye".into()).await {
         Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
