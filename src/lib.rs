@@ -65,7 +65,7 @@ pub use config::{
     Sources, StoreKind, StoreSettings, UserEntry, VhostEntry,
 };
 pub use server::{Server, StartError};
-pub use store::StoreError;
+pub use store::{Cause, OpenError, StoreError};
 
 /// The inside, for the tests, benchmarks and fuzz targets of this repository, and for its own program. It changes from one
 /// version to the next without notice.

@@ -6,7 +6,7 @@ use super::node::Broker;
 use crate::model::Lane;
 use crate::queue::{LoadedRows, LocalEvent};
 use crate::store::commit::WriterHandle;
-use crate::store::{LoadRequest, Loaded, Row, StoreError};
+use crate::store::{LoadRequest, Loaded, ReadError, Row, chain};
 use std::sync::Arc;
 
 /// Which load of which queue.
@@ -20,7 +20,7 @@ impl Broker {
     /// Reads from the store, then from the scratch store, and gives the queue what came of both.
     pub(super) fn load(self: &Arc<Self>, asked: Load, durable: Option<LoadRequest>, scratch: Option<LoadRequest>) {
         let broker = Arc::clone(self);
-        let then = move |rows: Result<Option<Vec<Row>>, StoreError>| match rows {
+        let then = move |rows: Result<Option<Vec<Row>>, ReadError>| match rows {
             Ok(durable) => broker.load_scratch(asked, durable, scratch),
             Err(_) => broker.loaded(asked, None),
         };
@@ -29,7 +29,7 @@ impl Broker {
 
     fn load_scratch(self: &Arc<Self>, asked: Load, durable: Option<Vec<Row>>, request: Option<LoadRequest>) {
         let broker = Arc::clone(self);
-        let then = move |rows: Result<Option<Vec<Row>>, StoreError>| {
+        let then = move |rows: Result<Option<Vec<Row>>, ReadError>| {
             broker.loaded(asked, rows.ok().map(|scratch| LoadedRows { durable, scratch }));
         };
         self.read(self.scratch().writer(), request, then);
@@ -40,12 +40,14 @@ impl Broker {
         self: &Arc<Self>,
         writer: Option<&WriterHandle>,
         request: Option<LoadRequest>,
-        then: impl FnOnce(Result<Option<Vec<Row>>, StoreError>) + Send + 'static,
+        then: impl FnOnce(Result<Option<Vec<Row>>, ReadError>) + Send + 'static,
     ) {
         let (Some(writer), Some(request)) = (writer, request) else { return then(Ok(None)) };
         let (broker, Lane { queue, .. }) = (Arc::clone(self), request.lane);
-        let then = move |loaded: Result<Loaded, StoreError>| {
-            let failed = |error: &StoreError| tracing::error!(?error, queue = queue.0, "reading messages failed");
+        let then = move |loaded: Result<Loaded, ReadError>| {
+            let failed = |error: &ReadError| {
+                tracing::error!(error = %chain(error), queue = queue.0, "reading messages failed");
+            };
             let rows = loaded.map(|loaded| loaded.rows).inspect_err(failed);
             Counters::add(&broker.counters().rows_read, rows.as_ref().map_or(0, |rows| rows.len() as u64));
             then(rows.map(Some));

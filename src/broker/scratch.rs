@@ -6,7 +6,7 @@ use super::kind::QueueMachine;
 use super::node::Broker;
 use crate::queue::{Effects, LocalEvent, Ticket};
 use crate::store::commit::{Source, Stored, WriterHandle};
-use crate::store::{StoreError, TopologyChange};
+use crate::store::{StoreError, TopologyChange, chain};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -90,7 +90,7 @@ impl Scratch {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "the scratch store cannot be opened: transient messages stay in memory");
+                tracing::error!(error = %chain(&error), "the scratch store cannot be opened: transient messages stay in memory");
                 false
             }
         }

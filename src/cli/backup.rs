@@ -3,7 +3,7 @@
 use super::place::StorePlace;
 use crate::server::SocketPath;
 use crate::store::sqlite::{back_up, existing_database};
-use crate::store::{CopyProgress, StoreError};
+use crate::store::{CopyError, CopyProgress, OpenError, chain};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -61,7 +61,7 @@ impl Backup {
             Ok(stream) => ask_for(&target, stream, &bar),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 // It may be the directory that is closed to this user.
-                existing_database(&directory).map_err(in_words).and_then(|_| {
+                existing_database(&directory).map_err(|error| chain(&error).to_string()).and_then(|_| {
                     let why = "run this as the user that the broker runs as";
                     let at = directory.display();
                     Err(format!("no permission to speak to the broker of {at}: {why}"))
@@ -99,18 +99,11 @@ fn ask_for(target: &Path, mut stream: UnixStream, bar: &ProgressBar) -> Result<u
 fn copy_itself(directory: &Path, target: &Path, bar: &ProgressBar) -> Result<u64, String> {
     let show = |progress: CopyProgress| show(bar, progress.pages_copied, progress.pages);
     back_up(directory, target, show).map_err(|error| match error {
-        StoreError::Locked { pid: Some(pid) } => {
+        CopyError::Open(OpenError::Locked { pid: Some(pid) }) => {
             format!("process {pid} holds {} and does not listen on its local socket", directory.display())
         }
-        other => in_words(other),
+        other => chain(&other).to_string(),
     })
-}
-
-fn in_words(error: StoreError) -> String {
-    match error {
-        StoreError::Unusable(why) => why,
-        other => other.to_string(),
-    }
 }
 
 fn show(bar: &ProgressBar, pages_copied: u64, pages: u64) {

@@ -1,8 +1,8 @@
 //! `prontomq doctor`: looks a store over, and mends it when told to.
 
 use super::place::StorePlace;
-use crate::store::StoreError;
 use crate::store::sqlite::{Diagnosis, Repaired, diagnose, repair};
+use crate::store::{OpenError, chain};
 use clap::Args;
 use std::io::Write;
 use std::process::ExitCode;
@@ -52,9 +52,8 @@ impl Doctor {
             }
             Err(error) => {
                 let why = match error {
-                    StoreError::Locked { pid: Some(pid) } => format!("process {pid} runs on it; stop that first"),
-                    StoreError::Unusable(why) => why,
-                    other => other.to_string(),
+                    OpenError::Locked { pid: Some(pid) } => format!("process {pid} runs on it; stop that first"),
+                    other => chain(&other).to_string(),
                 };
                 let place = directory.display().to_string();
                 let place = if why.contains(&place) { String::new() } else { format!("{place}: ") };

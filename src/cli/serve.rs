@@ -6,6 +6,7 @@ use crate::config::catalogue;
 use crate::config::sources::{File, Flag};
 use crate::config::{LogFormat, Reloaded, Settings, Sources};
 use crate::server::Server;
+use crate::store::chain;
 use clap::Args;
 use rusqlite::ffi;
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ impl Serve {
                     tracing::info!("stopped");
                     Ok(ExitCode::SUCCESS)
                 }
-                Ok(Err(error)) => Err(format!("the store could not be closed: {error:?}")),
+                Ok(Err(error)) => Err(format!("the store could not be closed: {}", chain(&error))),
                 Err(_) => Err("stopping took too long".to_owned()),
             },
             // A second signal ends the process at once.

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::tasks::{run_blocking, spawn};
 use crate::store::commit::CopyEvent;
 use crate::store::sqlite::BackupTarget;
-use crate::store::{CopyProgress, StoreError};
+use crate::store::{CopyError, CopyProgress, chain};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -167,12 +167,9 @@ enum Ended {
     HungUp,
 }
 
-impl From<StoreError> for Ended {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unusable(why) => Self::Failed(why),
-            other => Self::Failed(other.to_string()),
-        }
+impl From<CopyError> for Ended {
+    fn from(error: CopyError) -> Self {
+        Self::Failed(chain(&error).to_string())
     }
 }
 

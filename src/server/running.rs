@@ -7,7 +7,7 @@ use super::tasks::{run_blocking, run_within, spawn};
 use super::url::Login;
 use crate::broker::Broker;
 use crate::config::{Reloaded, Settings};
-use crate::store::StoreError;
+use crate::store::{StoreError, chain};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -162,7 +162,7 @@ impl Drop for Server {
         let broker = Arc::clone(&self.shared.broker);
         match run_within(DROP_PATIENCE, move || broker.writer().stop()) {
             Ok(Some(Ok(()))) => {}
-            Ok(Some(Err(error))) => tracing::error!(%error, "the store could not be closed"),
+            Ok(Some(Err(error))) => tracing::error!(error = %chain(&error), "the store could not be closed"),
             Ok(None) => tracing::error!("the store is not closed yet; it is no longer waited for"),
             Err(error) => tracing::error!(%error, "there is no thread to close the store"),
         }

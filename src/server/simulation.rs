@@ -129,11 +129,11 @@ impl Simulation {
     ) -> Result<Self, StartError> {
         // Nothing is asked of a disk but by the store.
         settings.store.kind = StoreKind::Memory;
-        let recovered = store.recover().map_err(StartError::Store)?;
+        let recovered = store.recover().map_err(|error| StartError::Store(error.into()))?;
         let shared_clock: Arc<dyn crate::model::Clock> = Arc::new(clock.clone());
         let writer_settings = writer_settings(&settings);
         let writer = WriterHandle::start_stepped(store, recovered.batch_no, writer_settings, Arc::clone(&shared_clock))
-            .map_err(StartError::Store)?;
+            .map_err(|error| StartError::Store(error.into()))?;
         let writers: Writers = Arc::new(Mutex::new(vec![writer.clone()]));
         let opened = Arc::clone(&writers);
         let scratch: OpenScratch = Box::new(move || {

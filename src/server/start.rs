@@ -20,7 +20,7 @@ use super::tasks::{run_blocking, run_queue_timers, spawn};
 use super::translate::broker_settings;
 use crate::broker::Broker;
 use crate::config::{Settings, StoreKind};
-use crate::store::Recovered;
+use crate::store::{Recovered, chain};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -64,7 +64,7 @@ impl Server {
             Err(error) => {
                 // The next attempt must find the data directory free.
                 if let Err(error) = run_blocking(move || broker.writer().stop()).await {
-                    tracing::error!(%error, "the store could not be closed");
+                    tracing::error!(error = %chain(&error), "the store could not be closed");
                 }
                 return Err(error);
             }

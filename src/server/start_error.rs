@@ -1,6 +1,6 @@
 //! Why a broker could not start.
 
-use crate::store::StoreError;
+use crate::store::{OpenError, StoreError, chain};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The store cannot be opened.
-    Store(StoreError),
+    Store(OpenError),
     /// A list of the settings is wrong: users, vhosts, or the addresses to listen on.
     Entry {
         /// Which one.
@@ -35,23 +35,20 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { setting, address, error } => write!(f, "{setting}: cannot listen on {address}: {error}"),
-            Self::Store(StoreError::Locked { pid: Some(pid) }) => {
+            Self::Store(OpenError::Locked { pid: Some(pid) }) => {
                 write!(f, "data_dir: in use by the process {pid}")
             }
-            Self::Store(StoreError::Locked { pid: None }) => write!(f, "data_dir: in use by another process"),
-            Self::Store(StoreError::NewerSchema { found, known }) => {
+            Self::Store(OpenError::Locked { pid: None }) => write!(f, "data_dir: in use by another process"),
+            Self::Store(OpenError::NewerSchema { found, known }) => {
                 write!(f, "data_dir: written by a newer version (schema {found}; this one knows {known})")
             }
-            Self::Store(StoreError::Unusable(why)) => write!(f, "data_dir: {why}"),
-            Self::Store(StoreError::DiskFull(why)) => write!(f, "data_dir: there is no space left on the disk: {why}"),
-            Self::Store(StoreError::Read(why)) => write!(f, "data_dir: cannot be read: {why}"),
-            Self::Store(StoreError::Damaged(why)) => {
-                write!(
-                    f,
-                    "data_dir: the file is damaged: {why}. `prontomq doctor` with this --data-dir says how, and with "
-                )?;
-                f.write_str("--repair saves what can be saved")
+            Self::Store(OpenError::Store(StoreError::Damaged(cause))) => {
+                write!(f, "data_dir: the file is damaged: {}. ", chain(cause.as_source()))?;
+                f.write_str(
+                    "`prontomq doctor` with this --data-dir says how, and with --repair saves what can be saved",
+                )
             }
+            Self::Store(error) => write!(f, "data_dir: {}", chain(error)),
             Self::Entry { entry, problem } => write!(f, "{entry}: {problem}"),
             Self::Random(why) => write!(f, "no randomness: {why}"),
         }

@@ -2,9 +2,9 @@
 //! [`MemoryDisk`] does.
 
 use super::{
-    Batch, BatchNo, BindingRecord, CommitOutcome, ExchangeRecord, LaneChange, LaneRecord, LaneState, LoadRequest,
-    Loaded, Maintenance, PositionRange, QueueRecord, Recovered, Row, Store, StoreError, StoreReader, TopologyChange,
-    UserRecord, VhostRecord,
+    Batch, BatchNo, BindingRecord, Cause, CommitOutcome, ExchangeRecord, LaneChange, LaneRecord, LaneState,
+    LoadRequest, Loaded, Maintenance, PositionRange, QueueRecord, ReadError, Recovered, Row, Store, StoreError,
+    StoreReader, TopologyChange, UserRecord, VhostRecord,
 };
 use crate::model::{Lane, Name, Position, QueueId};
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ impl Maintenance for MemoryStore {
 
 fn new_cluster_id() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unusable(format!("no randomness: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unusable(Cause::new("no randomness", error)))?;
     Ok(format!("prontomq-cluster-id-{:032x}", u128::from_be_bytes(bytes)))
 }
 
@@ -225,7 +225,7 @@ struct MemoryReader {
 }
 
 impl StoreReader for MemoryReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
         let LoadRequest { lane, range, rows_max, bytes_max } = request;
         let contents = self.disk.contents();
         let mut loaded = Loaded { rows: Vec::new(), as_of: contents.batch_no };

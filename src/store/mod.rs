@@ -21,7 +21,7 @@ pub mod sqlite;
 
 pub use batch::{Batch, BatchNo, Group, LaneChange, LaneState, PositionRange, Row};
 pub use clock::SystemClock;
-pub use error::StoreError;
+pub use error::{Cause, CopyError, OpenError, ReadError, StoreError, chain};
 pub use port::{
     Backup, CommitOutcome, CopyProgress, FileStats, LoadRequest, Loaded, Maintenance, Store, StoreReader, StoreTraits,
     Vitals,

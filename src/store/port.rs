@@ -1,7 +1,7 @@
 //! What every store can do, as traits; and what only some can do, as traits of their own.
 
 use super::batch::{Batch, BatchNo, PositionRange, Row};
-use super::error::StoreError;
+use super::error::{Cause, CopyError, ReadError, StoreError};
 use super::records::Recovered;
 use crate::model::Lane;
 use std::path::Path;
@@ -13,13 +13,13 @@ pub enum CommitOutcome {
     /// All of it is flushed.
     Committed,
     /// None of it is; the same batch may be tried again (a full disk).
-    NotCommitted(String),
+    NotCommitted(Cause),
     /// Nobody knows: reopen and look up the batch number (an error while flushing).
-    Unknown(String),
+    Unknown(Cause),
     /// Another home owns these queues now.
     Fenced,
     /// The store cannot go on.
-    Fatal(String),
+    Fatal(Cause),
 }
 
 /// Rows read back.
@@ -156,13 +156,13 @@ pub trait Backup {
     ///
     /// # Errors
     /// When the target cannot be written.
-    fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError>;
+    fn begin_copy(&mut self, target: &Path) -> Result<(), CopyError>;
 
     /// Copies about so many pages.
     ///
     /// # Errors
     /// When no copy is under way, or it cannot go on; it is to be ended then.
-    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError>;
+    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, CopyError>;
 
     /// Gives a copy up; without effect when none is under way.
     fn end_copy(&mut self);
@@ -200,5 +200,5 @@ pub trait StoreReader: Send + 'static {
     ///
     /// # Errors
     /// When the store cannot be read; it may be tried again.
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError>;
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError>;
 }

@@ -5,8 +5,8 @@ use super::commit::{Contribution, Source, Stored, WriterHandle, WriterSettings};
 use super::contract::{Place, contract_tests, inserts, lane};
 use super::memory::{MemoryDisk, MemoryStore};
 use super::{
-    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, POSITION_MAX, PositionRange, Recovered, Store,
-    StoreError, StoreReader, StoreTraits, SystemClock,
+    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, POSITION_MAX, PositionRange, ReadError, Recovered,
+    Store, StoreError, StoreReader, StoreTraits, SystemClock,
 };
 use crate::model::random::Random;
 use crate::model::{Position, QueueId};
@@ -174,7 +174,7 @@ fn a_node_whose_store_was_taken_over_stores_nothing_more_and_refuses_what_it_has
 struct Together(Arc<Barrier>);
 
 impl StoreReader for Together {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
         self.0.wait();
         Ok(Loaded { rows: Vec::new(), as_of: BatchNo(request.lane.queue.0) })
     }
@@ -218,7 +218,7 @@ fn as_many_loads_are_under_way_as_there_are_readers() {
     for queue in 0..READERS as u64 {
         let tell = tell.clone();
         let lane = crate::model::Lane { queue: QueueId(queue), level: 0, generation: 0 };
-        let then = move |loaded: Result<Loaded, StoreError>| tell.send(loaded.unwrap().as_of.0).unwrap();
+        let then = move |loaded: Result<Loaded, ReadError>| tell.send(loaded.unwrap().as_of.0).unwrap();
         writer.load(LoadRequest::new(lane, EVERYTHING, 1, 1), Box::new(then));
     }
     let mut heard: Vec<u64> = (0..READERS).map(|_| told.recv_timeout(Duration::from_secs(10)).unwrap()).collect();

@@ -3,7 +3,8 @@
 use prontomq::internals::model::random::Random;
 use prontomq::internals::store::memory::{MemoryDisk, MemoryStore};
 use prontomq::internals::store::{
-    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, Recovered, Store, StoreError, StoreReader,
+    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, ReadError, Recovered, Store, StoreError,
+    StoreReader,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,7 +70,9 @@ impl Store for FaultyStore {
 
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
         match self.random.next_u64() % 4 {
-            0 if !self.faults.is_well.load(Ordering::Relaxed) => Err(StoreError::Read("it cannot be opened".into())),
+            0 if !self.faults.is_well.load(Ordering::Relaxed) => {
+                Err(StoreError::Unusable("it cannot be opened".into()))
+            }
             _ => self.inner.reopen(),
         }
     }
@@ -95,11 +98,11 @@ struct FaultyReader {
 }
 
 impl StoreReader for FaultyReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
         add(&self.faults.loads);
         if self.random.next_u64() % 100 < UNREAD && !self.faults.is_well.load(Ordering::Relaxed) {
             add(&self.faults.unread);
-            return Err(StoreError::Read("a sector cannot be read".into()));
+            return Err(ReadError::Failed("a sector cannot be read".into()));
         }
         self.inner.load(request)
     }

@@ -4,7 +4,7 @@ mod functions;
 mod print;
 
 use super::place::StorePlace;
-use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::sqlite::existing_database;
 use clap::Args;
 use print::{Format, Printer};
@@ -147,10 +147,7 @@ impl Sql {
 }
 
 fn open(directory: &Path) -> Result<Connection, String> {
-    let file = existing_database(directory).map_err(|error| match error {
-        StoreError::Unusable(why) => why,
-        other => other.to_string(),
-    })?;
+    let file = existing_database(directory).map_err(|error| chain(&error).to_string())?;
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&file, flags)?;

@@ -3,7 +3,7 @@
 
 use super::WriterHandle;
 use super::store_runner::StoreRunner;
-use crate::store::{CopyProgress, StoreError};
+use crate::store::{CopyError, CopyProgress};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum CopyEvent {
     /// It has come so far; the last of these events says that it is done.
     Progress(CopyProgress),
     /// It was given up.
-    Failed(StoreError),
+    Failed(CopyError),
 }
 
 /// Hears of a copy's progress, on the writer's thread; `false` gives the copy up, and is told nothing more.
@@ -40,24 +40,20 @@ impl WriterHandle {
     ///
     /// # Errors
     /// When another copy is under way, or the writer has stopped.
-    pub fn copy(&self, target: PathBuf, heard: CopyHeard) -> Result<(), StoreError> {
+    pub fn copy(&self, target: PathBuf, heard: CopyHeard) -> Result<(), CopyError> {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
         if inbox.machine.is_stopping() {
-            return Err(stopping());
+            return Err(CopyError::Stopping);
         }
         if !matches!(inbox.copy, CopySlot::Free) {
-            return Err(StoreError::Unusable("another backup is under way".into()));
+            return Err(CopyError::AlreadyRunning);
         }
         inbox.copy = CopySlot::Asked { target, heard };
         inbox.machine.set_copying(true);
         shared.wake_driver(inbox);
         Ok(())
     }
-}
-
-fn stopping() -> StoreError {
-    StoreError::Unusable("the broker stops".into())
 }
 
 impl StoreRunner {
@@ -113,7 +109,7 @@ impl StoreRunner {
             CopySlot::Free | CopySlot::Running => None,
         };
         for mut heard in self.copy.take().into_iter().chain(asked) {
-            report(&mut heard, CopyEvent::Failed(stopping()));
+            report(&mut heard, CopyEvent::Failed(CopyError::Stopping));
         }
         self.end_copy();
     }
@@ -129,11 +125,11 @@ fn report(heard: &mut CopyHeard, event: CopyEvent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{CopyEvent, stopping};
+    use super::CopyEvent;
     use crate::store::commit::{WriterHandle, WriterSettings};
     use crate::store::memory::{MemoryDisk, MemoryStore};
     use crate::store::sqlite::{SqliteSettings, SqliteStore};
-    use crate::store::{BatchNo, Store, StoreError, SystemClock};
+    use crate::store::{BatchNo, CopyError, Store, SystemClock};
     use std::path::Path;
     use std::sync::mpsc::{Receiver, channel};
     use tempfile::TempDir;
@@ -147,7 +143,7 @@ mod tests {
     }
 
     /// Asks for a copy that goes on as long as `goes_on` says so; what it was told.
-    fn copy(writer: &WriterHandle, target: &Path, goes_on: bool) -> Result<Receiver<CopyEvent>, StoreError> {
+    fn copy(writer: &WriterHandle, target: &Path, goes_on: bool) -> Result<Receiver<CopyEvent>, CopyError> {
         let (told, events) = channel();
         writer.copy(target.to_owned(), Box::new(move |event| told.send(event).is_ok() && goes_on))?;
         Ok(events)
@@ -168,7 +164,7 @@ mod tests {
             assert!(target.is_file());
         }
         writer.stop().unwrap();
-        assert_eq!(copy(&writer, &directory.path().join("three"), true).err(), Some(stopping()));
+        assert_eq!(copy(&writer, &directory.path().join("three"), true).err(), Some(CopyError::Stopping));
     }
 
     #[test]
@@ -178,11 +174,11 @@ mod tests {
         };
         let memory = writer(MemoryStore::open(MemoryDisk::default()));
         let directory = TempDir::new().unwrap();
-        for writer in [memory, writer_in(&directory)] {
-            for _ in 0..2 {
-                let events = told(&writer);
-                assert!(matches!(&events[..], [CopyEvent::Failed(StoreError::Unusable(_))]), "{events:?}");
-            }
+        let on_disk = writer_in(&directory);
+        for _ in 0..2 {
+            assert_eq!(told(&memory), [CopyEvent::Failed(CopyError::NotSupported)]);
+            let events = told(&on_disk);
+            assert!(matches!(&events[..], [CopyEvent::Failed(CopyError::Store(_))]), "{events:?}");
         }
     }
 

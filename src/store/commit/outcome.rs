@@ -5,7 +5,10 @@
 
 use super::machine::Gathered;
 use crate::model::Monotonic;
-use crate::store::{Batch, BatchNo, CommitOutcome, StoreError};
+use crate::store::error::behind;
+use crate::store::{Batch, BatchNo, Cause, CommitOutcome, StoreError, chain};
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 /// The first pause before a batch is tried again; doubled each time.
@@ -22,8 +25,8 @@ pub(super) enum Step<'b> {
     LookUp {
         batch_no: BatchNo,
         /// Why the outcome is unknown.
-        error: &'b str,
-        /// Since when.
+        cause: &'b Cause,
+        /// How long it has been unknown.
         unknown_for: Duration,
     },
     /// Nothing before this moment, then call [`BatchRun::waited`].
@@ -35,7 +38,7 @@ pub(super) enum Step<'b> {
 }
 
 /// What is to be reported of a step.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Report {
     Nothing,
     /// The whole batch is durable; whether an earlier try of it failed.
@@ -44,31 +47,80 @@ pub(super) enum Report {
     },
     /// It is tried again; whether for the first time.
     Retrying {
-        error: String,
+        failure: CommitFailure,
         is_first: bool,
     },
     /// The store is given up.
-    Failed(String),
+    Failed(CommitFailure),
+}
+
+/// Why a batch is not durable yet, or never will be.
+#[derive(Clone, Debug)]
+pub(super) enum CommitFailure {
+    /// The store's own error.
+    Store(Cause),
+    /// The outcome is unknown, and the store cannot be reopened to look it up.
+    NotReopened {
+        /// Why the outcome is unknown.
+        cause: Cause,
+        reopening: StoreError,
+    },
+    /// The outcome has been unknown for too long.
+    GivenUp { after: Duration, last: Box<Self> },
+    /// The writer was stopped before the next try.
+    Stopped(Box<Self>),
+    /// Another node owns the store now.
+    Fenced,
+}
+
+impl Display for CommitFailure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(cause) => write!(f, "{cause}"),
+            Self::NotReopened { cause, .. } => write!(f, "{}; reopening", chain(cause.as_source())),
+            Self::GivenUp { after, .. } => write!(f, "given up after {:.1} s", after.as_secs_f64()),
+            Self::Stopped(_) => f.write_str("stopped while a commit kept failing"),
+            Self::Fenced => f.write_str("another home owns the store"),
+        }
+    }
+}
+
+impl Error for CommitFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Store(cause) => behind(cause.as_source()),
+            Self::NotReopened { reopening, .. } => Some(reopening),
+            Self::GivenUp { last, .. } | Self::Stopped(last) => Some(&**last),
+            Self::Fenced => None,
+        }
+    }
 }
 
 /// What follows a pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Retry {
     /// The same batch again.
     Same,
     /// The store has nothing of it: it takes in what has come meanwhile.
     Amended,
-    /// The store may have it, and could not be asked. Until it can, the batch stays what it is.
-    LookUp,
+    /// The store may have it, and could not be asked. Until it can, the batch stays what it is. Why its outcome is unknown.
+    LookUp(Cause),
 }
 
 #[derive(Debug)]
 enum Phase {
     Try,
-    LookUp { error: String },
-    Pause { until: Monotonic, then: Retry, error: String },
+    /// The outcome is unknown, for this reason.
+    LookUp(Cause),
+    Pause {
+        until: Monotonic,
+        then: Retry,
+        failure: CommitFailure,
+    },
     Amend,
-    Over { is_durable: bool },
+    Over {
+        is_durable: bool,
+    },
 }
 
 /// Removals that are committed ahead of their batch.
@@ -120,14 +172,17 @@ impl<S, C> BatchRun<S, C> {
     pub(super) fn step(&self, now: Monotonic) -> Step<'_> {
         match &self.phase {
             Phase::Try => Step::Commit(self.batch()),
-            Phase::LookUp { error } => {
-                let unknown_for = self.unknown_since.map_or(Duration::ZERO, |since| now.since(since));
-                Step::LookUp { batch_no: self.batch().batch_no, error, unknown_for }
+            Phase::LookUp(cause) => {
+                Step::LookUp { batch_no: self.batch().batch_no, cause, unknown_for: self.unknown_for(now) }
             }
             Phase::Pause { until, .. } => Step::Wait(*until),
             Phase::Amend => Step::Amend,
             Phase::Over { .. } => Step::Over,
         }
+    }
+
+    fn unknown_for(&self, now: Monotonic) -> Duration {
+        self.unknown_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// What is committed next: removals ahead of their batch, or the batch.
@@ -140,39 +195,40 @@ impl<S, C> BatchRun<S, C> {
     pub(super) fn committed(&mut self, outcome: CommitOutcome, began: Monotonic, now: Monotonic) -> Report {
         match outcome {
             CommitOutcome::Committed => self.durable(),
-            CommitOutcome::NotCommitted(error) => {
+            CommitOutcome::NotCommitted(cause) => {
                 if let Some(Ahead { whole, .. }) = self.ahead.take() {
                     // Even the removals are refused: the batch stays whole.
                     self.gathered.batch = Some(whole);
                     self.phase = Phase::Try;
                     return Report::Nothing;
                 }
-                self.try_again(error, Retry::Amended, now)
+                self.try_again(CommitFailure::Store(cause), Retry::Amended, now)
             }
-            CommitOutcome::Unknown(error) => {
+            CommitOutcome::Unknown(cause) => {
                 self.unknown_since.get_or_insert(began);
-                self.phase = Phase::LookUp { error };
+                self.phase = Phase::LookUp(cause);
                 Report::Nothing
             }
-            CommitOutcome::Fenced => self.fail("another home owns the store".into()),
-            CommitOutcome::Fatal(error) => self.fail(error),
+            CommitOutcome::Fenced => self.end(CommitFailure::Fenced),
+            CommitOutcome::Fatal(cause) => self.fail(cause),
         }
     }
 
     /// The store was reopened, and has this batch last.
     pub(super) fn looked_up(&mut self, found: Result<BatchNo, StoreError>, now: Monotonic) -> Report {
-        let Phase::LookUp { error } = std::mem::replace(&mut self.phase, Phase::Try) else {
+        let Phase::LookUp(cause) = std::mem::replace(&mut self.phase, Phase::Try) else {
             unreachable!("only an unknown outcome is looked up")
         };
-        let unknown_for = self.unknown_since.map_or(Duration::ZERO, |since| now.since(since));
-        match found {
-            Ok(last) if last >= self.batch().batch_no => self.durable(),
-            _ if unknown_for >= self.give_up_after => {
-                self.fail(format!("given up after {:.1} s: {error}", unknown_for.as_secs_f64()))
-            }
-            Ok(_) => self.try_again(error, Retry::Same, now),
-            Err(reopening) => self.try_again(format!("{error}; reopening: {reopening}"), Retry::LookUp, now),
+        let (failure, then) = match found {
+            Ok(last) if last >= self.batch().batch_no => return self.durable(),
+            Ok(_) => (CommitFailure::Store(cause), Retry::Same),
+            Err(reopening) => (CommitFailure::NotReopened { cause: cause.clone(), reopening }, Retry::LookUp(cause)),
+        };
+        let after = self.unknown_for(now);
+        if after >= self.give_up_after {
+            return self.end(CommitFailure::GivenUp { after, last: Box::new(failure) });
         }
+        self.try_again(failure, then, now)
     }
 
     fn durable(&mut self) -> Report {
@@ -185,18 +241,18 @@ impl<S, C> BatchRun<S, C> {
         Report::Durable { after_failure: self.has_failed }
     }
 
-    fn try_again(&mut self, error: String, then: Retry, now: Monotonic) -> Report {
+    fn try_again(&mut self, failure: CommitFailure, then: Retry, now: Monotonic) -> Report {
         let is_first = !std::mem::replace(&mut self.has_failed, true);
-        self.phase = Phase::Pause { until: now.plus(self.pause), then, error: error.clone() };
+        self.phase = Phase::Pause { until: now.plus(self.pause), then, failure: failure.clone() };
         self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
-        Report::Retrying { error, is_first }
+        Report::Retrying { failure, is_first }
     }
 
     /// The pause is over.
     pub(super) fn waited(&mut self) {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Try) {
             Phase::Pause { then: Retry::Amended, .. } => Phase::Amend,
-            Phase::Pause { then: Retry::LookUp, error, .. } => Phase::LookUp { error },
+            Phase::Pause { then: Retry::LookUp(cause), .. } => Phase::LookUp(cause),
             _ => Phase::Try,
         };
     }
@@ -212,14 +268,18 @@ impl<S, C> BatchRun<S, C> {
     /// The writer is to stop: a pause is not waited for.
     pub(super) fn stop(&mut self) -> Report {
         match &self.phase {
-            Phase::Pause { error, .. } => self.fail(format!("stopped while a commit kept failing: {error}")),
+            Phase::Pause { failure, .. } => self.end(CommitFailure::Stopped(Box::new(failure.clone()))),
             _ => Report::Nothing,
         }
     }
 
     /// The store cannot go on.
-    pub(super) fn fail(&mut self, error: String) -> Report {
+    pub(super) fn fail(&mut self, cause: Cause) -> Report {
+        self.end(CommitFailure::Store(cause))
+    }
+
+    fn end(&mut self, failure: CommitFailure) -> Report {
         self.phase = Phase::Over { is_durable: false };
-        Report::Failed(error)
+        Report::Failed(failure)
     }
 }

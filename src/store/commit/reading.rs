@@ -1,7 +1,7 @@
 //! Reading rows back, beside the writer, so that no commit waits for a read.
 
 use super::handle::{WriterShared, catch_panic};
-use crate::store::{LoadRequest, Loaded, StoreError, StoreReader};
+use crate::store::{Cause, LoadRequest, Loaded, ReadError, StoreError, StoreReader, chain};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// Receives what was read, where it was read.
-pub type LoadThen = Box<dyn FnOnce(Result<Loaded, StoreError>) + Send>;
+pub type LoadThen = Box<dyn FnOnce(Result<Loaded, ReadError>) + Send>;
 
 type Load = (LoadRequest, LoadThen);
 
@@ -39,7 +39,7 @@ impl Loads {
         };
         drop(way);
         if let Some(then) = refused {
-            then(Err(StoreError::Read("the store is closed".into())));
+            then(Err(ReadError::Closed));
         }
     }
 
@@ -82,7 +82,7 @@ pub(super) fn start(
         let thread = thread::Builder::new()
             .name("pronto-reader".into())
             .spawn(move || run_thread(reader, &receiver, &shared))
-            .map_err(|error| StoreError::Unusable(format!("no thread for a reader: {error}")))?;
+            .map_err(|error| StoreError::Unusable(Cause::new("no thread for a reader", error)))?;
         threads.push(thread);
     }
     Ok((Loads(Mutex::new(Way::Threads(sender))), threads))
@@ -98,12 +98,11 @@ fn run_thread(mut reader: Box<dyn StoreReader>, requests: &Mutex<Receiver<Load>>
 }
 
 fn run(reader: &mut dyn StoreReader, request: LoadRequest, then: LoadThen, shared: &WriterShared) {
-    let answer = catch_unwind(AssertUnwindSafe(|| reader.load(request)))
-        .unwrap_or_else(|_| Err(StoreError::Read("the reader panicked".into())));
+    let answer = catch_unwind(AssertUnwindSafe(|| reader.load(request))).unwrap_or_else(|_| Err(ReadError::Panicked));
     if let Err(error) = &answer {
         let mut stats = shared.stats();
         stats.read_failures += 1;
-        stats.last_read_failure = Some((shared.now(), error.to_string()));
+        stats.last_read_failure = Some((shared.now(), chain(error).to_string()));
     }
     catch_panic("load", || then(answer));
 }

@@ -6,7 +6,7 @@ use super::handle::WriterShared;
 use super::metrics::BatchSize;
 use super::outcome::{BatchRun, RETRY_PAUSE_MAX, Report, Step};
 use crate::model::Monotonic;
-use crate::store::{Backup, CommitOutcome, CopyProgress, Maintenance, Store, StoreError};
+use crate::store::{Backup, Cause, CommitOutcome, CopyError, CopyProgress, Maintenance, Store, StoreError, chain};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -62,25 +62,25 @@ impl StoreRunner {
         let report = match run.step(began) {
             Step::Commit(batch) => {
                 let outcome = match self.store.as_mut() {
-                    None => CommitOutcome::Fatal("the store has failed".into()),
+                    None => CommitOutcome::Fatal(StoreError::GivenUp.into()),
                     Some(store) => catch_unwind(AssertUnwindSafe(|| store.commit(batch)))
-                        .unwrap_or_else(|_| CommitOutcome::Fatal("the store panicked".into())),
+                        .unwrap_or_else(|_| CommitOutcome::Fatal(StoreError::Panicked.into())),
                 };
                 run.committed(outcome, began, self.now())
             }
-            Step::LookUp { batch_no, error, unknown_for } => {
+            Step::LookUp { batch_no, cause, unknown_for } => {
                 tracing::warn!(
                     batch_no = batch_no.0,
-                    error,
+                    error = %chain(cause.as_source()),
                     ?unknown_for,
                     "the outcome of a commit is unknown: reopening the store"
                 );
-                let error = error.to_owned();
+                let cause = cause.clone();
                 let found = self.store.as_mut().map(|store| catch_unwind(AssertUnwindSafe(|| store.reopen())));
                 match found {
                     Some(Ok(found)) => run.looked_up(found, self.now()),
-                    Some(Err(_)) => run.fail(format!("the store panicked while reopening after: {error}")),
-                    None => run.fail("the store has failed".into()),
+                    Some(Err(_)) => run.fail(Cause::new("the store panicked while reopening after", cause)),
+                    None => run.fail(StoreError::GivenUp.into()),
                 }
             }
             Step::Wait(until) if until > began => return Some(Progress::Wait(until)),
@@ -111,7 +111,8 @@ impl StoreRunner {
                     tracing::info!(batch_no, "the store commits again");
                 }
             }
-            Report::Retrying { error, is_first } => {
+            Report::Retrying { failure, is_first } => {
+                let error = chain(&failure).to_string();
                 if is_first {
                     tracing::error!(
                         batch_no,
@@ -125,7 +126,7 @@ impl StoreRunner {
                 drop(stats);
                 self.note_vitals();
             }
-            Report::Failed(error) => self.fail(error),
+            Report::Failed(failure) => self.fail(&chain(&failure).to_string()),
         }
     }
 
@@ -140,10 +141,10 @@ impl StoreRunner {
     }
 
     /// Gives the store up: nothing becomes durable from here on.
-    fn fail(&mut self, error: String) {
+    fn fail(&mut self, error: &str) {
         if let Some(store) = self.store.take() {
             tracing::error!(error, "the store has failed: nothing is confirmed any more");
-            self.shared.stats().failed(WriterState::Failed, error);
+            self.shared.stats().failed(WriterState::Failed, error.to_owned());
             if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
                 tracing::error!("the store panicked while it was given up");
             }
@@ -170,18 +171,19 @@ impl StoreRunner {
                 next
             }
             Ok(Err(error)) => {
-                tracing::error!(%error, "what was committed could not be flushed: reopening the store");
+                let error = chain(&error).to_string();
+                tracing::error!(error, "what was committed could not be flushed: reopening the store");
                 let mut stats = self.shared.stats();
                 stats.retries += 1;
-                stats.failed(WriterState::Retrying, error.to_string());
+                stats.failed(WriterState::Retrying, error);
                 drop(stats);
                 if let Ok(Err(error)) = catch_unwind(AssertUnwindSafe(|| store.reopen())) {
-                    tracing::error!(%error, "the store could not be reopened");
+                    tracing::error!(error = %chain(&error), "the store could not be reopened");
                 }
                 Some(RETRY_PAUSE_MAX)
             }
             Err(_) => {
-                self.fail("the store panicked".into());
+                self.fail("the store panicked");
                 None
             }
         };
@@ -218,21 +220,21 @@ impl StoreRunner {
             Ok(Ok(more)) => more,
             Ok(Err(error)) => {
                 // Nothing depends on it: the next drop begins anew.
-                tracing::warn!(%error, "rows of dropped queues could not be erased");
+                tracing::warn!(error = %chain(&error), "rows of dropped queues could not be erased");
                 false
             }
             Err(_) => {
-                self.fail("the store panicked while erasing".into());
+                self.fail("the store panicked while erasing");
                 false
             }
         }
     }
 
-    pub(super) fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+    pub(super) fn begin_copy(&mut self, target: &Path) -> Result<(), CopyError> {
         self.copying(|store| store.begin_copy(target))
     }
 
-    pub(super) fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
+    pub(super) fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, CopyError> {
         self.copying(|store| store.step_copy(pages))
     }
 
@@ -245,21 +247,18 @@ impl StoreRunner {
         });
     }
 
-    fn copying<T>(&mut self, run: impl FnOnce(&mut dyn Backup) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let store = self.store.as_mut().ok_or_else(|| StoreError::Unusable("the store has failed".into()))?;
-        let Some(store) = store.backup() else {
-            return Err(StoreError::Unusable("there is no file that could be copied".into()));
-        };
+    fn copying<T>(&mut self, run: impl FnOnce(&mut dyn Backup) -> Result<T, CopyError>) -> Result<T, CopyError> {
+        let store = self.store.as_mut().ok_or(StoreError::GivenUp)?;
+        let store = store.backup().ok_or(CopyError::NotSupported)?;
         let done = catch_unwind(AssertUnwindSafe(|| run(store)));
         done.unwrap_or_else(|_| {
-            self.fail("the store panicked while it was copied".into());
-            Err(StoreError::Unusable("the store panicked".into()))
+            self.fail("the store panicked while it was copied");
+            Err(StoreError::Panicked.into())
         })
     }
 
     pub(super) fn close(&mut self) -> Result<(), StoreError> {
-        let failed = || StoreError::Unusable("the store has failed".into());
-        let store = self.store.take().ok_or_else(failed)?;
-        catch_unwind(AssertUnwindSafe(|| store.close())).unwrap_or_else(|_| Err(failed()))
+        let store = self.store.take().ok_or(StoreError::GivenUp)?;
+        catch_unwind(AssertUnwindSafe(|| store.close())).unwrap_or(Err(StoreError::Panicked))
     }
 }

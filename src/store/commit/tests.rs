@@ -7,8 +7,8 @@ use crate::model::{Name, Position};
 use crate::store::contract::{change, inserts, lane, positions};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{
-    Batch, CommitOutcome, LaneState, LoadRequest, Loaded, Maintenance, POSITION_MAX, PositionRange, Recovered, Store,
-    StoreError, StoreReader, SystemClock, TopologyChange, VhostRecord,
+    Batch, CommitOutcome, LaneState, LoadRequest, Loaded, Maintenance, POSITION_MAX, PositionRange, ReadError,
+    Recovered, Store, StoreError, StoreReader, SystemClock, TopologyChange, VhostRecord,
 };
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -95,7 +95,7 @@ impl Maintenance for FakeStore {
 struct FakeReader;
 
 impl StoreReader for FakeReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
         let lane = request.lane;
         assert!(lane.queue.0 != 13, "as the test wants it");
         Ok(Loaded { rows: Vec::new(), as_of: BatchNo(lane.queue.0) })

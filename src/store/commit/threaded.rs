@@ -5,7 +5,7 @@ use super::machine::{ANSWER_PATIENCE_MAX, Action};
 use super::reading::{self, Loads};
 use super::store_runner::{Progress, StoreRunner};
 use crate::model::Monotonic;
-use crate::store::{Store, StoreError, StoreReader};
+use crate::store::{Cause, Store, StoreError, StoreReader};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -35,7 +35,7 @@ pub(super) fn start(
     let writer = thread::Builder::new()
         .name("pronto-writer".into())
         .spawn(move || run(&its_shared, &its_runner))
-        .map_err(|error| StoreError::Unusable(format!("no thread for the writer: {error}")))?;
+        .map_err(|error| StoreError::Unusable(Cause::new("no thread for the writer", error)))?;
     let (writer, readers) = (Mutex::new(Some(writer)), Mutex::new(readers));
     Ok((loads, Threads { runner, commits_in_place, writer, readers, outcome: Mutex::default() }))
 }
@@ -49,7 +49,7 @@ impl Threads {
         }
         let mut outcome = lock(&self.outcome);
         if let Some(writer) = lock(&self.writer).take() {
-            let died = |_| Err(StoreError::Unusable("the writer's thread died".into()));
+            let died = |_| Err(StoreError::Panicked);
             *outcome = Some(writer.join().unwrap_or_else(died));
         }
         outcome.clone().unwrap_or(Ok(()))

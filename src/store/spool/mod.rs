@@ -12,7 +12,7 @@ mod segment;
 mod tests;
 
 use super::{
-    Batch, BatchNo, CommitOutcome, FileStats, LaneChange, Recovered, Row, Store, StoreError, StoreReader,
+    Batch, BatchNo, Cause, CommitOutcome, FileStats, LaneChange, Recovered, Row, Store, StoreError, StoreReader,
     TopologyChange, Vitals,
 };
 use crate::model::Lane;
@@ -42,7 +42,7 @@ impl SpoolStore {
     /// Deletes what an earlier process left in a directory, and the directory.
     pub fn clear(directory: &Path) -> Result<(), StoreError> {
         match std::fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(directory, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(directory, error)),
             _ => Ok(()),
         }
     }
@@ -52,7 +52,7 @@ impl SpoolStore {
         Self::clear(directory)?;
         // Messages are for their owner alone.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|error| unusable(directory, &error))?;
+        made.map_err(|error| unusable(directory, error))?;
         Ok(Self {
             directory: directory.to_owned(),
             appender: Appender::new(directory.to_owned()),
@@ -61,8 +61,8 @@ impl SpoolStore {
     }
 }
 
-fn unusable(directory: &Path, error: &io::Error) -> StoreError {
-    StoreError::Unusable(format!("{}: {error}", directory.display()))
+fn unusable(directory: &Path, error: io::Error) -> StoreError {
+    StoreError::Unusable(Cause::new(directory.display().to_string(), error))
 }
 
 fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
@@ -84,7 +84,7 @@ impl Store for SpoolStore {
         let inserts: Vec<&[Row]> = batch.lanes.iter().map(|change| living(batch, change)).collect();
         let runs = match self.appender.write(&inserts) {
             Ok(runs) => runs,
-            Err(error) => return CommitOutcome::NotCommitted(format!("{}: {error}", self.directory.display())),
+            Err(error) => return CommitOutcome::NotCommitted(Cause::new(self.directory.display().to_string(), error)),
         };
         let dead = lock(&self.index).apply(batch, runs);
         drop(dead);

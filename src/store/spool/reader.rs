@@ -4,14 +4,14 @@ use super::index::{Index, RUN_BYTES, Run};
 use super::lock;
 use crate::model::Position;
 use crate::store::record::{Records, message_bytes};
-use crate::store::{LoadRequest, Loaded, Row, StoreError, StoreReader};
+use crate::store::{Cause, LoadRequest, Loaded, ReadError, Row, StoreReader};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 pub(super) struct SpoolReader(pub(super) Arc<Mutex<Index>>);
 
 impl StoreReader for SpoolReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
         let LoadRequest { lane, range, rows_max, bytes_max } = request;
         let mut wanted = Wanted { rows: rows_max.max(1), bytes: bytes_max.max(1) as u64 };
         let (as_of, runs) = {
@@ -33,11 +33,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(&mut self, run: &Run, rows: &mut Vec<Row>) -> Result<(), StoreError> {
+    fn read(&mut self, run: &Run, rows: &mut Vec<Row>) -> Result<(), ReadError> {
         let span = run.span;
-        let failed = |what: &dyn std::fmt::Display| {
+        let failed = |cause: Cause| {
             let (path, at) = (run.segment.path().display(), span.from);
-            StoreError::Read(format!("{path}, at byte {at}: {what}"))
+            ReadError::Failed(Cause::new(format!("{path}, at byte {at}"), cause))
         };
         let stretch = run.segment.stretch(span.from, span.from + span.bytes);
         let mut records = Records::new(BufReader::with_capacity(RUN_BYTES as usize, stretch), span.bytes);
@@ -45,9 +45,9 @@ impl Wanted {
             if self.rows == 0 || self.bytes == 0 {
                 break;
             }
-            let row = records.next(Position(position)).map_err(|error| failed(&error))?;
+            let row = records.next(Position(position)).map_err(|error| failed(error.into()))?;
             if row.position.0 != position {
-                return Err(failed(&"another row than there should be"));
+                return Err(failed("another row than there should be".into()));
             }
             self.rows -= 1;
             self.bytes = self.bytes.saturating_sub(message_bytes(&row.message));

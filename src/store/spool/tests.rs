@@ -9,8 +9,8 @@ use crate::store::contract::{
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::record::{HEADER_BYTES, message_bytes};
 use crate::store::{
-    Batch, BatchNo, CommitOutcome, FileStats, LaneChange, LoadRequest, POSITION_MAX, PositionRange, Row, Store,
-    StoreError, TopologyChange, VhostRecord,
+    Batch, BatchNo, CommitOutcome, FileStats, LaneChange, LoadRequest, POSITION_MAX, PositionRange, ReadError, Row,
+    Store, TopologyChange, VhostRecord,
 };
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -62,7 +62,7 @@ fn commit(store: &mut SpoolStore, number: u64, lanes: Vec<LaneChange>) -> Commit
 
 const EVERYTHING: PositionRange = PositionRange { from: Position(0), to: POSITION_MAX };
 
-fn load(store: &dyn Store, lane: Lane) -> Result<Vec<Row>, StoreError> {
+fn load(store: &dyn Store, lane: Lane) -> Result<Vec<Row>, ReadError> {
     Ok(store.reader().unwrap().load(LoadRequest::new(lane, EVERYTHING, usize::MAX, usize::MAX))?.rows)
 }
 
@@ -219,7 +219,7 @@ fn damaged_bytes_are_an_error_and_never_more() {
             file.write_all_at(&[whole[at] ^ flip], at as u64).unwrap();
             match load(&store, lane(1)) {
                 Ok(rows) => assert_eq!(rows.len(), 3, "byte {at}"),
-                Err(StoreError::Read(_)) => refused += 1,
+                Err(ReadError::Failed(_)) => refused += 1,
                 Err(other) => panic!("{other:?}"),
             }
             file.write_all_at(&whole[at..=at], at as u64).unwrap();
@@ -228,7 +228,7 @@ fn damaged_bytes_are_an_error_and_never_more() {
     assert!(refused > 200, "{refused}");
     for len in (0..whole.len()).step_by(17) {
         file.set_len(len as u64).unwrap();
-        assert!(matches!(load(&store, lane(1)), Err(StoreError::Read(_))), "{len} bytes");
+        assert!(matches!(load(&store, lane(1)), Err(ReadError::Failed(_))), "{len} bytes");
     }
     fs::write(path, &whole).unwrap();
     assert_eq!(positions(&store, lane(1)), [1, 2, 3]);

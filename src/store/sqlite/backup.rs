@@ -4,8 +4,8 @@
 //! commits (`raw`).
 
 use super::directory::{Directory, database_file, make, redo_file};
-use super::opening::failure;
-use crate::store::{CopyProgress, StoreError};
+use super::opening::failure_while;
+use crate::store::{Cause, CopyError, CopyProgress, StoreError};
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
@@ -30,17 +30,16 @@ impl BackupTarget {
     ///
     /// # Errors
     /// When there is something at `target` or left of an earlier try, or no directory can be made.
-    pub fn make(target: &Path) -> Result<Self, StoreError> {
+    pub fn make(target: &Path) -> Result<Self, CopyError> {
         let exists = |path: &Path| path.symlink_metadata().is_ok();
         if exists(target) {
-            return Err(StoreError::Unusable(format!("{} exists already", target.display())));
+            return Err(CopyError::TargetExists(target.to_owned()));
         }
         let partial = with_suffix(target, ".partial");
         if exists(&partial) {
-            let why = "is of a backup that is still running or that was killed; in that case remove it";
-            return Err(StoreError::Unusable(format!("{} {why}", partial.display())));
+            return Err(CopyError::PartialExists(partial));
         }
-        make(&partial).map_err(|error| StoreError::Unusable(format!("{}: {error}", partial.display())))?;
+        make(&partial).map_err(|error| failed(partial.display(), error))?;
         Ok(Self { target: target.to_owned(), partial, is_finished: false })
     }
 
@@ -51,20 +50,20 @@ impl BackupTarget {
     }
 
     /// Copies the redo log, if there is one: nobody has moved it into the file.
-    fn take(&self, redo: &Path) -> Result<(), StoreError> {
+    fn take(&self, redo: &Path) -> Result<(), CopyError> {
         let copy = redo_file(&self.partial);
         match fs::copy(redo, &copy) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             copied => copied.and_then(|_| flush(&copy)),
         }
-        .map_err(|error| StoreError::Unusable(format!("copying {}: {error}", redo.display())))
+        .map_err(|error| failed(format_args!("copying {}", redo.display()), error))
     }
 
     /// Flushes the copy and gives it its name; its size in bytes. Blocks as long as the disk takes.
     ///
     /// # Errors
     /// When the disk refuses; nothing is left then.
-    pub fn finish(mut self) -> Result<u64, StoreError> {
+    pub fn finish(mut self) -> Result<u64, CopyError> {
         let file = self.file();
         let finish = || {
             flush(&file)?;
@@ -76,7 +75,7 @@ impl BackupTarget {
         };
         let finished = finish();
         self.is_finished = finished.is_ok();
-        finished.map_err(|error| StoreError::Unusable(format!("{}: {error}", self.target.display())))
+        finished.map_err(|error| failed(self.target.display(), error))
     }
 }
 
@@ -95,14 +94,12 @@ impl Drop for BackupTarget {
 ///
 /// # Errors
 /// When the directory is held or holds no store, `target` exists, or the disk refuses.
-pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgress)) -> Result<u64, StoreError> {
+pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgress)) -> Result<u64, CopyError> {
     let held = Directory::hold_existing(directory)?;
     let target = BackupTarget::make(target)?;
-    let copied = copy_pages(&held.database(), &target.file(), progress);
-    copied.map_err(|error| match failure(&error) {
-        StoreError::DiskFull(why) => StoreError::DiskFull(format!("copying {}: {why}", held.database().display())),
-        _ => StoreError::Unusable(format!("copying {}: {error}", held.database().display())),
-    })?;
+    let file = held.database();
+    copy_pages(&file, &target.file(), progress)
+        .map_err(|error| failure_while(format!("copying {}", file.display()), error))?;
     target.take(&held.redo())?;
     target.finish()
 }
@@ -110,14 +107,19 @@ pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgres
 /// Copies the file to `target`, replacing what is there only once the copy is flushed.
 pub(super) fn copy_file(file: &Path, target: &Path) -> Result<(), StoreError> {
     let partial = with_suffix(target, ".partial");
-    let failed = |error: &dyn std::fmt::Display| {
+    let failed = |cause: Cause| {
         // What cannot be removed is overwritten by the next attempt.
         let _ = fs::remove_file(&partial);
-        StoreError::Unusable(format!("copying {} to {}: {error}", file.display(), target.display()))
+        StoreError::Unusable(Cause::new(format!("copying {} to {}", file.display(), target.display()), cause))
     };
-    copy_pages(file, &partial, |_| {}).map_err(|error| failed(&error))?;
-    flush(&partial).and_then(|()| fs::rename(&partial, target)).map_err(|error| failed(&error))?;
-    flush_folder_of(target).map_err(|error| failed(&error))
+    copy_pages(file, &partial, |_| {}).map_err(|error| failed(error.into()))?;
+    flush(&partial).and_then(|()| fs::rename(&partial, target)).map_err(|error| failed(error.into()))?;
+    flush_folder_of(target).map_err(|error| failed(error.into()))
+}
+
+/// The disk or the system refuses what a copy needs.
+fn failed(what: impl std::fmt::Display, error: io::Error) -> CopyError {
+    StoreError::Unusable(Cause::new(what.to_string(), error)).into()
 }
 
 fn copy_pages(file: &Path, target: &Path, mut progress: impl FnMut(CopyProgress)) -> rusqlite::Result<()> {

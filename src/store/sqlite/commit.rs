@@ -7,7 +7,7 @@ use super::inserts::{Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
 use super::{log, topology};
 use crate::model::{Lane, WallMillis};
-use crate::store::{Batch, BatchNo, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
+use crate::store::{Batch, BatchNo, Cause, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
 use std::ffi::CStr;
 use std::ops::RangeInclusive;
@@ -97,12 +97,12 @@ pub(super) fn commit(
     with: With,
 ) -> (CommitOutcome, bool) {
     let mut growth = None;
-    let (outcome, is_full) = match write(connection, inserts, lanes, batch, with, &mut growth) {
+    let (is_full, outcome) = match write(connection, inserts, lanes, batch, with, &mut growth) {
         Ok(()) => match run(connection, "COMMIT") {
-            Ok(()) => (CommitOutcome::Committed, false),
-            Err(error) => (end(connection, &error, true), is_full(&error)),
+            Ok(()) => (false, CommitOutcome::Committed),
+            Err(error) => (is_full(&error), end(connection, error, true)),
         },
-        Err(error) => (end(connection, &error, false), is_full(&error)),
+        Err(error) => (is_full(&error), end(connection, error, false)),
     };
     if let (Some(growth), CommitOutcome::NotCommitted(_)) = (&growth, &outcome) {
         growth.give_back(connection);
@@ -132,28 +132,27 @@ pub(super) fn run(connection: &Connection, statement: &str) -> Result<()> {
 }
 
 /// What an error means for its batch, once the transaction is rolled back.
-fn end(connection: &Connection, error: &Error, while_flushing: bool) -> CommitOutcome {
-    let text = error.to_string();
+fn end(connection: &Connection, error: Error, while_flushing: bool) -> CommitOutcome {
     if !connection.is_autocommit()
         && let Err(rollback) = run(connection, "ROLLBACK")
         && !connection.is_autocommit()
     {
-        return CommitOutcome::Unknown(format!("{text}; rolling back: {rollback}"));
+        return CommitOutcome::Unknown(Cause::new(format!("{error}; rolling back"), rollback));
     }
-    if while_flushing && log::is_of_moving(error) {
+    if while_flushing && log::is_of_moving(&error) {
         return CommitOutcome::Unknown("the log could not be moved into the file".into());
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            CommitOutcome::NotCommitted(text)
+            CommitOutcome::NotCommitted(error.into())
         }
         Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::CannotOpen) if while_flushing => {
-            CommitOutcome::Unknown(text)
+            CommitOutcome::Unknown(error.into())
         }
         Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::CannotOpen) => {
-            CommitOutcome::NotCommitted(text)
+            CommitOutcome::NotCommitted(error.into())
         }
-        _ => CommitOutcome::Fatal(text),
+        _ => CommitOutcome::Fatal(error.into()),
     }
 }
 
@@ -355,7 +354,7 @@ mod tests {
             let connection = Connection::open_in_memory().unwrap();
             connection.execute_batch("BEGIN; CREATE TABLE t (x)").unwrap();
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
-            let outcome = end(&connection, &error, while_flushing);
+            let outcome = end(&connection, error, while_flushing);
             assert!(connection.is_autocommit(), "rolled back");
             match outcome {
                 CommitOutcome::NotCommitted(_) => "not committed",

@@ -1,6 +1,6 @@
 //! The data directory, and that only one process at a time has it.
 
-use crate::store::StoreError;
+use crate::store::{Cause, OpenError, StoreError};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,15 +26,15 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn hold(path: &Path) -> Result<Self, StoreError> {
-        let unusable = |error: std::io::Error| StoreError::Unusable(no_access("write in", path, &error));
+    pub(super) fn hold(path: &Path) -> Result<Self, OpenError> {
+        let unusable = |error: std::io::Error| no_access("write in", path, error);
         make(path).map_err(unusable)?;
         let mut options = OpenOptions::new();
         let mut lock =
             options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { pid: holder(&mut lock) }),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { pid: holder(&mut lock) }),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
         if let Err(error) = sign(&mut lock) {
@@ -45,7 +45,7 @@ impl Directory {
     }
 
     /// As [`hold`](Self::hold), but of a directory that holds a store.
-    pub(super) fn hold_existing(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn hold_existing(path: &Path) -> Result<Self, OpenError> {
         existing_database(path)?;
         Self::hold(path)
     }
@@ -92,29 +92,34 @@ pub fn database_file(directory: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When there is none, or this user may not read it.
-pub fn existing_database(directory: &Path) -> Result<PathBuf, StoreError> {
+pub fn existing_database(directory: &Path) -> Result<PathBuf, OpenError> {
     let file = database_file(directory);
-    let unusable = |why: String| Err(StoreError::Unusable(why));
     match file.metadata() {
-        Ok(found) if !found.is_file() => unusable(format!("{} is not a file", file.display())),
+        Ok(found) if !found.is_file() => {
+            Err(StoreError::Unusable(format!("{} is not a file", file.display()).into()).into())
+        }
         // Without opening it: a close would end the locks of this process on it.
         Ok(_) => match rustix::fs::access(&file, rustix::fs::Access::READ_OK) {
             Ok(()) => Ok(file),
-            Err(error) => unusable(no_access("read", &file, &error.into())),
+            Err(error) => Err(no_access("read", &file, error.into())),
         },
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            unusable(format!("no store in {}; give its directory with --data-dir", directory.display()))
+            Err(OpenError::Missing(directory.to_owned()))
         }
-        Err(error) => unusable(no_access("read", &file, &error)),
+        Err(error) => Err(no_access("read", &file, error)),
     }
 }
 
 /// Why a file or directory cannot be used. A missing permission is named, with who has it.
-fn no_access(verb: &str, path: &Path, error: &std::io::Error) -> String {
-    if error.kind() == ErrorKind::PermissionDenied {
-        return format!("no permission to {verb} {}: run this as the user that the broker runs as", path.display());
-    }
-    format!("{}: {error}", path.display())
+fn no_access(verb: &str, path: &Path, error: std::io::Error) -> OpenError {
+    let path = path.display();
+    let what = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("no permission to {verb} {path}: run this as the user that the broker runs as")
+        }
+        _ => path.to_string(),
+    };
+    StoreError::Unusable(Cause::new(what, error)).into()
 }
 
 /// The redo log in a data directory.

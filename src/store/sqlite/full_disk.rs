@@ -12,7 +12,7 @@ use super::raw::RawConnection;
 use super::redo::Redo;
 use super::reserve::Reserves;
 use crate::model::{Clock, Monotonic};
-use crate::store::{Batch, CommitOutcome, StoreError};
+use crate::store::{Batch, CommitOutcome, OpenError, StoreError};
 use rusqlite::Result;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,11 +72,11 @@ impl FullDisk {
     pub(super) fn open<T>(
         &mut self,
         opening: &mut Opening,
-        open: impl Fn(&Opening) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        open: impl Fn(&Opening) -> Result<T, OpenError>,
+    ) -> Result<T, OpenError> {
         let mut opened = open(opening);
         for help in [StartHelp::LendReserves, StartHelp::IndexInMemory] {
-            if !matches!(opened, Err(StoreError::DiskFull(_))) {
+            if !matches!(opened, Err(OpenError::Store(StoreError::DiskFull(_)))) {
                 break;
             }
             self.note_full();
@@ -152,7 +152,7 @@ impl Writing<'_> {
     /// Commits a batch in one transaction, with what helps when there is no space for it.
     pub(super) fn write(&mut self, batch: &Batch) -> CommitOutcome {
         // Whatever the batch's own outcome was: nothing more is to be done to a log that may not be flushed.
-        self.write_with_help(batch).unwrap_or_else(|error| CommitOutcome::Unknown(error.to_string()))
+        self.write_with_help(batch).unwrap_or_else(|error| CommitOutcome::Unknown(error.into()))
     }
 
     /// An error says that what was committed may not be flushed.

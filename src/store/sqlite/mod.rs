@@ -28,8 +28,8 @@ mod topology;
 mod views;
 
 use super::{
-    Backup, Batch, BatchNo, CommitOutcome, CopyProgress, FileStats, LaneChange, Maintenance, Recovered, Store,
-    StoreError, StoreReader, SystemClock, Vitals,
+    Backup, Batch, BatchNo, Cause, CommitOutcome, CopyError, CopyProgress, FileStats, LaneChange, Maintenance,
+    OpenError, Recovered, Store, StoreError, StoreReader, SystemClock, Vitals,
 };
 use crate::config::Durability;
 use crate::model::Clock;
@@ -41,7 +41,7 @@ pub use directory::{database_file, existing_database};
 pub use doctor::{Diagnosis, Repaired, diagnose, repair};
 use full_disk::{FullDisk, Writing};
 use lanes::Lanes;
-use opening::{Opening, block_on, failure, migrate, unusable};
+use opening::{Opening, block_on, failure, failure_while, migrate, unusable};
 use raw::RawConnection;
 use reader::SqliteReader;
 use redo::{Redo, SystemFiles};
@@ -129,12 +129,12 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Takes the directory, opens or makes the file and brings it to the newest schema. May be called on any thread;
     /// it blocks.
-    pub fn open(settings: &SqliteSettings) -> Result<Self, StoreError> {
+    pub fn open(settings: &SqliteSettings) -> Result<Self, OpenError> {
         Self::open_held(Directory::hold(&settings.directory)?, settings)
     }
 
     /// As [`open`](Self::open), of a directory that is held.
-    fn open_held(directory: Directory, settings: &SqliteSettings) -> Result<Self, StoreError> {
+    fn open_held(directory: Directory, settings: &SqliteSettings) -> Result<Self, OpenError> {
         let mut opening = Opening::new(directory.database(), settings);
         let mut full = FullDisk::new(reserves_of(settings, &directory), Arc::clone(&settings.clock));
         let cache_bytes = settings.cache_bytes;
@@ -163,7 +163,7 @@ impl SqliteStore {
 
     /// Takes the batches that the last process did not move into the file.
     fn find_redo(&mut self) -> Result<(), StoreError> {
-        let failed = |error: std::io::Error| StoreError::Unusable(format!("the redo log: {error}"));
+        let failed = |error: std::io::Error| StoreError::Unusable(Cause::new("the redo log", error));
         if let Some(first) = self.redo.find(self.last).map_err(failed)? {
             tracing::error!(
                 newest_in_file = self.last.0,
@@ -186,8 +186,8 @@ impl SqliteStore {
             let (_, lanes) = topology::read_lanes(&mut connection).await?;
             Ok::<_, sqlx::Error>((last, lanes))
         });
-        (self.last, self.lanes) = known.map_err(|error| unusable(&error))?;
-        let connection = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
+        (self.last, self.lanes) = known.map_err(unusable)?;
+        let connection = RawConnection::lock(connection)?;
         connection.with(|connection| log::move_after_commits(connection, *self.opening.checkpoint_pages.start()));
         self.connection = Some(connection);
         Ok(())
@@ -230,8 +230,8 @@ impl SqliteStore {
     }
 
     /// What an error of housekeeping means for those who asked for it.
-    fn failed(&mut self, error: &rusqlite::Error) -> StoreError {
-        if log::may_be_unflushed(error) {
+    fn failed(&mut self, error: rusqlite::Error) -> StoreError {
+        if log::may_be_unflushed(&error) {
             self.let_go_of_unflushed();
         }
         failure(error)
@@ -241,7 +241,7 @@ impl SqliteStore {
     fn need_moved(&mut self) -> Result<(), StoreError> {
         match self.move_redo() {
             CommitOutcome::Committed => Ok(()),
-            outcome => Err(StoreError::Unusable(format!("the redo log could not be moved into the file: {outcome:?}"))),
+            outcome => Err(not_moved(outcome)),
         }
     }
 
@@ -250,7 +250,7 @@ impl SqliteStore {
         // Erasing fills the log whatever the batches are.
         let erases = self.lanes.next_to_erase().is_some();
         let pages = if erases { *bounds.end() } else { log::pages_for(batch, &bounds) };
-        let Some(mut writing) = self.writing() else { return CommitOutcome::Unknown(not_open().to_string()) };
+        let Some(mut writing) = self.writing() else { return CommitOutcome::Unknown(StoreError::NotOpen.into()) };
         writing.connection.with(|connection| log::move_after_commits(connection, pages));
         let outcome = writing.write(batch);
         if outcome == CommitOutcome::Committed { self.committed() } else { outcome }
@@ -264,24 +264,24 @@ impl SqliteStore {
 
     /// What comes after each commit.
     fn committed(&mut self) -> CommitOutcome {
-        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(not_open().to_string()) };
+        let Some(connection) = &self.connection else { return CommitOutcome::Unknown(StoreError::NotOpen.into()) };
         match self.care.committed(connection) {
             Ok(()) => CommitOutcome::Committed,
-            Err(error) => CommitOutcome::Unknown(error.to_string()),
+            Err(error) => CommitOutcome::Unknown(error.into()),
         }
     }
 }
 
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
-        let mut connection = self.connection.take().ok_or_else(not_open)?.unlock();
+        let mut connection = self.connection.take().ok_or(StoreError::NotOpen)?.unlock();
         let recovered = block_on(topology::read(&mut connection));
-        self.connection = Some(RawConnection::lock(connection).map_err(StoreError::Unusable)?);
-        let (mut recovered, lanes) = recovered.map_err(|error| unusable(&error))?;
+        self.connection = Some(RawConnection::lock(connection)?);
+        let (mut recovered, lanes) = recovered.map_err(unusable)?;
         recovered.boot += 1;
         self.lanes = lanes;
         let begun = Begun { boot: recovered.boot };
-        self.writing().ok_or_else(not_open)?.begin(begun).map_err(|error| self.failed(&error))?;
+        self.writing().ok_or(StoreError::NotOpen)?.begin(begun).map_err(|error| self.failed(error))?;
         self.redo.bring_forward(&mut recovered);
         self.last = recovered.batch_no;
         Ok(recovered)
@@ -289,7 +289,7 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, batch: &Batch) -> CommitOutcome {
         if self.connection.is_none() {
-            return CommitOutcome::Unknown(not_open().to_string());
+            return CommitOutcome::Unknown(StoreError::NotOpen.into());
         }
         if batch.batch_no <= self.last {
             return CommitOutcome::Committed;
@@ -308,9 +308,13 @@ impl Store for SqliteStore {
         self.directory.note_unflushed();
         self.connection = None;
         let cache_bytes = self.cache_bytes;
-        let connection = self.full.open(&mut self.opening, |opening| {
+        let opened = self.full.open(&mut self.opening, |opening| {
             flush_log(opening)?;
-            block_on(opening.connect(cache_bytes))
+            Ok(block_on(opening.connect(cache_bytes))?)
+        });
+        let connection = opened.map_err(|error| match error {
+            OpenError::Store(error) => error,
+            other => StoreError::Unusable(other.into()),
         })?;
         self.directory.note_flushed();
         self.adopt(connection)?;
@@ -337,7 +341,7 @@ impl Store for SqliteStore {
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
         self.need_moved()?;
-        let connection = self.connection.take().ok_or_else(not_open)?;
+        let connection = self.connection.take().ok_or(StoreError::NotOpen)?;
         let stopped = connection.with(|connection| {
             let note = || connection.execute("UPDATE state SET clean = 1", []).map(drop);
             let move_log = || {
@@ -358,9 +362,9 @@ impl Store for SqliteStore {
         });
         if let Err(error) = stopped {
             self.directory.note_unflushed();
-            return Err(failure(&error));
+            return Err(failure(error));
         }
-        let closed = block_on(connection.unlock().close()).map_err(|error| unusable(&error));
+        let closed = block_on(connection.unlock().close()).map_err(unusable);
         // The log has given its space back: the next start needs some.
         self.full.look();
         closed
@@ -373,12 +377,12 @@ impl Maintenance for SqliteStore {
     }
 
     fn erase(&mut self, rows: usize) -> Result<bool, StoreError> {
-        let connection = self.connection.as_ref().ok_or_else(not_open)?;
+        let connection = self.connection.as_ref().ok_or(StoreError::NotOpen)?;
         let erased = connection.with(|connection| erasing::erase(connection, &mut self.lanes, rows));
         if erased.as_ref().is_err_and(is_full) {
             let has_dead_rows = self.has_dead_rows();
-            let came_further = self.writing().ok_or_else(not_open)?.erase_on_full_disk();
-            if came_further.map_err(|error| self.failed(&error))? {
+            let came_further = self.writing().ok_or(StoreError::NotOpen)?.erase_on_full_disk();
+            if came_further.map_err(|error| self.failed(error))? {
                 return Ok(true);
             }
             if !has_dead_rows {
@@ -386,18 +390,18 @@ impl Maintenance for SqliteStore {
                 return Ok(false);
             }
         }
-        erased.map_err(|error| self.failed(&error))
+        erased.map_err(|error| self.failed(error))
     }
 
     fn maintain(&mut self) -> Result<Option<Duration>, StoreError> {
-        let look_again = self.writing().ok_or_else(not_open)?.look().map_err(|error| self.failed(&error))?;
-        let connection = self.connection.as_ref().ok_or_else(not_open)?;
-        let next = self.care.tend(connection).map_err(|error| self.failed(&error))?;
+        let look_again = self.writing().ok_or(StoreError::NotOpen)?.look().map_err(|error| self.failed(error))?;
+        let connection = self.connection.as_ref().ok_or(StoreError::NotOpen)?;
+        let next = self.care.tend(connection).map_err(|error| self.failed(error))?;
         if self.redo.moved_in().is_some_and(|wait| wait.is_zero()) {
             match self.move_redo() {
-                CommitOutcome::NotCommitted(error) => self.redo.refused(&error),
+                CommitOutcome::NotCommitted(cause) => self.redo.refused(&cause),
                 CommitOutcome::Committed => {}
-                outcome => return Err(StoreError::Unusable(format!("the redo log could not be moved: {outcome:?}"))),
+                outcome => return Err(not_moved(outcome)),
             }
         }
         Ok([next, look_again, self.redo.moved_in()].into_iter().flatten().min())
@@ -411,18 +415,17 @@ impl FileStats for SqliteStore {
 }
 
 impl Backup for SqliteStore {
-    fn begin_copy(&mut self, target: &Path) -> Result<(), StoreError> {
+    fn begin_copy(&mut self, target: &Path) -> Result<(), CopyError> {
         self.need_moved()?;
-        let connection = self.connection.as_mut().ok_or_else(not_open)?;
-        let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
-        connection.begin_copy(backup::open_target(target).map_err(failed)?).map_err(failed)
+        let connection = self.connection.as_mut().ok_or(StoreError::NotOpen)?;
+        let begun = backup::open_target(target).and_then(|target| connection.begin_copy(target));
+        Ok(begun.map_err(|error| failure_while(target.display().to_string(), error))?)
     }
 
-    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, StoreError> {
-        let none = || StoreError::Unusable("the copy was given up when the file was opened again".into());
-        let connection = self.connection.as_mut().ok_or_else(not_open)?;
-        let step = connection.step_copy(i32::try_from(pages).unwrap_or(i32::MAX)).ok_or_else(none)?;
-        let (progress, result) = step.map_err(|error| StoreError::Unusable(error.to_string()))?;
+    fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, CopyError> {
+        let connection = self.connection.as_mut().ok_or(StoreError::NotOpen)?;
+        let step = connection.step_copy(i32::try_from(pages).unwrap_or(i32::MAX)).ok_or(CopyError::NotRunning)?;
+        let (progress, result) = step.map_err(failure)?;
         let is_done = result == StepResult::Done;
         if is_done {
             connection.end_copy();
@@ -438,7 +441,7 @@ impl Backup for SqliteStore {
 }
 
 /// Opens or makes the file and brings it to the newest schema.
-fn open_file(directory: &Directory, opening: &Opening, cache_bytes: usize) -> Result<SqliteConnection, StoreError> {
+fn open_file(directory: &Directory, opening: &Opening, cache_bytes: usize) -> Result<SqliteConnection, OpenError> {
     let was_unflushed = directory.is_unflushed();
     if was_unflushed {
         flush_log(opening)?;
@@ -446,13 +449,13 @@ fn open_file(directory: &Directory, opening: &Opening, cache_bytes: usize) -> Re
     let connection = block_on(async {
         let mut connection = opening.connect(cache_bytes).await?;
         migrate(&mut connection, opening.file()).await?;
-        views::put(&mut connection).await.map_err(|error| unusable(&error))?;
+        views::put(&mut connection).await.map_err(unusable)?;
         Ok(connection)
     });
     match &connection {
         Ok(_) if was_unflushed => directory.note_flushed(),
         // It may be what it wrote first that could not be flushed.
-        Err(StoreError::Unusable(_)) => directory.note_unflushed(),
+        Err(OpenError::Store(StoreError::Unusable(_))) => directory.note_unflushed(),
         _ => {}
     }
     connection
@@ -470,8 +473,15 @@ fn redo_of(settings: &SqliteSettings, directory: &Directory) -> Redo {
     Redo::new(directory.redo(), files, bytes, Arc::clone(&settings.clock))
 }
 
-fn not_open() -> StoreError {
-    StoreError::Unusable("the file is not open".into())
+/// What an outcome other than `Committed` means for those who need the redo log's batches in the file.
+fn not_moved(outcome: CommitOutcome) -> StoreError {
+    let what = "the redo log could not be moved into the file";
+    match outcome {
+        CommitOutcome::NotCommitted(cause) | CommitOutcome::Unknown(cause) | CommitOutcome::Fatal(cause) => {
+            StoreError::Unusable(Cause::new(what, cause))
+        }
+        CommitOutcome::Committed | CommitOutcome::Fenced => StoreError::Unusable(what.into()),
+    }
 }
 
 /// Makes sure that the log is on the disk, on a connection that does nothing else: one of sqlx's begins with a small write,
@@ -482,8 +492,8 @@ fn flush_log(opening: &Opening) -> Result<(), StoreError> {
         log::leave_at_close(&connection, true)?;
         log::rewrite(&connection)
     });
-    flushed.map_err(|error| match failure(&error) {
-        StoreError::Unusable(why) => StoreError::Unusable(format!("the log could not be flushed anew: {why}")),
+    flushed.map_err(|error| match failure(error) {
+        StoreError::Unusable(cause) => StoreError::Unusable(Cause::new("the log could not be flushed anew", cause)),
         other => other,
     })
 }

@@ -6,7 +6,7 @@ use super::care::BUSY_TIMEOUT;
 use super::flushing::{Index, layer};
 use super::log::leave_at_close;
 use crate::config::Durability;
-use crate::store::StoreError;
+use crate::store::{Cause, OpenError, StoreError};
 use rusqlite::{OpenFlags, ffi};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -129,23 +129,23 @@ impl Opening {
             // To set it writes, be it the same: on a full disk nothing could be opened.
             options = options.auto_vacuum(SqliteAutoVacuum::Incremental);
         }
-        SqliteConnection::connect_with(&options).await.map_err(|error| unusable(&error))
+        SqliteConnection::connect_with(&options).await.map_err(unusable)
     }
 }
 
 /// Brings the file to the newest schema, keeping a copy of what it was; refuses one that is newer.
-pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> Result<(), StoreError> {
+pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
     let known = SCHEMAS.len() as i64;
-    let found = schema_of(connection).await.map_err(|error| unusable(&error))?;
+    let found = schema_of(connection).await.map_err(unusable)?;
     if found > known {
-        return Err(StoreError::NewerSchema { found, known });
+        return Err(OpenError::NewerSchema { found, known });
     }
-    if 0 < found && found < known && was_used(connection).await.map_err(|error| unusable(&error))? {
+    if 0 < found && found < known && was_used(connection).await.map_err(unusable)? {
         let kept = with_suffix(file, &format!(".schema-{found}.backup"));
         tracing::info!(from = found, to = known, kept = %kept.display(), "migrating the file; first it is copied");
         copy_file(file, &kept)?;
     }
-    run(connection, &SCHEMAS).await
+    Ok(run(connection, &SCHEMAS).await?)
 }
 
 /// Runs those scripts that the file has not seen yet.
@@ -158,8 +158,8 @@ pub(super) async fn run(
     });
     let migrator = Migrator::with_migrations(migrations.collect());
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => unusable(&error),
-        other => StoreError::Unusable(other.to_string()),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => unusable(error),
+        other => StoreError::Unusable(other.into()),
     })
 }
 
@@ -180,26 +180,36 @@ async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error
 }
 
 /// What opening, migrating and reading at start may meet: damage, a full disk, or anything else.
-pub(super) fn unusable(error: &sqlx::Error) -> StoreError {
+pub(super) fn unusable(error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse().ok());
-    failure_of(code, error.to_string())
+    failure_of(code, error)
 }
 
 /// As [`unusable`], of SQLite's own errors.
-pub(super) fn failure(error: &rusqlite::Error) -> StoreError {
-    failure_of(error.sqlite_error().map(|error| error.extended_code), error.to_string())
+pub(super) fn failure(error: rusqlite::Error) -> StoreError {
+    failure_of(code_of(&error), error)
+}
+
+/// As [`failure`], of an error that came up while this was done.
+pub(super) fn failure_while(what: impl Into<String>, error: rusqlite::Error) -> StoreError {
+    failure_of(code_of(&error), Cause::new(what, error))
+}
+
+fn code_of(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 /// By SQLite's extended code.
-fn failure_of(code: Option<i32>, text: String) -> StoreError {
+fn failure_of(code: Option<i32>, cause: impl Into<Cause>) -> StoreError {
+    let cause = cause.into();
     // There is no space for the index of the log.
     if code == Some(ffi::SQLITE_IOERR_SHMSIZE) {
-        return StoreError::DiskFull(text);
+        return StoreError::DiskFull(cause);
     }
     // The lowest byte of an extended code is the plain one.
     match code.map(|code| code & 0xFF) {
-        Some(ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB) => StoreError::Damaged(text),
-        Some(ffi::SQLITE_FULL) => StoreError::DiskFull(text),
-        _ => StoreError::Unusable(text),
+        Some(ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB) => StoreError::Damaged(cause),
+        Some(ffi::SQLITE_FULL) => StoreError::DiskFull(cause),
+        _ => StoreError::Unusable(cause),
     }
 }

@@ -2,7 +2,8 @@
 //! of its file, taken step by step on the same handle.
 
 use super::inserts::Inserts;
-use super::opening::block_on;
+use super::opening::{block_on, failure, unusable};
+use crate::store::StoreError;
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, Result};
 use self_cell::{MutBorrow, self_cell};
@@ -30,11 +31,11 @@ self_cell!(
 pub(super) struct RawConnection(Owned);
 
 impl RawConnection {
-    pub(super) fn lock(connection: SqliteConnection) -> std::result::Result<Self, String> {
+    pub(super) fn lock(connection: SqliteConnection) -> std::result::Result<Self, StoreError> {
         Owned::try_new(MutBorrow::new(connection), |owner| {
-            let mut lock = block_on(owner.borrow_mut().lock_handle()).map_err(|error| error.to_string())?;
-            let connection = on_handle(&mut lock).map_err(|error| error.to_string())?;
-            super::log::leave_at_close(&connection, true).map_err(|error| error.to_string())?;
+            let mut lock = block_on(owner.borrow_mut().lock_handle()).map_err(unusable)?;
+            let connection = on_handle(&mut lock).map_err(failure)?;
+            super::log::leave_at_close(&connection, true).map_err(failure)?;
             Ok(Locked { copy: None, inserts: RefCell::default(), connection, lock })
         })
         .map(Self)

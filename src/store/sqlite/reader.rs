@@ -2,11 +2,13 @@
 
 use super::bodies;
 use super::lanes::{LaneNumber, position_of};
-use super::opening::{Opening, block_on};
+use super::opening::{Opening, block_on, failure};
 use super::raw::RawConnection;
 use super::redo::{Overlay, Pending};
 use crate::model::{Lane, Message, Position, WallMillis};
-use crate::store::{BatchNo, LaneChange, LoadRequest, Loaded, PositionRange, Row, StoreError, StoreReader};
+use crate::store::{
+    BatchNo, Cause, LaneChange, LoadRequest, Loaded, PositionRange, ReadError, Row, StoreError, StoreReader,
+};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -21,35 +23,37 @@ pub(super) struct SqliteReader {
 impl SqliteReader {
     pub(super) fn open(opening: &Opening, pending: Pending) -> Result<Self, StoreError> {
         let connection = block_on(opening.connect(CACHE_BYTES))?;
-        let raw = RawConnection::lock(connection).map_err(StoreError::Unusable)?;
-        raw.with(|connection| connection.execute_batch("PRAGMA query_only = 1")).map_err(|error| failed(&error))?;
+        let raw = RawConnection::lock(connection)?;
+        raw.with(|connection| connection.execute_batch("PRAGMA query_only = 1")).map_err(failure)?;
         Ok(Self { connection: raw, pending })
     }
 }
 
 impl StoreReader for SqliteReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
         let pending = self.pending.changes_of(request.lane);
         self.connection.with(|connection| {
             // Dropping it ends the read; there is nothing to roll back.
-            let transaction = connection.unchecked_transaction().map_err(|error| failed(&error))?;
+            let transaction = connection.unchecked_transaction()?;
             load(&transaction, pending, request)
         })
     }
 }
 
-fn failed(error: &rusqlite::Error) -> StoreError {
-    StoreError::Read(error.to_string())
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 fn load(
     connection: &Connection,
     pending: Vec<(BatchNo, LaneChange)>,
     request: LoadRequest,
-) -> Result<Loaded, StoreError> {
+) -> Result<Loaded, ReadError> {
     let LoadRequest { lane, range, rows_max, bytes_max } = request;
     let mut found = Found { rows: Vec::new(), bytes: 0, rows_max: rows_max.max(1), bytes_max: bytes_max.max(1) };
-    let Some((number, as_of)) = find(connection, lane).map_err(|error| failed(&error))? else {
+    let Some((number, as_of)) = find(connection, lane)? else {
         return Ok(Loaded { rows: found.rows, as_of: BatchNo(0) });
     };
     let overlay = Overlay::new(pending, as_of);
@@ -103,15 +107,15 @@ fn read_rows(
     range: PositionRange,
     mut overlay: Overlay,
     found: &mut Found,
-) -> Result<(), StoreError> {
+) -> Result<(), ReadError> {
     overlay.begin_at(range.from);
-    let mut statement = connection.prepare_cached(ROWS).map_err(|error| failed(&error))?;
-    for (first, last) in living(connection, number, range).map_err(|error| failed(&error))? {
-        let mut rows = statement.query(params![first, last]).map_err(|error| failed(&error))?;
+    let mut statement = connection.prepare_cached(ROWS)?;
+    for (first, last) in living(connection, number, range)? {
+        let mut rows = statement.query(params![first, last])?;
         while !found.is_enough()
-            && let Some(row) = rows.next().map_err(|error| failed(&error))?
+            && let Some(row) = rows.next()?
         {
-            let position = position_of(row.get(0).map_err(|error| failed(&error))?);
+            let position = position_of(row.get(0)?);
             found.add_pending(&mut overlay, position);
             if !found.is_enough() && !overlay.removes(position) {
                 found.add(row_from(connection, row)?);
@@ -146,19 +150,20 @@ fn living(connection: &Connection, number: LaneNumber, range: PositionRange) -> 
     Ok(living)
 }
 
-fn row_from(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
+fn row_from(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Row, ReadError> {
     let fields = || -> rusqlite::Result<(Position, bool, Option<i64>)> {
         Ok((position_of(row.get(0)?), row.get(1)?, row.get(2)?))
     };
-    let (position, redelivered, expires_at) = fields().map_err(|error| failed(&error))?;
-    let damaged = |what: String| StoreError::Read(format!("the row at position {} is damaged: {what}", position.0));
-    let head = row.get_ref(3).map_err(|error| failed(&error))?;
-    let head = head.as_blob().map_err(|error| damaged(error.to_string()))?;
-    let body = match row.get_ref(4).map_err(|error| failed(&error))? {
+    let (position, redelivered, expires_at) = fields()?;
+    let damaged =
+        |what: Cause| ReadError::Failed(Cause::new(format!("the row at position {} is damaged", position.0), what));
+    let head = row.get_ref(3)?;
+    let head = head.as_blob().map_err(|error| damaged(error.into()))?;
+    let body = match row.get_ref(4)? {
         ValueRef::Null => None,
         ValueRef::Blob(body) => Some(body.to_vec()),
         ValueRef::Integer(id) => {
-            let body = bodies::read(connection, id).map_err(|error| failed(&error))?;
+            let body = bodies::read(connection, id)?;
             Some(body.ok_or_else(|| damaged("a part of its body is missing".into()))?)
         }
         ValueRef::Real(_) | ValueRef::Text(_) => return Err(damaged("its body is no body".into())),

@@ -6,8 +6,8 @@ use crate::store::contract::{
     Place, batch, change, contract_tests, inserts, lane, large, message, positions, with_message,
 };
 use crate::store::{
-    Backup, Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, LoadRequest, Maintenance, POSITION_MAX,
-    PositionRange, Store, StoreError,
+    Backup, Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, LoadRequest, Maintenance, OpenError,
+    POSITION_MAX, PositionRange, ReadError, Store, StoreError,
 };
 use rusqlite::params;
 use std::fs;
@@ -24,11 +24,11 @@ impl Place for TempDir {
 
 contract_tests!(TempDir::new().unwrap());
 
-fn open_in(directory: &Path) -> Result<SqliteStore, StoreError> {
+fn open_in(directory: &Path) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(&SqliteSettings::new(directory))
 }
 
-fn error_in(directory: &Path) -> StoreError {
+fn error_in(directory: &Path) -> OpenError {
     open_in(directory).err().expect("the store must not open")
 }
 
@@ -40,7 +40,7 @@ fn raw(directory: &Path) -> rusqlite::Connection {
 fn a_live_holder_is_named_and_a_dead_one_does_not_matter() {
     let place = TempDir::new().unwrap();
     let store = open_in(place.path()).unwrap();
-    assert_eq!(error_in(place.path()), StoreError::Locked { pid: Some(std::process::id()) });
+    assert_eq!(error_in(place.path()), OpenError::Locked { pid: Some(std::process::id()) });
     drop(store);
     // What a killed process leaves behind, be its number that of a living one.
     fs::write(place.path().join("prontomq.lock"), "1\n").unwrap();
@@ -76,7 +76,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let add = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                VALUES (7, 'later', 1, x'00', 0)";
     raw(place.path()).execute(add, []).unwrap();
-    assert_eq!(error_in(place.path()), StoreError::NewerSchema { found: 7, known: opening::SCHEMAS.len() as i64 });
+    assert_eq!(error_in(place.path()), OpenError::NewerSchema { found: 7, known: opening::SCHEMAS.len() as i64 });
 }
 
 /// A file as version 1 left it: its script alone, and rows as it wrote them.
@@ -143,8 +143,8 @@ fn a_file_that_cannot_be_copied_is_not_migrated() {
     file_of_schema_1(place.path());
     // A folder is in the way.
     fs::create_dir(place.path().join("prontomq.sqlite3.schema-1.backup")).unwrap();
-    let StoreError::Unusable(why) = error_in(place.path()) else { panic!("another error") };
-    assert!(why.contains("schema-1.backup"), "{why}");
+    let OpenError::Store(StoreError::Unusable(why)) = error_in(place.path()) else { panic!("another error") };
+    assert!(why.to_string().contains("schema-1.backup"), "{why}");
     let columns = "SELECT count(*) FROM pragma_table_info('message')";
     assert_eq!(raw(place.path()).query_row(columns, [], |row| row.get::<_, i64>(0)).unwrap(), 5);
 }
@@ -217,7 +217,7 @@ fn something_else_in_the_file_is_refused() {
         "this is no database, and long enough to be looked at".repeat(100),
     )
     .unwrap();
-    assert!(matches!(error_in(place.path()), StoreError::Damaged(_)));
+    assert!(matches!(error_in(place.path()), OpenError::Store(StoreError::Damaged(_))));
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn damage_is_fatal_to_the_writer_and_told_by_the_reader() {
     store.recover().unwrap();
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
     let read = store.reader().unwrap().load(LoadRequest::new(lane(1), everything, usize::MAX, usize::MAX));
-    assert!(matches!(read, Err(StoreError::Read(_))), "{} rows", read.map_or(0, |loaded| loaded.rows.len()));
+    assert!(matches!(read, Err(ReadError::Failed(_))), "{} rows", read.map_or(0, |loaded| loaded.rows.len()));
     let range = PositionRange { from: Position(17_000), to: Position(19_000) };
     let removes = LaneChange { remove_ranges: vec![range], ..change(lane(1)) };
     // The redo log has it; the file does not take it.
@@ -428,7 +428,7 @@ fn a_body_with_a_missing_chunk_is_damage() {
     raw(place.path()).execute("DELETE FROM chunk WHERE id & 65535 = 2", []).unwrap();
     let everything = PositionRange { from: Position(0), to: POSITION_MAX };
     let read = store.reader().unwrap().load(LoadRequest::new(lane(1), everything, usize::MAX, usize::MAX));
-    assert!(matches!(&read, Err(StoreError::Read(why)) if why.contains("position 1")), "{read:?}");
+    assert!(matches!(&read, Err(ReadError::Failed(why)) if why.to_string().contains("position 1")), "{read:?}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::directory::Directory;
 use super::opening::{SCHEMAS, failure};
 use super::redo::first_batch;
 use super::{SqliteSettings, SqliteStore};
-use crate::store::{BatchNo, StoreError};
+use crate::store::{BatchNo, Cause, OpenError, StoreError};
 use examine::{Examined, examine};
 use finding::Remedy;
 use rusqlite::{Connection, OpenFlags};
@@ -69,7 +69,7 @@ pub struct Repaired {
 ///
 /// # Errors
 /// When a broker runs on it, or it cannot be read at all.
-pub fn diagnose(directory: &Path) -> Result<Diagnosis, StoreError> {
+pub fn diagnose(directory: &Path) -> Result<Diagnosis, OpenError> {
     let held = Directory::hold_existing(directory)?;
     let connection = open(&held.database(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     Ok(Diagnosis::of(&look(&connection)?))
@@ -79,7 +79,7 @@ pub fn diagnose(directory: &Path) -> Result<Diagnosis, StoreError> {
 ///
 /// # Errors
 /// When a broker runs on it, it cannot be read at all, or the disk refuses. The file is what it was then.
-pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
+pub fn repair(directory: &Path) -> Result<Repaired, OpenError> {
     let held = Directory::hold_existing(directory)?;
     let file = held.database();
     let examined = {
@@ -90,7 +90,7 @@ pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
     if before.is_sound() {
         return Ok(Repaired { after: before.clone(), before, kept: None });
     }
-    let kept = repair::keep_copy(&file, &held.redo()).map_err(|error| unusable(&file, &error))?;
+    let kept = repair::keep_copy(&file, &held.redo()).map_err(|error| unusable(&file, error))?;
     let is_damaged = examined.findings.iter().any(|finding| finding.remedy() == Remedy::Salvage);
     if is_damaged {
         salvage(&file, first_batch(&held.redo()))?;
@@ -101,45 +101,41 @@ pub fn repair(directory: &Path) -> Result<Repaired, StoreError> {
     let _held = store.let_go();
     let mended = look(&open(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)?;
     let mut connection = open(&file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    repair::mend(&mut connection, &mended).map_err(|error| unusable(&file, &error))?;
+    repair::mend(&mut connection, &mended).map_err(|error| unusable(&file, error))?;
     let after = Diagnosis::of(&look(&connection)?);
-    connection.close().map_err(|(_, error)| unusable(&file, &error))?;
+    connection.close().map_err(|(_, error)| unusable(&file, error))?;
     Ok(Repaired { before, after, kept: Some(kept) })
 }
 
 /// Replaces the file by one of everything that can be read.
-fn salvage(file: &Path, redo: Option<BatchNo>) -> Result<(), StoreError> {
+fn salvage(file: &Path, redo: Option<BatchNo>) -> Result<(), OpenError> {
     let new = with_suffix(file, ".salvaged");
     {
         let source = open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // The log must be gone before another file takes the place of the one that it belongs to. Moving its pages reads
         // none of them.
-        source.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|error| unusable(file, &error))?;
+        source.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|error| unusable(file, error))?;
         repair::salvage(&source, &new, redo)?;
     }
     for beside in ["-wal", "-shm"] {
         // SQLite has removed them as a rule.
         let _ = fs::remove_file(with_suffix(file, beside));
     }
-    fs::rename(&new, file).and_then(|()| flush_folder_of(file)).map_err(|error| unusable(file, &error))
+    Ok(fs::rename(&new, file).and_then(|()| flush_folder_of(file)).map_err(|error| unusable(file, error))?)
 }
 
-fn open(file: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+fn open(file: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
     let open = || {
         let connection = Connection::open_with_flags(file, flags)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         let schema = schema_of(&connection)?;
         Ok((connection, schema))
     };
-    let (connection, schema) = open().map_err(|error: rusqlite::Error| beyond_repair(file, &error))?;
+    let (connection, schema) = open().map_err(|error| beyond_repair(file, error))?;
     let known = SCHEMAS.len() as i64;
     match schema {
-        found if found > known => Err(StoreError::NewerSchema { found, known }),
-        found if found < known => {
-            let why =
-                format!("its schema is {found}; prontomq serve migrates it to {known}, then it can be looked over");
-            Err(StoreError::Unusable(why))
-        }
+        found if found > known => Err(OpenError::NewerSchema { found, known }),
+        found if found < known => Err(OpenError::OlderSchema { found, known }),
         _ => Ok(connection),
     }
 }
@@ -157,17 +153,21 @@ fn schema_of(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn look(connection: &Connection) -> Result<Examined, StoreError> {
-    examine(connection).map_err(|error| StoreError::Read(error.to_string()))
+    examine(connection).map_err(|error| StoreError::Unusable(Cause::new("reading the store failed", error)))
 }
 
-fn beyond_repair(file: &Path, error: &rusqlite::Error) -> StoreError {
-    if let StoreError::DiskFull(why) = failure(error) {
-        return StoreError::DiskFull(format!("{}: {why}", file.display()));
+fn beyond_repair(file: &Path, error: rusqlite::Error) -> StoreError {
+    let file = file.display();
+    match failure(error) {
+        StoreError::DiskFull(cause) => StoreError::DiskFull(Cause::new(file.to_string(), cause)),
+        StoreError::Damaged(cause) | StoreError::Unusable(cause) => {
+            let why = "its beginning, without which nothing in it is found, cannot be read";
+            StoreError::Unusable(Cause::new(format!("{file}: {why}; what is left is a backup"), cause))
+        }
+        other => other,
     }
-    let why = "its beginning, without which nothing in it is found, cannot be read";
-    StoreError::Unusable(format!("{}: {error}: {why}; what is left is a backup", file.display()))
 }
 
-fn unusable(file: &Path, error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Unusable(format!("{}: {error}", file.display()))
+fn unusable(file: &Path, error: impl Into<Cause>) -> StoreError {
+    StoreError::Unusable(Cause::new(file.display().to_string(), error))
 }

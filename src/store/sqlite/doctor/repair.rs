@@ -7,7 +7,7 @@ use crate::store::sqlite::SqliteSettings;
 use crate::store::sqlite::backup::{flush, flush_folder_of, with_suffix};
 use crate::store::sqlite::lanes::POSITION_BITS;
 use crate::store::sqlite::opening::{Opening, block_on, migrate};
-use crate::store::{BatchNo, POSITION_MAX, StoreError};
+use crate::store::{BatchNo, Cause, OpenError, POSITION_MAX, StoreError};
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, Result, params, params_from_iter};
 use std::collections::BTreeSet;
@@ -90,16 +90,12 @@ const UNKEYED: [(&str, &[&str]); 6] = [
 ];
 
 /// Makes a new file at `target` of everything that can be read in `source`. The redo log begins with the batch `redo`.
-pub(super) fn salvage(
-    source: &Connection,
-    target: &Path,
-    redo: Option<BatchNo>,
-) -> std::result::Result<(), StoreError> {
-    let failed = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", target.display()));
+pub(super) fn salvage(source: &Connection, target: &Path, redo: Option<BatchNo>) -> std::result::Result<(), OpenError> {
+    let failed = |path: &Path, cause: Cause| StoreError::Unusable(Cause::new(path.display().to_string(), cause));
     for left in [target.to_owned(), with_suffix(target, "-wal"), with_suffix(target, "-shm")] {
         match fs::remove_file(&left) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::Unusable(format!("{}: {error}", left.display())));
+                return Err(failed(&left, error.into()).into());
             }
             _ => {}
         }
@@ -108,10 +104,10 @@ pub(super) fn salvage(
     block_on(async {
         let mut connection = opening.connect(CACHE_BYTES).await?;
         migrate(&mut connection, target).await?;
-        sqlx::Connection::close(connection).await.map_err(|error| StoreError::Unusable(error.to_string()))
+        sqlx::Connection::close(connection).await.map_err(|error| OpenError::Store(StoreError::Unusable(error.into())))
     })?;
-    copy_everything(source, target, redo).map_err(failed)?;
-    flush(target).map_err(|error| StoreError::Unusable(format!("{}: {error}", target.display())))
+    copy_everything(source, target, redo).map_err(|error| failed(target, error.into()))?;
+    Ok(flush(target).map_err(|error| failed(target, error.into()))?)
 }
 
 fn copy_everything(source: &Connection, target: &Path, redo: Option<BatchNo>) -> Result<()> {

@@ -6,8 +6,8 @@ use crate::model::{Lane, Name, QueueId};
 use crate::store::contract::{batch, inserts, message};
 use crate::store::sqlite::{SqliteSettings, SqliteStore, database_file};
 use crate::store::{
-    Batch, BindingRecord, CommitOutcome, Destination, LaneState, LoadRequest, POSITION_MAX, Position, PositionRange,
-    QueueRecord, Recovered, Row, Store, StoreError, TopologyChange, VhostRecord,
+    Batch, BindingRecord, CommitOutcome, Destination, LaneState, LoadRequest, OpenError, POSITION_MAX, Position,
+    PositionRange, QueueRecord, Recovered, Row, Store, StoreError, TopologyChange, VhostRecord,
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,11 +144,11 @@ fn a_sound_store_is_found_sound_and_left_alone() {
 fn a_store_that_is_held_or_missing_is_not_looked_over() {
     let place = place();
     let (store, _) = opened(place.path());
-    assert_eq!(diagnose(place.path()), Err(StoreError::Locked { pid: Some(std::process::id()) }));
-    assert_eq!(repair(place.path()), Err(StoreError::Locked { pid: Some(std::process::id()) }));
+    assert_eq!(diagnose(place.path()), Err(OpenError::Locked { pid: Some(std::process::id()) }));
+    assert_eq!(repair(place.path()), Err(OpenError::Locked { pid: Some(std::process::id()) }));
     drop(store);
     let empty = TempDir::new().unwrap();
-    assert!(matches!(diagnose(empty.path()), Err(StoreError::Unusable(_))));
+    assert!(matches!(diagnose(empty.path()), Err(OpenError::Missing(_))));
     assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0, "nothing is made");
 }
 
@@ -281,8 +281,10 @@ fn whichever_page_is_zeroed_the_others_are_saved() {
         zero(place.path(), page);
         let (name, kind, cells) = pages.get(&page).cloned().unwrap_or_default();
         if page == 1 || name == "sqlite_schema" {
-            let StoreError::Unusable(why) = repair(place.path()).unwrap_err() else { panic!("another error") };
-            assert!(why.contains("what is left is a backup"), "{why}");
+            let OpenError::Store(StoreError::Unusable(why)) = repair(place.path()).unwrap_err() else {
+                panic!("another error")
+            };
+            assert!(why.to_string().contains("what is left is a backup"), "{why}");
             continue;
         }
         if diagnose(place.path()).unwrap().is_sound() {

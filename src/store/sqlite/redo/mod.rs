@@ -18,7 +18,7 @@ pub(super) use pending::{Overlay, Pending};
 
 use super::backup::with_suffix;
 use crate::model::{Clock, Monotonic};
-use crate::store::{Batch, BatchNo, Recovered};
+use crate::store::{Batch, BatchNo, Cause, Recovered, chain};
 use entry::{ALIGN, Found, Salt};
 use file::Aligned;
 use std::collections::HashMap;
@@ -230,9 +230,9 @@ impl Redo {
     }
 
     /// They could not be moved: it is tried again after a while.
-    pub(super) fn refused(&mut self, error: &str) {
+    pub(super) fn refused(&mut self, cause: &Cause) {
         if self.wait == MOVED_AFTER {
-            tracing::warn!(error, "the redo log cannot be moved into the file; it is tried again");
+            tracing::warn!(error = %chain(cause.as_source()), "the redo log cannot be moved into the file; it is tried again");
         }
         self.wait = (self.wait * 2).min(MOVED_AGAIN_AFTER_MAX);
         self.since = self.since.map(|_| self.now());
