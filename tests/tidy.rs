@@ -57,7 +57,7 @@ const SPAWNS: [(&str, &str); 7] = [
     ("server/lone/timer.rs", "a thread of its own: it wakes those of the runtime"),
     ("store/commit/threaded.rs", "the writer is a thread: commits block, and it outlives no store"),
     ("store/commit/reading.rs", "loads block, and must not wait behind commits"),
-    ("store/sqlite/opening.rs", "a runtime's thread may not run the runtime that sqlx needs"),
+    ("store/sqlite/runtime.rs", "a runtime's thread may not run the runtime that sqlx needs"),
     ("cli/bench/running.rs", "a client of its own, without a broker's runtime"),
 ];
 

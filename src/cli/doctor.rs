@@ -1,7 +1,7 @@
 //! `prontomq doctor`: looks a store over, and mends it when told to.
 
 use super::place::StorePlace;
-use crate::store::sqlite::{Diagnosis, Repaired, diagnose, repair};
+use crate::store::sqlite::{Diagnosis, RepairReport, diagnose, repair};
 use crate::store::{OpenError, chain};
 use clap::Args;
 use std::io::Write;
@@ -73,7 +73,7 @@ fn found_text(found: &Diagnosis) -> (String, bool) {
     (text, found.is_sound())
 }
 
-fn told(repaired: &Repaired) -> (String, bool) {
+fn told(repaired: &RepairReport) -> (String, bool) {
     let mut text = list(&repaired.before);
     if let Some(kept) = &repaired.kept {
         text += &format!("the file as it was is kept as {}\n", kept.display());

@@ -259,7 +259,7 @@ impl SpareFiles for DiskFiles {
         Self::find(path, false).map_or(0, |open| open.disk.state().files[open.inode].bytes.len() as u64)
     }
 
-    fn keep(&self, path: &Path, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, path: &Path, bytes: u64) -> io::Result<()> {
         let open = Self::find(path, true)?;
         let (inode, len) = (open.inode, bytes as usize);
         let mut state = open.disk.state();
@@ -271,7 +271,7 @@ impl SpareFiles for DiskFiles {
         Ok(())
     }
 
-    fn give(&self, path: &Path) -> io::Result<()> {
+    fn remove(&self, path: &Path) -> io::Result<()> {
         Self::remove_file(path)
     }
 }

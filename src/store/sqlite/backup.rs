@@ -4,12 +4,12 @@
 //! commits (`raw`).
 
 use super::directory::{Directory, database_file, make, redo_file};
-use super::opening::failure_while;
+use super::errors::failure_while;
+use super::files::{flush, flush_folder_of, with_suffix};
 use crate::store::{Cause, CopyError, CopyProgress, StoreError};
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, OpenFlags};
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -154,20 +154,4 @@ pub(super) fn open_target(target: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     Ok(connection)
-}
-
-pub(super) fn flush(file: &Path) -> io::Result<()> {
-    File::open(file)?.sync_all()
-}
-
-pub(super) fn flush_folder_of(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    flush(folder)
-}
-
-/// The path with something behind its name.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }

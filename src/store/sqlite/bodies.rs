@@ -7,7 +7,6 @@ use super::inserts::{Insert, Value};
 use crate::store::Batch;
 use rusqlite::{Connection, Error, OptionalExtension, Result, params};
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::CStr;
 use std::sync::Arc;
 
 /// A larger body is kept in chunks of this size.
@@ -15,11 +14,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Bits of a chunk's key that number the chunks of one body.
 const INDEX_BITS: u32 = 16;
-
-/// Inserts a body: id, references, bytes.
-pub(super) const INSERT_BODY: &CStr = c"INSERT INTO body VALUES (?1, ?2, ?3)";
-/// Inserts a chunk: key, bytes.
-pub(super) const INSERT_CHUNK: &CStr = c"INSERT INTO chunk VALUES (?1, ?2)";
 
 const NAMED_IN_RANGE: &str =
     "SELECT body FROM message WHERE id BETWEEN ?1 AND ?2 AND typeof(body) = 'integer' ORDER BY id";
@@ -36,17 +30,17 @@ fn keys(id: i64) -> (i64, i64) {
 
 /// The large bodies of one batch, by the place of their bytes.
 pub(super) struct BatchBodies {
-    found: HashMap<*const Vec<u8>, Found>,
+    found: HashMap<*const Vec<u8>, BodyUse>,
 }
 
 #[derive(Default)]
-struct Found {
+struct BodyUse {
     rows: i64,
     id: Option<i64>,
 }
 
 /// Where the body of a row is.
-pub(super) enum Place<'a> {
+pub(super) enum BodyPlace<'a> {
     /// In the row.
     Row(Value<'a>),
     /// In the table `body`.
@@ -56,7 +50,7 @@ pub(super) enum Place<'a> {
 impl BatchBodies {
     /// Counts the rows of a batch that share a body.
     pub(super) fn of(batch: &Batch) -> Self {
-        let mut found = HashMap::<_, Found>::new();
+        let mut found = HashMap::<_, BodyUse>::new();
         for row in batch.lanes.iter().flat_map(|change| &change.inserts) {
             if let Some(body) = row.message.large_body() {
                 found.entry(Arc::as_ptr(body)).or_default().rows += 1;
@@ -73,13 +67,13 @@ impl BatchBodies {
         last_id: &mut i64,
         insert_body: &mut Insert,
         insert_chunk: &mut Insert,
-    ) -> Result<Place<'a>> {
+    ) -> Result<BodyPlace<'a>> {
         let found = self.found.entry(Arc::as_ptr(body)).or_default();
         if found.rows <= 1 && body.len() <= CHUNK_BYTES {
-            return Ok(Place::Row(Value::Blob(body)));
+            return Ok(BodyPlace::Row(Value::Blob(body)));
         }
         if let Some(id) = found.id {
-            return Ok(Place::Table(id));
+            return Ok(BodyPlace::Table(id));
         }
         *last_id += 1;
         let id = *last_id;
@@ -89,7 +83,7 @@ impl BatchBodies {
             insert_chunk.run(&[Value::Integer(key), Value::Blob(chunk)])?;
         }
         found.id = Some(id);
-        Ok(Place::Table(id))
+        Ok(BodyPlace::Table(id))
     }
 }
 

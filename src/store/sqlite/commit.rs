@@ -1,24 +1,18 @@
 //! One batch as one transaction, on prepared statements.
 
-use super::bodies::{self, BatchBodies, Place};
+use super::bodies::{self, BatchBodies, BodyPlace};
 use super::erasing::{INSERT_RANGE, ROWS_AT_ONCE};
+use super::errors::{is_full, is_of_moving};
 use super::growth::Growth;
-use super::inserts::{Insert, Inserts, Value};
+use super::inserts::{INSERTS, Insert, Inserts, Value};
 use super::lanes::{LaneNumber, Lanes};
-use super::{log, topology};
+use super::statements::{DELETE_RANGE, run};
+use super::topology;
 use crate::model::{Lane, WallMillis};
 use crate::store::{Batch, BatchNo, Cause, CommitOutcome, LaneChange, LaneState, POSITION_MAX, Row};
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, Result, ffi, params};
-use std::ffi::CStr;
 use std::ops::RangeInclusive;
 
-/// The statements that are given bytes, for [`Inserts`]. Two columns of a message are left over from a time when transient
-/// ones were kept here too.
-pub(super) const INSERTS: [&CStr; 3] =
-    [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL)", bodies::INSERT_BODY, bodies::INSERT_CHUNK];
-
-/// Deletes the rows with keys from one to another.
-pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
 const DELETE_ROW: &str = "DELETE FROM message WHERE id = ?1";
 const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11)";
 const UPDATE_LANE: &str = "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6, bodies = ?7, \
@@ -29,7 +23,7 @@ const NUMBER_BATCH: &str = "UPDATE state SET batch_no = ?1";
 
 /// How rows are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removing {
+pub(super) enum RemovalMode {
     /// Deleted, but for long ranges.
     Now,
     /// All are noted as dead and erased in slices: every page from which a row is deleted goes into the log, so that deleting
@@ -39,9 +33,9 @@ pub(super) enum Removing {
 
 /// What a batch is committed with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct With {
-    pub(super) begun: Option<Begun>,
-    pub(super) removing: Removing,
+pub(super) struct CommitOptions {
+    pub(super) begun: Option<ProcessStart>,
+    pub(super) removal: RemovalMode,
     /// When, by the calendar: only for people who ask how old a row is.
     pub(super) stored_at: WallMillis,
 }
@@ -55,12 +49,17 @@ struct Rows<'a> {
     update_lane: CachedStatement<'a>,
     bodies: BatchBodies,
     batch_no: BatchNo,
-    removing: Removing,
+    removal: RemovalMode,
     stored_at: i64,
 }
 
 impl<'a> Rows<'a> {
-    fn prepare(connection: &'a Connection, inserts: &'a mut Inserts, batch: &Batch, with: With) -> Result<Self> {
+    fn prepare(
+        connection: &'a Connection,
+        inserts: &'a mut Inserts,
+        batch: &Batch,
+        options: CommitOptions,
+    ) -> Result<Self> {
         Ok(Self {
             connection,
             inserts: inserts.prepared(connection)?,
@@ -69,19 +68,19 @@ impl<'a> Rows<'a> {
             update_lane: connection.prepare_cached(UPDATE_LANE)?,
             bodies: BatchBodies::of(batch),
             batch_no: batch.batch_no,
-            removing: with.removing,
-            stored_at: i64::try_from(with.stored_at.0).unwrap_or(i64::MAX),
+            removal: options.removal,
+            stored_at: i64::try_from(options.stored_at.0).unwrap_or(i64::MAX),
         })
     }
 }
 
 /// A process that has begun, and has not written so yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub(super) struct ProcessStart {
     pub(super) boot: u32,
 }
 
-impl Begun {
+impl ProcessStart {
     pub(super) fn write(self, connection: &Connection) -> Result<()> {
         connection.prepare_cached("UPDATE state SET boot = ?1, clean = 0")?.execute(params![self.boot]).map(drop)
     }
@@ -94,15 +93,15 @@ pub(super) fn commit(
     inserts: &mut Inserts,
     lanes: &mut Lanes,
     batch: &Batch,
-    with: With,
+    options: CommitOptions,
 ) -> (CommitOutcome, bool) {
     let mut growth = None;
-    let (is_full, outcome) = match write(connection, inserts, lanes, batch, with, &mut growth) {
+    let (is_full, outcome) = match write(connection, inserts, lanes, batch, options, &mut growth) {
         Ok(()) => match run(connection, "COMMIT") {
             Ok(()) => (false, CommitOutcome::Committed),
-            Err(error) => (is_full(&error), end(connection, error, true)),
+            Err(error) => (is_full(&error), outcome_of(connection, error, true)),
         },
-        Err(error) => (is_full(&error), end(connection, error, false)),
+        Err(error) => (is_full(&error), outcome_of(connection, error, false)),
     };
     if let (Some(growth), CommitOutcome::NotCommitted(_)) = (&growth, &outcome) {
         growth.give_back(connection);
@@ -120,26 +119,15 @@ pub(super) fn commit(
     (outcome, is_full)
 }
 
-/// Whether there was no space left.
-pub(super) fn is_full(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-}
-
-/// Runs a statement without parameters.
-pub(super) fn run(connection: &Connection, statement: &str) -> Result<()> {
-    connection.prepare_cached(statement)?.execute([])?;
-    Ok(())
-}
-
 /// What an error means for its batch, once the transaction is rolled back.
-fn end(connection: &Connection, error: Error, while_flushing: bool) -> CommitOutcome {
+fn outcome_of(connection: &Connection, error: Error, while_flushing: bool) -> CommitOutcome {
     if !connection.is_autocommit()
         && let Err(rollback) = run(connection, "ROLLBACK")
         && !connection.is_autocommit()
     {
         return CommitOutcome::Unknown(Cause::new(format!("{error}; rolling back"), rollback));
     }
-    if while_flushing && log::is_of_moving(&error) {
+    if while_flushing && is_of_moving(&error) {
         return CommitOutcome::Unknown("the log could not be moved into the file".into());
     }
     match error.sqlite_error_code() {
@@ -161,12 +149,12 @@ fn write(
     inserts: &mut Inserts,
     lanes: &mut Lanes,
     batch: &Batch,
-    with: With,
+    options: CommitOptions,
     growth: &mut Option<Growth>,
 ) -> Result<()> {
     run(connection, "BEGIN IMMEDIATE")?;
     let growth = growth.insert(Growth::begin(connection)?);
-    if let Some(begun) = with.begun {
+    if let Some(begun) = options.begun {
         begun.write(connection)?;
     }
     for change in &batch.topology {
@@ -176,7 +164,7 @@ fn write(
         connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     }
     if !batch.lanes.is_empty() {
-        let mut rows = Rows::prepare(connection, inserts, batch, with)?;
+        let mut rows = Rows::prepare(connection, inserts, batch, options)?;
         for change in &batch.lanes {
             rows.write(lanes, change)?;
         }
@@ -216,11 +204,11 @@ impl Rows<'_> {
         let below = change.remove_below.unwrap_or_default();
         for range in change.remove_ranges.iter().filter(|range| range.to >= below) {
             // Beyond the tail there is nothing yet.
-            let to = if self.removing == Removing::Now { range.to } else { range.to.min(change.state.tail) };
+            let to = if self.removal == RemovalMode::Now { range.to } else { range.to.min(change.state.tail) };
             self.remove(lanes, &mut bodies, &(number.key(range.from.max(below))..=number.key(to)))?;
         }
-        match self.removing {
-            Removing::Now => {
+        match self.removal {
+            RemovalMode::Now => {
                 for position in &change.removes {
                     let key = number.key(*position);
                     if bodies > 0 {
@@ -229,8 +217,8 @@ impl Rows<'_> {
                     self.delete_row.execute(params![key])?;
                 }
             }
-            Removing::InSlices => {
-                for keys in runs(change.removes.iter().map(|position| number.key(*position)).collect()) {
+            RemovalMode::InSlices => {
+                for keys in ranges_of(change.removes.iter().map(|position| number.key(*position)).collect()) {
                     self.note_dead(lanes, &keys)?;
                 }
             }
@@ -252,12 +240,12 @@ impl Rows<'_> {
         debug_assert!(row.place.is_none(), "a transient message is for the scratch store");
         let [insert_row, insert_body, insert_chunk] = &mut *self.inserts;
         let place = match row.message.large_body() {
-            None => Place::Row(Value::Null),
+            None => BodyPlace::Row(Value::Null),
             Some(body) => self.bodies.place(body, lanes.last_body(), insert_body, insert_chunk)?,
         };
         let (body, is_elsewhere) = match place {
-            Place::Row(body) => (body, false),
-            Place::Table(id) => (Value::Integer(id), true),
+            BodyPlace::Row(body) => (body, false),
+            BodyPlace::Table(id) => (Value::Integer(id), true),
         };
         insert_row.run(&[
             Value::Integer(number.key(row.position)),
@@ -277,7 +265,7 @@ impl Rows<'_> {
         if first > last {
             return Ok(());
         }
-        if self.removing == Removing::InSlices || last.abs_diff(first) > ROWS_AT_ONCE {
+        if self.removal == RemovalMode::InSlices || last.abs_diff(first) > ROWS_AT_ONCE {
             return self.note_dead(lanes, keys);
         }
         if *bodies > 0 {
@@ -328,7 +316,7 @@ impl Rows<'_> {
 }
 
 /// Keys as ranges of those that follow each other.
-fn runs(mut keys: Vec<i64>) -> Vec<RangeInclusive<i64>> {
+fn ranges_of(mut keys: Vec<i64>) -> Vec<RangeInclusive<i64>> {
     keys.sort_unstable();
     let mut runs: Vec<RangeInclusive<i64>> = Vec::new();
     for key in keys {
@@ -354,7 +342,7 @@ mod tests {
             let connection = Connection::open_in_memory().unwrap();
             connection.execute_batch("BEGIN; CREATE TABLE t (x)").unwrap();
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
-            let outcome = end(&connection, error, while_flushing);
+            let outcome = outcome_of(&connection, error, while_flushing);
             assert!(connection.is_autocommit(), "rolled back");
             match outcome {
                 CommitOutcome::NotCommitted(_) => "not committed",

@@ -2,9 +2,10 @@
 //! system.
 
 use super::bodies;
-use super::commit::{DELETE_RANGE, is_full, run};
+use super::errors::is_full;
 use super::growth::Growth;
-use super::lanes::{Erasing, Lanes};
+use super::lanes::{DeadRange, Lanes};
+use super::statements::{DELETE_RANGE, number, run};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ const DELETE_ERASED_RANGE: &str = "DELETE FROM erasing WHERE first = ?1 AND last
 /// Erases up to `rows` rows of dropped lanes and dead ranges; whether more is left. It is not flushed, which would keep the
 /// next commit waiting: that one's flush takes it along, and what a loss of power brings back is still noted as dead.
 pub(super) fn erase(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Result<bool> {
-    let level = connection.prepare_cached("PRAGMA synchronous")?.query_row([], |row| row.get::<_, i64>(0))?;
+    let level = number(connection, "PRAGMA synchronous")?;
     if level <= NORMAL {
         return erase_slice(connection, lanes, rows);
     }
@@ -83,17 +84,17 @@ fn erase_slice(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Resul
     Ok(true)
 }
 
-struct Erased {
+struct ErasedSlice {
     rows: usize,
     all: bool,
 }
 
 /// Each lane and range in a transaction of its own, so that what is noted in memory is what is committed.
-fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: usize) -> Result<Erased> {
-    let Erasing { number, first, last, range } = erasing;
+fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: DeadRange, rows: usize) -> Result<ErasedSlice> {
+    let DeadRange { number, first, last, range } = erasing;
     let bodies = lanes.bodies(number);
     let mut growth = None;
-    let mut erase = || -> Result<Erased> {
+    let mut erase = || -> Result<ErasedSlice> {
         run(connection, "BEGIN IMMEDIATE")?;
         let growth = growth.insert(Growth::begin(connection)?);
         let end = if bodies == 0 {
@@ -121,7 +122,7 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: Erasing, rows: 
         if let Some(end) = end {
             lanes.erased_before(end);
         }
-        Ok(Erased { rows, all: end.is_none() })
+        Ok(ErasedSlice { rows, all: end.is_none() })
     };
     match erase() {
         Ok(erased) => {
@@ -169,7 +170,7 @@ fn vacuum(connection: &Connection) -> Result<bool> {
 
 /// How far making the file smaller has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shrunk {
+pub(super) enum ShrinkProgress {
     /// There is more to give back.
     More,
     /// The file is as small as it should be.
@@ -178,18 +179,18 @@ pub(super) enum Shrunk {
 
 /// Gives free pages back while the writer is idle: up to `pages` of them, or all at once when little else is left. (Taking
 /// them one by one out of SQLite's list of free pages takes time that grows with their square.)
-pub(super) fn shrink(connection: &Connection, pages: u32) -> Result<Shrunk> {
+pub(super) fn shrink(connection: &Connection, pages: u32) -> Result<ShrinkProgress> {
     let space = Space::of(connection)?;
     let (free, live) = (space.free * space.page_bytes, (space.pages - space.free) * space.page_bytes);
     if free <= IDLE_FREE_BYTES_KEPT {
-        return Ok(Shrunk::Enough);
+        return Ok(ShrinkProgress::Enough);
     }
     if live <= REWRITTEN_BYTES && free > live * 4 {
         connection.execute_batch("VACUUM")?;
     } else {
         give_back(connection, pages)?;
     }
-    Ok(Shrunk::More)
+    Ok(ShrinkProgress::More)
 }
 
 fn give_back(connection: &Connection, pages: u32) -> Result<()> {
@@ -208,11 +209,10 @@ struct Space {
 
 impl Space {
     fn of(connection: &Connection) -> Result<Self> {
-        let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
         Ok(Self {
-            pages: number("PRAGMA page_count")?,
-            free: number("PRAGMA freelist_count")?,
-            page_bytes: number("PRAGMA page_size")?,
+            pages: number(connection, "PRAGMA page_count")?,
+            free: number(connection, "PRAGMA freelist_count")?,
+            page_bytes: number(connection, "PRAGMA page_size")?,
         })
     }
 }

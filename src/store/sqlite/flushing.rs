@@ -78,7 +78,7 @@ type Flush = unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int;
 
 /// What lies behind an open file of SQLite's layer.
 #[repr(C)]
-struct Behind {
+struct FileTail {
     /// SQLite's, but for the flush. The file points to it.
     methods: ffi::sqlite3_io_methods,
     flush: Flush,
@@ -88,7 +88,7 @@ struct Behind {
 
 /// Where it lies, from the beginning of a file of this size.
 fn behind(file_bytes: c_int) -> usize {
-    usize::try_from(file_bytes).unwrap_or(0).next_multiple_of(align_of::<Behind>())
+    usize::try_from(file_bytes).unwrap_or(0).next_multiple_of(align_of::<FileTail>())
 }
 
 /// Adds the layer to those that SQLite knows; whether that could be done.
@@ -100,7 +100,7 @@ fn register(index: Index) -> bool {
         if below.is_null() {
             return false;
         }
-        let bytes = behind((*below).szOsFile) + size_of::<Behind>();
+        let bytes = behind((*below).szOsFile) + size_of::<FileTail>();
         let vfs = ffi::sqlite3_vfs {
             szOsFile: c_int::try_from(bytes).unwrap_or(c_int::MAX),
             pNext: null_mut(),
@@ -137,7 +137,7 @@ unsafe extern "C" fn open(
 /// Has a file that was just opened flushed by `fdatasync`, if its descriptor is found.
 ///
 /// # Safety
-/// The file was opened by a layer of SQLite's for the system's files, has `file_bytes` bytes and space for a `Behind` after them.
+/// The file was opened by a layer of SQLite's for the system's files, has `file_bytes` bytes and space for a `FileTail` after them.
 unsafe fn change_flush(file: *mut ffi::sqlite3_file, path: &CStr, file_bytes: c_int) {
     // SAFETY: as the caller promises. SQLite never moves an open file.
     unsafe {
@@ -148,9 +148,9 @@ unsafe fn change_flush(file: *mut ffi::sqlite3_file, path: &CStr, file_bytes: c_
             tracing::debug!("SQLite keeps its descriptors elsewhere: flushes write the times of files as well");
             return;
         }
-        let at: *mut Behind = file.cast::<u8>().add(behind(file_bytes)).cast();
+        let at: *mut FileTail = file.cast::<u8>().add(behind(file_bytes)).cast();
         let methods = ffi::sqlite3_io_methods { xSync: Some(flush_data), ..*methods };
-        at.write(Behind { methods, flush, descriptor, has_been_flushed: false });
+        at.write(FileTail { methods, flush, descriptor, has_been_flushed: false });
         (*file).pMethods = &raw const (*at).methods;
     }
 }
@@ -168,10 +168,10 @@ fn is_of(descriptor: c_int, path: &CStr) -> bool {
 
 /// Flushes a file's data and length; the first time its name too, where it is new.
 unsafe extern "C" fn flush_data(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
-    // SAFETY: only a file whose methods begin a `Behind` has this one. SQLite uses a file from one thread at a time, and its
+    // SAFETY: only a file whose methods begin a `FileTail` has this one. SQLite uses a file from one thread at a time, and its
     // descriptor is open until SQLite closes it, which nothing here does.
     unsafe {
-        let behind = (*file).pMethods.cast_mut().cast::<Behind>();
+        let behind = (*file).pMethods.cast_mut().cast::<FileTail>();
         if !(*behind).has_been_flushed {
             let code = ((*behind).flush)(file, flags);
             (*behind).has_been_flushed = code == ffi::SQLITE_OK;
@@ -200,7 +200,7 @@ mod tests {
             let to = (&raw mut file).cast();
             assert_eq!(ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), which, to), ffi::SQLITE_OK);
             let methods = (*file).pMethods;
-            ((*methods).xSync, (*methods.cast::<Behind>()).has_been_flushed)
+            ((*methods).xSync, (*methods.cast::<FileTail>()).has_been_flushed)
         }
     }
 

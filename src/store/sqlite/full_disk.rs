@@ -4,9 +4,10 @@
 //! back. What gives space back needs a few pages in the log before it does. They come from what the log gave back, from
 //! dead rows, from the reserve, and in the end from the redo log's file.
 
-use super::care::Care;
-use super::commit::{self, Begun, Removing, With, is_full};
+use super::commit::{self, CommitOptions, ProcessStart, RemovalMode};
+use super::errors::is_full;
 use super::lanes::Lanes;
+use super::maintenance::FileMaintenance;
 use super::opening::Opening;
 use super::raw::RawConnection;
 use super::redo::Redo;
@@ -34,7 +35,7 @@ enum Space {
 /// What helps a start on a full disk, in the order in which it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartHelp {
-    LendReserves,
+    ReleaseReserves,
     /// The index of the log is kept in memory instead of a file, which keeps other processes out.
     IndexInMemory,
 }
@@ -45,9 +46,9 @@ enum Remedy {
     /// Moves the log and cuts it to nothing.
     EmptyLog,
     /// Erases what is dead, and makes the file smaller.
-    MakeRoom,
+    ReclaimSpace,
     /// Only for what gives space back.
-    LendReserve,
+    ReleaseReserve,
     /// As above, when the reserve is not enough or somebody else has it. Another file is made when there is space.
     RemoveRedoLog,
 }
@@ -75,13 +76,13 @@ impl FullDisk {
         open: impl Fn(&Opening) -> Result<T, OpenError>,
     ) -> Result<T, OpenError> {
         let mut opened = open(opening);
-        for help in [StartHelp::LendReserves, StartHelp::IndexInMemory] {
+        for help in [StartHelp::ReleaseReserves, StartHelp::IndexInMemory] {
             if !matches!(opened, Err(OpenError::Store(StoreError::DiskFull(_)))) {
                 break;
             }
             self.note_full();
             let has_helped = match help {
-                StartHelp::LendReserves => self.lend_for_start(),
+                StartHelp::ReleaseReserves => self.release_reserves(),
                 StartHelp::IndexInMemory => opening.keep_index_in_memory(),
             };
             if has_helped {
@@ -96,9 +97,9 @@ impl FullDisk {
         if self.space == Space::Enough {
             return;
         }
-        let is_whole = self.reserves.keep();
+        let is_whole = self.reserves.allocate();
         match self.space {
-            Space::None { .. } if !is_whole || !self.reserves.is_more_left() => return,
+            Space::None { .. } if !is_whole || !self.reserves.has_margin() => return,
             Space::None { .. } => tracing::info!("the disk has space again"),
             _ => {}
         }
@@ -121,9 +122,9 @@ impl FullDisk {
     }
 
     /// Gives all reserves away, for what comes at the end or at the beginning of a process.
-    pub(super) fn lend_for_start(&mut self) -> bool {
+    pub(super) fn release_reserves(&mut self) -> bool {
         self.note_full();
-        self.reserves.lend_for_start()
+        self.reserves.release_all()
     }
 
     fn now(&self) -> Monotonic {
@@ -139,16 +140,16 @@ impl FullDisk {
 }
 
 /// What writing a batch takes of the store.
-pub(super) struct Writing<'a> {
+pub(super) struct BatchWriter<'a> {
     pub(super) connection: &'a RawConnection,
     pub(super) lanes: &'a mut Lanes,
-    pub(super) care: &'a mut Care,
+    pub(super) maintenance: &'a mut FileMaintenance,
     pub(super) redo: &'a mut Redo,
     pub(super) full: &'a mut FullDisk,
-    pub(super) begun: &'a mut Option<Begun>,
+    pub(super) begun: &'a mut Option<ProcessStart>,
 }
 
-impl Writing<'_> {
+impl BatchWriter<'_> {
     /// Commits a batch in one transaction, with what helps when there is no space for it.
     pub(super) fn write(&mut self, batch: &Batch) -> CommitOutcome {
         // Whatever the batch's own outcome was: nothing more is to be done to a log that may not be flushed.
@@ -158,7 +159,7 @@ impl Writing<'_> {
     /// An error says that what was committed may not be flushed.
     fn write_with_help(&mut self, batch: &Batch) -> Result<CommitOutcome> {
         let (mut outcome, mut is_full) = self.try_write(batch);
-        for remedy in [Remedy::EmptyLog, Remedy::MakeRoom, Remedy::LendReserve, Remedy::RemoveRedoLog] {
+        for remedy in [Remedy::EmptyLog, Remedy::ReclaimSpace, Remedy::ReleaseReserve, Remedy::RemoveRedoLog] {
             if !is_full {
                 break;
             }
@@ -171,13 +172,13 @@ impl Writing<'_> {
             match outcome {
                 // At once, for there may be no idle moment.
                 CommitOutcome::Committed => {
-                    self.make_room()?;
+                    self.reclaim_space()?;
                     self.full.look();
                 }
                 // What was rolled back has made the log longer, at the expense of the reserve.
                 CommitOutcome::NotCommitted(_) => {
-                    self.care.empty_full_log(self.connection)?;
-                    self.full.reserves.keep();
+                    self.maintenance.empty_full_log(self.connection)?;
+                    self.full.reserves.allocate();
                 }
                 _ => {}
             }
@@ -186,11 +187,11 @@ impl Writing<'_> {
     }
 
     fn try_write(&mut self, batch: &Batch) -> (CommitOutcome, bool) {
-        let removing = if self.full.is_full() { Removing::InSlices } else { Removing::Now };
+        let removal = if self.full.is_full() { RemovalMode::InSlices } else { RemovalMode::Now };
         let Self { connection, lanes, begun, .. } = self;
-        let with = With { begun: **begun, removing, stored_at: self.full.clock.now().wall };
+        let options = CommitOptions { begun: **begun, removal, stored_at: self.full.clock.now().wall };
         let (outcome, is_full) =
-            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch, with));
+            connection.with_inserts(|connection, inserts| commit::commit(connection, inserts, lanes, batch, options));
         if outcome == CommitOutcome::Committed {
             **begun = None;
         }
@@ -201,26 +202,26 @@ impl Writing<'_> {
     fn apply(&mut self, remedy: Remedy, batch: &Batch) -> Result<bool> {
         match remedy {
             // Even if that gave nothing back: it needs less space from here on.
-            Remedy::EmptyLog => Ok(self.care.empty_full_log(self.connection)? || batch.may_use_reserve()),
-            Remedy::MakeRoom => {
-                self.make_room()?;
+            Remedy::EmptyLog => Ok(self.maintenance.empty_full_log(self.connection)? || batch.may_use_reserve()),
+            Remedy::ReclaimSpace => {
+                self.reclaim_space()?;
                 Ok(true)
             }
-            Remedy::LendReserve => {
-                let is_lent = batch.may_use_reserve() && self.full.reserves.lend();
-                if is_lent {
-                    self.care.empty_full_log(self.connection)?;
+            Remedy::ReleaseReserve => {
+                let is_released = batch.may_use_reserve() && self.full.reserves.release();
+                if is_released {
+                    self.maintenance.empty_full_log(self.connection)?;
                     tracing::warn!("the disk is full: removals use the space that is kept for them");
                 }
-                Ok(is_lent)
+                Ok(is_released)
             }
             Remedy::RemoveRedoLog => Ok(batch.may_use_reserve() && self.redo.remove_file()),
         }
     }
 
     /// Erases what is dead and makes the file smaller.
-    fn make_room(&mut self) -> Result<()> {
-        self.care.make_room(self.connection, self.lanes, &self.full.reserves)
+    fn reclaim_space(&mut self) -> Result<()> {
+        self.maintenance.reclaim_space(self.connection, self.lanes, &self.full.reserves)
     }
 
     /// An erasure that had no space: with the reserve it has, and gives it back. Whether it came any further. An error says
@@ -228,23 +229,23 @@ impl Writing<'_> {
     pub(super) fn erase_on_full_disk(&mut self) -> Result<bool> {
         let before = self.lanes.next_to_erase();
         self.full.note_full();
-        self.make_room()?;
+        self.reclaim_space()?;
         self.full.look();
         Ok(self.lanes.next_to_erase() != before)
     }
 
     /// Notes that a process has begun. On a full disk that is done with the next batch: until then nothing that it has
     /// numbered is in the file.
-    pub(super) fn begin(&mut self, begun: Begun) -> Result<()> {
+    pub(super) fn begin(&mut self, begun: ProcessStart) -> Result<()> {
         *self.begun = Some(begun);
         let mut written = self.connection.with(|connection| begun.write(connection));
         if written.as_ref().is_err_and(is_full) {
             self.full.note_full();
-            if self.care.empty_full_log(self.connection)? {
+            if self.maintenance.empty_full_log(self.connection)? {
                 written = self.connection.with(|connection| begun.write(connection));
             }
         }
-        if written.as_ref().is_err_and(is_full) && self.full.lend_for_start() {
+        if written.as_ref().is_err_and(is_full) && self.full.release_reserves() {
             written = self.connection.with(|connection| begun.write(connection));
         }
         match written {
@@ -253,7 +254,7 @@ impl Writing<'_> {
             Err(error) => return Err(error),
         }
         if self.full.is_full() {
-            self.make_room()?;
+            self.reclaim_space()?;
         }
         self.full.started();
         Ok(())
@@ -268,7 +269,7 @@ impl Writing<'_> {
             {
                 return Ok(Some(left));
             }
-            self.make_room()?;
+            self.reclaim_space()?;
             self.full.space = Space::None { looked_at: self.full.now() };
         }
         self.full.look();

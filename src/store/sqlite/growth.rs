@@ -5,8 +5,8 @@
 //! transaction commits only when the file has grown for it: from then on moving the log needs no space, and gives all of its
 //! own back.
 
-use super::opened_file::OpenedFile;
-use super::opening::PAGE_BYTES;
+use super::opened_file::{OpenedFile, PAGE_BYTES};
+use super::statements::number;
 use rusqlite::{Connection, Result};
 
 /// Zeros that are written at once.
@@ -62,5 +62,5 @@ impl Growth {
 }
 
 fn pages(connection: &Connection) -> Result<i64> {
-    connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))
+    number(connection, "PRAGMA page_count")
 }

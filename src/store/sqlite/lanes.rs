@@ -40,7 +40,7 @@ pub(super) fn position_of(key: i64) -> Position {
 
 /// Rows to be erased in slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Erasing {
+pub(super) struct DeadRange {
     /// Of this lane.
     pub(super) number: LaneNumber,
     /// The first key that may be left.
@@ -51,7 +51,7 @@ pub(super) struct Erasing {
     pub(super) range: Option<i64>,
 }
 
-impl Erasing {
+impl DeadRange {
     fn whole(number: LaneNumber) -> Self {
         let (first, last) = number.keys().into_inner();
         Self { number, first, last, range: None }
@@ -67,11 +67,11 @@ impl Erasing {
 pub(super) struct Lanes {
     numbers: BTreeMap<Lane, LaneNumber>,
     /// Rows left to erase.
-    erasing: VecDeque<Erasing>,
+    erasing: VecDeque<DeadRange>,
     /// By number, below which position nothing of a lane is left, but for what is being erased.
     heads: HashMap<u32, Position>,
     /// What the transaction leaves to be erased.
-    left: Vec<Erasing>,
+    left: Vec<DeadRange>,
     /// Numbers below `next` that nobody has.
     free: Vec<RangeInclusive<u32>>,
     next: u32,
@@ -102,13 +102,13 @@ impl Lanes {
             Some(lane) => {
                 self.numbers.insert(lane, number);
             }
-            None => self.erasing.push_back(Erasing::whole(number)),
+            None => self.erasing.push_back(DeadRange::whole(number)),
         }
     }
 
     /// Takes a range found in the file that is left to be erased.
     pub(super) fn found_range(&mut self, first: i64, last: i64) {
-        self.erasing.push_back(Erasing::range(first, last));
+        self.erasing.push_back(DeadRange::range(first, last));
     }
 
     /// Below it nothing of a lane is left, but for what is being erased.
@@ -123,7 +123,7 @@ impl Lanes {
 
     /// Leaves rows of a lane to be erased later.
     pub(super) fn erase_later(&mut self, first: i64, last: i64) {
-        self.left.push(Erasing::range(first, last));
+        self.left.push(DeadRange::range(first, last));
     }
 
     pub(super) fn get(&self, lane: Lane) -> Option<LaneNumber> {
@@ -189,7 +189,7 @@ impl Lanes {
         self.added.clear();
         self.bodies_before.clear();
         self.erasing.append(&mut self.left.drain(..).collect());
-        self.erasing.extend(self.dropped.drain(..).map(|(_, number)| Erasing::whole(number)));
+        self.erasing.extend(self.dropped.drain(..).map(|(_, number)| DeadRange::whole(number)));
     }
 
     /// The transaction is rolled back.
@@ -207,7 +207,7 @@ impl Lanes {
         }
     }
 
-    pub(super) fn next_to_erase(&self) -> Option<Erasing> {
+    pub(super) fn next_to_erase(&self) -> Option<DeadRange> {
         self.erasing.front().copied()
     }
 
@@ -220,7 +220,7 @@ impl Lanes {
 
     /// Nothing of what was next is left; a dropped lane's number is free.
     pub(super) fn erased(&mut self) {
-        if let Some(Erasing { number, range: None, .. }) = self.erasing.pop_front() {
+        if let Some(DeadRange { number, range: None, .. }) = self.erasing.pop_front() {
             self.bodies.remove(&number.0);
             self.heads.remove(&number.0);
             self.free.push(number.0..=number.0);
@@ -254,7 +254,7 @@ mod tests {
         lanes.drop_lane(lane(1));
         lanes.committed();
         assert_ne!(lanes.add(lane(1)).unwrap(), first);
-        assert_eq!(lanes.next_to_erase(), Some(Erasing::whole(first)));
+        assert_eq!(lanes.next_to_erase(), Some(DeadRange::whole(first)));
         lanes.erased();
         assert_eq!(lanes.add(lane(2)).unwrap(), first);
     }

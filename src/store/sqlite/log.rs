@@ -6,11 +6,10 @@
 
 #![expect(unsafe_code, reason = "SQLite tells of moving the log only through C functions")]
 
-use super::opened_file::OpenedFile;
-use super::opening::PAGE_BYTES;
+use super::opened_file::{OpenedFile, PAGE_BYTES};
 use crate::store::Batch;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, Error, ErrorCode, Result, ffi};
+use rusqlite::{Connection, Result, ffi};
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::RangeInclusive;
 use std::ptr::{self, null_mut};
@@ -37,7 +36,7 @@ pub(super) fn leave_at_close(connection: &Connection, leaves: bool) -> Result<()
 
 /// From here on a commit after which the log has so many pages moves it into the file, as far as readers allow. SQLite
 /// does so by itself, but keeps quiet when it fails; here the statement that commits fails, though it has committed
-/// (`is_of_moving`).
+/// (`is_of_moving` in `errors`).
 pub(super) fn move_after_commits(connection: &Connection, pages: u32) {
     // SAFETY: the connection is open; the third argument is a number, which `committed` takes for one.
     unsafe { ffi::sqlite3_wal_hook(connection.handle(), Some(committed), ptr::without_provenance_mut(pages as usize)) };
@@ -61,17 +60,6 @@ unsafe extern "C" fn committed(
     }
     tracing::error!(error = %ffi::Error::new(code), "the log could not be moved into the file");
     code
-}
-
-/// Whether a statement's error is that of moving the log after it: SQLite hands out no other code.
-pub(super) fn is_of_moving(error: &Error) -> bool {
-    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_ERROR)
-}
-
-/// Whether what the log holds may not be on the disk after a statement's error, though later flushes succeed: from here on
-/// nothing may be moved before the file was opened again.
-pub(super) fn may_be_unflushed(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) || is_of_moving(error)
 }
 
 /// Writes the log's bytes once more and flushes them. Those that read it meanwhile see what they would have seen.

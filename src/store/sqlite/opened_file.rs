@@ -6,6 +6,9 @@ use rusqlite::{Connection, Error, Result, ffi};
 use std::ffi::{CStr, c_int};
 use std::ptr::null_mut;
 
+/// Bytes of a page of the database.
+pub(super) const PAGE_BYTES: u32 = 16_384;
+
 const MAIN: &CStr = c"main";
 
 /// SQLite calls these methods without asking whether they are there.

@@ -1,20 +1,21 @@
 //! Opening and migrating the file, through sqlx.
 
-use super::SqliteSettings;
-use super::backup::{copy_file, with_suffix};
-use super::care::BUSY_TIMEOUT;
+use super::backup::copy_file;
+use super::errors::unusable;
+use super::files::with_suffix;
 use super::flushing::{Index, layer};
 use super::log::leave_at_close;
+use super::opened_file::PAGE_BYTES;
+use super::settings::SqliteSettings;
 use crate::config::Durability;
-use crate::store::{Cause, OpenError, StoreError};
-use rusqlite::{OpenFlags, ffi};
+use crate::store::{OpenError, StoreError};
+use rusqlite::OpenFlags;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlSafeStr, SqliteConnection};
 use std::ops::RangeInclusive;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::time::Duration;
 
 /// The newest schema this binary knows; each has its script.
 pub(super) const SCHEMAS: [(&str, &str); 4] = [
@@ -24,24 +25,11 @@ pub(super) const SCHEMAS: [(&str, &str); 4] = [
     ("the cluster's id, users of the settings", include_str!("schema_4.sql")),
 ];
 
-pub(super) const PAGE_BYTES: u32 = 16_384;
-
 /// What SQLite calls giving free pages back step by step.
 const INCREMENTAL: i64 = 2;
 
-/// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
-/// hence the thread.
-pub(super) fn block_on<F>(future: F) -> F::Output
-where
-    F: Future + Send,
-    F::Output: Send,
-{
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        runtime.expect("a runtime without drivers needs no resources").block_on(future)
-    };
-    thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| resume_unwind(panic))
-}
+/// How long a connection waits for another one's lock. Only opening waits: nobody else writes to the file later.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How connections to the file are opened.
 #[derive(Clone, Debug)]
@@ -177,39 +165,4 @@ async fn schema_of(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error
     }
     let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
     sqlx::query(newest).fetch_one(connection).await?.try_get(0)
-}
-
-/// What opening, migrating and reading at start may meet: damage, a full disk, or anything else.
-pub(super) fn unusable(error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse().ok());
-    failure_of(code, error)
-}
-
-/// As [`unusable`], of SQLite's own errors.
-pub(super) fn failure(error: rusqlite::Error) -> StoreError {
-    failure_of(code_of(&error), error)
-}
-
-/// As [`failure`], of an error that came up while this was done.
-pub(super) fn failure_while(what: impl Into<String>, error: rusqlite::Error) -> StoreError {
-    failure_of(code_of(&error), Cause::new(what, error))
-}
-
-fn code_of(error: &rusqlite::Error) -> Option<i32> {
-    error.sqlite_error().map(|error| error.extended_code)
-}
-
-/// By SQLite's extended code.
-fn failure_of(code: Option<i32>, cause: impl Into<Cause>) -> StoreError {
-    let cause = cause.into();
-    // There is no space for the index of the log.
-    if code == Some(ffi::SQLITE_IOERR_SHMSIZE) {
-        return StoreError::DiskFull(cause);
-    }
-    // The lowest byte of an extended code is the plain one.
-    match code.map(|code| code & 0xFF) {
-        Some(ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB) => StoreError::Damaged(cause),
-        Some(ffi::SQLITE_FULL) => StoreError::DiskFull(cause),
-        _ => StoreError::Unusable(cause),
-    }
 }

@@ -1,8 +1,9 @@
 //! The connection that sqlx opened, locked and spoken to directly: sqlx costs ten times as much per small row. And a copy
 //! of its file, taken step by step on the same handle.
 
+use super::errors::{failure, unusable};
 use super::inserts::Inserts;
-use super::opening::{block_on, failure, unusable};
+use super::runtime::block_on;
 use crate::store::StoreError;
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::{Connection, Result};
@@ -12,31 +13,31 @@ use sqlx::sqlite::LockedSqliteHandle;
 use std::cell::RefCell;
 
 /// The lock, and connections on its handle. The order of the fields is that of their end: what runs, statements, the lock.
-struct Locked<'a> {
-    copy: Option<Copying>,
+struct LockedConnection<'a> {
+    copy: Option<FileCopy>,
     inserts: RefCell<Inserts>,
     connection: Connection,
     lock: LockedSqliteHandle<'a>,
 }
 
 self_cell!(
-    struct Owned {
+    struct OwnedConnection {
         owner: MutBorrow<SqliteConnection>,
         #[not_covariant]
-        dependent: Locked,
+        dependent: LockedConnection,
     }
 );
 
 /// An open connection, held for direct calls until [`RawConnection::unlock`].
-pub(super) struct RawConnection(Owned);
+pub(super) struct RawConnection(OwnedConnection);
 
 impl RawConnection {
     pub(super) fn lock(connection: SqliteConnection) -> std::result::Result<Self, StoreError> {
-        Owned::try_new(MutBorrow::new(connection), |owner| {
+        OwnedConnection::try_new(MutBorrow::new(connection), |owner| {
             let mut lock = block_on(owner.borrow_mut().lock_handle()).map_err(unusable)?;
             let connection = on_handle(&mut lock).map_err(failure)?;
             super::log::leave_at_close(&connection, true).map_err(failure)?;
-            Ok(Locked { copy: None, inserts: RefCell::default(), connection, lock })
+            Ok(LockedConnection { copy: None, inserts: RefCell::default(), connection, lock })
         })
         .map(Self)
     }
@@ -56,7 +57,7 @@ impl RawConnection {
         self.0.with_dependent_mut(|_, locked| {
             locked.copy = None;
             let source = on_handle(&mut locked.lock)?;
-            locked.copy = Some(Copying::begin(source, target)?);
+            locked.copy = Some(FileCopy::begin(source, target)?);
             Ok(())
         })
     }
@@ -85,34 +86,34 @@ impl RawConnection {
 }
 
 /// From where, and whereto.
-struct Ends {
+struct CopyEnds {
     source: Connection,
     target: Connection,
 }
 
-type Running<'a> = Backup<'a, 'a>;
+type RunningBackup<'a> = Backup<'a, 'a>;
 
 self_cell!(
     struct EndsAndBackup {
-        owner: MutBorrow<Ends>,
+        owner: MutBorrow<CopyEnds>,
         #[not_covariant]
-        dependent: Running,
+        dependent: RunningBackup,
     }
 );
 
 /// A copy under way.
-struct Copying(EndsAndBackup);
+struct FileCopy(EndsAndBackup);
 
 #[expect(unsafe_code, reason = "a backup is a pointer to rusqlite, which does not say that it may change threads")]
 // SAFETY: SQLite ties a backup to its two connections, not to a thread. Both connections are `Send`; the source's handle
-// is the one that `Locked` holds, and a `Copying` never leaves its `Locked`, so that they change threads together and
+// is the one that `LockedConnection` holds, and a `FileCopy` never leaves its `LockedConnection`, so that they change threads together and
 // only `&mut RawConnection` reaches them.
-unsafe impl Send for Copying {}
+unsafe impl Send for FileCopy {}
 
-impl Copying {
+impl FileCopy {
     fn begin(source: Connection, target: Connection) -> Result<Self> {
-        EndsAndBackup::try_new(MutBorrow::new(Ends { source, target }), |ends| {
-            let Ends { source, target } = ends.borrow_mut();
+        EndsAndBackup::try_new(MutBorrow::new(CopyEnds { source, target }), |ends| {
+            let CopyEnds { source, target } = ends.borrow_mut();
             Backup::new(source, target)
         })
         .map(Self)
@@ -128,7 +129,7 @@ impl Copying {
 
 #[expect(unsafe_code, reason = "sqlx hands out its handle only as a pointer")]
 fn on_handle(lock: &mut LockedSqliteHandle<'_>) -> Result<Connection> {
-    // SAFETY: the handle is open and ours alone while `lock` lives, and `Locked` drops the connections, which do not
+    // SAFETY: the handle is open and ours alone while `lock` lives, and `LockedConnection` drops the connections, which do not
     // close the handle, before the lock. Both crates are built on the same libsqlite3-sys.
     unsafe { Connection::from_handle(lock.as_raw_handle().as_ptr()) }
 }

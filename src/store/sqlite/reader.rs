@@ -1,10 +1,12 @@
 //! Reading rows back, on a connection of its own: a read sees one moment, and says which.
 
 use super::bodies;
+use super::errors::failure;
 use super::lanes::{LaneNumber, position_of};
-use super::opening::{Opening, block_on, failure};
+use super::opening::Opening;
 use super::raw::RawConnection;
-use super::redo::{Overlay, Pending};
+use super::redo::{Overlay, PendingBatches};
+use super::runtime::block_on;
 use crate::model::{Lane, Message, Position, WallMillis};
 use crate::store::{
     BatchNo, Cause, LaneChange, LoadRequest, Loaded, PositionRange, ReadError, Row, StoreError, StoreReader,
@@ -17,11 +19,11 @@ const CACHE_BYTES: usize = 2 << 20;
 
 pub(super) struct SqliteReader {
     connection: RawConnection,
-    pending: Pending,
+    pending: PendingBatches,
 }
 
 impl SqliteReader {
-    pub(super) fn open(opening: &Opening, pending: Pending) -> Result<Self, StoreError> {
+    pub(super) fn open(opening: &Opening, pending: PendingBatches) -> Result<Self, StoreError> {
         let connection = block_on(opening.connect(CACHE_BYTES))?;
         let raw = RawConnection::lock(connection)?;
         raw.with(|connection| connection.execute_batch("PRAGMA query_only = 1")).map_err(failure)?;
@@ -52,7 +54,7 @@ fn load(
     request: LoadRequest,
 ) -> Result<Loaded, ReadError> {
     let LoadRequest { lane, range, rows_max, bytes_max } = request;
-    let mut found = Found { rows: Vec::new(), bytes: 0, rows_max: rows_max.max(1), bytes_max: bytes_max.max(1) };
+    let mut found = RowBuffer { rows: Vec::new(), bytes: 0, rows_max: rows_max.max(1), bytes_max: bytes_max.max(1) };
     let Some((number, as_of)) = find(connection, lane)? else {
         return Ok(Loaded { rows: found.rows, as_of: BatchNo(0) });
     };
@@ -63,14 +65,14 @@ fn load(
 }
 
 /// What is read, as much as is asked for.
-struct Found {
+struct RowBuffer {
     rows: Vec<Row>,
     bytes: usize,
     rows_max: usize,
     bytes_max: usize,
 }
 
-impl Found {
+impl RowBuffer {
     fn is_enough(&self) -> bool {
         self.rows.len() >= self.rows_max || self.bytes >= self.bytes_max
     }
@@ -106,7 +108,7 @@ fn read_rows(
     number: LaneNumber,
     range: PositionRange,
     mut overlay: Overlay,
-    found: &mut Found,
+    found: &mut RowBuffer,
 ) -> Result<(), ReadError> {
     overlay.begin_at(range.from);
     let mut statement = connection.prepare_cached(ROWS)?;

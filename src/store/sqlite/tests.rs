@@ -1,6 +1,8 @@
 //! The contract, and what only a file can show: locks, copies, damage and newer schemas.
 
-use super::{SqliteSettings, SqliteStore, block_on, opening};
+use super::opening;
+use super::runtime::block_on;
+use super::{SqliteSettings, SqliteStore};
 use crate::model::{Message, Position, WallMillis};
 use crate::store::contract::{
     Place, batch, change, contract_tests, inserts, lane, large, message, positions, with_message,
@@ -389,7 +391,7 @@ fn bodies_are_written_once_and_erased_with_their_last_row() {
     store.recover().unwrap();
     let commit = |store: &mut SqliteStore, batch: Batch| {
         assert_eq!(store.commit(&batch), CommitOutcome::Committed);
-        store.need_moved().unwrap();
+        store.require_moved().unwrap();
         bodies_in(place.path())
     };
     let (inline, shared, chunked) = (large(1, 60_000), large(2, 60_000), large(3, 200_000));

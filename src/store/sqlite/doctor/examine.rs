@@ -50,7 +50,7 @@ impl BodyRow {
 
 /// Everything that is known after one look, and what was found wrong.
 #[derive(Debug, Default)]
-pub(super) struct Examined {
+pub(super) struct Examination {
     pub(super) findings: Vec<Finding>,
     pub(super) queues: HashMap<i64, (String, String)>,
     pub(super) lanes: BTreeMap<i64, LaneRow>,
@@ -68,8 +68,8 @@ pub(super) struct Examined {
 }
 
 /// Looks at the whole file. Errors are those of the file as such: that it cannot be read at all.
-pub(super) fn examine(connection: &Connection) -> Result<Examined> {
-    let mut examined = Examined::default();
+pub(super) fn examine(connection: &Connection) -> Result<Examination> {
+    let mut examined = Examination::default();
     examined.integrity(connection)?;
     examined.dead = dead_ranges(connection)?;
     examined.topology(connection)?;
@@ -80,7 +80,7 @@ pub(super) fn examine(connection: &Connection) -> Result<Examined> {
     Ok(examined)
 }
 
-impl Examined {
+impl Examination {
     fn integrity(&mut self, connection: &Connection) -> Result<()> {
         let mut statement = connection.prepare(&format!("PRAGMA integrity_check({COMPLAINTS_MAX})"))?;
         let mut rows = statement.query([])?;

@@ -10,13 +10,15 @@ mod repair;
 mod tests;
 mod walk;
 
-use super::backup::{flush_folder_of, with_suffix};
 use super::directory::Directory;
-use super::opening::{SCHEMAS, failure};
+use super::errors::failure;
+use super::files::{flush_folder_of, with_suffix};
+use super::opening::SCHEMAS;
 use super::redo::first_batch;
-use super::{SqliteSettings, SqliteStore};
+use super::settings::SqliteSettings;
+use super::store::SqliteStore;
 use crate::store::{BatchNo, Cause, OpenError, StoreError};
-use examine::{Examined, examine};
+use examine::{Examination, examine};
 use finding::Remedy;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
@@ -37,7 +39,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    fn of(examined: &Examined) -> Self {
+    fn of(examined: &Examination) -> Self {
         let remedies: BTreeSet<Remedy> = examined.findings.iter().map(finding::Finding::remedy).collect();
         Self {
             queues: examined.queues.len() as u64,
@@ -56,7 +58,7 @@ impl Diagnosis {
 
 /// What a repair found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repaired {
+pub struct RepairReport {
     /// What the file was like.
     pub before: Diagnosis,
     /// What it is like now.
@@ -79,7 +81,7 @@ pub fn diagnose(directory: &Path) -> Result<Diagnosis, OpenError> {
 ///
 /// # Errors
 /// When a broker runs on it, it cannot be read at all, or the disk refuses. The file is what it was then.
-pub fn repair(directory: &Path) -> Result<Repaired, OpenError> {
+pub fn repair(directory: &Path) -> Result<RepairReport, OpenError> {
     let held = Directory::hold_existing(directory)?;
     let file = held.database();
     let examined = {
@@ -88,7 +90,7 @@ pub fn repair(directory: &Path) -> Result<Repaired, OpenError> {
     };
     let before = Diagnosis::of(&examined);
     if before.is_sound() {
-        return Ok(Repaired { after: before.clone(), before, kept: None });
+        return Ok(RepairReport { after: before.clone(), before, kept: None });
     }
     let kept = repair::keep_copy(&file, &held.redo()).map_err(|error| unusable(&file, error))?;
     let is_damaged = examined.findings.iter().any(|finding| finding.remedy() == Remedy::Salvage);
@@ -97,14 +99,14 @@ pub fn repair(directory: &Path) -> Result<Repaired, OpenError> {
     }
     // What is counted anew must have it all.
     let mut store = SqliteStore::open_held(held, &SqliteSettings::new(directory))?;
-    store.need_moved()?;
-    let _held = store.let_go();
+    store.require_moved()?;
+    let _held = store.into_directory();
     let mended = look(&open(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?)?;
     let mut connection = open(&file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     repair::mend(&mut connection, &mended).map_err(|error| unusable(&file, error))?;
     let after = Diagnosis::of(&look(&connection)?);
     connection.close().map_err(|(_, error)| unusable(&file, error))?;
-    Ok(Repaired { before, after, kept: Some(kept) })
+    Ok(RepairReport { before, after, kept: Some(kept) })
 }
 
 /// Replaces the file by one of everything that can be read.
@@ -152,7 +154,7 @@ fn schema_of(connection: &Connection) -> rusqlite::Result<i64> {
     })
 }
 
-fn look(connection: &Connection) -> Result<Examined, StoreError> {
+fn look(connection: &Connection) -> Result<Examination, StoreError> {
     examine(connection).map_err(|error| StoreError::Unusable(Cause::new("reading the store failed", error)))
 }
 

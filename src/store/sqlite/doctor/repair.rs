@@ -1,12 +1,13 @@
 //! Mending a file: in place, or by copying what can be read into a new one.
 
-use super::examine::{Examined, dead_ranges, keys_of};
+use super::examine::{Examination, dead_ranges, keys_of};
 use super::finding::Finding;
-use super::walk::{BODIES, CHUNKS, Keyed, LANES, MESSAGES, QUEUES, walk};
-use crate::store::sqlite::SqliteSettings;
-use crate::store::sqlite::backup::{flush, flush_folder_of, with_suffix};
+use super::walk::{BODIES, CHUNKS, KeyedTable, LANES, MESSAGES, QUEUES, walk};
+use crate::store::sqlite::files::{flush, flush_folder_of, with_suffix};
 use crate::store::sqlite::lanes::POSITION_BITS;
-use crate::store::sqlite::opening::{Opening, block_on, migrate};
+use crate::store::sqlite::opening::{Opening, migrate};
+use crate::store::sqlite::runtime::block_on;
+use crate::store::sqlite::settings::SqliteSettings;
 use crate::store::{BatchNo, Cause, OpenError, POSITION_MAX, StoreError};
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, Result, params, params_from_iter};
@@ -37,7 +38,7 @@ pub(super) fn keep_copy(file: &Path, redo: &Path) -> io::Result<PathBuf> {
 }
 
 /// Writes down what the rows say, and removes what belongs to nobody. In one transaction.
-pub(super) fn mend(connection: &mut Connection, examined: &Examined) -> Result<()> {
+pub(super) fn mend(connection: &mut Connection, examined: &Examination) -> Result<()> {
     let transaction = connection.transaction()?;
     for key in &examined.bad_rows {
         transaction.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([key])?;
@@ -152,7 +153,7 @@ fn copy_everything(source: &Connection, target: &Path, redo: Option<BatchNo>) ->
 /// delivered, for all that is known.
 fn make_lanes(source: &Connection, target: &Connection) -> Result<()> {
     let mut numbers = BTreeSet::new();
-    walk(source, Keyed { columns: "id", ..MESSAGES }, 0..=i64::MAX, |row| {
+    walk(source, KeyedTable { columns: "id", ..MESSAGES }, 0..=i64::MAX, |row| {
         numbers.insert(row.get::<_, i64>(0)? >> POSITION_BITS);
         Ok(())
     })?;
@@ -207,7 +208,7 @@ fn insert(table: &str, columns: usize) -> String {
 }
 
 /// Whether some of them could not be read.
-fn copy_rows(source: &Connection, target: &Connection, of: Keyed, keys: RangeInclusive<i64>) -> Result<bool> {
+fn copy_rows(source: &Connection, target: &Connection, of: KeyedTable, keys: RangeInclusive<i64>) -> Result<bool> {
     let columns = of.columns.split(',').count();
     let names = of.columns;
     let marks = vec!["?"; columns].join(", ");

@@ -1,6 +1,6 @@
 //! Real damage: pages zeroed, bytes flipped, counters that lie, and what belongs to nobody.
 
-use super::{Repaired, diagnose, repair};
+use super::{RepairReport, diagnose, repair};
 use crate::model::random::Random;
 use crate::model::{Lane, Name, QueueId};
 use crate::store::contract::{batch, inserts, message};
@@ -110,7 +110,7 @@ fn findings(directory: &Path) -> String {
 }
 
 /// Repairs, and makes sure that nothing is wrong afterwards, neither to the doctor nor to a broker.
-fn repaired(directory: &Path) -> Repaired {
+fn repaired(directory: &Path) -> RepairReport {
     let repaired = repair(directory).unwrap();
     assert!(repaired.after.is_sound(), "{:#?}", repaired.after);
     assert!(diagnose(directory).unwrap().is_sound());

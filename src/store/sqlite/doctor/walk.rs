@@ -14,31 +14,31 @@ const CLOSE_MAX: i64 = 1 << 20;
 
 /// A table with an integer key, and its columns: the key first.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keyed {
+pub(super) struct KeyedTable {
     pub(super) table: &'static str,
     pub(super) key: &'static str,
     /// With the key, separated by commas.
     pub(super) columns: &'static str,
 }
 
-pub(super) const MESSAGES: Keyed =
-    Keyed { table: "message", key: "id", columns: "id, redelivered, expires_at, head, body, stored_at" };
-pub(super) const ERASING: Keyed = Keyed { table: "erasing", key: "first", columns: "first, last" };
-pub(super) const LANES: Keyed = Keyed {
+pub(super) const MESSAGES: KeyedTable =
+    KeyedTable { table: "message", key: "id", columns: "id, redelivered, expires_at, head, body, stored_at" };
+pub(super) const ERASING: KeyedTable = KeyedTable { table: "erasing", key: "first", columns: "first, last" };
+pub(super) const LANES: KeyedTable = KeyedTable {
     table: "lane",
     key: "number",
     columns: "number, queue, level, generation, head, tail, count, body_bytes, lent_ceiling, dropped, bodies, batch_no",
 };
-pub(super) const QUEUES: Keyed =
-    Keyed { table: "queue", key: "id", columns: "id, vhost, name, auto_delete, arguments" };
-pub(super) const BODIES: Keyed = Keyed { table: "body", key: "id", columns: "id, refs, bytes" };
-pub(super) const CHUNKS: Keyed = Keyed { table: "chunk", key: "id", columns: "id, data" };
+pub(super) const QUEUES: KeyedTable =
+    KeyedTable { table: "queue", key: "id", columns: "id, vhost, name, auto_delete, arguments" };
+pub(super) const BODIES: KeyedTable = KeyedTable { table: "body", key: "id", columns: "id, refs, bytes" };
+pub(super) const CHUNKS: KeyedTable = KeyedTable { table: "chunk", key: "id", columns: "id, data" };
 
 /// Hands every row with a key in the range that can be read to `visit`, by rising keys, and returns the ranges of keys
 /// that cannot be read. Only `visit`'s errors end it.
 pub(super) fn walk(
     connection: &Connection,
-    of: Keyed,
+    of: KeyedTable,
     keys: RangeInclusive<i64>,
     mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Vec<RangeInclusive<i64>>> {
@@ -46,8 +46,8 @@ pub(super) fn walk(
     let mut unreadable = Vec::new();
     loop {
         let next = match stream(connection, of, from..=to, &mut visit)? {
-            Streamed::ToTheEnd => return Ok(unreadable),
-            Streamed::BrokenAt(next) => next,
+            StreamEnd::ToTheEnd => return Ok(unreadable),
+            StreamEnd::BrokenAt(next) => next,
         };
         match first_readable(connection, of, next..=to) {
             Some(readable) => {
@@ -67,7 +67,7 @@ pub(super) fn walk(
     }
 }
 
-enum Streamed {
+enum StreamEnd {
     ToTheEnd,
     /// Everything below this key was visited.
     BrokenAt(i64),
@@ -75,66 +75,66 @@ enum Streamed {
 
 fn stream(
     connection: &Connection,
-    of: Keyed,
+    of: KeyedTable,
     keys: RangeInclusive<i64>,
     visit: &mut impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
-) -> rusqlite::Result<Streamed> {
+) -> rusqlite::Result<StreamEnd> {
     let mut next = *keys.start();
-    let Keyed { table, key, columns } = of;
+    let KeyedTable { table, key, columns } = of;
     let text = format!("SELECT {columns} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 ORDER BY {key}");
-    let Ok(mut statement) = connection.prepare_cached(&text) else { return Ok(Streamed::BrokenAt(next)) };
-    let Ok(mut rows) = statement.query([keys.start(), keys.end()]) else { return Ok(Streamed::BrokenAt(next)) };
+    let Ok(mut statement) = connection.prepare_cached(&text) else { return Ok(StreamEnd::BrokenAt(next)) };
+    let Ok(mut rows) = statement.query([keys.start(), keys.end()]) else { return Ok(StreamEnd::BrokenAt(next)) };
     loop {
         match rows.next() {
-            Ok(None) => return Ok(Streamed::ToTheEnd),
+            Ok(None) => return Ok(StreamEnd::ToTheEnd),
             Ok(Some(row)) => {
                 let key: i64 = row.get(0)?;
                 visit(row)?;
                 if key == *keys.end() {
-                    return Ok(Streamed::ToTheEnd);
+                    return Ok(StreamEnd::ToTheEnd);
                 }
                 next = key + 1;
             }
-            Err(_) => return Ok(Streamed::BrokenAt(next)),
+            Err(_) => return Ok(StreamEnd::BrokenAt(next)),
         }
     }
 }
 
 /// The first key from which on a row can be read, or nothing is left; none when everything up to the end is damaged.
-fn first_readable(connection: &Connection, of: Keyed, keys: RangeInclusive<i64>) -> Option<i64> {
-    let Keyed { table, key, columns } = of;
+fn first_readable(connection: &Connection, of: KeyedTable, keys: RangeInclusive<i64>) -> Option<i64> {
+    let KeyedTable { table, key, columns } = of;
     let find = format!("SELECT {key} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 ORDER BY {key} LIMIT 1");
     let read = format!("SELECT {columns} FROM {table} WHERE {key} = ?1");
     let (mut find, mut read) = (connection.prepare(&find).ok()?, connection.prepare(&read).ok()?);
     let (mut from, to) = keys.into_inner();
     loop {
         match find_from(&mut find, from, to) {
-            Found::Nothing => return Some(from),
+            Probe::Nothing => return Some(from),
             // The row is there, but not all of it.
-            Found::Key(key) if !can_read(&mut read, key) => {
+            Probe::Key(key) if !can_read(&mut read, key) => {
                 if key == to {
                     return None;
                 }
                 from = key + 1;
             }
-            Found::Key(_) => return Some(from),
-            Found::Damage => from = behind_damage(&mut find, from, to)?,
+            Probe::Key(_) => return Some(from),
+            Probe::Damage => from = behind_damage(&mut find, from, to)?,
         }
     }
 }
 
-enum Found {
+enum Probe {
     Key(i64),
     Nothing,
     Damage,
 }
 
-fn find_from(find: &mut Statement<'_>, from: i64, to: i64) -> Found {
-    let Ok(mut rows) = find.query([from, to]) else { return Found::Damage };
+fn find_from(find: &mut Statement<'_>, from: i64, to: i64) -> Probe {
+    let Ok(mut rows) = find.query([from, to]) else { return Probe::Damage };
     match rows.next() {
-        Ok(Some(row)) => row.get(0).map_or(Found::Damage, Found::Key),
-        Ok(None) => Found::Nothing,
-        Err(_) => Found::Damage,
+        Ok(Some(row)) => row.get(0).map_or(Probe::Damage, Probe::Key),
+        Ok(None) => Probe::Nothing,
+        Err(_) => Probe::Damage,
     }
 }
 
@@ -148,9 +148,9 @@ fn behind_damage(find: &mut Statement<'_>, from: i64, to: i64) -> Option<i64> {
     let mut sound = loop {
         let probe = damaged.saturating_add(step).min(to);
         match find_from(find, probe, to) {
-            Found::Damage if probe == to => return None,
-            Found::Damage => damaged = probe,
-            Found::Key(_) | Found::Nothing => break probe,
+            Probe::Damage if probe == to => return None,
+            Probe::Damage => damaged = probe,
+            Probe::Key(_) | Probe::Nothing => break probe,
         }
         let is_close = damaged.saturating_sub(from) < CLOSE_MAX;
         step = if is_close { (step * 2).min(CLOSE_STEP_MAX) } else { step.saturating_mul(2) };
@@ -158,8 +158,8 @@ fn behind_damage(find: &mut Statement<'_>, from: i64, to: i64) -> Option<i64> {
     while damaged + 1 < sound {
         let middle = i64::midpoint(damaged, sound);
         match find_from(find, middle, to) {
-            Found::Damage => damaged = middle,
-            Found::Key(_) | Found::Nothing => sound = middle,
+            Probe::Damage => damaged = middle,
+            Probe::Key(_) | Probe::Nothing => sound = middle,
         }
     }
     Some(sound)

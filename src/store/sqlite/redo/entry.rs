@@ -108,7 +108,7 @@ fn put_change(to: &mut Vec<u8>, change: &LaneChange) {
 }
 
 /// What stands where an entry may begin.
-pub(super) enum Found {
+pub(super) enum EntryRead {
     /// This batch, in an entry of so many bytes.
     Entry(Batch, usize),
     /// No entry, or one that is not whole.
@@ -116,19 +116,19 @@ pub(super) enum Found {
 }
 
 /// Takes the entry that `bytes` begin with. Only one that is whole, and yet is none, is an error.
-pub(super) fn take(bytes: &[u8], salt: Salt) -> io::Result<Found> {
-    let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(Found::Nothing) };
+pub(super) fn take(bytes: &[u8], salt: Salt) -> io::Result<EntryRead> {
+    let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(EntryRead::Nothing) };
     let mut fields = &header[salt.0.len()..];
     let (number, len, sum) = (fields.get_u64_le(), fields.get_u32_le() as usize, fields.get_u32_le());
     if header[..salt.0.len()] != salt.0 || len > BYTES_MAX {
-        return Ok(Found::Nothing);
+        return Ok(EntryRead::Nothing);
     }
     let Some(content) = rest.get(..len).filter(|content| checksum(&header[..20], content) == sum) else {
-        return Ok(Found::Nothing);
+        return Ok(EntryRead::Nothing);
     };
     let lanes = take_changes(content)?;
     let batch = Batch { batch_no: BatchNo(number), topology: Vec::new(), lanes, drop_lanes: Vec::new() };
-    Ok(Found::Entry(batch, HEADER_BYTES + len))
+    Ok(EntryRead::Entry(batch, HEADER_BYTES + len))
 }
 
 fn take_changes(mut content: &[u8]) -> io::Result<Vec<LaneChange>> {

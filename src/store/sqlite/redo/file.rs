@@ -4,7 +4,7 @@
 //! had from the cache: what is written here is read once, after a crash.
 
 use super::entry::ALIGN;
-use crate::store::sqlite::backup::flush_folder_of;
+use crate::store::sqlite::files::flush_folder_of;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -66,7 +66,7 @@ impl RedoFiles for SystemFiles {
         first_that_works(|past_cache| {
             let file = open(OpenOptions::new().read(true).write(true), path, past_cache)?;
             if file.metadata()?.len() >= ALIGN as u64 {
-                RedoFile::read_at(&file, &mut Aligned::new(ALIGN), 0)?;
+                RedoFile::read_at(&file, &mut AlignedBuffer::new(ALIGN), 0)?;
             }
             Ok(file)
         })
@@ -75,7 +75,7 @@ impl RedoFiles for SystemFiles {
     fn make(&self, path: &Path, len: u64) -> io::Result<Box<dyn RedoFile>> {
         let made = first_that_works(|past_cache| {
             let file = open(OpenOptions::new().read(true).write(true).create(true).truncate(true), path, past_cache)?;
-            let zeros = Aligned::new(usize::try_from(len).unwrap_or(usize::MAX));
+            let zeros = AlignedBuffer::new(usize::try_from(len).unwrap_or(usize::MAX));
             RedoFile::write_at(&file, &zeros, 0)?;
             file.sync_all()?;
             flush_folder_of(path)?;
@@ -130,13 +130,13 @@ impl RedoFile for File {
 }
 
 /// Bytes at an address that is a multiple of [`ALIGN`], zeros at first.
-pub(super) struct Aligned {
+pub(super) struct AlignedBuffer {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
 }
 
-impl Aligned {
+impl AlignedBuffer {
     pub(super) fn new(len: usize) -> Self {
         let bytes = vec![0; len + ALIGN];
         let start = bytes.as_ptr().align_offset(ALIGN);
@@ -144,7 +144,7 @@ impl Aligned {
     }
 }
 
-impl std::ops::Deref for Aligned {
+impl std::ops::Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -152,7 +152,7 @@ impl std::ops::Deref for Aligned {
     }
 }
 
-impl std::ops::DerefMut for Aligned {
+impl std::ops::DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..][..self.len]
     }

@@ -14,13 +14,13 @@ mod tests;
 
 pub(crate) use file::SystemFiles;
 pub use file::{RedoFile, RedoFiles};
-pub(super) use pending::{Overlay, Pending};
+pub(super) use pending::{Overlay, PendingBatches};
 
-use super::backup::with_suffix;
+use super::files::with_suffix;
 use crate::model::{Clock, Monotonic};
 use crate::store::{Batch, BatchNo, Cause, Recovered, chain};
-use entry::{ALIGN, Found, Salt};
-use file::Aligned;
+use entry::{ALIGN, EntryRead, Salt};
+use file::AlignedBuffer;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -40,7 +40,7 @@ const WORD: [u8; 16] = *b"ProntoMQ redo  1";
 const NOT_OURS: &str = "prontomq.redo is damaged at its beginning, or of another version";
 
 /// A file whose beginning is known.
-struct Opened {
+struct RedoLogFile {
     file: Box<dyn RedoFile>,
     bytes: u64,
     salt: Salt,
@@ -56,10 +56,10 @@ pub(super) struct Redo {
     /// How long it should be; none is written when that is nothing.
     bytes: u64,
     /// None until something is to be written or read, and after it could not be.
-    opened: Option<Opened>,
+    opened: Option<RedoLogFile>,
     /// Something could not be written: it is left alone until the store is opened again.
-    is_given_up: bool,
-    pending: Pending,
+    is_disabled: bool,
+    pending: PendingBatches,
     /// Since when the first of them waits.
     since: Option<Monotonic>,
     /// How long it is to wait.
@@ -69,7 +69,7 @@ pub(super) struct Redo {
     /// How many were written.
     batches: u64,
     draft: Vec<u8>,
-    buffer: Aligned,
+    buffer: AlignedBuffer,
 }
 
 impl Redo {
@@ -80,14 +80,14 @@ impl Redo {
             clock,
             bytes: bytes / ALIGN as u64 * ALIGN as u64,
             opened: None,
-            is_given_up: false,
-            pending: Pending::default(),
+            is_disabled: false,
+            pending: PendingBatches::default(),
             since: None,
             wait: MOVED_AFTER,
             end: ALIGN as u64,
             batches: 0,
             draft: Vec::new(),
-            buffer: Aligned::new(padded(entry::BYTES_MAX)),
+            buffer: AlignedBuffer::new(padded(entry::BYTES_MAX)),
         }
     }
 
@@ -96,7 +96,7 @@ impl Redo {
     }
 
     /// For readers.
-    pub(super) fn pending(&self) -> Pending {
+    pub(super) fn pending(&self) -> PendingBatches {
         self.pending.clone()
     }
 
@@ -114,9 +114,9 @@ impl Redo {
     ///
     /// Batches that come later still cannot be used, for some between are lost: the first of them, if there are any. A copy
     /// is kept then, and the log is to be [discarded](Self::discard).
-    pub(super) fn find(&mut self, last: BatchNo) -> io::Result<Option<BatchNo>> {
-        let Some(mut opened) = Opened::open(&*self.files, &self.path)? else { return Ok(None) };
-        let mut bytes = Aligned::new(usize::try_from(opened.bytes / ALIGN as u64).unwrap_or(0) * ALIGN);
+    pub(super) fn read_batches(&mut self, last: BatchNo) -> io::Result<Option<BatchNo>> {
+        let Some(mut opened) = RedoLogFile::open(&*self.files, &self.path)? else { return Ok(None) };
+        let mut bytes = AlignedBuffer::new(usize::try_from(opened.bytes / ALIGN as u64).unwrap_or(0) * ALIGN);
         opened.file.read_at(&mut bytes, 0)?;
         let mut found = Vec::new();
         let mut at = ALIGN;
@@ -126,7 +126,7 @@ impl Redo {
         let mut row = (ALIGN, None);
         while at < bytes.len() {
             match entry::take(&bytes[at..], opened.salt)? {
-                Found::Entry(batch, len)
+                EntryRead::Entry(batch, len)
                     if at == row.0 && row.1.map_or(batch.batch_no <= next, |number| number == batch.batch_no) =>
                 {
                     at += padded(len);
@@ -138,13 +138,13 @@ impl Redo {
                     }
                     continue;
                 }
-                Found::Entry(batch, _) if batch.batch_no >= next => later = later.or(Some(batch.batch_no)),
+                EntryRead::Entry(batch, _) if batch.batch_no >= next => later = later.or(Some(batch.batch_no)),
                 _ => {}
             }
             at += ALIGN;
         }
         if later.is_some() {
-            let mut kept = File::create(self.kept())?;
+            let mut kept = File::create(self.kept_copy())?;
             kept.write_all(&bytes)?;
             kept.sync_all()?;
         }
@@ -162,14 +162,14 @@ impl Redo {
     }
 
     /// Where the copy is of one that could not be used.
-    pub(super) fn kept(&self) -> PathBuf {
+    pub(super) fn kept_copy(&self) -> PathBuf {
         with_suffix(&self.path, ".kept")
     }
 
     /// Makes sure that nothing in the file passes for a batch, be its number the next.
     pub(super) fn discard(&mut self) -> io::Result<()> {
-        let Some(Opened { file, .. }) = self.opened.take() else { return Ok(()) };
-        file.write_at(&Aligned::new(ALIGN), 0)?;
+        let Some(RedoLogFile { file, .. }) = self.opened.take() else { return Ok(()) };
+        file.write_at(&AlignedBuffer::new(ALIGN), 0)?;
         file.flush()
     }
 
@@ -187,13 +187,13 @@ impl Redo {
 
     /// Writes a batch and flushes it, if it is one for the redo log, and there is room; whether it did.
     pub(super) fn write(&mut self, batch: &Batch) -> bool {
-        if self.is_given_up || self.bytes == 0 || !entry::takes(batch) {
+        if self.is_disabled || self.bytes == 0 || !entry::takes(batch) {
             return false;
         }
         self.try_write(batch).unwrap_or_else(|error| {
             // Whoever reads the file finds the batch there, or does not: nobody was told of it yet.
             tracing::warn!(%error, file = %self.path.display(), "the redo log cannot be written, and is done without");
-            self.is_given_up = true;
+            self.is_disabled = true;
             false
         })
     }
@@ -201,7 +201,7 @@ impl Redo {
     fn try_write(&mut self, batch: &Batch) -> io::Result<bool> {
         let opened = match &mut self.opened {
             Some(opened) => opened,
-            None => self.opened.insert(Opened::open_or_make(&*self.files, &self.path, self.bytes)?),
+            None => self.opened.insert(RedoLogFile::open_or_make(&*self.files, &self.path, self.bytes)?),
         };
         entry::put(&mut self.draft, opened.salt, batch);
         let (len, padded) = (self.draft.len(), padded(self.draft.len()));
@@ -225,12 +225,12 @@ impl Redo {
     }
 
     /// When the batches are to be moved, counted from now; none when there are none.
-    pub(super) fn moved_in(&self) -> Option<Duration> {
+    pub(super) fn move_due_in(&self) -> Option<Duration> {
         self.since.map(|since| self.wait.saturating_sub(self.now().since(since)))
     }
 
     /// They could not be moved: it is tried again after a while.
-    pub(super) fn refused(&mut self, cause: &Cause) {
+    pub(super) fn note_refused(&mut self, cause: &Cause) {
         if self.wait == MOVED_AFTER {
             tracing::warn!(error = %chain(cause.as_source()), "the redo log cannot be moved into the file; it is tried again");
         }
@@ -239,7 +239,7 @@ impl Redo {
     }
 
     /// One batch of all those that are to be moved and this one, if there are any.
-    pub(super) fn with(&self, batch: Option<&Batch>) -> Option<Batch> {
+    pub(super) fn joined_with(&self, batch: Option<&Batch>) -> Option<Batch> {
         let pending = self.pending.lock();
         let newest = pending.last()?.batch_no;
         let lanes = pending.iter().chain(batch).flat_map(|batch| batch.lanes.iter().cloned()).collect();
@@ -255,7 +255,7 @@ impl Redo {
     }
 
     /// All of them are in the file, up to this one at least.
-    pub(super) fn moved(&mut self, newest: BatchNo) {
+    pub(super) fn note_moved(&mut self, newest: BatchNo) {
         let mut pending = self.pending.lock();
         pending.retain(|batch| batch.batch_no > newest);
         if pending.is_empty() {
@@ -277,16 +277,16 @@ impl Redo {
     }
 
     /// The store is opened again, and has this batch as its newest.
-    pub(super) fn reopened(&mut self, newest: BatchNo) {
-        self.moved(newest);
-        self.is_given_up = false;
+    pub(super) fn note_reopened(&mut self, newest: BatchNo) {
+        self.note_moved(newest);
+        self.is_disabled = false;
         if let Some(opened) = &mut self.opened {
             opened.is_flushed = false;
         }
     }
 }
 
-impl Opened {
+impl RedoLogFile {
     /// None when there is no such file, or it was not made to its end.
     fn open(files: &dyn RedoFiles, path: &Path) -> io::Result<Option<Self>> {
         let file = match files.open(path) {
@@ -297,7 +297,7 @@ impl Opened {
         if bytes < ALIGN as u64 {
             return Ok(None);
         }
-        let mut first = Aligned::new(ALIGN);
+        let mut first = AlignedBuffer::new(ALIGN);
         file.read_at(&mut first, 0)?;
         let (word, rest) = first.split_at(WORD.len());
         let salt = Salt(*rest.first_chunk().expect("a block is longer"));
@@ -324,18 +324,18 @@ impl Opened {
 
 /// The number of the batch that the log begins with, be it moved or not; none where there is none, or it cannot be read.
 pub(super) fn first_batch(path: &Path) -> Option<BatchNo> {
-    let opened = Opened::open(&SystemFiles, path).ok()??;
+    let opened = RedoLogFile::open(&SystemFiles, path).ok()??;
     let len = usize::try_from(opened.bytes).ok()?.checked_sub(ALIGN)?.min(padded(entry::BYTES_MAX)) / ALIGN * ALIGN;
-    let mut bytes = Aligned::new(len);
+    let mut bytes = AlignedBuffer::new(len);
     opened.file.read_at(&mut bytes, ALIGN as u64).ok()?;
     match entry::take(&bytes, opened.salt).ok()? {
-        Found::Entry(batch, _) => Some(batch.batch_no),
-        Found::Nothing => None,
+        EntryRead::Entry(batch, _) => Some(batch.batch_no),
+        EntryRead::Nothing => None,
     }
 }
 
-fn first_block(salt: Salt) -> Aligned {
-    let mut block = Aligned::new(ALIGN);
+fn first_block(salt: Salt) -> AlignedBuffer {
+    let mut block = AlignedBuffer::new(ALIGN);
     block[..WORD.len()].copy_from_slice(&WORD);
     block[WORD.len()..][..salt.0.len()].copy_from_slice(&salt.0);
     block

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Those of one store, by rising numbers; a clone is the same.
 #[derive(Clone, Default)]
-pub(crate) struct Pending(Arc<Mutex<Vec<Batch>>>);
+pub(crate) struct PendingBatches(Arc<Mutex<Vec<Batch>>>);
 
-impl Pending {
+impl PendingBatches {
     pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Batch>> {
         // Nothing that could panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

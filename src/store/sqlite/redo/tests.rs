@@ -1,6 +1,6 @@
 //! What is in the redo log counts like what is in the file: for readers, after a kill, and when it is moved.
 
-use super::entry::{self, Found, Salt};
+use super::entry::{self, EntryRead, Salt};
 use super::{ALIGN, WORD};
 use super::{RedoFile, RedoFiles, SystemFiles};
 use crate::model::random::Random;
@@ -181,7 +181,7 @@ fn what_is_pending_is_read_recovered_and_moved_like_anything_else() {
                 1 => store.reopen().unwrap(),
                 2 => {
                     commit(&mut store, &batch);
-                    store.need_moved().unwrap();
+                    store.require_moved().unwrap();
                     assert_eq!(pending(&store), 0);
                     BatchNo(number)
                 }
@@ -308,8 +308,8 @@ fn batches_behind_some_that_the_file_has_are_found() {
 fn first_batch_at(bytes: &[u8], at: usize) -> Option<BatchNo> {
     let salt = Salt(*bytes[WORD.len()..].first_chunk().unwrap());
     match entry::take(&bytes[at..], salt).unwrap() {
-        Found::Entry(batch, _) => Some(batch.batch_no),
-        Found::Nothing => None,
+        EntryRead::Entry(batch, _) => Some(batch.batch_no),
+        EntryRead::Nothing => None,
     }
 }
 
@@ -434,7 +434,7 @@ fn some_batch() -> Batch {
 fn an_entry_says_what_was_put_into_it() {
     let (salt, batch) = (Salt(*b"saltsalt"), some_batch());
     let bytes = put(salt, &batch);
-    let Ok(Found::Entry(found, len)) = entry::take(&bytes, salt) else { panic!("it is not found") };
+    let Ok(EntryRead::Entry(found, len)) = entry::take(&bytes, salt) else { panic!("it is not found") };
     assert_eq!(len, bytes.len());
     assert_eq!(format!("{found:?}"), format!("{batch:?}"));
 }
@@ -443,7 +443,7 @@ fn an_entry_says_what_was_put_into_it() {
 fn an_entry_that_was_changed_or_cut_is_none() {
     let salt = Salt(*b"saltsalt");
     let bytes = put(salt, &some_batch());
-    let is_nothing = |bytes: &[u8], salt: Salt| matches!(entry::take(bytes, salt), Ok(Found::Nothing));
+    let is_nothing = |bytes: &[u8], salt: Salt| matches!(entry::take(bytes, salt), Ok(EntryRead::Nothing));
     for at in 0..bytes.len() {
         assert!(is_nothing(&bytes[..at], salt), "cut at {at}");
         let mut changed = bytes.clone();

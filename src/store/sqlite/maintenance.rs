@@ -1,13 +1,16 @@
 //! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
 //! and its size following what is in it.
 
-use super::SqliteSettings;
-use super::commit::is_full;
-use super::erasing::{Shrunk, erase, shrink};
+use super::erasing::{SLICE_TIME, ShrinkProgress, erase, shrink};
+use super::errors::{is_full, may_be_unflushed};
+use super::files::with_suffix;
 use super::lanes::Lanes;
-use super::log::may_be_unflushed;
+use super::log;
+use super::opening::BUSY_TIMEOUT;
 use super::raw::RawConnection;
 use super::reserve::Reserves;
+use super::settings::SqliteSettings;
+use super::statements::number;
 use crate::config::Durability;
 use crate::model::{Clock, Monotonic};
 use crate::store::Vitals;
@@ -29,13 +32,10 @@ const READS_LAST: Duration = Duration::from_secs(1);
 const IDLE_LOG_BYTES: u64 = 4 << 20;
 
 /// Making room on a full disk takes no longer than about this.
-const ROOM_TIME: Duration = Duration::from_secs(2);
+const RECLAIM_TIME: Duration = Duration::from_secs(2);
 
 /// And goes in slices of so much.
-const ROOM: Slice = Slice { rows: 1_000, pages: 64 };
-
-/// Elsewhere than here, only opening waits for locks.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const RECLAIM_SLICE: Slice = Slice { rows: 1_000, pages: 64 };
 
 /// What is erased or given back in one transaction: the less, the shorter the log that it needs.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ impl Slice {
 }
 
 /// The state of a file's upkeep.
-pub(super) struct Care {
+pub(super) struct FileMaintenance {
     clock: Arc<dyn Clock>,
     durability: Durability,
     interval: Duration,
@@ -71,14 +71,14 @@ pub(super) struct Care {
     pub(super) vitals: Vitals,
 }
 
-impl Care {
+impl FileMaintenance {
     pub(super) fn new(settings: &SqliteSettings, file: &Path) -> Self {
         let now = settings.clock.now().monotonic;
         Self {
             clock: Arc::clone(&settings.clock),
             durability: settings.durability,
             interval: settings.durability_interval,
-            log: super::backup::with_suffix(file, "-wal"),
+            log: with_suffix(file, "-wal"),
             file: file.to_owned(),
             log_bytes_max: settings.log_bytes_max,
             unflushed_since: None,
@@ -109,7 +109,7 @@ impl Care {
     }
 
     /// When there is nothing to commit: does what is due, and says when to be called again.
-    pub(super) fn tend(&mut self, connection: &RawConnection) -> Result<Option<Duration>> {
+    pub(super) fn maintain(&mut self, connection: &RawConnection) -> Result<Option<Duration>> {
         let now = self.clock.now().monotonic;
         let mut next = None;
         let mut at = |wait: Duration| next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
@@ -142,7 +142,7 @@ impl Care {
 
     /// Flushes what was committed without.
     fn flush(&mut self, connection: &Connection) -> Result<()> {
-        super::log::flush(connection)?;
+        log::flush(connection)?;
         self.unflushed_since = None;
         Ok(())
     }
@@ -202,13 +202,13 @@ impl Care {
 
     /// On a full disk: erases what is dead and gives its pages back. Where there is no space for the log of that, the reserve
     /// is lent. An error says that what was committed may not be flushed.
-    pub(super) fn make_room(
+    pub(super) fn reclaim_space(
         &mut self,
         connection: &RawConnection,
         lanes: &mut Lanes,
         reserves: &Reserves,
     ) -> Result<()> {
-        match self.try_to_make_room(connection, lanes, reserves) {
+        match self.try_to_reclaim(connection, lanes, reserves) {
             Err(error) if !may_be_unflushed(&error) => {
                 tracing::warn!(%error, "the file and its log could not be made smaller");
                 Ok(())
@@ -217,15 +217,15 @@ impl Care {
         }
     }
 
-    fn try_to_make_room(&mut self, connection: &RawConnection, lanes: &mut Lanes, reserves: &Reserves) -> Result<()> {
+    fn try_to_reclaim(&mut self, connection: &RawConnection, lanes: &mut Lanes, reserves: &Reserves) -> Result<()> {
         let began = self.clock.now().monotonic;
-        let mut is_lent = false;
-        let mut slice = ROOM;
-        while self.clock.now().monotonic.since(began) < ROOM_TIME {
-            match connection.with(|connection| self.make_some_room(connection, lanes, slice)) {
-                Ok(Shrunk::Enough) => break,
-                Ok(Shrunk::More) => {}
-                Err(error) if is_full(&error) && !is_lent && reserves.lend() => is_lent = true,
+        let mut is_released = false;
+        let mut slice = RECLAIM_SLICE;
+        while self.clock.now().monotonic.since(began) < RECLAIM_TIME {
+            match connection.with(|connection| self.reclaim_slice(connection, lanes, slice)) {
+                Ok(ShrinkProgress::Enough) => break,
+                Ok(ShrinkProgress::More) => {}
+                Err(error) if is_full(&error) && !is_released && reserves.release() => is_released = true,
                 Err(error) if is_full(&error) && slice.rows > 1 => slice = slice.smaller(),
                 Err(error) => return Err(error),
             }
@@ -235,11 +235,11 @@ impl Care {
 
     /// What is written to the log is moved at once: there may be no room for much of it, and only then does the file become
     /// smaller.
-    fn make_some_room(&mut self, connection: &Connection, lanes: &mut Lanes, slice: Slice) -> Result<Shrunk> {
+    fn reclaim_slice(&mut self, connection: &Connection, lanes: &mut Lanes, slice: Slice) -> Result<ShrinkProgress> {
         self.try_to_empty_log(connection)?;
         let shrunk = if lanes.next_to_erase().is_some() {
             erase(connection, lanes, slice.rows)?;
-            Shrunk::More
+            ShrinkProgress::More
         } else {
             shrink(connection, slice.pages)?
         };
@@ -259,7 +259,7 @@ impl Care {
     /// they say that what was committed may not be flushed.
     fn shrink(&mut self, connection: &Connection, now: Monotonic) -> Result<bool> {
         let shrunk = shrink(connection, self.slice).and_then(|shrunk| {
-            if shrunk == Shrunk::Enough {
+            if shrunk == ShrinkProgress::Enough {
                 // A file that was made smaller is so once the log that says it is moved.
                 if len_of(&self.log) > IDLE_LOG_BYTES || len_of(&self.file) > file_bytes(connection)? {
                     self.empty_log(connection)?;
@@ -269,14 +269,14 @@ impl Care {
             Ok(shrunk)
         });
         let took = self.clock.now().monotonic.since(now);
-        if took > super::erasing::SLICE_TIME {
+        if took > SLICE_TIME {
             self.slice = (self.slice / 2).max(8);
-        } else if took * 4 < super::erasing::SLICE_TIME {
+        } else if took * 4 < SLICE_TIME {
             self.slice = (self.slice * 2).min(1_024);
         }
         match shrunk {
-            Ok(Shrunk::More) => return Ok(true),
-            Ok(Shrunk::Enough) => {}
+            Ok(ShrinkProgress::More) => return Ok(true),
+            Ok(ShrinkProgress::Enough) => {}
             Err(error) if may_be_unflushed(&error) => return Err(error),
             Err(error) => tracing::warn!(%error, "the file could not be made smaller"),
         }
@@ -290,8 +290,8 @@ fn len_of(path: &Path) -> u64 {
 }
 
 fn file_bytes(connection: &Connection) -> Result<u64> {
-    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
-    Ok((number("PRAGMA page_count")? * number("PRAGMA page_size")?).cast_unsigned())
+    let pages = number(connection, "PRAGMA page_count")?;
+    Ok((pages * number(connection, "PRAGMA page_size")?).cast_unsigned())
 }
 
 /// The other processes that hold a lock on the log's index: those that read, or have the file open at least.

@@ -1,0 +1,17 @@
+//! Statements that several files run.
+
+use rusqlite::{Connection, Result};
+
+/// Deletes the rows with keys from one to another.
+pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
+
+/// Runs a statement without parameters.
+pub(super) fn run(connection: &Connection, statement: &str) -> Result<()> {
+    connection.prepare_cached(statement)?.execute([])?;
+    Ok(())
+}
+
+/// The number that a pragma returns.
+pub(super) fn number(connection: &Connection, pragma: &str) -> Result<i64> {
+    connection.prepare_cached(pragma)?.query_row([], |row| row.get(0))
+}
