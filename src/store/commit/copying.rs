@@ -1,14 +1,12 @@
 //! A copy of the store, taken on by a few pages between two commits: so it sees whole batches, never begins anew because of
 //! them, and holds no read open that would keep the write-ahead log from being emptied.
 
-use super::WriterHandle;
-use super::store_runner::StoreRunner;
 use crate::store::{CopyError, CopyProgress};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 /// Pages of one step: what a commit waits for, should it come up just then. 1 MiB of a SQLite file.
-const PAGES_PER_STEP: u32 = 64;
+pub(super) const PAGES_PER_STEP: u32 = 64;
 
 /// What becomes of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,106 +17,38 @@ pub enum CopyEvent {
     Failed(CopyError),
 }
 
-/// Hears of a copy's progress, on the writer's thread; `false` gives the copy up, and is told nothing more.
-pub type CopyHeard = Box<dyn FnMut(CopyEvent) -> bool + Send>;
+/// Called with a copy's progress, on the writer's thread. `false` gives the copy up; there is no further call then.
+pub type CopyListener = Box<dyn FnMut(CopyEvent) -> bool + Send>;
 
 /// The one copy that there can be.
 #[derive(Default)]
 pub(super) enum CopySlot {
     #[default]
     Free,
-    Asked {
+    Requested {
         target: PathBuf,
-        heard: CopyHeard,
+        listener: CopyListener,
     },
     Running,
 }
 
-impl WriterHandle {
-    /// Copies everything to `target` while the writer goes on committing. What is durable before this call is part of the
-    /// copy, which holds whole batches only. It is not flushed.
-    ///
-    /// # Errors
-    /// When another copy is under way, or the writer has stopped.
-    pub fn copy(&self, target: PathBuf, heard: CopyHeard) -> Result<(), CopyError> {
-        let shared = &self.life.shared;
-        let mut inbox = shared.inbox();
-        if inbox.machine.is_stopping() {
-            return Err(CopyError::Stopping);
-        }
-        if !matches!(inbox.copy, CopySlot::Free) {
-            return Err(CopyError::AlreadyRunning);
-        }
-        inbox.copy = CopySlot::Asked { target, heard };
-        inbox.machine.set_copying(true);
-        shared.wake_driver(inbox);
-        Ok(())
-    }
-}
-
-impl StoreRunner {
-    /// Takes the copy that is asked for or under way one step further.
-    pub(super) fn take_copy_on(&mut self) {
-        self.begin_asked_copy();
-        let Some(mut heard) = self.copy.take() else { return };
-        let event = match self.step_copy(PAGES_PER_STEP) {
-            Ok(progress) => CopyEvent::Progress(progress),
-            Err(error) => CopyEvent::Failed(error),
-        };
-        let goes_on = matches!(&event, CopyEvent::Progress(progress) if !progress.is_done);
-        if report(&mut heard, event) && goes_on {
-            self.copy = Some(heard);
-        } else {
-            self.free_copy_slot();
-        }
-        // `heard` goes last: its owner may wait until nobody can call it any more.
-    }
-
-    fn begin_asked_copy(&mut self) {
-        let shared = self.shared();
-        let mut inbox = shared.inbox();
-        if !matches!(inbox.copy, CopySlot::Asked { .. }) {
-            return;
-        }
-        let CopySlot::Asked { target, mut heard } = std::mem::replace(&mut inbox.copy, CopySlot::Running) else {
-            return;
-        };
-        drop(inbox);
-        match self.begin_copy(&target) {
-            Ok(()) => self.copy = Some(heard),
-            Err(error) => {
-                report(&mut heard, CopyEvent::Failed(error));
-                self.free_copy_slot();
+impl CopySlot {
+    /// The copy that is requested, which runs from here on.
+    pub(super) fn begin(&mut self) -> Option<(PathBuf, CopyListener)> {
+        match std::mem::replace(self, Self::Running) {
+            Self::Requested { target, listener } => Some((target, listener)),
+            other => {
+                *self = other;
+                None
             }
         }
     }
-
-    fn free_copy_slot(&mut self) {
-        self.end_copy();
-        let shared = self.shared();
-        let mut inbox = shared.inbox();
-        inbox.copy = CopySlot::Free;
-        inbox.machine.set_copying(false);
-    }
-
-    /// The writer ends, and a copy with it.
-    pub(super) fn give_copy_up(&mut self) {
-        let slot = std::mem::take(&mut self.shared().inbox().copy);
-        let asked = match slot {
-            CopySlot::Asked { heard, .. } => Some(heard),
-            CopySlot::Free | CopySlot::Running => None,
-        };
-        for mut heard in self.copy.take().into_iter().chain(asked) {
-            report(&mut heard, CopyEvent::Failed(CopyError::Stopping));
-        }
-        self.end_copy();
-    }
 }
 
-/// Whether the copy is to go on.
-fn report(heard: &mut CopyHeard, event: CopyEvent) -> bool {
-    catch_unwind(AssertUnwindSafe(|| heard(event))).unwrap_or_else(|_| {
-        tracing::error!("whoever asked for a copy of the store panicked");
+/// Calls a listener; whether the copy is to go on.
+pub(super) fn notify(listener: &mut CopyListener, event: CopyEvent) -> bool {
+    catch_unwind(AssertUnwindSafe(|| listener(event))).unwrap_or_else(|_| {
+        tracing::error!("the listener of a copy of the store panicked");
         false
     })
 }

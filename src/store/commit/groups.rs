@@ -4,7 +4,8 @@
 //! which no group is begun and not ended. Nothing else overtakes a group that waits for its last part; parts come from
 //! turns that are under way.
 
-use super::machine::{ANSWER_PATIENCE_MAX, Intake};
+use super::intake::Intake;
+use super::limits::ANSWER_PATIENCE_MAX;
 use crate::model::Monotonic;
 use crate::store::Group;
 use std::collections::HashMap;

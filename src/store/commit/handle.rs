@@ -1,196 +1,33 @@
 //! How queues and topology reach the writer.
 
-use super::copying::CopySlot;
-use super::inline::InlineCommits;
-use super::machine::{Action, Asked, CommitMachine, Limits, Request};
+use super::copying::{CopyListener, CopySlot};
 use super::reading::{LoadThen, Loads};
-use super::stepped::Stepping;
-use super::store_runner::StoreRunner;
+use super::shared::WriterShared;
+use super::stepped::{self, Stepped, Stepping};
 use super::threaded::{self, Threads};
-use super::{Contribution, Source, Stored, Then, WriterSettings, WriterState, WriterStats, outcome};
+use super::{Contribution, InlineCommits, Source, Stored, Then, WriterSettings, WriterState, WriterStats, inline};
 use crate::model::{Clock, Monotonic};
-use crate::store::{BatchNo, LoadRequest, Store, StoreError, StoreTraits, TopologyChange, Vitals};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// A machine whose sources are queues' cells.
-pub(super) type Machine = CommitMachine<Arc<dyn Source>, Then>;
-
-/// A batch of such a machine.
-pub(super) type BatchRun = outcome::BatchRun<Arc<dyn Source>, Then>;
-
-impl Asked for Arc<dyn Source> {
-    fn key(&self) -> usize {
-        Self::as_ptr(self).cast::<()>() as usize
-    }
-
-    fn rows_waiting(&self) -> usize {
-        (**self).rows_waiting()
-    }
-}
-
-impl Request<Arc<dyn Source>> {
-    /// Asks the sources; call it without a lock.
-    pub(super) fn ask(self) {
-        for source in self.sources {
-            catch_panic("pull", || source.pull(self.rows_max, self.bytes_max));
-        }
-    }
-}
-
-/// What the writer's lock guards.
-pub(super) struct WriterInbox {
-    pub(super) machine: Machine,
-    pub(super) copy: CopySlot,
-    /// The driver waits for `wake`.
-    pub(super) is_asleep: bool,
-    /// When it wakes by itself, if ever.
-    pub(super) wakes_at: Option<Monotonic>,
-}
-
-/// What the driver and the handles share.
-pub(super) struct WriterShared {
-    inbox: Mutex<WriterInbox>,
-    pub(super) wake: Condvar,
-    /// Nothing is outstanding, or the writer has stopped.
-    pub(super) idle_changed: Condvar,
-    /// There is nothing to do: rows are welcome unasked. A hint; contributing and marking are right at any time.
-    pub(super) wants_rows: AtomicBool,
-    stats: Mutex<WriterStats>,
-    clock: Arc<dyn Clock>,
-    pub(super) inline: OnceLock<Arc<dyn InlineCommits>>,
-}
-
-impl WriterShared {
-    pub(super) fn new(last: BatchNo, settings: WriterSettings, traits: StoreTraits, clock: Arc<dyn Clock>) -> Self {
-        let limits = Limits {
-            rows_max: settings.rows_max,
-            bytes_max: settings.bytes_max,
-            erase_rows: settings.erase_rows,
-            patience: traits.batch_latency,
-            rows_worth_asking: traits.rows_worth_asking,
-            give_up_after: settings.give_up_after,
-        };
-        let machine = Machine::new(last, limits);
-        let inbox = WriterInbox { machine, copy: CopySlot::Free, is_asleep: false, wakes_at: None };
-        Self {
-            inbox: Mutex::new(inbox),
-            wake: Condvar::new(),
-            idle_changed: Condvar::new(),
-            wants_rows: AtomicBool::new(false),
-            stats: Mutex::default(),
-            clock,
-            inline: OnceLock::new(),
-        }
-    }
-
-    pub(super) fn now(&self) -> Monotonic {
-        self.clock.now().monotonic
-    }
-
-    pub(super) fn inbox(&self) -> MutexGuard<'_, WriterInbox> {
-        // Nothing that could panic runs under this lock.
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn stats(&self) -> MutexGuard<'_, WriterStats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes the driver, unless the calling thread will commit itself. The lock is given up first: the driver needs it as
-    /// soon as it is awake.
-    pub(super) fn wake_driver(&self, mut inbox: MutexGuard<'_, WriterInbox>) {
-        if inbox.is_asleep && self.inline.get().is_some_and(|inline| inline.takes_over()) {
-            return;
-        }
-        let was_asleep = std::mem::take(&mut inbox.is_asleep);
-        if was_asleep {
-            self.wants_rows.store(false, Ordering::Release);
-        }
-        drop(inbox);
-        if was_asleep {
-            self.wake.notify_one();
-        }
-    }
-
-    /// What to do next. Callers that wait for the end of all work are woken when it is there.
-    pub(super) fn next_action(&self, inbox: &mut WriterInbox) -> Action<Arc<dyn Source>, Then> {
-        let now = self.now();
-        let action = inbox.machine.next(now);
-        if inbox.machine.has_flushes() && inbox.machine.is_idle(now) {
-            self.idle_changed.notify_all();
-        }
-        action
-    }
-
-    /// Lets a refused batch take in what has come meanwhile.
-    pub(super) fn amend(&self, run: &mut BatchRun) {
-        let request = self.inbox().machine.amend(run, self.now());
-        run.amended();
-        if let Some(request) = request {
-            request.ask();
-        }
-    }
-
-    /// Reports the outcome of a batch.
-    pub(super) fn finish(&self, run: BatchRun, has_dead_rows: bool) {
-        let last = run.batch_no();
-        let (gathered, durable) = run.into_outcome();
-        if gathered.is_torn {
-            tracing::error!(
-                "a queue did not contribute its part of a group; the other parts were committed without it"
-            );
-        }
-        let batch_no = self.inbox().machine.finished(last, has_dead_rows);
-        for then in gathered.completions {
-            catch_panic("then", || then(durable));
-        }
-        for (source, ticket) in gathered.tickets {
-            catch_panic("stored", || source.stored(Stored { ticket, batch_no, durable }));
-        }
-    }
-
-    /// Closes the store, and refuses what was never committed.
-    pub(super) fn close(&self, runner: &mut StoreRunner) -> Result<(), StoreError> {
-        let closed = runner.close();
-        let (leftover, batch_no) = self.inbox().machine.close();
-        self.wants_rows.store(false, Ordering::Release);
-        self.idle_changed.notify_all();
-        for (source, contribution) in leftover.contributions {
-            let refused = Stored { ticket: contribution.ticket, batch_no, durable: false };
-            catch_panic("stored", || source.stored(refused));
-        }
-        for then in leftover.completions {
-            catch_panic("then", || then(false));
-        }
-        closed
-    }
-}
-
-/// Runs code of others; a panic of it does not end the driver.
-pub(super) fn catch_panic(what: &'static str, run: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        tracing::error!(what, "a caller of the store's writer panicked");
-    }
-}
+use crate::store::{BatchNo, CopyError, LoadRequest, Store, StoreError, TopologyChange, Vitals};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How queues and topology reach the writer; cheap to clone. When the last one goes, the writer stops by itself.
 #[derive(Clone)]
 pub struct WriterHandle {
-    pub(super) life: Arc<WriterLife>,
+    life: Arc<WriterLife>,
 }
 
-pub(super) struct WriterLife {
-    pub(super) shared: Arc<WriterShared>,
-    pub(super) driver: Driver,
+struct WriterLife {
+    shared: Arc<WriterShared>,
+    driver: Driver,
     loads: Loads,
     /// Loads asked for and not yet handed over.
     loading: Arc<AtomicUsize>,
 }
 
 /// What steps the machine.
-pub(super) enum Driver {
+enum Driver {
     Threaded(Threads),
     Stepped(Box<Stepping>),
 }
@@ -222,7 +59,7 @@ impl WriterHandle {
         Ok(Self::new(shared, Driver::Threaded(threads), loads))
     }
 
-    pub(super) fn new(shared: Arc<WriterShared>, driver: Driver, loads: Loads) -> Self {
+    fn new(shared: Arc<WriterShared>, driver: Driver, loads: Loads) -> Self {
         Self { life: Arc::new(WriterLife { shared, driver, loads, loading: Arc::default() }) }
     }
 
@@ -327,6 +164,26 @@ impl WriterHandle {
         }
     }
 
+    /// Copies everything to `target` while the writer goes on committing. What is durable before this call is part of the
+    /// copy, which holds whole batches only. It is not flushed.
+    ///
+    /// # Errors
+    /// When another copy is under way, or the writer has stopped.
+    pub fn copy(&self, target: PathBuf, listener: CopyListener) -> Result<(), CopyError> {
+        let shared = &self.life.shared;
+        let mut inbox = shared.inbox();
+        if inbox.machine.is_stopping() {
+            return Err(CopyError::Stopping);
+        }
+        if !matches!(inbox.copy, CopySlot::Free) {
+            return Err(CopyError::AlreadyRunning);
+        }
+        inbox.copy = CopySlot::Requested { target, listener };
+        inbox.machine.set_copying(true);
+        shared.wake_driver(inbox);
+        Ok(())
+    }
+
     /// How the store's files are.
     pub fn vitals(&self) -> Vitals {
         self.life.shared.stats().vitals
@@ -337,5 +194,64 @@ impl WriterHandle {
         let mut stats = self.life.shared.stats().clone();
         stats.forget_old_failure(self.life.shared.now());
         stats
+    }
+
+    /// A writer that does nothing but in [`WriterHandle::step`].
+    ///
+    /// # Errors
+    /// When the store gives no reader.
+    pub fn start_stepped(
+        store: Box<dyn Store>,
+        last: BatchNo,
+        settings: WriterSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let shared = Arc::new(WriterShared::new(last, settings, store.traits(), clock));
+        let (loads, stepping) = stepped::start(store, &shared)?;
+        Ok(Self::new(shared, Driver::Stepped(Box::new(stepping)), loads))
+    }
+
+    /// When a stepped writer goes on by itself that has nothing to do now.
+    pub fn wakes_at(&self) -> Option<Monotonic> {
+        match &self.life.driver {
+            Driver::Stepped(stepping) => stepping.wakes_at(),
+            Driver::Threaded(_) => None,
+        }
+    }
+
+    /// Does one thing: asks sources, commits, reports an outcome, reads one load, or the like. Only of a stepped writer;
+    /// one with threads always sleeps.
+    pub fn step(&self) -> Stepped {
+        match &self.life.driver {
+            Driver::Stepped(stepping) => stepping.step(),
+            Driver::Threaded(_) => Stepped::Sleeps(None),
+        }
+    }
+
+    /// From here on threads may commit themselves, as `inline` says. Without effect where the store does not commit in
+    /// place, and after the first call.
+    pub fn allow_inline(&self, inline: Arc<dyn InlineCommits>) {
+        if matches!(&self.life.driver, Driver::Threaded(threads) if threads.commits_in_place) {
+            let _ = self.life.shared.inline.set(inline);
+        }
+    }
+
+    /// Whether a thread may commit itself.
+    pub fn allows_inline(&self) -> bool {
+        self.life.shared.inline.get().is_some()
+    }
+
+    /// Wakes the writer's thread for what was submitted.
+    pub fn wake(&self) {
+        let shared = &self.life.shared;
+        shared.wake_driver(shared.inbox());
+    }
+
+    /// Commits one batch on this thread and reports its outcome, unless the writer's thread has it. Blocks as long as a
+    /// commit takes. What fails, and what is left, is left to the writer's thread.
+    pub fn commit_here(&self) {
+        if let Driver::Threaded(threads) = &self.life.driver {
+            inline::commit(&self.life.shared, threads);
+        }
     }
 }

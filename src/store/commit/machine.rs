@@ -5,16 +5,14 @@
 //! virtual time.
 
 use super::Contribution;
-use super::budget::BatchBudget;
 use super::groups::Run;
+use super::intake::{Gathered, Intake, TopologyItem};
+use super::limits::{ANSWER_PATIENCE_MAX, BatchBudget, Limits};
 use super::outcome::BatchRun;
-use crate::model::{Lane, Monotonic};
+use crate::model::Monotonic;
 use crate::store::{Batch, BatchNo, TopologyChange};
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
-
-/// How long a stop, a flush or a group waits for a queue that was asked and does not answer.
-pub(super) const ANSWER_PATIENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How often queues are asked for one batch; the second round goes to those that have more, while there is room.
 const ROUNDS_MAX: u32 = 2;
@@ -28,26 +26,8 @@ const BUSY_SLICE_DIVISOR: usize = 4;
 /// After so many batches the store is given an idle moment for maintenance, though nothing was dropped.
 const BATCHES_PER_MAINTENANCE: u64 = 256;
 
-/// The limits of batches, of the settings and of the store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Rows of one batch; soft: a contribution is never cut.
-    pub(super) rows_max: usize,
-    /// Bytes of one batch; soft likewise.
-    pub(super) bytes_max: usize,
-    /// Rows of dropped lanes erased in one slice of an idle moment.
-    pub(super) erase_rows: usize,
-    /// How long a batch waits for the answers of queues that were asked. It is no batching timer: an answer comes as soon
-    /// as a queue's turn is run.
-    pub(super) patience: Duration,
-    /// A source is asked for at least so many rows, as long as the batch has room for them.
-    pub(super) rows_worth_asking: usize,
-    /// How long the outcome of one batch may stay unknown before the store counts as failed.
-    pub(super) give_up_after: Duration,
-}
-
 /// What the machine has to know of a source of rows.
-pub(super) trait Asked {
+pub(super) trait RowSource {
     /// Tells sources apart; stays the same while the source lives.
     fn key(&self) -> usize;
 
@@ -59,18 +39,11 @@ pub(super) trait Asked {
 #[expect(clippy::large_enum_variant, reason = "one at a time, and moved once: a box would be an allocation per batch")]
 pub(super) enum Action<S, C> {
     /// Ask these sources for rows, without any lock.
-    Ask(Request<S>),
+    Ask(RowRequest<S>),
     /// Bring a batch to its outcome, then call [`CommitMachine::finished`].
     Commit(BatchRun<S, C>),
-    /// Erase a slice of dead rows, then call [`CommitMachine::erased`].
-    Erase {
-        /// At most so many.
-        rows: usize,
-    },
-    /// Take a copy of the store one step further.
-    StepCopy,
-    /// Let the store do what is due, then call [`CommitMachine::maintained`].
-    Maintain,
+    /// Work of the store beside commits.
+    Work(StoreWork),
     /// Nothing is to be done until something is submitted, or until a moment.
     Sleep {
         /// When to ask again, if ever.
@@ -80,46 +53,25 @@ pub(super) enum Action<S, C> {
     Stop,
 }
 
+/// Work of the store beside commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoreWork {
+    /// Erase a slice of dead rows, then call [`CommitMachine::erased`].
+    Erase {
+        /// At most so many.
+        rows: usize,
+    },
+    /// Take a copy of the store one step further.
+    StepCopy,
+    /// Let the store do what is due, then call [`CommitMachine::maintained`].
+    Maintain,
+}
+
 /// Sources to be asked, and for how much each.
-pub(super) struct Request<S> {
+pub(super) struct RowRequest<S> {
     pub(super) sources: Vec<S>,
     pub(super) rows_max: usize,
     pub(super) bytes_max: usize,
-}
-
-/// A change of topology, or a barrier where there is no change.
-struct TopologyItem<C> {
-    changes: Vec<TopologyChange>,
-    /// This many contributions have to be taken first: a barrier waits for all before it, and so does a queue's
-    /// deletion, or what the queue contributed before would bring its lanes back.
-    after: u64,
-    completion: C,
-}
-
-/// What was submitted and not yet taken.
-pub(super) struct Intake<S, C> {
-    topology: VecDeque<TopologyItem<C>>,
-    pub(super) contributions: VecDeque<(S, Contribution)>,
-    /// How many of them are part of a group.
-    pub(super) grouped: usize,
-    /// Since when the first of them waits for the rest of its group.
-    pub(super) incomplete_since: Option<Monotonic>,
-    /// Contributions accepted and taken, ever.
-    accepted: u64,
-    taken: u64,
-}
-
-impl<S, C> Default for Intake<S, C> {
-    fn default() -> Self {
-        Self {
-            topology: VecDeque::new(),
-            contributions: VecDeque::new(),
-            grouped: 0,
-            incomplete_since: None,
-            accepted: 0,
-            taken: 0,
-        }
-    }
 }
 
 /// Who has rows, and who was asked for them.
@@ -191,7 +143,7 @@ pub(super) struct CommitMachine<S, C> {
     stage: Stage,
 }
 
-impl<S: Asked, C> CommitMachine<S, C> {
+impl<S: RowSource, C> CommitMachine<S, C> {
     /// A machine behind the batch `last`.
     pub(super) fn new(last: BatchNo, limits: Limits) -> Self {
         Self {
@@ -351,7 +303,7 @@ impl<S: Asked, C> CommitMachine<S, C> {
             return Action::Stop;
         }
         if self.upkeep.has_copy && self.asking.asked.is_empty() {
-            return Action::StepCopy;
+            return Action::Work(StoreWork::StepCopy);
         }
         if self.upkeep.may_erase && self.asking.asked.is_empty() {
             return self.erase();
@@ -360,7 +312,7 @@ impl<S: Asked, C> CommitMachine<S, C> {
             return Action::Sleep { until: Some(now.plus(ANSWER_PATIENCE_MAX)) };
         }
         match self.upkeep.maintained.take() {
-            None => Action::Maintain,
+            None => Action::Work(StoreWork::Maintain),
             Some(until) => Action::Sleep { until },
         }
     }
@@ -374,13 +326,13 @@ impl<S: Asked, C> CommitMachine<S, C> {
             }
             return self.after_batch();
         }
-        (after == AfterBatch::StepCopy && self.upkeep.has_copy).then_some(Action::StepCopy)
+        (after == AfterBatch::StepCopy && self.upkeep.has_copy).then_some(Action::Work(StoreWork::StepCopy))
     }
 
     fn erase(&mut self) -> Action<S, C> {
         let is_busy = std::mem::take(&mut self.upkeep.since_erase) > 0;
         let rows = self.limits.erase_rows;
-        Action::Erase { rows: if is_busy { rows / BUSY_SLICE_DIVISOR } else { rows } }
+        Action::Work(StoreWork::Erase { rows: if is_busy { rows / BUSY_SLICE_DIVISOR } else { rows } })
     }
 
     fn budget(&self) -> BatchBudget {
@@ -390,7 +342,7 @@ impl<S: Asked, C> CommitMachine<S, C> {
     /// Asks dirty sources in rotation, as many as may fill what is left. Each is asked for an equal share of it, yet for
     /// enough to be worth the page and the lane that its rows touch: a few rows of each of a thousand queues cost many
     /// times what the same number costs in a hundred queues now and in the next hundred after.
-    fn ask(&mut self, budget: &BatchBudget, now: Monotonic) -> Request<S> {
+    fn ask(&mut self, budget: &BatchBudget, now: Monotonic) -> RowRequest<S> {
         let dirty = &mut self.asking.dirty;
         let rows_max = (budget.rows / dirty.len()).max(self.limits.rows_worth_asking).min(budget.rows);
         let mut expected = 0;
@@ -401,9 +353,9 @@ impl<S: Asked, C> CommitMachine<S, C> {
         };
         let count = dirty.iter().take_while(has_room).count();
         let sources: Vec<S> = dirty.drain(..count).collect();
-        self.asking.asked.extend(sources.iter().map(Asked::key));
+        self.asking.asked.extend(sources.iter().map(RowSource::key));
         self.asking.asked_at = Some(now);
-        Request { sources, rows_max, bytes_max: (budget.bytes / count).max(1) }
+        RowRequest { sources, rows_max, bytes_max: (budget.bytes / count).max(1) }
     }
 
     /// Takes contributions up to the limits (at least one, and groups as a whole), and the topology that need not wait for
@@ -435,7 +387,7 @@ impl<S: Asked, C> CommitMachine<S, C> {
 
     /// Lets a batch that the store has refused, and of which it has nothing, take in what has come meanwhile: the rows that
     /// were acknowledged need no space any more, and others give theirs back. Returns who is to be asked for more.
-    pub(super) fn amend(&mut self, run: &mut BatchRun<S, C>, now: Monotonic) -> Option<Request<S>> {
+    pub(super) fn amend(&mut self, run: &mut BatchRun<S, C>, now: Monotonic) -> Option<RowRequest<S>> {
         if self.intake.has_whole_groups(now) || !self.intake.topology.is_empty() {
             let Run { count, is_torn } = self.intake.whole_groups(usize::MAX, usize::MAX, now);
             let gathered = run.gathered_mut();
@@ -507,58 +459,6 @@ impl<S: Asked, C> CommitMachine<S, C> {
 pub(super) struct Leftover<S, C> {
     pub(super) contributions: Vec<(S, Contribution)>,
     pub(super) completions: Vec<C>,
-}
-
-/// One batch, and who is to hear of its outcome.
-pub(super) struct Gathered<S, C> {
-    /// `None` if the batch consists of barriers only.
-    pub(super) batch: Option<Batch>,
-    pub(super) tickets: Vec<(S, u64)>,
-    pub(super) completions: Vec<C>,
-    /// Lanes with parts of groups: nothing of them may be committed before the rest.
-    pub(super) bound: HashSet<Lane>,
-    /// Rows and bytes as the contributions counted them.
-    pub(super) rows: usize,
-    pub(super) bytes: usize,
-    /// A group in it lacks a part that did not come in time.
-    pub(super) is_torn: bool,
-}
-
-impl<S, C> Default for Gathered<S, C> {
-    fn default() -> Self {
-        Self {
-            batch: None,
-            tickets: Vec::new(),
-            completions: Vec::new(),
-            bound: HashSet::new(),
-            rows: 0,
-            bytes: 0,
-            is_torn: false,
-        }
-    }
-}
-
-impl<S, C> Gathered<S, C> {
-    /// Takes so many contributions, and the topology that need not wait for those left.
-    fn take(&mut self, batch: &mut Batch, intake: &mut Intake<S, C>, count: usize) {
-        for (source, contribution) in intake.contributions.drain(..count) {
-            intake.taken += 1;
-            if !contribution.groups.is_empty() {
-                intake.grouped -= 1;
-                self.bound.extend(contribution.lanes.iter().map(|change| change.lane));
-            }
-            self.rows += contribution.rows;
-            self.bytes += contribution.bytes;
-            batch.lanes.extend(contribution.lanes);
-            batch.drop_lanes.extend(contribution.drop_lanes);
-            self.tickets.push((source, contribution.ticket));
-        }
-        let taken = intake.taken;
-        while let Some(item) = intake.topology.pop_front_if(|item| item.after <= taken) {
-            batch.topology.extend(item.changes);
-            self.completions.push(item.completion);
-        }
-    }
 }
 
 fn deletes_queue(changes: &[TopologyChange]) -> bool {

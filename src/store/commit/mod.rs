@@ -8,24 +8,25 @@
 //! with the store. Three drivers step them: `threaded` (a thread of its own), `inline` (one batch on a caller's thread) and
 //! `stepped` (virtual time). Rows are read back beside all that, by `reading`.
 
-mod budget;
 mod copying;
 mod groups;
 mod handle;
 mod inline;
+mod intake;
+mod limits;
 mod machine;
 mod metrics;
 mod outcome;
 mod reading;
+mod shared;
 mod stepped;
 mod store_runner;
 #[cfg(test)]
 mod tests;
 mod threaded;
 
-pub use copying::{CopyEvent, CopyHeard};
+pub use copying::{CopyEvent, CopyListener};
 pub use handle::WriterHandle;
-pub use inline::InlineCommits;
 pub use metrics::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
 pub use reading::LoadThen;
 pub use stepped::Stepped;
@@ -106,3 +107,10 @@ impl Contribution {
 
 /// Run when the changes it was submitted with are durable (`true`), or never will be.
 pub type Then = Box<dyn FnOnce(bool) + Send>;
+
+/// Knows which threads commit themselves.
+pub trait InlineCommits: Send + Sync {
+    /// Asked when rows are submitted while the writer's thread sleeps: whether the calling thread will call
+    /// [`WriterHandle::commit_here`] or [`WriterHandle::wake`] soon. The writer's thread is not woken then.
+    fn takes_over(&self) -> bool;
+}

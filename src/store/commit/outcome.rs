@@ -3,7 +3,7 @@
 //! A refused batch takes in what has come meanwhile. What of it only removes rows is then committed ahead of the rest,
 //! under the batch's number: removals need little space, and give some back.
 
-use super::machine::Gathered;
+use super::intake::Gathered;
 use crate::model::Monotonic;
 use crate::store::error::behind;
 use crate::store::{Batch, BatchNo, Cause, CommitOutcome, StoreError, chain};

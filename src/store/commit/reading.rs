@@ -1,11 +1,11 @@
 //! Reading rows back, beside the writer, so that no commit waits for a read.
 
-use super::handle::{WriterShared, catch_panic};
+use super::shared::{WriterShared, catch_panic, lock};
 use crate::store::{Cause, LoadRequest, Loaded, ReadError, StoreError, StoreReader, chain};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// Receives what was read, where it was read.
@@ -14,9 +14,9 @@ pub type LoadThen = Box<dyn FnOnce(Result<Loaded, ReadError>) + Send>;
 type Load = (LoadRequest, LoadThen);
 
 /// Requests on their way to a reader. Bounded by its callers: a queue has one load per level open at a time.
-pub(super) struct Loads(Mutex<Way>);
+pub(super) struct Loads(Mutex<LoadRoute>);
 
-enum Way {
+enum LoadRoute {
     Threads(Sender<Load>),
     Queue(QueuedLoads),
     Closed,
@@ -24,20 +24,20 @@ enum Way {
 
 impl Loads {
     pub(super) fn queued(queue: QueuedLoads) -> Self {
-        Self(Mutex::new(Way::Queue(queue)))
+        Self(Mutex::new(LoadRoute::Queue(queue)))
     }
 
     pub(super) fn submit(&self, request: LoadRequest, then: LoadThen) {
-        let way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = match &*way {
-            Way::Threads(sender) => sender.send((request, then)).err().map(|refused| refused.0.1),
-            Way::Queue(queue) => {
+        let route = lock(&self.0);
+        let refused = match &*route {
+            LoadRoute::Threads(sender) => sender.send((request, then)).err().map(|refused| refused.0.1),
+            LoadRoute::Queue(queue) => {
                 queue.push((request, then));
                 None
             }
-            Way::Closed => Some(then),
+            LoadRoute::Closed => Some(then),
         };
-        drop(way);
+        drop(route);
         if let Some(then) = refused {
             then(Err(ReadError::Closed));
         }
@@ -45,7 +45,7 @@ impl Loads {
 
     /// Nothing more is read.
     pub(super) fn close(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Way::Closed;
+        *lock(&self.0) = LoadRoute::Closed;
     }
 }
 
@@ -55,12 +55,12 @@ pub(super) struct QueuedLoads(Arc<Mutex<VecDeque<Load>>>);
 
 impl QueuedLoads {
     fn push(&self, load: Load) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(load);
+        lock(&self.0).push_back(load);
     }
 
     /// Runs the first of them; whether there was one.
     pub(super) fn run_one(&self, reader: &mut dyn StoreReader, shared: &WriterShared) -> bool {
-        let load = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let load = lock(&self.0).pop_front();
         let found = load.is_some();
         if let Some((request, then)) = load {
             run(reader, request, then, shared);
@@ -85,13 +85,13 @@ pub(super) fn start(
             .map_err(|error| StoreError::Unusable(Cause::new("no thread for a reader", error)))?;
         threads.push(thread);
     }
-    Ok((Loads(Mutex::new(Way::Threads(sender))), threads))
+    Ok((Loads(Mutex::new(LoadRoute::Threads(sender))), threads))
 }
 
 fn run_thread(mut reader: Box<dyn StoreReader>, requests: &Mutex<Receiver<Load>>, shared: &WriterShared) {
     loop {
         // One reader waits for the next request, the others for its place.
-        let load = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let load = lock(requests).recv();
         let Ok((request, then)) = load else { return };
         run(&mut *reader, request, then, shared);
     }

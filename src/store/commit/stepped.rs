@@ -1,14 +1,12 @@
 //! The driver for virtual time: no thread; the caller steps the machine, and time passes as its clock says.
 
-use super::WriterSettings;
-use super::handle::{BatchRun, Driver, WriterHandle, WriterShared};
 use super::machine::Action;
 use super::reading::{Loads, QueuedLoads};
+use super::shared::{BatchRun, WriterShared, lock};
 use super::store_runner::{Progress, StoreRunner};
-use crate::model::{Clock, Monotonic};
-use crate::store::{BatchNo, Store, StoreError, StoreReader};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::model::Monotonic;
+use crate::store::{Store, StoreError, StoreReader};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Steps after which a writer that does not come to rest is at fault.
 const STEPS_MAX: u32 = 10_000_000;
@@ -26,11 +24,11 @@ pub enum Stepped {
 
 /// A store and its machine, stepped by callers.
 pub(super) struct Stepping {
-    work: Mutex<Work>,
+    state: Mutex<SteppedState>,
     shared: Arc<WriterShared>,
 }
 
-struct Work {
+struct SteppedState {
     runner: StoreRunner,
     reader: Box<dyn StoreReader>,
     loads: QueuedLoads,
@@ -42,51 +40,27 @@ struct Work {
     closed: Option<Result<(), StoreError>>,
 }
 
-impl WriterHandle {
-    /// A writer that does nothing but in [`WriterHandle::step`].
-    ///
-    /// # Errors
-    /// When the store gives no reader.
-    pub fn start_stepped(
-        store: Box<dyn Store>,
-        last: BatchNo,
-        settings: WriterSettings,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, StoreError> {
-        let shared = Arc::new(WriterShared::new(last, settings, store.traits(), clock));
-        let reader = store.reader()?;
-        let runner = StoreRunner::new(store, Arc::clone(&shared));
-        let queued = QueuedLoads::default();
-        let work = Work { runner, reader, loads: queued.clone(), run: None, wakes_at: None, closed: None };
-        let stepping = Stepping { work: Mutex::new(work), shared: Arc::clone(&shared) };
-        Ok(Self::new(shared, Driver::Stepped(Box::new(stepping)), Loads::queued(queued)))
-    }
-
-    /// When a stepped writer goes on by itself that has nothing to do now.
-    pub fn wakes_at(&self) -> Option<Monotonic> {
-        match &self.life.driver {
-            Driver::Stepped(stepping) => stepping.work().wakes_at,
-            Driver::Threaded(_) => None,
-        }
-    }
-
-    /// Does one thing: asks sources, commits, reports an outcome, reads one load, or the like. Only of a stepped writer;
-    /// one with threads always sleeps.
-    pub fn step(&self) -> Stepped {
-        match &self.life.driver {
-            Driver::Stepped(stepping) => stepping.step(),
-            Driver::Threaded(_) => Stepped::Sleeps(None),
-        }
-    }
+/// A store whose machine callers step.
+pub(super) fn start(store: Box<dyn Store>, shared: &Arc<WriterShared>) -> Result<(Loads, Stepping), StoreError> {
+    let reader = store.reader()?;
+    let runner = StoreRunner::new(store, Arc::clone(shared));
+    let queued = QueuedLoads::default();
+    let state = SteppedState { runner, reader, loads: queued.clone(), run: None, wakes_at: None, closed: None };
+    Ok((Loads::queued(queued), Stepping { state: Mutex::new(state), shared: Arc::clone(shared) }))
 }
 
 impl Stepping {
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, SteppedState> {
+        lock(&self.state)
     }
 
-    fn step(&self) -> Stepped {
-        self.work().step(&self.shared)
+    /// When the machine goes on by itself, if it has nothing to do now.
+    pub(super) fn wakes_at(&self) -> Option<Monotonic> {
+        self.state().wakes_at
+    }
+
+    pub(super) fn step(&self) -> Stepped {
+        self.state().step(&self.shared)
     }
 
     /// Steps until nothing is outstanding. Where time would have to pass, it does not, and the rest is left.
@@ -102,18 +76,18 @@ impl Stepping {
     /// Steps to the end. What would have to wait for time to pass is given up.
     pub(super) fn run_to_end(&self) -> Result<(), StoreError> {
         for _ in 0..STEPS_MAX {
-            let mut work = self.work();
-            match work.step(&self.shared) {
+            let mut state = self.state();
+            match state.step(&self.shared) {
                 Stepped::Worked => {}
-                Stepped::Sleeps(_) => work.close(&self.shared),
-                Stepped::Stopped => return work.closed.clone().unwrap_or(Ok(())),
+                Stepped::Sleeps(_) => state.close(&self.shared),
+                Stepped::Stopped => return state.closed.clone().unwrap_or(Ok(())),
             }
         }
         panic!("the writer ends");
     }
 }
 
-impl Work {
+impl SteppedState {
     fn step(&mut self, shared: &WriterShared) -> Stepped {
         let stepped = self.take_step(shared);
         self.wakes_at = if let Stepped::Sleeps(until) = stepped { until } else { None };
@@ -134,23 +108,18 @@ impl Work {
         if inbox.is_asleep && inbox.wakes_at.is_none_or(|at| at > shared.now()) {
             return Stepped::Sleeps(inbox.wakes_at);
         }
-        inbox.is_asleep = false;
+        shared.wake_up(&mut inbox);
         let action = shared.next_action(&mut inbox);
         if let Action::Sleep { until } = action {
-            // Submissions end the sleep.
-            (inbox.is_asleep, inbox.wakes_at) = (true, until);
-            shared.wants_rows.store(inbox.machine.wants_rows(), Ordering::Release);
+            shared.fall_asleep(&mut inbox, until);
             return Stepped::Sleeps(until);
         }
-        shared.wants_rows.store(false, Ordering::Release);
         drop(inbox);
         match action {
             Action::Sleep { .. } => {}
             Action::Ask(request) => request.ask(),
             Action::Commit(run) => self.run = Some(run),
-            Action::Erase { rows } => self.runner.erase_slice(rows),
-            Action::StepCopy => self.runner.take_copy_on(),
-            Action::Maintain => self.runner.maintain_when_idle(),
+            Action::Work(work) => self.runner.work(work),
             Action::Stop => self.close(shared),
         }
         Stepped::Worked
@@ -178,11 +147,10 @@ impl Work {
     }
 
     fn close(&mut self, shared: &WriterShared) {
-        self.runner.give_copy_up();
         if let Some(mut run) = self.run.take() {
             self.runner.stop(&mut run);
             shared.finish(run, false);
         }
-        self.closed = Some(shared.close(&mut self.runner));
+        self.closed = Some(self.runner.shut_down());
     }
 }

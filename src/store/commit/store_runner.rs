@@ -1,14 +1,14 @@
 //! Does with the store what the machines say, and reports it. A panic of the store does not end the writer.
 
 use super::WriterState;
-use super::copying::CopyHeard;
-use super::handle::WriterShared;
+use super::copying::{CopyEvent, CopyListener, CopySlot, PAGES_PER_STEP, notify};
+use super::machine::StoreWork;
 use super::metrics::BatchSize;
 use super::outcome::{BatchRun, RETRY_PAUSE_MAX, Report, Step};
+use super::shared::WriterShared;
 use crate::model::Monotonic;
-use crate::store::{Backup, Cause, CommitOutcome, CopyError, CopyProgress, Maintenance, Store, StoreError, chain};
+use crate::store::{Backup, Cause, CommitOutcome, CopyError, Maintenance, Store, StoreError, chain};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,17 +25,13 @@ pub(super) enum Progress {
 pub(super) struct StoreRunner {
     store: Option<Box<dyn Store>>,
     shared: Arc<WriterShared>,
-    /// Hears of the copy that is under way.
-    pub(super) copy: Option<CopyHeard>,
+    /// Of the copy that is under way.
+    copy: Option<CopyListener>,
 }
 
 impl StoreRunner {
     pub(super) fn new(store: Box<dyn Store>, shared: Arc<WriterShared>) -> Self {
         Self { store: Some(store), shared, copy: None }
-    }
-
-    pub(super) fn shared(&self) -> Arc<WriterShared> {
-        Arc::clone(&self.shared)
     }
 
     fn now(&self) -> Monotonic {
@@ -191,18 +187,21 @@ impl StoreRunner {
         next.map(|wait: Duration| self.now().plus(wait))
     }
 
-    /// As [`maintain`](Self::maintain), and tells the machine.
-    pub(super) fn maintain_when_idle(&mut self) {
-        let again = self.maintain();
-        let has_dead_rows = self.has_dead_rows();
-        self.shared.inbox().machine.maintained(again, has_dead_rows);
-    }
-
-    /// Erases a slice of what was dropped, and tells the machine.
-    pub(super) fn erase_slice(&mut self, rows: usize) {
-        let more = self.erase(rows);
-        let has_dead_rows = self.has_dead_rows();
-        self.shared.inbox().machine.erased(more, has_dead_rows);
+    /// Does work of the store beside commits, and notes in the machine what came of it.
+    pub(super) fn work(&mut self, work: StoreWork) {
+        match work {
+            StoreWork::StepCopy => self.step_copy(),
+            StoreWork::Maintain => {
+                let again = self.maintain();
+                let has_dead_rows = self.has_dead_rows();
+                self.shared.inbox().machine.maintained(again, has_dead_rows);
+            }
+            StoreWork::Erase { rows } => {
+                let more = self.erase(rows);
+                let has_dead_rows = self.has_dead_rows();
+                self.shared.inbox().machine.erased(more, has_dead_rows);
+            }
+        }
     }
 
     pub(super) fn has_dead_rows(&mut self) -> bool {
@@ -230,35 +229,79 @@ impl StoreRunner {
         }
     }
 
-    pub(super) fn begin_copy(&mut self, target: &Path) -> Result<(), CopyError> {
-        self.copying(|store| store.begin_copy(target))
+    /// Takes the copy that is requested or under way one step further.
+    fn step_copy(&mut self) {
+        self.begin_copy();
+        let Some(mut listener) = self.copy.take() else { return };
+        let event = match self.with_backup(|store| store.step_copy(PAGES_PER_STEP)) {
+            Ok(progress) => CopyEvent::Progress(progress),
+            Err(error) => CopyEvent::Failed(error),
+        };
+        let goes_on = matches!(&event, CopyEvent::Progress(progress) if !progress.is_done);
+        if notify(&mut listener, event) && goes_on {
+            self.copy = Some(listener);
+        } else {
+            self.free_copy_slot();
+        }
+        // `listener` is dropped last: its owner may wait until nobody can call it any more.
     }
 
-    pub(super) fn step_copy(&mut self, pages: u32) -> Result<CopyProgress, CopyError> {
-        self.copying(|store| store.step_copy(pages))
+    fn begin_copy(&mut self) {
+        let Some((target, mut listener)) = self.shared.inbox().copy.begin() else { return };
+        match self.with_backup(|store| store.begin_copy(&target)) {
+            Ok(()) => self.copy = Some(listener),
+            Err(error) => {
+                notify(&mut listener, CopyEvent::Failed(error));
+                self.free_copy_slot();
+            }
+        }
+    }
+
+    fn free_copy_slot(&mut self) {
+        self.end_copy();
+        let mut inbox = self.shared.inbox();
+        inbox.copy = CopySlot::Free;
+        inbox.machine.set_copying(false);
+    }
+
+    /// The writer ends, and a copy with it.
+    fn give_copy_up(&mut self) {
+        let requested = match std::mem::take(&mut self.shared.inbox().copy) {
+            CopySlot::Requested { listener, .. } => Some(listener),
+            CopySlot::Free | CopySlot::Running => None,
+        };
+        for mut listener in self.copy.take().into_iter().chain(requested) {
+            notify(&mut listener, CopyEvent::Failed(CopyError::Stopping));
+        }
+        self.end_copy();
     }
 
     /// Closes a copy, be it complete or not.
-    pub(super) fn end_copy(&mut self) {
+    fn end_copy(&mut self) {
         // Without a store there is no copy either.
-        let _ = self.copying(|store| {
+        let _ = self.with_backup(|store| {
             store.end_copy();
             Ok(())
         });
     }
 
-    fn copying<T>(&mut self, run: impl FnOnce(&mut dyn Backup) -> Result<T, CopyError>) -> Result<T, CopyError> {
+    fn with_backup<T>(&mut self, run: impl FnOnce(&mut dyn Backup) -> Result<T, CopyError>) -> Result<T, CopyError> {
         let store = self.store.as_mut().ok_or(StoreError::GivenUp)?;
         let store = store.backup().ok_or(CopyError::NotSupported)?;
-        let done = catch_unwind(AssertUnwindSafe(|| run(store)));
-        done.unwrap_or_else(|_| {
+        catch_unwind(AssertUnwindSafe(|| run(store))).unwrap_or_else(|_| {
             self.fail("the store panicked while it was copied");
             Err(StoreError::Panicked.into())
         })
     }
 
-    pub(super) fn close(&mut self) -> Result<(), StoreError> {
-        let store = self.store.take().ok_or(StoreError::GivenUp)?;
-        catch_unwind(AssertUnwindSafe(|| store.close())).unwrap_or(Err(StoreError::Panicked))
+    /// Ends a copy, closes the store, and refuses what was never committed.
+    pub(super) fn shut_down(&mut self) -> Result<(), StoreError> {
+        self.give_copy_up();
+        let closed = match self.store.take() {
+            Some(store) => catch_unwind(AssertUnwindSafe(|| store.close())).unwrap_or(Err(StoreError::Panicked)),
+            None => Err(StoreError::GivenUp),
+        };
+        self.shared.refuse_leftover();
+        closed
     }
 }

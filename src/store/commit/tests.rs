@@ -1,6 +1,6 @@
 //! The writer against a store whose every commit the test answers, and against the store in memory.
 
-use super::machine::ANSWER_PATIENCE_MAX;
+use super::limits::ANSWER_PATIENCE_MAX;
 use super::*;
 use crate::model::random::Random;
 use crate::model::{Name, Position};

@@ -1,12 +1,12 @@
 //! The driver for a store that blocks: a thread of its own steps the machine.
 
-use super::handle::{BatchRun, WriterInbox, WriterShared};
-use super::machine::{ANSWER_PATIENCE_MAX, Action};
+use super::limits::ANSWER_PATIENCE_MAX;
+use super::machine::Action;
 use super::reading::{self, Loads};
+use super::shared::{BatchRun, WriterInbox, WriterShared, lock};
 use super::store_runner::{Progress, StoreRunner};
 use crate::model::Monotonic;
 use crate::store::{Cause, Store, StoreError, StoreReader};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -56,10 +56,6 @@ impl Threads {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Waits until nothing is outstanding, or the writer has stopped.
 pub(super) fn flush(shared: &WriterShared) {
     let is_over = |inbox: &WriterInbox| inbox.machine.is_stopped() || inbox.machine.is_idle(shared.now());
@@ -79,7 +75,10 @@ fn run(shared: &WriterShared, runner: &Mutex<StoreRunner>) -> Result<(), StoreEr
     loop {
         let mut inbox = shared.inbox();
         match shared.next_action(&mut inbox) {
-            Action::Sleep { until } => drop(sleep(shared, inbox, until)),
+            Action::Sleep { until } => {
+                shared.fall_asleep(&mut inbox, until);
+                shared.wake_up(&mut wait(shared, inbox, until));
+            }
             Action::Ask(request) => {
                 drop(inbox);
                 request.ask();
@@ -88,23 +87,13 @@ fn run(shared: &WriterShared, runner: &Mutex<StoreRunner>) -> Result<(), StoreEr
                 drop(inbox);
                 commit(shared, runner, run);
             }
-            Action::Erase { rows } => {
+            Action::Work(work) => {
                 drop(inbox);
-                lock(runner).erase_slice(rows);
-            }
-            Action::StepCopy => {
-                drop(inbox);
-                lock(runner).take_copy_on();
-            }
-            Action::Maintain => {
-                drop(inbox);
-                lock(runner).maintain_when_idle();
+                lock(runner).work(work);
             }
             Action::Stop => {
                 drop(inbox);
-                let mut runner = lock(runner);
-                runner.give_copy_up();
-                return shared.close(&mut runner);
+                return lock(runner).shut_down();
             }
         }
     }
@@ -139,18 +128,7 @@ fn pause(shared: &WriterShared, until: Monotonic) -> bool {
     }
 }
 
-/// Sleeps until something is submitted, or until a moment.
-fn sleep<'a>(
-    shared: &'a WriterShared,
-    inbox: MutexGuard<'a, WriterInbox>,
-    until: Option<Monotonic>,
-) -> MutexGuard<'a, WriterInbox> {
-    shared.wants_rows.store(inbox.machine.wants_rows(), Ordering::Release);
-    let inbox = wait(shared, inbox, until);
-    shared.wants_rows.store(false, Ordering::Release);
-    inbox
-}
-
+/// Sleeps until the writer's thread is woken, or until a moment.
 fn wait<'a>(
     shared: &'a WriterShared,
     mut inbox: MutexGuard<'a, WriterInbox>,
