@@ -88,7 +88,7 @@ impl Source {
         let begin_tests = |pair: &[String]| pair[0].trim() == "#[cfg(test)]" && pair[1].starts_with("mod tests {");
         let tests_from = match path.rsplit('/').next() {
             Some("tests.rs" | "contract.rs") => 0,
-            _ if path.contains("/tests/") => 0,
+            _ if path.contains("/tests/") || path.contains("/contract/") => 0,
             _ => lines.windows(2).position(begin_tests).unwrap_or(lines.len()),
         };
         Self { path, lines, tests_from }
