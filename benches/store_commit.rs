@@ -7,7 +7,7 @@
 mod raw_sqlite;
 
 use prontomq::internals::model::{Lane, Message, Position, QueueId};
-use prontomq::internals::store::commit::{Contribution, Source, Stored, WriterHandle, WriterSettings};
+use prontomq::internals::store::commit::{Contribution, ContributionOutcome, Source, WriterHandle, WriterSettings};
 use prontomq::internals::store::sqlite::{SqliteSettings, SqliteStore};
 use prontomq::internals::store::{
     Batch, BatchNo, CommitOutcome, LaneChange, LaneState, LoadRequest, PositionRange, Row, Store, SystemClock,
@@ -254,7 +254,7 @@ fn beside_a_reader() {
     );
 }
 
-struct Waiting(Mutex<Sender<Stored>>);
+struct Waiting(Mutex<Sender<ContributionOutcome>>);
 
 impl Source for Waiting {
     fn pull(self: Arc<Self>, _rows_max: usize, _bytes_max: usize) {}
@@ -263,7 +263,7 @@ impl Source for Waiting {
         0
     }
 
-    fn stored(self: Arc<Self>, outcome: Stored) {
+    fn stored(self: Arc<Self>, outcome: ContributionOutcome) {
         self.0.lock().expect("nobody panics").send(outcome).expect("the bench waits");
     }
 }

@@ -10,7 +10,7 @@ use super::object_metrics::SharedCounts;
 use super::topology::ChangeNo;
 use crate::model::{ConnectionId, Name, QueueId};
 use crate::queue::{Counts, LocalEvent, QueueInput, QueueMemory, QueueMetrics, Ticket};
-use crate::store::commit::{Source, Stored};
+use crate::store::commit::{ContributionOutcome, Source};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Neg;
@@ -293,8 +293,8 @@ impl Source for Cell {
         self.metrics.unwritten_rows.load(Ordering::Relaxed)
     }
 
-    fn stored(self: Arc<Self>, outcome: Stored) {
-        let Stored { ticket, durable, .. } = outcome;
+    fn stored(self: Arc<Self>, outcome: ContributionOutcome) {
+        let ContributionOutcome { ticket, durable, .. } = outcome;
         self.submit(LocalEvent::Stored { ticket: Ticket(ticket), durable });
     }
 }

@@ -6,7 +6,7 @@ use super::node::Broker;
 use crate::model::Lane;
 use crate::queue::{LoadedRows, LocalEvent};
 use crate::store::commit::WriterHandle;
-use crate::store::{LoadRequest, Loaded, ReadError, Row, chain};
+use crate::store::{LoadRequest, LoadedRange, ReadError, Row, chain};
 use std::sync::Arc;
 
 /// Which load of which queue.
@@ -44,7 +44,7 @@ impl Broker {
     ) {
         let (Some(writer), Some(request)) = (writer, request) else { return then(Ok(None)) };
         let (broker, Lane { queue, .. }) = (Arc::clone(self), request.lane);
-        let then = move |loaded: Result<Loaded, ReadError>| {
+        let then = move |loaded: Result<LoadedRange, ReadError>| {
             let failed = |error: &ReadError| {
                 tracing::error!(error = %chain(error), queue = queue.0, "reading messages failed");
             };

@@ -11,7 +11,7 @@ use crate::model::{Arguments, ConnectionId, Now, QueueId};
 use crate::queue::{LocalEvent, QueueState};
 use crate::routing::Destination;
 use crate::store::commit::WriterHandle;
-use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, Recovered, TopologyChange};
+use crate::store::{self, BindingRecord, LaneRecord, QueueRecord, RecoveredState, TopologyChange};
 use ahash::AHashMap;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Broker {
         runner: Arc<dyn Runner>,
         writer: WriterHandle,
         scratch: Option<OpenScratch>,
-        recovered: &Recovered,
+        recovered: &RecoveredState,
         now: Now,
     ) -> Arc<Self> {
         let broker = Self::new(settings, runner, writer, scratch, recovered.boot);

@@ -5,7 +5,7 @@ use super::contribution::contribution;
 use super::kind::QueueMachine;
 use super::node::Broker;
 use crate::queue::{Effects, LocalEvent, Ticket};
-use crate::store::commit::{Source, Stored, WriterHandle};
+use crate::store::commit::{ContributionOutcome, Source, WriterHandle};
 use crate::store::{StoreError, TopologyChange, chain};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ impl Source for ForScratch {
         self.0.upgrade().map_or(0, |cell| cell.unspilled_rows())
     }
 
-    fn stored(self: Arc<Self>, outcome: Stored) {
+    fn stored(self: Arc<Self>, outcome: ContributionOutcome) {
         if let Some(cell) = self.0.upgrade() {
             cell.submit(LocalEvent::Spilled { ticket: Ticket(outcome.ticket), durable: outcome.durable });
         }

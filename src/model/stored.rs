@@ -15,14 +15,14 @@ pub struct Row {
     /// When it expires, if its TTL or its queue's says so.
     pub expires_at: Option<WallMillis>,
     /// Where a transient message lies among durable ones; none for these.
-    pub place: Option<Place>,
+    pub place: Option<OrderKey>,
     /// The message, kept as its own bytes.
     pub message: Message,
 }
 
 /// The place of a transient message: behind a durable one, and behind others in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct OrderKey {
     /// The position of the durable message, or 0.
     pub behind: Position,
     /// The how-manieth behind it, from 1.

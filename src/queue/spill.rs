@@ -6,7 +6,7 @@ use super::entry::{Entries, Storage};
 use super::event::Ticket;
 use super::level::Level;
 use super::ready::Ready;
-use crate::model::stored::{LaneChange, LaneState, Place, Row};
+use crate::model::stored::{LaneChange, LaneState, OrderKey, Row};
 use crate::model::{Lane, Message, QueueId};
 
 /// What a queue has in the scratch store, and what it has for it.
@@ -128,7 +128,7 @@ impl Spill {
                 position,
                 redelivered: entry.redelivered,
                 expires_at: entry.expires_at,
-                place: Some(Place { behind: entry.order.position, nth: entry.order.sub }),
+                place: Some(OrderKey { behind: entry.order.position, nth: entry.order.sub }),
                 message: entry.message.clone(),
             });
         }

@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::config::entries::{Fault, fault};
 use crate::config::{Settings, UserEntry, VhostEntry};
 use crate::model::{AmqpError, Name};
-use crate::store::{Recovered, TopologyChange, UserRecord};
+use crate::store::{RecoveredState, TopologyChange, UserRecord};
 
 const DEFAULT_VHOST: &str = "/";
 const DEFAULT_USER: &str = "guest";
@@ -18,7 +18,11 @@ const VHOST_WITHHELD: &str = "the settings name the vhost no longer: it cannot b
 
 /// Gives the broker the users that the store remembers, as the settings change them, and guest on an empty store; and likewise
 /// the vhosts.
-pub(super) fn recover_users(settings: &Settings, recovered: &Recovered, broker: &Broker) -> Result<(), StartError> {
+pub(super) fn recover_users(
+    settings: &Settings,
+    recovered: &RecoveredState,
+    broker: &Broker,
+) -> Result<(), StartError> {
     check(settings)?;
     let mut known = Users::new(settings.loopback_users.iter().cloned());
     for record in &recovered.users {

@@ -14,7 +14,7 @@ use crate::broker::{Broker, OpenScratch, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
 use crate::model::{Monotonic, Notice, Now, WallMillis};
-use crate::store::commit::{Stepped, WriterHandle};
+use crate::store::commit::{StepOutcome, WriterHandle};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{BatchNo, Store};
 use std::collections::{BTreeMap, VecDeque};
@@ -309,7 +309,7 @@ impl Simulation {
                 let cut = self.random.next_u64();
                 self.clients.get_mut(&connection).is_some_and(|client| client.pass(cut, now))
             }
-            Step::Writer(at) => self.writers()[at].step() == Stepped::Worked,
+            Step::Writer(at) => self.writers()[at].step() == StepOutcome::Worked,
         }
     }
 

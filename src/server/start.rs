@@ -20,7 +20,7 @@ use super::tasks::{run_blocking, run_queue_timers, spawn};
 use super::translate::broker_settings;
 use crate::broker::Broker;
 use crate::config::{Settings, StoreKind};
-use crate::store::{Recovered, chain};
+use crate::store::{RecoveredState, chain};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -103,13 +103,13 @@ impl Server {
 }
 
 /// Makes the users known who may come in, and listens where they may.
-async fn open_doors(settings: &Settings, recovered: &Recovered, broker: &Broker) -> Result<Listeners, StartError> {
+async fn open_doors(settings: &Settings, recovered: &RecoveredState, broker: &Broker) -> Result<Listeners, StartError> {
     recover_users(settings, recovered, broker)?;
     listen(settings).await
 }
 
 /// What the process is called: by the settings, or else by the host.
-fn identity(settings: &Settings, recovered: &Recovered) -> Identity {
+fn identity(settings: &Settings, recovered: &RecoveredState) -> Identity {
     let or = |name: &str, default: &str| if name.is_empty() { default.to_owned() } else { name.to_owned() };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let node_name = or(&settings.node_name, &format!("prontomq@{}", or(&host, "localhost")));
@@ -117,7 +117,7 @@ fn identity(settings: &Settings, recovered: &Recovered) -> Identity {
     Identity { node_name, cluster_name, cluster_id: recovered.cluster_id.clone() }
 }
 
-fn log_recovered(settings: &Settings, identity: &Identity, recovered: &Recovered) {
+fn log_recovered(settings: &Settings, identity: &Identity, recovered: &RecoveredState) {
     let Identity { node_name, cluster_name, cluster_id } = identity;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node_name, cluster_name, cluster_id, "ProntoMQ starts");
     if !settings.keeps_files() {

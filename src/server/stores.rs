@@ -8,14 +8,17 @@ use crate::store::commit::WriterHandle;
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::spool::SpoolStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{OpenError, Recovered, Store};
+use crate::store::{OpenError, RecoveredState, Store};
 use std::sync::Arc;
 
 /// Opens the store and starts its writer. Blocks.
 ///
 /// # Errors
 /// As `Store::recover`, and what opening a store of this kind brings.
-pub(super) fn open_store(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(WriterHandle, Recovered), OpenError> {
+pub(super) fn open_store(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<(WriterHandle, RecoveredState), OpenError> {
     let mut store: Box<dyn Store> = match settings.store.kind {
         StoreKind::Sqlite => {
             log_durability(&settings.store);

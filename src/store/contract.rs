@@ -7,14 +7,14 @@ pub(super) mod rows;
 pub(super) mod topology;
 
 use super::{
-    Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, LoadRequest, Loaded, POSITION_MAX, PositionRange,
-    Recovered, Row, Store,
+    Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, LoadRequest, LoadedRange, POSITION_MAX,
+    PositionRange, RecoveredState, Row, Store,
 };
 use crate::model::{Lane, Message, Position, QueueId};
 use crate::wire::properties::Properties;
 
 /// A place where stores are opened one after the other: a directory, or a piece of memory.
-pub(super) trait Place {
+pub(super) trait StoreLocation {
     /// Opens a store where the last one left off, or an empty one.
     fn open(&self) -> Box<dyn Store>;
 
@@ -144,7 +144,7 @@ fn erase(store: &mut dyn Store, rows: usize) -> bool {
     store.maintenance().is_some_and(|store| store.erase(rows).unwrap())
 }
 
-fn load(store: &dyn Store, lane: Lane) -> Loaded {
+fn load(store: &dyn Store, lane: Lane) -> LoadedRange {
     store.reader().unwrap().load(LoadRequest::new(lane, EVERYTHING, usize::MAX, usize::MAX)).unwrap()
 }
 
@@ -152,25 +152,25 @@ pub(super) fn positions(store: &dyn Store, lane: Lane) -> Vec<u64> {
     load(store, lane).rows.iter().map(|row| row.position.0).collect()
 }
 
-fn open(place: &dyn Place) -> (Box<dyn Store>, Recovered) {
+fn open(place: &dyn StoreLocation) -> (Box<dyn Store>, RecoveredState) {
     let mut store = place.open();
     let recovered = store.recover().unwrap();
     (store, recovered)
 }
 
-fn reopened(store: Box<dyn Store>, place: &dyn Place) -> (Box<dyn Store>, Recovered) {
+fn reopened(store: Box<dyn Store>, place: &dyn StoreLocation) -> (Box<dyn Store>, RecoveredState) {
     store.close().unwrap();
     open(place)
 }
 
 /// The store after a restart, if there is a store then.
-fn restarted(store: Box<dyn Store>, place: &dyn Place) -> Box<dyn Store> {
+fn restarted(store: Box<dyn Store>, place: &dyn StoreLocation) -> Box<dyn Store> {
     if place.outlives_stores() { reopened(store, place).0 } else { store }
 }
 
 /// The same, with these lanes.
 #[track_caller]
-fn restarted_with(store: Box<dyn Store>, place: &dyn Place, lanes: &[LaneRecord]) -> Box<dyn Store> {
+fn restarted_with(store: Box<dyn Store>, place: &dyn StoreLocation, lanes: &[LaneRecord]) -> Box<dyn Store> {
     if !place.outlives_stores() {
         return store;
     }

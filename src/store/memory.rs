@@ -3,8 +3,8 @@
 
 use super::{
     Batch, BatchNo, BindingRecord, Cause, CommitOutcome, ExchangeRecord, LaneChange, LaneRecord, LaneState,
-    LoadRequest, Loaded, Maintenance, PositionRange, QueueRecord, ReadError, Recovered, Row, Store, StoreError,
-    StoreReader, TopologyChange, UserRecord, VhostRecord,
+    LoadRequest, LoadedRange, Maintenance, PositionRange, QueueRecord, ReadError, RecoveredState, Row, Store,
+    StoreError, StoreReader, TopologyChange, UserRecord, VhostRecord,
 };
 use crate::model::{Lane, Name, Position, QueueId};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         let mut contents = self.disk.contents();
         let clean = !contents.in_use;
         contents.boot += 1;
@@ -64,7 +64,7 @@ impl Store for MemoryStore {
         if contents.cluster_id.is_empty() {
             contents.cluster_id = new_cluster_id()?;
         }
-        Ok(Recovered {
+        Ok(RecoveredState {
             boot: contents.boot,
             batch_no: contents.batch_no,
             clean,
@@ -225,10 +225,10 @@ struct MemoryReader {
 }
 
 impl StoreReader for MemoryReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         let LoadRequest { lane, range, rows_max, bytes_max } = request;
         let contents = self.disk.contents();
-        let mut loaded = Loaded { rows: Vec::new(), as_of: contents.batch_no };
+        let mut loaded = LoadedRange { rows: Vec::new(), as_of: contents.batch_no };
         let Some(lane) = contents.lanes.get(&lane) else { return Ok(loaded) };
         let mut bytes = 0;
         for row in lane.within(range).take(rows_max.max(1)) {
@@ -245,9 +245,9 @@ impl StoreReader for MemoryReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::{Place, contract_tests};
+    use crate::store::contract::{StoreLocation, contract_tests};
 
-    impl Place for MemoryDisk {
+    impl StoreLocation for MemoryDisk {
         fn open(&self) -> Box<dyn Store> {
             Box::new(MemoryStore::open(self.clone()))
         }

@@ -23,11 +23,11 @@ pub use batch::{Batch, BatchNo, Group, LaneChange, LaneState, PositionRange, Row
 pub use clock::SystemClock;
 pub use error::{Cause, CopyError, OpenError, ReadError, StoreError, chain};
 pub use port::{
-    Backup, CommitOutcome, CopyProgress, FileStats, LoadRequest, Loaded, Maintenance, Store, StoreReader, StoreTraits,
-    Vitals,
+    Backup, CommitOutcome, CopyProgress, FileStats, LoadRequest, LoadedRange, Maintenance, Store, StoreReader,
+    StoreTraits, Vitals,
 };
 pub use records::{
-    BindingRecord, Destination, ExchangeRecord, LaneRecord, QueueRecord, Recovered, TopologyChange, UserRecord,
+    BindingRecord, Destination, ExchangeRecord, LaneRecord, QueueRecord, RecoveredState, TopologyChange, UserRecord,
     VhostRecord,
 };
 

@@ -2,7 +2,7 @@
 
 use super::batch::{Batch, BatchNo, PositionRange, Row};
 use super::error::{Cause, CopyError, ReadError, StoreError};
-use super::records::Recovered;
+use super::records::RecoveredState;
 use crate::model::Lane;
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub enum CommitOutcome {
 
 /// Rows read back.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedRange {
     /// By rising position.
     pub rows: Vec<Row>,
     /// The last batch that wrote the lane, as the read saw it, or a later one; of a lane that is not there, any.
@@ -83,7 +83,7 @@ pub trait Store: Send + 'static {
     ///
     /// # Errors
     /// When the store cannot be read, or the beginning not be noted.
-    fn recover(&mut self) -> Result<Recovered, StoreError>;
+    fn recover(&mut self) -> Result<RecoveredState, StoreError>;
 
     /// Makes all of a batch durable, or none of it. A batch whose number is already stored is `Committed`.
     fn commit(&mut self, batch: &Batch) -> CommitOutcome;
@@ -200,5 +200,5 @@ pub trait StoreReader: Send + 'static {
     ///
     /// # Errors
     /// When the store cannot be read; it may be tried again.
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError>;
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError>;
 }

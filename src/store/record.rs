@@ -1,6 +1,6 @@
 //! One row as bytes: a header of fixed length, the message's head, and its large body if it has one.
 
-use crate::model::stored::Place;
+use crate::model::stored::OrderKey;
 use crate::model::{Message, Position, WallMillis};
 use crate::store::Row;
 use std::io::{self, BufRead, Read};
@@ -95,7 +95,7 @@ impl<R: BufRead> Records<R> {
         self.bytes.read_exact(&mut self.head)?;
         let body = if has(HAS_LARGE_BODY) { Some(self.body(header.number(BODY_LEN))?) } else { None };
         let message = Message::from_stored(&self.head, body).ok_or_else(|| damaged("it is no message"))?;
-        let place = Place { behind: Position(header.number(BEHIND)), nth: header.number(NTH) };
+        let place = OrderKey { behind: Position(header.number(BEHIND)), nth: header.number(NTH) };
         Ok(Row {
             position: Position(header.number(POSITION)),
             redelivered: has(REDELIVERED),

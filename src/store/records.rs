@@ -121,7 +121,7 @@ pub struct LaneRecord {
 
 /// Everything that is read at start: topology and lanes, no row.
 #[derive(Clone, Debug, Default)]
-pub struct Recovered {
+pub struct RecoveredState {
     /// Rises with every start; makes new identifiers unique.
     pub boot: u32,
     /// The last batch.

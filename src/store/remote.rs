@@ -1,12 +1,12 @@
 //! A store as it is behind a network, for tests: commits take their time, answers get lost, and another node may take the
 //! store over.
 
-use super::commit::{Contribution, Source, Stored, WriterHandle, WriterSettings};
-use super::contract::{Place, contract_tests, inserts, lane};
+use super::commit::{Contribution, ContributionOutcome, Source, WriterHandle, WriterSettings};
+use super::contract::{StoreLocation, contract_tests, inserts, lane};
 use super::memory::{MemoryDisk, MemoryStore};
 use super::{
-    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, POSITION_MAX, PositionRange, ReadError, Recovered,
-    Store, StoreError, StoreReader, StoreTraits, SystemClock,
+    Batch, BatchNo, CommitOutcome, LoadRequest, LoadedRange, Maintenance, POSITION_MAX, PositionRange, ReadError,
+    RecoveredState, Store, StoreError, StoreReader, StoreTraits, SystemClock,
 };
 use crate::model::random::Random;
 use crate::model::{Position, QueueId};
@@ -50,7 +50,7 @@ impl RemoteStore {
 }
 
 impl Store for RemoteStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         self.inner.recover()
     }
 
@@ -96,7 +96,7 @@ impl Store for RemoteStore {
     }
 }
 
-impl Place for Database {
+impl StoreLocation for Database {
     fn open(&self) -> Box<dyn Store> {
         Box::new(self.connect())
     }
@@ -105,7 +105,7 @@ impl Place for Database {
 contract_tests!(Database::default());
 
 /// A queue that only hears of outcomes.
-struct Hearer(Sender<Stored>);
+struct Hearer(Sender<ContributionOutcome>);
 
 impl Source for Hearer {
     fn pull(self: Arc<Self>, _rows_max: usize, _bytes_max: usize) {}
@@ -114,7 +114,7 @@ impl Source for Hearer {
         0
     }
 
-    fn stored(self: Arc<Self>, outcome: Stored) {
+    fn stored(self: Arc<Self>, outcome: ContributionOutcome) {
         self.0.send(outcome).expect("the test listens");
     }
 }
@@ -174,9 +174,9 @@ fn a_node_whose_store_was_taken_over_stores_nothing_more_and_refuses_what_it_has
 struct Together(Arc<Barrier>);
 
 impl StoreReader for Together {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         self.0.wait();
-        Ok(Loaded { rows: Vec::new(), as_of: BatchNo(request.lane.queue.0) })
+        Ok(LoadedRange { rows: Vec::new(), as_of: BatchNo(request.lane.queue.0) })
     }
 }
 
@@ -184,7 +184,7 @@ impl StoreReader for Together {
 struct ReadsTogether(RemoteStore, Arc<Barrier>);
 
 impl Store for ReadsTogether {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         self.0.recover()
     }
 
@@ -218,7 +218,7 @@ fn as_many_loads_are_under_way_as_there_are_readers() {
     for queue in 0..READERS as u64 {
         let tell = tell.clone();
         let lane = crate::model::Lane { queue: QueueId(queue), level: 0, generation: 0 };
-        let then = move |loaded: Result<Loaded, ReadError>| tell.send(loaded.unwrap().as_of.0).unwrap();
+        let then = move |loaded: Result<LoadedRange, ReadError>| tell.send(loaded.unwrap().as_of.0).unwrap();
         writer.load(LoadRequest::new(lane, EVERYTHING, 1, 1), Box::new(then));
     }
     let mut heard: Vec<u64> = (0..READERS).map(|_| told.recv_timeout(Duration::from_secs(10)).unwrap()).collect();

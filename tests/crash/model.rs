@@ -3,7 +3,7 @@
 use prontomq::internals::model::random::Random;
 use prontomq::internals::model::{Lane, Message, Name, Position, QueueId};
 use prontomq::internals::store::{
-    Batch, BatchNo, LaneChange, LaneState, LoadRequest, POSITION_MAX, PositionRange, Recovered, Row, Store,
+    Batch, BatchNo, LaneChange, LaneState, LoadRequest, POSITION_MAX, PositionRange, RecoveredState, Row, Store,
     TopologyChange, VhostRecord,
 };
 use prontomq::internals::wire::properties::Properties;
@@ -27,7 +27,7 @@ pub(crate) struct Model {
 
 impl Model {
     /// What a store holds.
-    pub(crate) fn of(store: &dyn Store, recovered: &Recovered) -> Result<Self, String> {
+    pub(crate) fn of(store: &dyn Store, recovered: &RecoveredState) -> Result<Self, String> {
         let mut reader = store.reader().map_err(|error| error.to_string())?;
         let mut model =
             Self { vhosts: recovered.vhosts.iter().map(|each| each.name.clone()).collect(), ..Self::default() };

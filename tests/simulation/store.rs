@@ -3,7 +3,7 @@
 use prontomq::internals::model::random::Random;
 use prontomq::internals::store::memory::{MemoryDisk, MemoryStore};
 use prontomq::internals::store::{
-    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, ReadError, Recovered, Store, StoreError,
+    Batch, BatchNo, CommitOutcome, LoadRequest, LoadedRange, Maintenance, ReadError, RecoveredState, Store, StoreError,
     StoreReader,
 };
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn add(count: &AtomicU64) {
 }
 
 impl Store for FaultyStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         self.inner.recover()
     }
 
@@ -98,7 +98,7 @@ struct FaultyReader {
 }
 
 impl StoreReader for FaultyReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         add(&self.faults.loads);
         if self.random.next_u64() % 100 < UNREAD && !self.faults.is_well.load(Ordering::Relaxed) {
             add(&self.faults.unread);

@@ -17,7 +17,7 @@ use crate::model::{
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
 use crate::store::commit::{WriterHandle, WriterSettings};
 use crate::store::memory::{MemoryDisk, MemoryStore};
-use crate::store::{BindingRecord, Destination, Recovered, Store, SystemClock};
+use crate::store::{BindingRecord, Destination, RecoveredState, Store, SystemClock};
 use crate::wire::properties::{Properties, PropertiesWriter};
 use crate::wire::table::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -474,7 +474,7 @@ impl History {
     }
 }
 
-fn start(mut store: Box<dyn Store>, ticks: &Arc<Ticks>) -> (Arc<Broker>, Recovered) {
+fn start(mut store: Box<dyn Store>, ticks: &Arc<Ticks>) -> (Arc<Broker>, RecoveredState) {
     let recovered = store.recover().unwrap();
     let writer =
         WriterHandle::start(store, recovered.batch_no, WriterSettings::default(), SystemClock::shared()).unwrap();
@@ -512,7 +512,7 @@ fn differences(one: &Records, other: &Records, one_name: &str, other_name: &str)
 }
 
 /// Each answer was given by a state that lasts, unless something later has changed that state or may have.
-fn check_answers(deeds: &[Deed], recovered: &Recovered) -> Vec<String> {
+fn check_answers(deeds: &[Deed], recovered: &RecoveredState) -> Vec<String> {
     let stored = things_in(recovered);
     let things: BTreeSet<&Thing> = deeds.iter().map(|deed| &deed.thing).filter(|thing| thing.is_durable()).collect();
     let mut faults = Vec::new();
@@ -537,7 +537,7 @@ fn check_answers(deeds: &[Deed], recovered: &Recovered) -> Vec<String> {
     faults
 }
 
-fn things_in(recovered: &Recovered) -> BTreeSet<Thing> {
+fn things_in(recovered: &RecoveredState) -> BTreeSet<Thing> {
     let exchanges = recovered.exchanges.iter().map(|exchange| Thing::Exchange(exchange.name.as_str().to_owned()));
     let queues = recovered.queues.iter().map(|queue| Thing::Queue(queue.name.as_str().to_owned()));
     let bindings = recovered.bindings.iter().map(|binding| {

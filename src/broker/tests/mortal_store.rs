@@ -4,7 +4,7 @@ use crate::model::QueueId;
 use crate::model::random::Random;
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{
-    Batch, BatchNo, CommitOutcome, Maintenance, Recovered, Store, StoreError, StoreReader, TopologyChange,
+    Batch, BatchNo, CommitOutcome, Maintenance, RecoveredState, Store, StoreError, StoreReader, TopologyChange,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,7 +61,7 @@ impl MortalStore {
 }
 
 impl Store for MortalStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         self.inner.recover()
     }
 

@@ -12,7 +12,7 @@
 //! memory is ahead of it for good: what is not durable by then is answered with an error, and so is all that depends on it.
 
 use crate::store::TopologyChange;
-use crate::store::commit::Then;
+use crate::store::commit::Completion;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,7 +114,7 @@ struct State {
     durable: ChangeNo,
     /// Up to here the outcome is known; beyond `durable` it is that the store has failed.
     settled: ChangeNo,
-    waiting: BTreeMap<ChangeNo, Vec<Then>>,
+    waiting: BTreeMap<ChangeNo, Vec<Completion>>,
 }
 
 impl fmt::Debug for State {

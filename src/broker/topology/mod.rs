@@ -123,7 +123,7 @@ pub(super) struct Records(pub(super) std::collections::BTreeSet<String>);
 
 #[cfg(test)]
 impl Records {
-    pub(super) fn of(recovered: &crate::store::Recovered) -> Self {
+    pub(super) fn of(recovered: &crate::store::RecoveredState) -> Self {
         let exchanges = recovered.exchanges.iter().map(|exchange| format!("{exchange:?}"));
         let queues = recovered.queues.iter().map(|queue| format!("queue {} {:?}", queue.name, queue.id));
         let bindings = recovered.bindings.iter().map(|binding| format!("{binding:?}"));

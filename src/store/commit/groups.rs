@@ -31,7 +31,7 @@ impl OpenGroups {
 }
 
 /// How many contributions make the next batch.
-pub(super) struct Run {
+pub(super) struct GroupRun {
     pub(super) count: usize,
     /// A group lacks a part that did not come in time.
     pub(super) is_torn: bool,
@@ -56,7 +56,7 @@ impl<S, C> Intake<S, C> {
     }
 
     /// The contributions of the next batch: up to the limits, but at least one, and groups as a whole.
-    pub(super) fn whole_groups(&mut self, rows_max: usize, bytes_max: usize, now: Monotonic) -> Run {
+    pub(super) fn whole_groups(&mut self, rows_max: usize, bytes_max: usize, now: Monotonic) -> GroupRun {
         let (mut rows, mut bytes, mut whole) = (0, 0, 0);
         let mut open = OpenGroups::default();
         for ((_, contribution), count) in self.contributions.iter().zip(1..) {
@@ -74,8 +74,8 @@ impl<S, C> Intake<S, C> {
         }
         if whole == 0 && self.incomplete_since.is_some_and(|since| now.since(since) >= ANSWER_PATIENCE_MAX) {
             self.incomplete_since = None;
-            return Run { count: self.contributions.len(), is_torn: true };
+            return GroupRun { count: self.contributions.len(), is_torn: true };
         }
-        Run { count: whole, is_torn: false }
+        GroupRun { count: whole, is_torn: false }
     }
 }

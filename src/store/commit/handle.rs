@@ -1,11 +1,14 @@
 //! How queues and topology reach the writer.
 
 use super::copying::{CopyListener, CopySlot};
-use super::reading::{LoadThen, Loads};
+use super::reading::{LoadCompletion, Loads};
 use super::shared::WriterShared;
-use super::stepped::{self, Stepped, Stepping};
+use super::stepped::{self, StepOutcome, Stepping};
 use super::threaded::{self, Threads};
-use super::{Contribution, InlineCommits, Source, Stored, Then, WriterSettings, WriterState, WriterStats, inline};
+use super::{
+    Completion, Contribution, ContributionOutcome, InlineCommits, Source, WriterSettings, WriterState, WriterStats,
+    inline,
+};
 use crate::model::{Clock, Monotonic};
 use crate::store::{BatchNo, CopyError, LoadRequest, Store, StoreError, TopologyChange, Vitals};
 use std::path::PathBuf;
@@ -88,7 +91,11 @@ impl WriterHandle {
             Err((source, contribution)) => {
                 drop(inbox);
                 if !contribution.is_empty() {
-                    source.stored(Stored { ticket: contribution.ticket, batch_no: BatchNo(0), durable: false });
+                    source.stored(ContributionOutcome {
+                        ticket: contribution.ticket,
+                        batch_no: BatchNo(0),
+                        durable: false,
+                    });
                 }
             }
         }
@@ -100,7 +107,7 @@ impl WriterHandle {
     ///
     /// Without changes `then` runs when everything submitted before (topology and contributions) is durable: at once,
     /// on this thread, when nothing is pending.
-    pub fn topology(&self, changes: Vec<TopologyChange>, then: Then) {
+    pub fn topology(&self, changes: Vec<TopologyChange>, then: Completion) {
         if changes.is_empty() && self.life.shared.inbox().machine.is_all_durable() {
             let durable = self.life.shared.stats().state != WriterState::Failed;
             return then(durable);
@@ -114,7 +121,7 @@ impl WriterHandle {
     ///
     /// # Errors
     /// Gives `then` back when the writer has stopped: the changes will never be durable.
-    pub fn submit_topology(&self, changes: Vec<TopologyChange>, then: Then) -> Result<(), Then> {
+    pub fn submit_topology(&self, changes: Vec<TopologyChange>, then: Completion) -> Result<(), Completion> {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
         inbox.machine.change_topology(changes, then)?;
@@ -123,10 +130,10 @@ impl WriterHandle {
     }
 
     /// Reads rows back and hands them to `then`, on a reader's thread.
-    pub fn load(&self, request: LoadRequest, then: LoadThen) {
+    pub fn load(&self, request: LoadRequest, then: LoadCompletion) {
         let loading = Arc::clone(&self.life.loading);
         loading.fetch_add(1, Ordering::AcqRel);
-        let then: LoadThen = Box::new(move |loaded| {
+        let then: LoadCompletion = Box::new(move |loaded| {
             then(loaded);
             loading.fetch_sub(1, Ordering::AcqRel);
         });
@@ -221,10 +228,10 @@ impl WriterHandle {
 
     /// Does one thing: asks sources, commits, reports an outcome, reads one load, or the like. Only of a stepped writer;
     /// one with threads always sleeps.
-    pub fn step(&self) -> Stepped {
+    pub fn step(&self) -> StepOutcome {
         match &self.life.driver {
             Driver::Stepped(stepping) => stepping.step(),
-            Driver::Threaded(_) => Stepped::Sleeps(None),
+            Driver::Threaded(_) => StepOutcome::Sleeps(None),
         }
     }
 

@@ -41,7 +41,7 @@ impl<S, C> Default for Intake<S, C> {
 }
 
 /// One batch, and who is to hear of its outcome.
-pub(super) struct Gathered<S, C> {
+pub(super) struct BatchContents<S, C> {
     /// `None` if the batch consists of barriers only.
     pub(super) batch: Option<Batch>,
     pub(super) tickets: Vec<(S, u64)>,
@@ -55,7 +55,7 @@ pub(super) struct Gathered<S, C> {
     pub(super) is_torn: bool,
 }
 
-impl<S, C> Default for Gathered<S, C> {
+impl<S, C> Default for BatchContents<S, C> {
     fn default() -> Self {
         Self {
             batch: None,
@@ -69,7 +69,7 @@ impl<S, C> Default for Gathered<S, C> {
     }
 }
 
-impl<S, C> Gathered<S, C> {
+impl<S, C> BatchContents<S, C> {
     /// Takes so many contributions, and the topology that need not wait for those left.
     pub(super) fn take(&mut self, batch: &mut Batch, intake: &mut Intake<S, C>, count: usize) {
         for (source, contribution) in intake.contributions.drain(..count) {

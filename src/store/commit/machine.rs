@@ -5,8 +5,8 @@
 //! virtual time.
 
 use super::Contribution;
-use super::groups::Run;
-use super::intake::{Gathered, Intake, TopologyItem};
+use super::groups::GroupRun;
+use super::intake::{BatchContents, Intake, TopologyItem};
 use super::limits::{ANSWER_PATIENCE_MAX, BatchBudget, Limits};
 use super::outcome::BatchRun;
 use crate::model::Monotonic;
@@ -75,7 +75,7 @@ pub(super) struct RowRequest<S> {
 }
 
 /// Who has rows, and who was asked for them.
-struct Asking<S> {
+struct DirtySources<S> {
     dirty: VecDeque<S>,
     /// The keys of sources that were asked and have not answered.
     asked: HashSet<usize>,
@@ -84,7 +84,7 @@ struct Asking<S> {
     rounds: u32,
 }
 
-impl<S> Asking<S> {
+impl<S> DirtySources<S> {
     fn is_silent_for(&self, patience: Duration, now: Monotonic) -> bool {
         self.asked_at.is_none_or(|at| now.since(at) >= patience)
     }
@@ -130,7 +130,7 @@ enum Stage {
 pub(super) struct CommitMachine<S, C> {
     limits: Limits,
     intake: Intake<S, C>,
-    asking: Asking<S>,
+    asking: DirtySources<S>,
     upkeep: Upkeep,
     /// The last batch.
     last: BatchNo,
@@ -149,7 +149,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         Self {
             limits,
             intake: Intake::default(),
-            asking: Asking { dirty: VecDeque::new(), asked: HashSet::new(), asked_at: None, rounds: 0 },
+            asking: DirtySources { dirty: VecDeque::new(), asked: HashSet::new(), asked_at: None, rounds: 0 },
             upkeep: Upkeep { may_erase: true, ..Upkeep::default() },
             last,
             is_busy: false,
@@ -251,7 +251,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
     }
 
     /// Whether rows are welcome unasked. While a source was asked, further rows have to wait for the batch that is being
-    /// gathered anyway.
+    /// contents anyway.
     pub(super) fn wants_rows(&self) -> bool {
         self.asking.asked.is_empty()
     }
@@ -364,15 +364,15 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         self.is_busy = true;
         self.asking.rounds = 0;
         self.upkeep.maintained = None;
-        let Run { count, is_torn } = self.intake.whole_groups(self.limits.rows_max, self.limits.bytes_max, now);
+        let GroupRun { count, is_torn } = self.intake.whole_groups(self.limits.rows_max, self.limits.bytes_max, now);
         let batch_no = BatchNo(self.last.0 + 1);
         let mut batch = Batch { batch_no, topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() };
-        let mut gathered = Gathered { is_torn, ..Gathered::default() };
-        gathered.take(&mut batch, &mut self.intake, count);
+        let mut contents = BatchContents { is_torn, ..BatchContents::default() };
+        contents.take(&mut batch, &mut self.intake, count);
         let is_empty = batch.topology.is_empty() && batch.lanes.is_empty() && batch.drop_lanes.is_empty();
-        gathered.batch = (!is_empty).then_some(batch);
-        self.last = gathered.batch.as_ref().map_or(self.last, |batch| batch.batch_no);
-        BatchRun::new(gathered, self.limits.give_up_after)
+        contents.batch = (!is_empty).then_some(batch);
+        self.last = contents.batch.as_ref().map_or(self.last, |batch| batch.batch_no);
+        BatchRun::new(contents, self.limits.give_up_after)
     }
 
     /// A batch for a caller's thread, if there is one now and nobody has to be asked for it.
@@ -389,13 +389,13 @@ impl<S: RowSource, C> CommitMachine<S, C> {
     /// were acknowledged need no space any more, and others give theirs back. Returns who is to be asked for more.
     pub(super) fn amend(&mut self, run: &mut BatchRun<S, C>, now: Monotonic) -> Option<RowRequest<S>> {
         if self.intake.has_whole_groups(now) || !self.intake.topology.is_empty() {
-            let Run { count, is_torn } = self.intake.whole_groups(usize::MAX, usize::MAX, now);
-            let gathered = run.gathered_mut();
-            let mut batch = gathered.batch.take().expect("a refused batch is not empty");
-            gathered.is_torn |= is_torn;
-            gathered.take(&mut batch, &mut self.intake, count);
+            let GroupRun { count, is_torn } = self.intake.whole_groups(usize::MAX, usize::MAX, now);
+            let contents = run.contents_mut();
+            let mut batch = contents.batch.take().expect("a refused batch is not empty");
+            contents.is_torn |= is_torn;
+            contents.take(&mut batch, &mut self.intake, count);
             batch.join_lanes();
-            gathered.batch = Some(batch);
+            contents.batch = Some(batch);
         }
         // Asked for nothing new, or little of it; the answers come until the next try.
         let count = self.asking.dirty.len();

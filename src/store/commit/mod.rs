@@ -28,8 +28,8 @@ mod threaded;
 pub use copying::{CopyEvent, CopyListener};
 pub use handle::WriterHandle;
 pub use metrics::{COMMIT_SECONDS_BOUNDS, WriterState, WriterStats};
-pub use reading::LoadThen;
-pub use stepped::Stepped;
+pub use reading::LoadCompletion;
+pub use stepped::StepOutcome;
 
 use super::{BatchNo, Group, Lane, LaneChange};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Default for WriterSettings {
 
 /// The outcome of a contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct ContributionOutcome {
     /// The contribution's own number.
     pub ticket: u64,
     /// The batch that held it.
@@ -76,13 +76,13 @@ pub trait Source: Send + Sync + 'static {
     fn rows_waiting(&self) -> usize;
 
     /// The outcome of one contribution: once for each that is not empty, in their order.
-    fn stored(self: Arc<Self>, outcome: Stored);
+    fn stored(self: Arc<Self>, outcome: ContributionOutcome);
 }
 
 /// What a queue hands over in one turn.
 #[derive(Clone, Debug, Default)]
 pub struct Contribution {
-    /// The queue's number for it, repeated in [`Stored`].
+    /// The queue's number for it, repeated in [`ContributionOutcome`].
     pub ticket: u64,
     /// Changes of its lanes.
     pub lanes: Vec<LaneChange>,
@@ -106,7 +106,7 @@ impl Contribution {
 }
 
 /// Run when the changes it was submitted with are durable (`true`), or never will be.
-pub type Then = Box<dyn FnOnce(bool) + Send>;
+pub type Completion = Box<dyn FnOnce(bool) + Send>;
 
 /// Knows which threads commit themselves.
 pub trait InlineCommits: Send + Sync {

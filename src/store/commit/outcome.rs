@@ -3,7 +3,7 @@
 //! A refused batch takes in what has come meanwhile. What of it only removes rows is then committed ahead of the rest,
 //! under the batch's number: removals need little space, and give some back.
 
-use super::intake::Gathered;
+use super::intake::BatchContents;
 use crate::model::Monotonic;
 use crate::store::error::behind;
 use crate::store::{Batch, BatchNo, Cause, CommitOutcome, StoreError, chain};
@@ -124,7 +124,7 @@ enum Phase {
 }
 
 /// Removals that are committed ahead of their batch.
-struct Ahead {
+struct EarlyRemovals {
     removals: Batch,
     /// The batch with them, for a store that refuses even them.
     whole: Batch,
@@ -132,40 +132,40 @@ struct Ahead {
 
 /// A batch, and how far it has come.
 pub(super) struct BatchRun<S, C> {
-    gathered: Gathered<S, C>,
+    contents: BatchContents<S, C>,
     give_up_after: Duration,
     phase: Phase,
     pause: Duration,
     /// Since when the outcome is unknown.
     unknown_since: Option<Monotonic>,
     has_failed: bool,
-    ahead: Option<Ahead>,
+    ahead: Option<EarlyRemovals>,
 }
 
 impl<S, C> BatchRun<S, C> {
-    pub(super) fn new(gathered: Gathered<S, C>, give_up_after: Duration) -> Self {
-        let phase = if gathered.batch.is_some() { Phase::Try } else { Phase::Over { is_durable: true } };
+    pub(super) fn new(contents: BatchContents<S, C>, give_up_after: Duration) -> Self {
+        let phase = if contents.batch.is_some() { Phase::Try } else { Phase::Over { is_durable: true } };
         let pause = RETRY_PAUSE_FIRST;
-        Self { gathered, give_up_after, phase, pause, unknown_since: None, has_failed: false, ahead: None }
+        Self { contents, give_up_after, phase, pause, unknown_since: None, has_failed: false, ahead: None }
     }
 
-    pub(super) fn gathered(&self) -> &Gathered<S, C> {
-        &self.gathered
+    pub(super) fn contents(&self) -> &BatchContents<S, C> {
+        &self.contents
     }
 
-    pub(super) fn gathered_mut(&mut self) -> &mut Gathered<S, C> {
-        &mut self.gathered
+    pub(super) fn contents_mut(&mut self) -> &mut BatchContents<S, C> {
+        &mut self.contents
     }
 
     /// The number of the batch, or the last that it took.
     pub(super) fn batch_no(&self) -> Option<BatchNo> {
-        self.gathered.batch.as_ref().map(|batch| batch.batch_no)
+        self.contents.batch.as_ref().map(|batch| batch.batch_no)
     }
 
     /// Who is to hear of the outcome, and what it is. Call it once it is over.
-    pub(super) fn into_outcome(self) -> (Gathered<S, C>, bool) {
+    pub(super) fn into_outcome(self) -> (BatchContents<S, C>, bool) {
         let is_durable = matches!(self.phase, Phase::Over { is_durable: true });
-        (self.gathered, is_durable)
+        (self.contents, is_durable)
     }
 
     /// What to do now.
@@ -187,7 +187,7 @@ impl<S, C> BatchRun<S, C> {
 
     /// What is committed next: removals ahead of their batch, or the batch.
     fn batch(&self) -> &Batch {
-        let batch = self.ahead.as_ref().map(|ahead| &ahead.removals).or(self.gathered.batch.as_ref());
+        let batch = self.ahead.as_ref().map(|ahead| &ahead.removals).or(self.contents.batch.as_ref());
         batch.expect("barriers alone are over at once")
     }
 
@@ -196,9 +196,9 @@ impl<S, C> BatchRun<S, C> {
         match outcome {
             CommitOutcome::Committed => self.durable(),
             CommitOutcome::NotCommitted(cause) => {
-                if let Some(Ahead { whole, .. }) = self.ahead.take() {
+                if let Some(EarlyRemovals { whole, .. }) = self.ahead.take() {
                     // Even the removals are refused: the batch stays whole.
-                    self.gathered.batch = Some(whole);
+                    self.contents.batch = Some(whole);
                     self.phase = Phase::Try;
                     return Report::Nothing;
                 }
@@ -260,9 +260,9 @@ impl<S, C> BatchRun<S, C> {
     /// The batch has taken in what has come meanwhile.
     pub(super) fn amended(&mut self) {
         self.phase = Phase::Try;
-        let Gathered { batch: Some(batch), bound, .. } = &mut self.gathered else { return };
+        let BatchContents { batch: Some(batch), bound, .. } = &mut self.contents else { return };
         let whole = batch.clone();
-        self.ahead = batch.split_removals(bound).map(|removals| Ahead { removals, whole });
+        self.ahead = batch.split_removals(bound).map(|removals| EarlyRemovals { removals, whole });
     }
 
     /// The writer is to stop: a pause is not waited for.

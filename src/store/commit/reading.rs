@@ -1,7 +1,7 @@
 //! Reading rows back, beside the writer, so that no commit waits for a read.
 
 use super::shared::{WriterShared, catch_panic, lock};
-use crate::store::{Cause, LoadRequest, Loaded, ReadError, StoreError, StoreReader, chain};
+use crate::store::{Cause, LoadRequest, LoadedRange, ReadError, StoreError, StoreReader, chain};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// Receives what was read, where it was read.
-pub type LoadThen = Box<dyn FnOnce(Result<Loaded, ReadError>) + Send>;
+pub type LoadCompletion = Box<dyn FnOnce(Result<LoadedRange, ReadError>) + Send>;
 
-type Load = (LoadRequest, LoadThen);
+type Load = (LoadRequest, LoadCompletion);
 
 /// Requests on their way to a reader. Bounded by its callers: a queue has one load per level open at a time.
 pub(super) struct Loads(Mutex<LoadRoute>);
@@ -27,7 +27,7 @@ impl Loads {
         Self(Mutex::new(LoadRoute::Queue(queue)))
     }
 
-    pub(super) fn submit(&self, request: LoadRequest, then: LoadThen) {
+    pub(super) fn submit(&self, request: LoadRequest, then: LoadCompletion) {
         let route = lock(&self.0);
         let refused = match &*route {
             LoadRoute::Threads(sender) => sender.send((request, then)).err().map(|refused| refused.0.1),
@@ -97,7 +97,7 @@ fn run_thread(mut reader: Box<dyn StoreReader>, requests: &Mutex<Receiver<Load>>
     }
 }
 
-fn run(reader: &mut dyn StoreReader, request: LoadRequest, then: LoadThen, shared: &WriterShared) {
+fn run(reader: &mut dyn StoreReader, request: LoadRequest, then: LoadCompletion, shared: &WriterShared) {
     let answer = catch_unwind(AssertUnwindSafe(|| reader.load(request))).unwrap_or_else(|_| Err(ReadError::Panicked));
     if let Err(error) = &answer {
         let mut stats = shared.stats();

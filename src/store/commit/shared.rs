@@ -3,7 +3,7 @@
 use super::copying::CopySlot;
 use super::limits::Limits;
 use super::machine::{Action, CommitMachine, RowRequest, RowSource};
-use super::{InlineCommits, Source, Stored, Then, WriterSettings, WriterStats, outcome};
+use super::{Completion, ContributionOutcome, InlineCommits, Source, WriterSettings, WriterStats, outcome};
 use crate::model::{Clock, Monotonic};
 use crate::store::{BatchNo, StoreTraits};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A machine whose sources are queues' cells.
-pub(super) type Machine = CommitMachine<Arc<dyn Source>, Then>;
+pub(super) type Machine = CommitMachine<Arc<dyn Source>, Completion>;
 
 /// A batch of such a machine.
-pub(super) type BatchRun = outcome::BatchRun<Arc<dyn Source>, Then>;
+pub(super) type BatchRun = outcome::BatchRun<Arc<dyn Source>, Completion>;
 
 impl RowSource for Arc<dyn Source> {
     fn key(&self) -> usize {
@@ -123,7 +123,7 @@ impl WriterShared {
     }
 
     /// What to do next. Callers that wait for the end of all work are woken when it is there.
-    pub(super) fn next_action(&self, inbox: &mut WriterInbox) -> Action<Arc<dyn Source>, Then> {
+    pub(super) fn next_action(&self, inbox: &mut WriterInbox) -> Action<Arc<dyn Source>, Completion> {
         let now = self.now();
         let action = inbox.machine.next(now);
         if inbox.machine.has_flushes() && inbox.machine.is_idle(now) {
@@ -144,18 +144,18 @@ impl WriterShared {
     /// Reports the outcome of a batch.
     pub(super) fn finish(&self, run: BatchRun, has_dead_rows: bool) {
         let last = run.batch_no();
-        let (gathered, durable) = run.into_outcome();
-        if gathered.is_torn {
+        let (contents, durable) = run.into_outcome();
+        if contents.is_torn {
             tracing::error!(
                 "a queue did not contribute its part of a group; the other parts were committed without it"
             );
         }
         let batch_no = self.inbox().machine.finished(last, has_dead_rows);
-        for then in gathered.completions {
+        for then in contents.completions {
             catch_panic("then", || then(durable));
         }
-        for (source, ticket) in gathered.tickets {
-            catch_panic("stored", || source.stored(Stored { ticket, batch_no, durable }));
+        for (source, ticket) in contents.tickets {
+            catch_panic("stored", || source.stored(ContributionOutcome { ticket, batch_no, durable }));
         }
     }
 
@@ -165,7 +165,7 @@ impl WriterShared {
         self.wants_rows.store(false, Ordering::Release);
         self.idle_changed.notify_all();
         for (source, contribution) in leftover.contributions {
-            let refused = Stored { ticket: contribution.ticket, batch_no, durable: false };
+            let refused = ContributionOutcome { ticket: contribution.ticket, batch_no, durable: false };
             catch_panic("stored", || source.stored(refused));
         }
         for then in leftover.completions {

@@ -13,7 +13,7 @@ const STEPS_MAX: u32 = 10_000_000;
 
 /// What came of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stepped {
+pub enum StepOutcome {
     /// Something was done.
     Worked,
     /// There is nothing to do until something is submitted, or until a moment.
@@ -59,14 +59,14 @@ impl Stepping {
         self.state().wakes_at
     }
 
-    pub(super) fn step(&self) -> Stepped {
+    pub(super) fn step(&self) -> StepOutcome {
         self.state().step(&self.shared)
     }
 
     /// Steps until nothing is outstanding. Where time would have to pass, it does not, and the rest is left.
     pub(super) fn run_until_idle(&self) {
         for _ in 0..STEPS_MAX {
-            if self.step() != Stepped::Worked {
+            if self.step() != StepOutcome::Worked {
                 return;
             }
         }
@@ -78,9 +78,9 @@ impl Stepping {
         for _ in 0..STEPS_MAX {
             let mut state = self.state();
             match state.step(&self.shared) {
-                Stepped::Worked => {}
-                Stepped::Sleeps(_) => state.close(&self.shared),
-                Stepped::Stopped => return state.closed.clone().unwrap_or(Ok(())),
+                StepOutcome::Worked => {}
+                StepOutcome::Sleeps(_) => state.close(&self.shared),
+                StepOutcome::Stopped => return state.closed.clone().unwrap_or(Ok(())),
             }
         }
         panic!("the writer ends");
@@ -88,31 +88,31 @@ impl Stepping {
 }
 
 impl SteppedState {
-    fn step(&mut self, shared: &WriterShared) -> Stepped {
+    fn step(&mut self, shared: &WriterShared) -> StepOutcome {
         let stepped = self.take_step(shared);
-        self.wakes_at = if let Stepped::Sleeps(until) = stepped { until } else { None };
+        self.wakes_at = if let StepOutcome::Sleeps(until) = stepped { until } else { None };
         stepped
     }
 
-    fn take_step(&mut self, shared: &WriterShared) -> Stepped {
+    fn take_step(&mut self, shared: &WriterShared) -> StepOutcome {
         if self.closed.is_some() {
-            return Stepped::Stopped;
+            return StepOutcome::Stopped;
         }
         if self.loads.run_one(&mut *self.reader, shared) {
-            return Stepped::Worked;
+            return StepOutcome::Worked;
         }
         if let Some(run) = self.run.take() {
             return self.go_on(run, shared);
         }
         let mut inbox = shared.inbox();
         if inbox.is_asleep && inbox.wakes_at.is_none_or(|at| at > shared.now()) {
-            return Stepped::Sleeps(inbox.wakes_at);
+            return StepOutcome::Sleeps(inbox.wakes_at);
         }
         shared.wake_up(&mut inbox);
         let action = shared.next_action(&mut inbox);
         if let Action::Sleep { until } = action {
             shared.fall_asleep(&mut inbox, until);
-            return Stepped::Sleeps(until);
+            return StepOutcome::Sleeps(until);
         }
         drop(inbox);
         match action {
@@ -122,10 +122,10 @@ impl SteppedState {
             Action::Work(work) => self.runner.work(work),
             Action::Stop => self.close(shared),
         }
-        Stepped::Worked
+        StepOutcome::Worked
     }
 
-    fn go_on(&mut self, mut run: BatchRun, shared: &WriterShared) -> Stepped {
+    fn go_on(&mut self, mut run: BatchRun, shared: &WriterShared) -> StepOutcome {
         match self.runner.go_on(&mut run) {
             Progress::Over => shared.finish(run, self.runner.has_dead_rows()),
             Progress::Amend => {
@@ -139,11 +139,11 @@ impl SteppedState {
                 }
                 self.run = Some(run);
                 if !is_stopping {
-                    return Stepped::Sleeps(Some(until));
+                    return StepOutcome::Sleeps(Some(until));
                 }
             }
         }
-        Stepped::Worked
+        StepOutcome::Worked
     }
 
     fn close(&mut self, shared: &WriterShared) {

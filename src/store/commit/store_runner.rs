@@ -127,11 +127,11 @@ impl StoreRunner {
     }
 
     fn note_durable<S, C>(&self, run: &BatchRun<S, C>, began: Monotonic) {
-        let gathered = run.gathered();
-        let Some(batch) = &gathered.batch else { return };
+        let contents = run.contents();
+        let Some(batch) = &contents.batch else { return };
         let inserted = batch.lanes.iter().map(|change| change.inserts.len()).sum::<usize>();
-        let removed = gathered.rows.saturating_sub(inserted);
-        let (inserted, removed, bytes) = (inserted as u64, removed as u64, gathered.bytes as u64);
+        let removed = contents.rows.saturating_sub(inserted);
+        let (inserted, removed, bytes) = (inserted as u64, removed as u64, contents.bytes as u64);
         self.shared.stats().committed(&BatchSize { inserted, removed, bytes }, self.now().since(began));
         self.note_vitals();
     }

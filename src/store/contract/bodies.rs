@@ -1,13 +1,13 @@
 //! Large bodies, and bodies that rows share.
 
 use super::{
-    EVERYTHING, Place, batch, change, commit, commit_lanes, erase, lane, large, load, message_of, open, positions,
-    reopened, restarted, row, with_message,
+    EVERYTHING, StoreLocation, batch, change, commit, commit_lanes, erase, lane, large, load, message_of, open,
+    positions, reopened, restarted, row, with_message,
 };
 use crate::model::{Lane, Message, Position};
 use crate::store::{Batch, LaneChange, LoadRequest, PositionRange, Row, Store};
 
-pub(in crate::store) fn large_bodies_survive(place: &dyn Place) {
+pub(in crate::store) fn large_bodies_survive(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let lengths = [0, 4096, 4097, 16_384, 65_536, 65_537, 10 << 20];
     let body = |len: usize| -> Vec<u8> { (0..len).map(|at| (at * 31 / 7) as u8).collect() };
@@ -33,7 +33,7 @@ fn assert_all_are(store: &dyn Store, lane: Lane, at: &[u64], message: &Message) 
     assert!(rows.iter().all(|row| row.message == *message), "the bodies in {lane:?}");
 }
 
-pub(in crate::store) fn a_body_shared_by_rows_lasts_as_long_as_one_of_them(place: &dyn Place) {
+pub(in crate::store) fn a_body_shared_by_rows_lasts_as_long_as_one_of_them(place: &dyn StoreLocation) {
     for len in [5_000, 65_536, 200_000] {
         let (mut store, recovered) = open(place);
         let number = recovered.batch_no.0;
@@ -66,7 +66,7 @@ pub(in crate::store) fn a_body_shared_by_rows_lasts_as_long_as_one_of_them(place
     }
 }
 
-pub(in crate::store) fn bodies_go_with_dropped_lanes(place: &dyn Place) {
+pub(in crate::store) fn bodies_go_with_dropped_lanes(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let (kept, dropped) = (large(1, 100_000), large(2, 70_000));
     for number in 1..=20 {
@@ -84,7 +84,7 @@ pub(in crate::store) fn bodies_go_with_dropped_lanes(place: &dyn Place) {
     assert_all_are(store.as_ref(), lane(2), &[1], &kept);
 }
 
-pub(in crate::store) fn bodies_are_told_apart_by_message(place: &dyn Place) {
+pub(in crate::store) fn bodies_are_told_apart_by_message(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let messages: Vec<_> = (1..=20).map(|seed| large(seed, 64_000 + seed as usize * 200)).collect();
     for (number, message) in (1..).zip(&messages) {
@@ -98,7 +98,7 @@ pub(in crate::store) fn bodies_are_told_apart_by_message(place: &dyn Place) {
     }
 }
 
-pub(in crate::store) fn the_largest_bodies_survive(place: &dyn Place) {
+pub(in crate::store) fn the_largest_bodies_survive(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let message = large(5, 128 << 20);
     commit_lanes(store.as_mut(), 1, vec![with_message(lane(1), &[1], &message), with_message(lane(2), &[1], &message)]);

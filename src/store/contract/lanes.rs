@@ -1,13 +1,13 @@
 //! Lanes: their states, dropping and erasing them.
 
 use super::{
-    EVERYTHING, Place, batch, commit, commit_lanes, empty_states, erase, inserts, lane, open, positions, reopened,
-    restarted_with, sorted, state,
+    EVERYTHING, StoreLocation, batch, commit, commit_lanes, empty_states, erase, inserts, lane, open, positions,
+    reopened, restarted_with, sorted, state,
 };
 use crate::model::{Lane, QueueId};
 use crate::store::{Batch, BatchNo, LaneChange, LaneRecord, LoadRequest, TopologyChange};
 
-pub(in crate::store) fn lanes_are_found_with_their_last_state(place: &dyn Place) {
+pub(in crate::store) fn lanes_are_found_with_their_last_state(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let other = Lane { queue: QueueId(u64::MAX), level: 255, generation: u32::MAX };
     let change = |lane, seed| LaneChange { state: state(seed), ..inserts(lane, [seed]) };
@@ -19,7 +19,7 @@ pub(in crate::store) fn lanes_are_found_with_their_last_state(place: &dyn Place)
     assert_eq!(recovered.batch_no, BatchNo(2));
 }
 
-pub(in crate::store) fn a_dropped_lane_is_empty_at_once_and_its_name_is_free(place: &dyn Place) {
+pub(in crate::store) fn a_dropped_lane_is_empty_at_once_and_its_name_is_free(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let next = Lane { generation: 1, ..lane(1) };
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=100)]);
@@ -41,7 +41,7 @@ pub(in crate::store) fn a_dropped_lane_is_empty_at_once_and_its_name_is_free(pla
     assert_eq!(positions(store.as_ref(), lane(1)), [5]);
 }
 
-pub(in crate::store) fn dropped_lanes_are_erased_in_slices(place: &dyn Place) {
+pub(in crate::store) fn dropped_lanes_are_erased_in_slices(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=100), inserts(lane(2), 1..=3)]);
     assert!(!erase(&mut *store, 10), "nothing is dropped");
@@ -57,7 +57,7 @@ pub(in crate::store) fn dropped_lanes_are_erased_in_slices(place: &dyn Place) {
     assert_eq!(positions(store.as_ref(), lane(2)), [1, 2, 3]);
 }
 
-pub(in crate::store) fn deleting_a_queue_drops_all_its_lanes(place: &dyn Place) {
+pub(in crate::store) fn deleting_a_queue_drops_all_its_lanes(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let lanes = [lane(1), Lane { level: 9, ..lane(1) }, Lane { generation: 3, ..lane(1) }];
     let mut changes: Vec<_> = lanes.iter().map(|lane| inserts(*lane, [1, 2])).collect();
@@ -71,7 +71,7 @@ pub(in crate::store) fn deleting_a_queue_drops_all_its_lanes(place: &dyn Place) 
     assert_eq!(positions(store.as_ref(), lane(2)), [1]);
 }
 
-pub(in crate::store) fn deleting_a_queue_takes_what_its_batch_writes_too(place: &dyn Place) {
+pub(in crate::store) fn deleting_a_queue_takes_what_its_batch_writes_too(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let topology = vec![TopologyChange::DeleteQueue(QueueId(1))];
     let lanes = vec![inserts(lane(1), 1..=3), inserts(lane(2), [1])];
@@ -81,7 +81,7 @@ pub(in crate::store) fn deleting_a_queue_takes_what_its_batch_writes_too(place: 
     assert_eq!(positions(store.as_ref(), lane(2)), [1]);
 }
 
-pub(in crate::store) fn ten_thousand_lanes_are_kept_apart(place: &dyn Place) {
+pub(in crate::store) fn ten_thousand_lanes_are_kept_apart(place: &dyn StoreLocation) {
     const LANES: u64 = 10_000;
     let (mut store, _) = open(place);
     let lanes = (0..LANES).map(|at| LaneChange { state: state(at), ..inserts(lane(at), [at + 1]) });

@@ -1,13 +1,13 @@
 //! What a store knows of earlier batches and processes.
 
 use super::{
-    EVERYTHING, Place, batch, change, commit, commit_lanes, empty_states, inserts, lane, open, positions, reopen,
-    reopened, restarted_with, state,
+    EVERYTHING, StoreLocation, batch, change, commit, commit_lanes, empty_states, inserts, lane, open, positions,
+    reopen, reopened, restarted_with, state,
 };
 use crate::model::Position;
 use crate::store::{Batch, BatchNo, LaneChange, LoadRequest};
 
-pub(in crate::store) fn a_batch_that_is_stored_is_committed_again_without_effect(place: &dyn Place) {
+pub(in crate::store) fn a_batch_that_is_stored_is_committed_again_without_effect(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let first = Batch { lanes: vec![LaneChange { state: state(1), ..inserts(lane(1), 1..=3) }], ..batch(1) };
     commit(store.as_mut(), &first);
@@ -20,7 +20,7 @@ pub(in crate::store) fn a_batch_that_is_stored_is_committed_again_without_effect
     assert_eq!(positions(store.as_ref(), lane(1)), [1, 3]);
 }
 
-pub(in crate::store) fn a_good_stop_is_told_from_a_bad_one(place: &dyn Place) {
+pub(in crate::store) fn a_good_stop_is_told_from_a_bad_one(place: &dyn StoreLocation) {
     let (mut store, first) = open(place);
     assert_eq!((first.boot, first.clean, first.batch_no), (1, true, BatchNo(0)));
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), [1])]);
@@ -33,7 +33,7 @@ pub(in crate::store) fn a_good_stop_is_told_from_a_bad_one(place: &dyn Place) {
     assert_eq!(positions(store.as_ref(), lane(1)), [1, 2]);
 }
 
-pub(in crate::store) fn reopening_keeps_everything(place: &dyn Place) {
+pub(in crate::store) fn reopening_keeps_everything(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let mut reader = store.reader().unwrap();
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=3)]);
@@ -45,7 +45,7 @@ pub(in crate::store) fn reopening_keeps_everything(place: &dyn Place) {
     assert_eq!((loaded.rows.len(), loaded.as_of), (1, BatchNo(2)), "a reader goes on across it");
 }
 
-pub(in crate::store) fn the_cluster_has_one_id_for_life(place: &dyn Place) {
+pub(in crate::store) fn the_cluster_has_one_id_for_life(place: &dyn StoreLocation) {
     let (store, first) = open(place);
     assert!(first.cluster_id.starts_with("prontomq-cluster-id-"), "{:?}", first.cluster_id);
     // A stop in good order, and none.

@@ -1,15 +1,15 @@
 //! Rows: read back in order, removed, and at their limits.
 
 use super::{
-    EVERYTHING, Place, batch, change, commit, commit_lanes, empty_states, erase, inserts, lane, load, open, positions,
-    restarted, restarted_with, row,
+    EVERYTHING, StoreLocation, batch, change, commit, commit_lanes, empty_states, erase, inserts, lane, load, open,
+    positions, restarted, restarted_with, row,
 };
 use crate::model::{Lane, Position, QueueId, WallMillis};
 use crate::store::{
     Batch, BatchNo, LaneChange, LaneRecord, LaneState, LoadRequest, POSITION_MAX, PositionRange, Row, Store,
 };
 
-pub(in crate::store) fn rows_come_back_in_order_and_complete(place: &dyn Place) {
+pub(in crate::store) fn rows_come_back_in_order_and_complete(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let special = Row { redelivered: true, expires_at: Some(WallMillis(1_234_567)), ..row(7) };
     let change = LaneChange { inserts: vec![row(1), row(2), special], ..change(lane(1)) };
@@ -26,7 +26,7 @@ pub(in crate::store) fn rows_come_back_in_order_and_complete(place: &dyn Place) 
     assert_eq!(positions(store.as_ref(), lane(3)), [0; 0]);
 }
 
-pub(in crate::store) fn a_load_stops_at_its_limits_and_goes_on_behind(place: &dyn Place) {
+pub(in crate::store) fn a_load_stops_at_its_limits_and_goes_on_behind(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), (1..=20).map(|at| at * 3))]);
     let mut reader = store.reader().unwrap();
@@ -46,7 +46,7 @@ pub(in crate::store) fn a_load_stops_at_its_limits_and_goes_on_behind(place: &dy
     assert_eq!(found(9, 8, 10, usize::MAX), [0; 0], "no range");
 }
 
-pub(in crate::store) fn removes_take_what_they_name_and_nothing_else(place: &dyn Place) {
+pub(in crate::store) fn removes_take_what_they_name_and_nothing_else(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let everything = || (1..=30).filter(|at| at % 7 != 0);
     let neighbours = [lane(0), lane(2), Lane { level: 1, ..lane(1) }, Lane { generation: 1, ..lane(1) }];
@@ -80,7 +80,7 @@ pub(in crate::store) fn removes_take_what_they_name_and_nothing_else(place: &dyn
     assert_eq!(positions(store.as_ref(), lane(2)), everything().collect::<Vec<_>>());
 }
 
-pub(in crate::store) fn rows_inserted_and_removed_in_one_batch_are_gone(place: &dyn Place) {
+pub(in crate::store) fn rows_inserted_and_removed_in_one_batch_are_gone(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let change = LaneChange { removes: vec![Position(2)], ..inserts(lane(1), 1..=3) };
     let again = LaneChange { remove_below: Some(Position(2)), ..super::change(lane(1)) };
@@ -88,7 +88,7 @@ pub(in crate::store) fn rows_inserted_and_removed_in_one_batch_are_gone(place: &
     assert_eq!(positions(store.as_ref(), lane(1)), [3]);
 }
 
-pub(in crate::store) fn a_reader_knows_the_last_batch_it_sees(place: &dyn Place) {
+pub(in crate::store) fn a_reader_knows_the_last_batch_it_sees(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let mut reader = store.reader().unwrap();
     for number in 1..=20 {
@@ -113,7 +113,7 @@ pub(in crate::store) fn a_reader_knows_the_last_batch_it_sees(place: &dyn Place)
 }
 
 /// What a batch removes is gone at once for readers and for the next start, however long it takes to erase it.
-pub(in crate::store) fn long_ranges_are_gone_at_once(place: &dyn Place) {
+pub(in crate::store) fn long_ranges_are_gone_at_once(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     commit_lanes(store.as_mut(), 1, vec![inserts(lane(1), 1..=30_000), inserts(lane(2), 1..=10_000)]);
     let range = PositionRange { from: Position(11), to: Position(20_000) };
@@ -143,7 +143,7 @@ pub(in crate::store) fn long_ranges_are_gone_at_once(place: &dyn Place) {
     assert_eq!(positions(store.as_ref(), lane(1)).len() + positions(store.as_ref(), lane(4)).len(), 1);
 }
 
-pub(in crate::store) fn extreme_numbers_survive(place: &dyn Place) {
+pub(in crate::store) fn extreme_numbers_survive(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let extreme = Lane { queue: QueueId(u64::MAX), level: u8::MAX, generation: u32::MAX };
     let last = Row { expires_at: Some(WallMillis(u64::MAX)), ..row(POSITION_MAX.0) };

@@ -1,6 +1,6 @@
 //! Durable topology.
 
-use super::{Place, batch, commit, inserts, lane, open, reopened};
+use super::{StoreLocation, batch, commit, inserts, lane, open, reopened};
 use crate::model::{Name, QueueId};
 use crate::store::{
     Batch, BindingRecord, Destination, ExchangeRecord, QueueRecord, TopologyChange, UserRecord, VhostRecord,
@@ -49,7 +49,7 @@ fn user(tags: &[&str], vhosts: &[&str]) -> UserRecord {
     }
 }
 
-pub(in crate::store) fn topology_comes_back_as_it_was_put(place: &dyn Place) {
+pub(in crate::store) fn topology_comes_back_as_it_was_put(place: &dyn StoreLocation) {
     let (mut store, recovered) = open(place);
     assert!(recovered.vhosts.is_empty() && recovered.users.is_empty() && recovered.exchanges.is_empty());
     let odd = Name::from("quote ' \u{0} \u{1F430}");
@@ -80,7 +80,7 @@ pub(in crate::store) fn topology_comes_back_as_it_was_put(place: &dyn Place) {
     assert_eq!(recovered.queues, [queue(1, "q"), queue(u64::MAX, "last")]);
 }
 
-pub(in crate::store) fn bindings_are_told_apart_by_their_arguments(place: &dyn Place) {
+pub(in crate::store) fn bindings_are_told_apart_by_their_arguments(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let to_exchange = BindingRecord { destination_kind: Destination::Exchange, ..binding("a.*", &[0]) };
     let all = [binding("a.*", &[0]), binding("a.*", &[1]), binding("b", &[0]), to_exchange];
@@ -97,7 +97,7 @@ pub(in crate::store) fn bindings_are_told_apart_by_their_arguments(place: &dyn P
     }
 }
 
-pub(in crate::store) fn deleted_topology_is_gone(place: &dyn Place) {
+pub(in crate::store) fn deleted_topology_is_gone(place: &dyn StoreLocation) {
     let (mut store, _) = open(place);
     let topology = vec![
         TopologyChange::PutVhost(VhostRecord { name: Name::from("/") }),

@@ -12,7 +12,7 @@ mod segment;
 mod tests;
 
 use super::{
-    Batch, BatchNo, Cause, CommitOutcome, FileStats, LaneChange, Recovered, Row, Store, StoreError, StoreReader,
+    Batch, BatchNo, Cause, CommitOutcome, FileStats, LaneChange, RecoveredState, Row, Store, StoreError, StoreReader,
     TopologyChange, Vitals,
 };
 use crate::model::Lane;
@@ -70,8 +70,8 @@ fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
 }
 
 impl Store for SpoolStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
-        Ok(Recovered { boot: 1, clean: true, ..Recovered::default() })
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
+        Ok(RecoveredState { boot: 1, clean: true, ..RecoveredState::default() })
     }
 
     fn commit(&mut self, batch: &Batch) -> CommitOutcome {

@@ -4,16 +4,16 @@ use super::index::{Index, RUN_BYTES, Run};
 use super::lock;
 use crate::model::Position;
 use crate::store::record::{Records, message_bytes};
-use crate::store::{Cause, LoadRequest, Loaded, ReadError, Row, StoreReader};
+use crate::store::{Cause, LoadRequest, LoadedRange, ReadError, Row, StoreReader};
 use std::io::BufReader;
 use std::sync::{Arc, Mutex};
 
 pub(super) struct SpoolReader(pub(super) Arc<Mutex<Index>>);
 
 impl StoreReader for SpoolReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         let LoadRequest { lane, range, rows_max, bytes_max } = request;
-        let mut wanted = Wanted { rows: rows_max.max(1), bytes: bytes_max.max(1) as u64 };
+        let mut wanted = ReadLimits { rows: rows_max.max(1), bytes: bytes_max.max(1) as u64 };
         let (as_of, runs) = {
             let index = lock(&self.0);
             (index.as_of, index.find(lane, range, wanted.rows as u64, wanted.bytes))
@@ -22,17 +22,17 @@ impl StoreReader for SpoolReader {
         for run in &runs {
             wanted.read(run, &mut rows)?;
         }
-        Ok(Loaded { rows, as_of })
+        Ok(LoadedRange { rows, as_of })
     }
 }
 
 /// How much is still to be read.
-struct Wanted {
+struct ReadLimits {
     rows: usize,
     bytes: u64,
 }
 
-impl Wanted {
+impl ReadLimits {
     fn read(&mut self, run: &Run, rows: &mut Vec<Row>) -> Result<(), ReadError> {
         let span = run.span;
         let failed = |cause: Cause| {

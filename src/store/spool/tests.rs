@@ -1,10 +1,10 @@
 //! The contract as far as it is for a store that forgets, and what only its files can show.
 
 use super::SpoolStore;
-use crate::model::stored::Place as RowPlace;
+use crate::model::stored::OrderKey;
 use crate::model::{Lane, Position, WallMillis};
 use crate::store::contract::{
-    Place, batch, change, contract_tests, inserts, lane, large, message, positions, row, with_message,
+    StoreLocation, batch, change, contract_tests, inserts, lane, large, message, positions, row, with_message,
 };
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::record::{HEADER_BYTES, message_bytes};
@@ -38,7 +38,7 @@ impl Folder {
     }
 }
 
-impl Place for Folder {
+impl StoreLocation for Folder {
     fn open(&self) -> Box<dyn Store> {
         Box::new(self.store())
     }
@@ -80,7 +80,7 @@ fn mebibytes(positions: impl IntoIterator<Item = u64>) -> LaneChange {
 fn a_row_comes_back_with_all_that_it_has() {
     let folder = Folder::new();
     let mut store = folder.store();
-    let place = Some(RowPlace { behind: Position(77), nth: 3 });
+    let place = Some(OrderKey { behind: Position(77), nth: 3 });
     let rows = [
         Row { place, ..row(1) },
         Row { place, redelivered: true, expires_at: Some(WallMillis(5)), message: large(1, 50_000), ..row(2) },

@@ -41,7 +41,7 @@ pub(super) struct CommitOptions {
 }
 
 /// What rows and lanes need of the connection, looked up once per batch, and what their batch has in common.
-struct Rows<'a> {
+struct RowWriter<'a> {
     connection: &'a Connection,
     inserts: &'a mut [Insert; INSERTS.len()],
     delete_row: CachedStatement<'a>,
@@ -53,7 +53,7 @@ struct Rows<'a> {
     stored_at: i64,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowWriter<'a> {
     fn prepare(
         connection: &'a Connection,
         inserts: &'a mut Inserts,
@@ -164,7 +164,7 @@ fn write(
         connection.prepare_cached(NUMBER_BATCH)?.execute(params![batch.batch_no.0.cast_signed()])?;
     }
     if !batch.lanes.is_empty() {
-        let mut rows = Rows::prepare(connection, inserts, batch, options)?;
+        let mut rows = RowWriter::prepare(connection, inserts, batch, options)?;
         for change in &batch.lanes {
             rows.write(lanes, change)?;
         }
@@ -187,7 +187,7 @@ fn drop_lane(connection: &Connection, lanes: &mut Lanes, lane: Lane) -> Result<(
     Ok(())
 }
 
-impl Rows<'_> {
+impl RowWriter<'_> {
     fn write(&mut self, lanes: &mut Lanes, change: &LaneChange) -> Result<()> {
         let known = lanes.get(change.lane);
         let number = known.or_else(|| lanes.add(change.lane)).ok_or_else(|| beyond_limit("no lane number is free"))?;

@@ -160,7 +160,7 @@ fn slice_end(connection: &Connection, first: i64, last: i64, rows: usize) -> Res
 /// Gives a slice of free pages back once most of the file is free; whether more is to be given. Between batches: what
 /// will be filled again soon stays.
 fn vacuum(connection: &Connection) -> Result<bool> {
-    let space = Space::of(connection)?;
+    let space = FilePages::of(connection)?;
     if space.free * space.page_bytes <= FREE_BYTES_KEPT || space.free * 2 <= space.pages {
         return Ok(false);
     }
@@ -180,7 +180,7 @@ pub(super) enum ShrinkProgress {
 /// Gives free pages back while the writer is idle: up to `pages` of them, or all at once when little else is left. (Taking
 /// them one by one out of SQLite's list of free pages takes time that grows with their square.)
 pub(super) fn shrink(connection: &Connection, pages: u32) -> Result<ShrinkProgress> {
-    let space = Space::of(connection)?;
+    let space = FilePages::of(connection)?;
     let (free, live) = (space.free * space.page_bytes, (space.pages - space.free) * space.page_bytes);
     if free <= IDLE_FREE_BYTES_KEPT {
         return Ok(ShrinkProgress::Enough);
@@ -201,13 +201,13 @@ fn give_back(connection: &Connection, pages: u32) -> Result<()> {
 }
 
 /// Pages of the file.
-struct Space {
+struct FilePages {
     pages: i64,
     free: i64,
     page_bytes: i64,
 }
 
-impl Space {
+impl FilePages {
     fn of(connection: &Connection) -> Result<Self> {
         Ok(Self {
             pages: number(connection, "PRAGMA page_count")?,

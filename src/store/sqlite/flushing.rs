@@ -60,7 +60,7 @@ pub(super) fn layer(index: Index) -> &'static str {
 
 /// A layer, and the one of SQLite's that it is made from.
 #[repr(C)]
-struct Layer {
+struct FlushingVfs {
     vfs: ffi::sqlite3_vfs,
     below: *mut ffi::sqlite3_vfs,
 }
@@ -108,7 +108,7 @@ fn register(index: Index) -> bool {
             xOpen: Some(open),
             ..*below
         };
-        let layer = Box::leak(Box::new(Layer { vfs, below }));
+        let layer = Box::leak(Box::new(FlushingVfs { vfs, below }));
         ffi::sqlite3_vfs_register((&raw mut *layer).cast(), 0) == ffi::SQLITE_OK
     }
 }
@@ -121,9 +121,9 @@ unsafe extern "C" fn open(
     flags: c_int,
     flags_in_use: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite passes the layer that was registered, which begins a `Layer`, and a file of the size that it asks for.
+    // SAFETY: SQLite passes the layer that was registered, which begins a `FlushingVfs`, and a file of the size that it asks for.
     unsafe {
-        let below = (*vfs.cast::<Layer>()).below;
+        let below = (*vfs.cast::<FlushingVfs>()).below;
         let Some(open) = (*below).xOpen else { return ffi::SQLITE_CANTOPEN };
         let code = open(below, path, file, flags, flags_in_use);
         let is_durable = flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) != 0;

@@ -23,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much space there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Space {
+enum DiskSpace {
     /// Something was refused for want of it, or a start has needed help. What is stored is flushed in the database alone.
     None { looked_at: Monotonic },
     /// The reserves are not whole.
@@ -57,16 +57,16 @@ enum Remedy {
 pub(super) struct FullDisk {
     clock: Arc<dyn Clock>,
     reserves: Reserves,
-    space: Space,
+    space: DiskSpace,
 }
 
 impl FullDisk {
     pub(super) fn new(reserves: Reserves, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, reserves, space: Space::Little }
+        Self { clock, reserves, space: DiskSpace::Little }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        matches!(self.space, Space::None { .. })
+        matches!(self.space, DiskSpace::None { .. })
     }
 
     /// Opens files. What fails for want of space is tried again with all that helps.
@@ -94,30 +94,30 @@ impl FullDisk {
 
     /// Takes the reserves if the disk has them to give. It is full no more when it has them, and some space beside them.
     pub(super) fn look(&mut self) {
-        if self.space == Space::Enough {
+        if self.space == DiskSpace::Enough {
             return;
         }
         let is_whole = self.reserves.allocate();
         match self.space {
-            Space::None { .. } if !is_whole || !self.reserves.has_margin() => return,
-            Space::None { .. } => tracing::info!("the disk has space again"),
+            DiskSpace::None { .. } if !is_whole || !self.reserves.has_margin() => return,
+            DiskSpace::None { .. } => tracing::info!("the disk has space again"),
             _ => {}
         }
-        self.space = if is_whole { Space::Enough } else { Space::Little };
+        self.space = if is_whole { DiskSpace::Enough } else { DiskSpace::Little };
     }
 
     /// A start is done: says whether it is one for consumers only.
     pub(super) fn started(&mut self) {
         self.look();
         match self.space {
-            Space::None { .. } => tracing::warn!(
+            DiskSpace::None { .. } => tracing::warn!(
                 "the broker has started on a full disk: consumers are served and give space back; what publishers send waits"
             ),
-            Space::Little => tracing::warn!(
+            DiskSpace::Little => tracing::warn!(
                 "the disk has less space than the store keeps in reserve: it may be full at any moment, and then only \
                  consumers are served"
             ),
-            Space::Enough => {}
+            DiskSpace::Enough => {}
         }
     }
 
@@ -135,7 +135,7 @@ impl FullDisk {
         if !self.is_full() {
             tracing::warn!("the disk is full: only what gives space back is stored until there is space again");
         }
-        self.space = Space::None { looked_at: self.now() };
+        self.space = DiskSpace::None { looked_at: self.now() };
     }
 }
 
@@ -263,14 +263,14 @@ impl BatchWriter<'_> {
     /// While there is nothing to commit: looks for space, if there was none. When to look again. An error says that what was
     /// committed may not be flushed.
     pub(super) fn look(&mut self) -> Result<Option<Duration>> {
-        if let Space::None { looked_at } = self.full.space {
+        if let DiskSpace::None { looked_at } = self.full.space {
             if let Some(left) = LOOK_INTERVAL.checked_sub(self.full.now().since(looked_at))
                 && !left.is_zero()
             {
                 return Ok(Some(left));
             }
             self.reclaim_space()?;
-            self.full.space = Space::None { looked_at: self.full.now() };
+            self.full.space = DiskSpace::None { looked_at: self.full.now() };
         }
         self.full.look();
         Ok(self.full.is_full().then_some(LOOK_INTERVAL))

@@ -9,7 +9,7 @@ use super::redo::{Overlay, PendingBatches};
 use super::runtime::block_on;
 use crate::model::{Lane, Message, Position, WallMillis};
 use crate::store::{
-    BatchNo, Cause, LaneChange, LoadRequest, Loaded, PositionRange, ReadError, Row, StoreError, StoreReader,
+    BatchNo, Cause, LaneChange, LoadRequest, LoadedRange, PositionRange, ReadError, Row, StoreError, StoreReader,
 };
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -32,7 +32,7 @@ impl SqliteReader {
 }
 
 impl StoreReader for SqliteReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         let pending = self.pending.changes_of(request.lane);
         self.connection.with(|connection| {
             // Dropping it ends the read; there is nothing to roll back.
@@ -52,16 +52,16 @@ fn load(
     connection: &Connection,
     pending: Vec<(BatchNo, LaneChange)>,
     request: LoadRequest,
-) -> Result<Loaded, ReadError> {
+) -> Result<LoadedRange, ReadError> {
     let LoadRequest { lane, range, rows_max, bytes_max } = request;
     let mut found = RowBuffer { rows: Vec::new(), bytes: 0, rows_max: rows_max.max(1), bytes_max: bytes_max.max(1) };
     let Some((number, as_of)) = find(connection, lane)? else {
-        return Ok(Loaded { rows: found.rows, as_of: BatchNo(0) });
+        return Ok(LoadedRange { rows: found.rows, as_of: BatchNo(0) });
     };
     let overlay = Overlay::new(pending, as_of);
     let as_of = overlay.as_of;
     read_rows(connection, number, range, overlay, &mut found)?;
-    Ok(Loaded { rows: found.rows, as_of })
+    Ok(LoadedRange { rows: found.rows, as_of })
 }
 
 /// What is read, as much as is asked for.

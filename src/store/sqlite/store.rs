@@ -17,7 +17,7 @@ use super::{backup, erasing, log, topology, views};
 use crate::config::Durability;
 use crate::store::{
     Backup, Batch, BatchNo, Cause, CommitOutcome, CopyError, CopyProgress, FileStats, LaneChange, Maintenance,
-    OpenError, Recovered, Store, StoreError, StoreReader, Vitals,
+    OpenError, RecoveredState, Store, StoreError, StoreReader, Vitals,
 };
 use rusqlite::backup::StepResult;
 use sqlx::{Connection, SqliteConnection};
@@ -188,7 +188,7 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         let mut connection = self.connection.take().ok_or(StoreError::NotOpen)?.unlock();
         let recovered = block_on(topology::read(&mut connection));
         self.connection = Some(RawConnection::lock(connection)?);

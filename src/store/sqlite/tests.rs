@@ -5,7 +5,7 @@ use super::runtime::block_on;
 use super::{SqliteSettings, SqliteStore};
 use crate::model::{Message, Position, WallMillis};
 use crate::store::contract::{
-    Place, batch, change, contract_tests, inserts, lane, large, message, positions, with_message,
+    StoreLocation, batch, change, contract_tests, inserts, lane, large, message, positions, with_message,
 };
 use crate::store::{
     Backup, Batch, BatchNo, CommitOutcome, LaneChange, LaneRecord, LaneState, LoadRequest, Maintenance, OpenError,
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-impl Place for TempDir {
+impl StoreLocation for TempDir {
     fn open(&self) -> Box<dyn Store> {
         Box::new(open_in(self.path()).unwrap())
     }

@@ -3,8 +3,8 @@
 use super::lanes::{LaneNumber, Lanes};
 use crate::model::{Lane, Name, Position, QueueId};
 use crate::store::{
-    BatchNo, BindingRecord, Destination, ExchangeRecord, LaneRecord, LaneState, QueueRecord, Recovered, TopologyChange,
-    UserRecord, VhostRecord,
+    BatchNo, BindingRecord, Destination, ExchangeRecord, LaneRecord, LaneState, QueueRecord, RecoveredState,
+    TopologyChange, UserRecord, VhostRecord,
 };
 use rusqlite::{Connection, params};
 use sqlx::sqlite::SqliteRow;
@@ -112,10 +112,10 @@ fn delete_user(connection: &Connection, name: &Name) -> rusqlite::Result<()> {
 }
 
 /// Reads everything but rows of messages.
-pub(super) async fn read(connection: &mut SqliteConnection) -> Result<(Recovered, Lanes), sqlx::Error> {
+pub(super) async fn read(connection: &mut SqliteConnection) -> Result<(RecoveredState, Lanes), sqlx::Error> {
     let State { boot, batch_no, clean, cluster_id } = read_state(connection).await?;
     let (lane_records, lanes) = read_lanes(connection).await?;
-    let recovered = Recovered {
+    let recovered = RecoveredState {
         boot,
         batch_no,
         clean,

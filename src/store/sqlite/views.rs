@@ -45,13 +45,13 @@ mod tests {
     use tempfile::TempDir;
 
     /// A store with a vhost, and what a test puts into it.
-    struct Place {
+    struct TestStore {
         directory: TempDir,
         store: Box<SqliteStore>,
         batches: u64,
     }
 
-    impl Place {
+    impl TestStore {
         fn new() -> Self {
             let directory = TempDir::new().unwrap();
             let mut store = Box::new(SqliteStore::open(&SqliteSettings::new(directory.path())).unwrap());
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_message_reads_in_plain_sql_as_it_was_published() {
-        let mut place = Place::new();
+        let mut place = TestStore::new();
         let name = |len: usize| -> Vec<u8> { (0..len).map(|at| b'a' + (at % 26) as u8).collect() };
         let mut messages = Vec::new();
         for (at, len) in [0, 1, 15, 16, 17, 127, 128, 254, 255].into_iter().enumerate() {
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_body_in_chunks_reads_as_one() {
-        let mut place = Place::new();
+        let mut place = TestStore::new();
         let body: Vec<u8> = (0..200_000_u32).map(|at| (at.wrapping_mul(at) >> 3) as u8).collect();
         let large = message(b"", b"q", &PropertiesWriter::new(), body.clone());
         place.commit(vec![queue(1, "q")], vec![inserts(lane(1, 0, 0), vec![large])], vec![]);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn queues_are_summed_up_and_dropped_lanes_do_not_show() {
-        let mut place = Place::new();
+        let mut place = TestStore::new();
         let text = |body: &str| message(b"", b"q", &PropertiesWriter::new(), body.into());
         let lanes = vec![
             inserts(lane(1, 0, 0), vec![text("one"), text("two")]),
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn times_are_told_in_utc() {
-        let mut place = Place::new();
+        let mut place = TestStore::new();
         let mut change = inserts(lane(1, 0, 0), vec![message(b"", b"q", &PropertiesWriter::new(), b"x".to_vec())]);
         change.inserts[0].expires_at = Some(WallMillis(1_700_000_000_250));
         change.inserts[0].redelivered = true;
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn topology_and_users_show_without_hashes() {
-        let mut place = Place::new();
+        let mut place = TestStore::new();
         let (vhost, arguments) = (Name::from("/"), vec![0; 4]);
         let binding = |destination_kind, destination: &str| {
             TopologyChange::PutBinding(BindingRecord {
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn another_versions_views_are_replaced_and_our_own_left_alone() {
-        let place = Place::new();
+        let place = TestStore::new();
         let directory = place.directory;
         place.store.close().unwrap();
         let raw = || Connection::open(directory.path().join("prontomq.sqlite3")).unwrap();

@@ -1,7 +1,7 @@
 //! What is gathered for a batch, and in which order.
 
 use super::{Bench, Event, TestSource, Turns, rows_of};
-use crate::store::commit::{Stored, WriterHandle, WriterSettings};
+use crate::store::commit::{ContributionOutcome, WriterHandle, WriterSettings};
 use crate::store::contract::{lane, positions};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{BatchNo, CommitOutcome, SystemClock};
@@ -19,7 +19,7 @@ fn nothing_is_durable_before_its_commit_has_returned() {
     assert!(bench.events.try_recv().is_err(), "nobody is told while the commit runs");
     assert!(!bench.writer.wants_rows());
     bench.reply(CommitOutcome::Committed);
-    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: true }));
+    assert_eq!(bench.stored(), (1, ContributionOutcome { ticket: 1, batch_no: BatchNo(1), durable: true }));
 }
 
 #[test]

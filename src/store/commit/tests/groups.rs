@@ -3,7 +3,7 @@
 use super::{Bench, Event, group, rows_of};
 use crate::model::random::Random;
 use crate::store::commit::limits::ANSWER_PATIENCE_MAX;
-use crate::store::commit::{Stored, WriterHandle, WriterSettings};
+use crate::store::commit::{ContributionOutcome, WriterHandle, WriterSettings};
 use crate::store::{BatchNo, CommitOutcome};
 use std::collections::HashMap;
 use std::thread;
@@ -83,7 +83,7 @@ fn every_group_is_whole_whatever_its_size_and_whatever_else_there_is_to_write() 
         .events
         .try_iter()
         .filter_map(|event| match event {
-            Event::Stored(id, Stored { ticket, batch_no, .. }) => Some(((id, ticket), batch_no)),
+            Event::Stored(id, ContributionOutcome { ticket, batch_no, .. }) => Some(((id, ticket), batch_no)),
             _ => None,
         })
         .collect();

@@ -9,11 +9,13 @@ mod stopping;
 mod topology;
 
 use crate::model::Name;
-use crate::store::commit::{Contribution, InlineCommits, Source, Stored, Then, WriterHandle, WriterSettings};
+use crate::store::commit::{
+    Completion, Contribution, ContributionOutcome, InlineCommits, Source, WriterHandle, WriterSettings,
+};
 use crate::store::contract::{inserts, lane};
 use crate::store::{
-    Batch, BatchNo, CommitOutcome, Group, LoadRequest, Loaded, Maintenance, ReadError, Recovered, Store, StoreError,
-    StoreReader, SystemClock, TopologyChange, VhostRecord,
+    Batch, BatchNo, CommitOutcome, Group, LoadRequest, LoadedRange, Maintenance, ReadError, RecoveredState, Store,
+    StoreError, StoreReader, SystemClock, TopologyChange, VhostRecord,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,7 +39,7 @@ enum Event {
     Reopen,
     Erase,
     Closed,
-    Stored(u64, Stored),
+    Stored(u64, ContributionOutcome),
     Then(&'static str, bool),
 }
 
@@ -50,8 +52,8 @@ struct FakeStore {
 }
 
 impl Store for FakeStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
-        Ok(Recovered::default())
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
+        Ok(RecoveredState::default())
     }
 
     fn commit(&mut self, batch: &Batch) -> CommitOutcome {
@@ -100,10 +102,10 @@ impl Maintenance for FakeStore {
 struct FakeReader;
 
 impl StoreReader for FakeReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, ReadError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         let lane = request.lane;
         assert!(lane.queue.0 != 13, "as the test wants it");
-        Ok(Loaded { rows: Vec::new(), as_of: BatchNo(lane.queue.0) })
+        Ok(LoadedRange { rows: Vec::new(), as_of: BatchNo(lane.queue.0) })
     }
 }
 
@@ -261,7 +263,7 @@ impl Source for TestSource {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn stored(self: Arc<Self>, outcome: Stored) {
+    fn stored(self: Arc<Self>, outcome: ContributionOutcome) {
         let _ = self.events.send(Event::Stored(self.id, outcome));
     }
 }
@@ -320,7 +322,7 @@ impl Bench {
     }
 
     #[track_caller]
-    fn stored(&self) -> (u64, Stored) {
+    fn stored(&self) -> (u64, ContributionOutcome) {
         match self.next() {
             Event::Stored(id, stored) => (id, stored),
             other => panic!("an outcome is told, not {other:?}"),
@@ -341,7 +343,7 @@ impl Bench {
         self.replies = None;
     }
 
-    fn then(&self, name: &'static str) -> Then {
+    fn then(&self, name: &'static str) -> Completion {
         let tell = self.tell.clone();
         Box::new(move |durable| tell.send(Event::Then(name, durable)).unwrap())
     }

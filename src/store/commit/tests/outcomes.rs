@@ -2,7 +2,7 @@
 
 use super::{Bench, Event, Reply, group, rows_of, vhost};
 use crate::model::Position;
-use crate::store::commit::{Contribution, Stored, WriterHandle, WriterSettings, WriterState};
+use crate::store::commit::{Contribution, ContributionOutcome, WriterHandle, WriterSettings, WriterState};
 use crate::store::contract::{change, lane};
 use crate::store::{BatchNo, CommitOutcome, LaneState};
 use std::sync::Arc;
@@ -137,7 +137,11 @@ fn an_unknown_outcome_is_looked_up() {
     *bench.last_on_disk.lock().unwrap() = BatchNo(1);
     bench.reply(CommitOutcome::Unknown("flush failed".into()));
     assert!(matches!(bench.next(), Event::Reopen));
-    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: true }), "it was there");
+    assert_eq!(
+        bench.stored(),
+        (1, ContributionOutcome { ticket: 1, batch_no: BatchNo(1), durable: true }),
+        "it was there"
+    );
 
     source.add_at_once(1);
     assert_eq!(bench.begun().batch_no, BatchNo(2));
@@ -145,7 +149,7 @@ fn an_unknown_outcome_is_looked_up() {
     assert!(matches!(bench.next(), Event::Reopen));
     assert_eq!(bench.begun().batch_no, BatchNo(2), "it was not there");
     bench.reply(CommitOutcome::Committed);
-    assert_eq!(bench.stored(), (1, Stored { ticket: 2, batch_no: BatchNo(2), durable: true }));
+    assert_eq!(bench.stored(), (1, ContributionOutcome { ticket: 2, batch_no: BatchNo(2), durable: true }));
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn fails_for_good(reply: Reply) {
     second.add_at_once(1);
     bench.writer.topology(vec![vhost("/")], bench.then("put"));
     bench.replies.as_ref().unwrap().send(reply).unwrap();
-    assert_eq!(bench.stored(), (1, Stored { ticket: 1, batch_no: BatchNo(1), durable: false }));
+    assert_eq!(bench.stored(), (1, ContributionOutcome { ticket: 1, batch_no: BatchNo(1), durable: false }));
     assert!(matches!(bench.next(), Event::Then("put", false)));
     let (id, stored) = bench.stored();
     assert_eq!((id, stored.ticket, stored.durable), (2, 1, false));

@@ -18,12 +18,12 @@ pub(super) struct LaneRow {
     pub(super) queue: i64,
     pub(super) level: u8,
     pub(super) is_dropped: bool,
-    pub(super) noted: Counters,
+    pub(super) noted: LaneCounters,
 }
 
 /// What is noted about a lane, and what is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counters {
+pub(super) struct LaneCounters {
     pub(super) head: i64,
     pub(super) tail: i64,
     pub(super) count: i64,
@@ -55,7 +55,7 @@ pub(super) struct Examination {
     pub(super) queues: HashMap<i64, (String, String)>,
     pub(super) lanes: BTreeMap<i64, LaneRow>,
     /// What the rows say that can be read, by lane.
-    pub(super) found: BTreeMap<i64, Counters>,
+    pub(super) found: BTreeMap<i64, LaneCounters>,
     pub(super) rows: u64,
     /// Keys of rows that live no more and are yet to be erased.
     dead: Vec<RangeInclusive<i64>>,
@@ -119,7 +119,7 @@ impl Examination {
         self.unreadable("queues", unreadable);
         let lanes = &mut self.lanes;
         let unreadable = walk(connection, LANES, everything, |row| {
-            let noted = Counters {
+            let noted = LaneCounters {
                 head: row.get(4)?,
                 tail: row.get(5)?,
                 count: row.get(6)?,
@@ -233,7 +233,8 @@ impl Examination {
         }
         match self.body_bytes(row) {
             Ok(body_bytes) => {
-                let counters = self.found.entry(lane).or_insert(Counters { head: position, ..Counters::default() });
+                let counters =
+                    self.found.entry(lane).or_insert(LaneCounters { head: position, ..LaneCounters::default() });
                 counters.tail = position;
                 counters.count += 1;
                 counters.body_bytes += body_bytes;
@@ -282,11 +283,13 @@ impl Examination {
     }
 
     /// What a lane's row should say. Positions are never given out twice, so the tail does not go back.
-    pub(super) fn should_be(&self, number: i64, lane: &LaneRow) -> Counters {
+    pub(super) fn should_be(&self, number: i64, lane: &LaneRow) -> LaneCounters {
         let noted = lane.noted;
         let mut counters = match self.found.get(&number) {
-            Some(found) => Counters { head: noted.head.min(found.head), tail: noted.tail.max(found.tail), ..*found },
-            None => Counters { head: noted.head, tail: noted.tail, ..Counters::default() },
+            Some(found) => {
+                LaneCounters { head: noted.head.min(found.head), tail: noted.tail.max(found.tail), ..*found }
+            }
+            None => LaneCounters { head: noted.head, tail: noted.tail, ..LaneCounters::default() },
         };
         counters.bodies += self.dead_bodies.get(&number).copied().unwrap_or(0);
         counters

@@ -7,7 +7,7 @@ use crate::store::contract::{batch, inserts, message};
 use crate::store::sqlite::{SqliteSettings, SqliteStore, database_file};
 use crate::store::{
     Batch, BindingRecord, CommitOutcome, Destination, LaneState, LoadRequest, OpenError, POSITION_MAX, Position,
-    PositionRange, QueueRecord, Recovered, Row, Store, StoreError, TopologyChange, VhostRecord,
+    PositionRange, QueueRecord, RecoveredState, Row, Store, StoreError, TopologyChange, VhostRecord,
 };
 use rusqlite::{Connection, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,7 +90,7 @@ fn everything() -> PositionRange {
 }
 
 /// Opens the store as a broker does.
-fn opened(directory: &Path) -> (SqliteStore, Recovered) {
+fn opened(directory: &Path) -> (SqliteStore, RecoveredState) {
     let mut store = SqliteStore::open(&SqliteSettings::new(directory)).unwrap();
     let recovered = store.recover().unwrap();
     (store, recovered)

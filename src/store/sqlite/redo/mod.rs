@@ -18,7 +18,7 @@ pub(super) use pending::{Overlay, PendingBatches};
 
 use super::files::with_suffix;
 use crate::model::{Clock, Monotonic};
-use crate::store::{Batch, BatchNo, Cause, Recovered, chain};
+use crate::store::{Batch, BatchNo, Cause, RecoveredState, chain};
 use entry::{ALIGN, EntryRead, Salt};
 use file::AlignedBuffer;
 use std::collections::HashMap;
@@ -174,7 +174,7 @@ impl Redo {
     }
 
     /// Lanes as they were found in the file become what the batches make of them.
-    pub(super) fn bring_forward(&self, recovered: &mut Recovered) {
+    pub(super) fn bring_forward(&self, recovered: &mut RecoveredState) {
         let pending = self.pending.lock();
         let Some(newest) = pending.last() else { return };
         recovered.batch_no = recovered.batch_no.max(newest.batch_no);
