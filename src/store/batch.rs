@@ -1,4 +1,4 @@
-//! What becomes durable together, and how batches are joined and split.
+//! Batches: the changes that become durable together, and how they are joined and split.
 
 pub use crate::model::stored::{Group, LaneChange, LaneState, PositionRange, Row};
 
@@ -7,11 +7,12 @@ use crate::model::{Lane, Position, QueueId};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-/// Numbers batches; rises by one per batch, also across restarts. Stored in the batch's own transaction.
+/// The number of a batch. It rises by one per batch, also across restarts, and is stored in the batch's own transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchNo(pub u64);
 
-/// What becomes durable together. Kept by the writer until its outcome is known, and as it is while the store may have it.
+/// Changes that become durable together. The writer keeps a batch until its outcome is known, and does not change it
+/// while the store may have it.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Its number.
@@ -25,18 +26,19 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether it gives space back, or only moves a ceiling, without which no consumer could.
+    /// Whether the batch may use the space reserved for a full disk: it removes rows, or only moves a ceiling, without which
+    /// no consumer could remove any.
     pub(super) fn may_use_reserve(&self) -> bool {
         let may = |change: &LaneChange| removes_rows(change) || change.inserts.is_empty();
         self.lanes.iter().any(may) || self.drops_lanes()
     }
 
-    /// Whether lanes go, with their queue or without.
+    /// Whether it drops lanes, by themselves or with their queue.
     pub(super) fn drops_lanes(&self) -> bool {
         !self.drop_lanes.is_empty() || self.deleted_queues().next().is_some()
     }
 
-    /// Makes one change of all those of a lane, and leaves out the rows that a later one of them removes again.
+    /// Joins all changes of a lane into one, and leaves out rows that a later change removes again.
     pub(super) fn join_lanes(&mut self) {
         let mut at: HashMap<Lane, usize> = HashMap::new();
         let mut joined: Vec<LaneChange> = Vec::with_capacity(self.lanes.len());
@@ -52,9 +54,9 @@ impl Batch {
         self.lanes = joined;
     }
 
-    /// Takes out what only removes rows, as a batch of its own with this one's number, for a disk on which the rows to insert
-    /// do not fit; this one is left with the next number. None where that would leave nothing, or take nothing out. Lanes that
-    /// are `bound` to others by a group stay, and so do those of queues that this batch makes or deletes.
+    /// Splits off the removals of rows, for a disk on which the rows to insert do not fit. The new batch has this one's
+    /// number, and this one gets the next. `None` if there are no removals, or nothing else. Lanes that are `bound` to
+    /// others by a group stay, and so do those of queues that this batch makes or deletes.
     pub(super) fn split_removals(&mut self, bound: &HashSet<Lane>) -> Option<Self> {
         self.join_lanes();
         let touched: HashSet<QueueId> = self.topology.iter().filter_map(TopologyChange::queue).collect();
@@ -91,7 +93,7 @@ fn removes_rows(change: &LaneChange) -> bool {
     change.remove_below.is_some() || !change.remove_ranges.is_empty() || !change.removes.is_empty()
 }
 
-/// The change without its rows: the lane is what it will be, but for these.
+/// The change without its inserts, and the lane's state without them.
 fn removals_of(change: &LaneChange) -> LaneChange {
     let bodies: u64 = change.inserts.iter().map(|row| row.message.body_len() as u64).sum();
     let state = LaneState {
@@ -110,7 +112,7 @@ fn removals_of(change: &LaneChange) -> LaneChange {
     }
 }
 
-/// Adds a later change of the same lane. Rows that it removes of those to insert are left out, and not removed either.
+/// Adds a later change of the same lane. Rows that are inserted and removed again are neither inserted nor removed.
 pub(super) fn join(change: &mut LaneChange, later: LaneChange) {
     let LaneChange { lane: _, inserts, remove_below, remove_ranges, removes, state } = later;
     let removed_up_to = highest_removed(change);
@@ -137,14 +139,15 @@ pub(super) fn join(change: &mut LaneChange, later: LaneChange) {
     change.state = state;
 }
 
-/// No position beyond it is removed.
+/// The highest position that may be removed.
 fn highest_removed(change: &LaneChange) -> Position {
     let ranges = change.remove_ranges.iter().map(|range| range.to);
     let all = change.remove_below.into_iter().chain(ranges).chain(change.removes.iter().copied());
     all.max().unwrap_or_default()
 }
 
-/// Removes all but this position, at which a row comes later: a range may reach beyond what there was at its time.
+/// Excludes a position from the removals, because a later change inserts a row there: a range may reach beyond the rows that
+/// existed when it was made.
 fn spare(change: &mut LaneChange, position: Position) {
     change.remove_below = change.remove_below.map(|below| below.min(position));
     change.removes.retain(|removed| *removed != position);
@@ -153,7 +156,7 @@ fn spare(change: &mut LaneChange, position: Position) {
         let before = PositionRange { from, to: Position(position.0.saturating_sub(1)) };
         let behind = PositionRange { from: position.next(), to };
         change.remove_ranges.extend([before, behind].into_iter().filter(|range| range.from <= range.to));
-        // It may lie in another one as well.
+        // Another range may contain the position as well.
         spare(change, position);
     }
 }

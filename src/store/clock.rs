@@ -4,7 +4,7 @@ use crate::model::{Clock, Monotonic, Now, WallMillis};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Reads the system's clocks; monotonic time counts from its making.
+/// Reads the system's clocks. Monotonic time counts from when the clock was made.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     began: Instant,
@@ -16,12 +16,12 @@ impl SystemClock {
         Self { began: Instant::now() }
     }
 
-    /// The same, for those that share one.
+    /// As [`start`](Self::start), shared.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self::start())
     }
 
-    /// When its monotonic time began.
+    /// The moment at which monotonic time is zero.
     pub fn began(&self) -> Instant {
         self.began
     }

@@ -1,4 +1,4 @@
-//! What every store promises, as tests that each implementation runs.
+//! The promises of every store, as tests that each implementation runs.
 
 pub(super) mod bodies;
 pub(super) mod lanes;
@@ -13,19 +13,19 @@ use super::{
 use crate::model::{Lane, Message, Position, QueueId};
 use crate::wire::properties::Properties;
 
-/// A place where stores are opened one after the other: a directory, or a piece of memory.
+/// A directory or a piece of memory, where stores are opened one after the other.
 pub(super) trait StoreLocation {
-    /// Opens a store where the last one left off, or an empty one.
+    /// Opens the store as the last one has left it, or an empty one.
     fn open(&self) -> Box<dyn Store>;
 
-    /// Whether what a store was given outlives it. Where nothing does, promises are kept as long as the store is there.
+    /// Whether the contents of a store outlive it. If not, the promises hold as long as the store is open.
     fn outlives_stores(&self) -> bool {
         true
     }
 }
 
-/// Makes one test per promise, for the place that `$make` makes; of a store that forgets, only for the promises that it
-/// gives: it has lanes, and neither topology nor anything that is erased later.
+/// Makes one test per promise, for the location that `$make` makes. A store without durability (`of what forgets`) has lanes
+/// alone, no topology, and erases nothing later.
 macro_rules! contract_tests {
     ($make:expr) => {
         $crate::store::contract::contract_tests!($make; of what forgets);
@@ -107,7 +107,7 @@ pub(super) fn batch(number: u64) -> Batch {
     Batch { batch_no: BatchNo(number), topology: Vec::new(), lanes: Vec::new(), drop_lanes: Vec::new() }
 }
 
-/// Brings a batch to its outcome, as the writer's driver does.
+/// Commits a batch, and repeats and looks it up as the writer's driver does.
 #[track_caller]
 fn commit(store: &mut dyn Store, batch: &Batch) {
     for _ in 0..TRIES_MAX {
@@ -124,7 +124,7 @@ fn commit(store: &mut dyn Store, batch: &Batch) {
     panic!("the batch is not committed in {TRIES_MAX} tries");
 }
 
-/// Tried again when the store does not answer.
+/// Reopens the store, again while it does not answer.
 #[track_caller]
 fn reopen(store: &mut dyn Store) -> BatchNo {
     (0..TRIES_MAX).find_map(|_| store.reopen().ok()).expect("it opens in some tries")
@@ -139,7 +139,7 @@ fn commit_lanes(store: &mut dyn Store, number: u64, lanes: Vec<LaneChange>) {
 
 const EVERYTHING: PositionRange = PositionRange { from: Position(0), to: POSITION_MAX };
 
-/// Whether more is left.
+/// Erases a slice; whether more is left.
 fn erase(store: &mut dyn Store, rows: usize) -> bool {
     store.maintenance().is_some_and(|store| store.erase(rows).unwrap())
 }
@@ -163,12 +163,12 @@ fn reopened(store: Box<dyn Store>, place: &dyn StoreLocation) -> (Box<dyn Store>
     open(place)
 }
 
-/// The store after a restart, if there is a store then.
+/// The store after a restart, if its contents outlive it.
 fn restarted(store: Box<dyn Store>, place: &dyn StoreLocation) -> Box<dyn Store> {
     if place.outlives_stores() { reopened(store, place).0 } else { store }
 }
 
-/// The same, with these lanes.
+/// As [`restarted`], and checks that the store has these lanes.
 #[track_caller]
 fn restarted_with(store: Box<dyn Store>, place: &dyn StoreLocation, lanes: &[LaneRecord]) -> Box<dyn Store> {
     if !place.outlives_stores() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// A cause that says what was being done, with `source` behind it.
+    /// A cause with a description of what was being done, with `source` behind it.
     pub(crate) fn new(what: impl Into<String>, source: impl Into<Self>) -> Self {
         Self(Arc::new(Context { what: what.into(), source: source.into() }))
     }

@@ -1,5 +1,4 @@
-//! The store in memory: for tests, and for a broker that keeps no file. What is put in lasts as long as a
-//! [`MemoryDisk`] does.
+//! The store in memory: for tests, and for a broker without a file. Its contents live as long as the [`MemoryDisk`].
 
 use super::{
     Batch, BatchNo, BindingRecord, Cause, CommitOutcome, ExchangeRecord, LaneChange, LaneRecord, LaneState,
@@ -10,7 +9,7 @@ use crate::model::{Lane, Name, Position, QueueId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a file would be: stores opened on it one after the other find what their predecessors left.
+/// Takes the place of a file: a store that is opened on it finds what an earlier one has left.
 #[derive(Clone, Default)]
 pub struct MemoryDisk(Arc<Mutex<Contents>>);
 
@@ -19,7 +18,7 @@ struct Contents {
     boot: u32,
     batch_no: BatchNo,
     cluster_id: String,
-    /// A process has begun and has not closed.
+    /// A store was opened and not closed.
     in_use: bool,
     vhosts: BTreeMap<Name, VhostRecord>,
     users: BTreeMap<Name, UserRecord>,
@@ -214,7 +213,7 @@ impl LaneContents {
     }
 
     fn within(&self, range: PositionRange) -> impl Iterator<Item = &Row> {
-        // A map does not take a range that ends before it begins.
+        // A map panics for a range that ends before it begins.
         let is_range = range.from <= range.to;
         is_range.then(|| self.rows.range(range.from..=range.to)).into_iter().flatten().map(|(_, row)| row)
     }

@@ -1,8 +1,9 @@
 //! Durable storage: batches go in, outcomes come out, ranges are read back.
 //!
-//! A store keeps what it is given, all of a batch or none, and knows nothing of AMQP. `port` says what every store can do, in
-//! terms of `batch` and `records`. `commit` forms the batches (group commit). `memory` and `sqlite` implement the port, and
-//! `spool` as far as a store can that forgets at its end; `contract` is the suite that every implementation passes.
+//! A store keeps a batch as a whole or not at all, and knows nothing of AMQP. `port` is the interface of every store,
+//! in terms of `batch` and `records`. `commit` forms the batches (group commit). `memory` and `sqlite` implement the
+//! port; `spool` implements the part that a store without durability can. `contract` is the test suite that every
+//! implementation passes.
 
 mod batch;
 mod clock;

@@ -5,7 +5,7 @@ use crate::model::{Message, Position, WallMillis};
 use crate::store::Row;
 use std::io::{self, BufRead, Read};
 
-/// The header: where its numbers lie, of four bytes the first two and of eight the others.
+/// The header has these numbers at these offsets: the first two have four bytes, the others eight.
 pub(super) const HEADER_BYTES: usize = 48;
 const FLAGS: usize = 0;
 const HEAD_LEN: usize = 4;
@@ -37,12 +37,12 @@ impl Header {
     }
 }
 
-/// What a row's message takes, without the header.
+/// The bytes of a row's message, without the header.
 pub(super) fn message_bytes(message: &Message) -> u64 {
     message.head_bytes().len() as u64 + message.large_body().map_or(0, |body| body.len() as u64)
 }
 
-/// Appends all of a record but its large body.
+/// Appends a record without its large body.
 pub(super) fn put(to: &mut Vec<u8>, row: &Row) {
     let Row { position, redelivered, expires_at, place, message } = row;
     let (head, body) = (message.head_bytes(), message.large_body());
@@ -64,10 +64,10 @@ pub(super) fn put(to: &mut Vec<u8>, row: &Row) {
     to.extend_from_slice(head);
 }
 
-/// Takes records out of a stretch of bytes that holds nothing else.
+/// Reads records from a sequence of bytes that holds nothing else.
 pub(super) struct Records<R> {
     bytes: R,
-    /// Of the stretch.
+    /// Bytes that are still to be read.
     left: u64,
     head: Vec<u8>,
 }
@@ -77,7 +77,7 @@ impl<R: BufRead> Records<R> {
         Self { bytes, left, head: Vec::new() }
     }
 
-    /// The next row from a position on. Bytes that are no record are an error, whatever they are.
+    /// The next row at or behind a position. Bytes that are no record are an error.
     pub(super) fn next(&mut self, from: Position) -> io::Result<Row> {
         let mut header = self.header()?;
         while header.number(POSITION) < from.0 {
@@ -87,7 +87,7 @@ impl<R: BufRead> Records<R> {
         }
         let flags = header.word(FLAGS);
         if flags & !ALL_FLAGS != 0 {
-            return Err(damaged("a flag that there is not"));
+            return Err(damaged("an unknown flag is set"));
         }
         let has = |flag: u32| flags & flag != 0;
         self.take(header.word(HEAD_LEN).into())?;
@@ -133,7 +133,7 @@ impl<R: BufRead> Records<R> {
         if body.len() as u64 == len { Ok(body) } else { Err(damaged("its body is cut off")) }
     }
 
-    /// No length is believed before it fits: memory is asked for by it.
+    /// Checks a length against the bytes that are left, before memory is allocated for it.
     fn take(&mut self, bytes: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| damaged("it is longer than what holds it"))?;
         Ok(())

@@ -1,10 +1,10 @@
-//! What a store keeps beside messages: durable topology, and what is found at start.
+//! What a store keeps beside messages: durable topology, and the state that a start reads.
 
 use super::batch::{BatchNo, LaneState};
 pub use crate::model::stored::UserRecord;
 use crate::model::{Lane, Name, QueueId};
 
-/// What kind of thing a binding leads to.
+/// The kind of a binding's destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// A queue.
@@ -31,7 +31,7 @@ pub struct ExchangeRecord {
     pub kind: String,
     /// Deleted with its last outgoing binding.
     pub auto_delete: bool,
-    /// Not for publishing by clients.
+    /// Clients cannot publish to it.
     pub internal: bool,
     /// Its arguments as an encoded field table (with its length prefix).
     pub arguments: Vec<u8>,
@@ -44,7 +44,7 @@ pub struct QueueRecord {
     pub vhost: Name,
     /// Its name.
     pub name: Name,
-    /// Its incarnation.
+    /// Its id. A queue that is deleted and made again has another one.
     pub id: QueueId,
     /// Deleted with its last consumer.
     pub auto_delete: bool,
@@ -59,9 +59,9 @@ pub struct BindingRecord {
     pub vhost: Name,
     /// The exchange that routes.
     pub source: Name,
-    /// What receives.
+    /// The kind of its destination.
     pub destination_kind: Destination,
-    /// Its name.
+    /// The name of its destination.
     pub destination: Name,
     /// The binding key.
     pub routing_key: Name,
@@ -69,7 +69,8 @@ pub struct BindingRecord {
     pub arguments: Vec<u8>,
 }
 
-/// A change of durable topology. Deleting something names it alone: what hangs on it is deleted by changes of its own.
+/// A change of durable topology. A deletion deletes only what it names: bindings and the like are deleted by changes of
+/// their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopologyChange {
     /// Insert or replace.
@@ -91,16 +92,16 @@ pub enum TopologyChange {
     },
     /// Insert.
     PutQueue(QueueRecord),
-    /// Delete a queue and, once the batch's lanes are written, drop all of its own.
+    /// Delete a queue and, once the batch's lanes are written, drop all lanes of the queue.
     DeleteQueue(QueueId),
-    /// Insert; a no-op when it is there.
+    /// Insert; a no-op if it exists.
     PutBinding(BindingRecord),
-    /// Delete; a no-op when it is not there.
+    /// Delete; a no-op if it does not exist.
     DeleteBinding(BindingRecord),
 }
 
 impl TopologyChange {
-    /// The queue that it makes or deletes.
+    /// The queue that the change makes or deletes.
     pub(super) fn queue(&self) -> Option<QueueId> {
         match self {
             Self::PutQueue(record) => Some(record.id),
@@ -110,25 +111,25 @@ impl TopologyChange {
     }
 }
 
-/// A lane as found at start.
+/// A lane as read at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneRecord {
     /// The lane.
     pub lane: Lane,
-    /// Its five numbers.
+    /// Its counters.
     pub state: LaneState,
 }
 
-/// Everything that is read at start: topology and lanes, no row.
+/// Everything that a start reads: topology and lanes, no row.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveredState {
-    /// Rises with every start; makes new identifiers unique.
+    /// The number of the start. It makes new identifiers unique.
     pub boot: u32,
     /// The last batch.
     pub batch_no: BatchNo,
     /// Whether the last process stopped in good order.
     pub clean: bool,
-    /// Identifies the cluster for life: made with the store, and kept in it.
+    /// The id of the cluster, made with the store and never changed.
     pub cluster_id: String,
     /// All vhosts.
     pub vhosts: Vec<VhostRecord>,

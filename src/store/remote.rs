@@ -1,5 +1,4 @@
-//! A store as it is behind a network, for tests: commits take their time, answers get lost, and another node may take the
-//! store over.
+//! A store behind a network, for tests: commits take time, answers get lost, and another node may take the store over.
 
 use super::commit::{Contribution, ContributionOutcome, Source, WriterHandle, WriterSettings};
 use super::contract::{StoreLocation, contract_tests, inserts, lane};
@@ -16,18 +15,18 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-/// How many readers it has.
+/// The number of readers.
 const READERS: usize = 4;
 
 /// A database that several nodes can reach.
 #[derive(Clone, Default)]
 struct Database {
     disk: MemoryDisk,
-    /// The node that owns it: the last that was opened.
+    /// The epoch of the node that owns it: the last that connected.
     epoch: Arc<AtomicU64>,
 }
 
-/// One node's way to it.
+/// One node's connection to the database.
 struct RemoteStore {
     inner: MemoryStore,
     database: Database,
@@ -104,10 +103,10 @@ impl StoreLocation for Database {
 
 contract_tests!(Database::default());
 
-/// A queue that only hears of outcomes.
-struct Hearer(Sender<ContributionOutcome>);
+/// A queue that only receives outcomes.
+struct OutcomeReceiver(Sender<ContributionOutcome>);
 
-impl Source for Hearer {
+impl Source for OutcomeReceiver {
     fn pull(self: Arc<Self>, _rows_max: usize, _bytes_max: usize) {}
 
     fn rows_waiting(&self) -> usize {
@@ -133,8 +132,8 @@ const EVERYTHING: PositionRange = PositionRange { from: Position(0), to: POSITIO
 fn lost_answers_cost_time_and_nothing_else() {
     let database = Database::default();
     let writer = start(database.connect());
-    let (tell, told) = channel();
-    let source: Arc<dyn Source> = Arc::new(Hearer(tell));
+    let (sender, outcomes) = channel();
+    let source: Arc<dyn Source> = Arc::new(OutcomeReceiver(sender));
     for ticket in 1..=200 {
         writer.contribute(Arc::clone(&source), contribution(ticket));
         if ticket % 3 == 0 {
@@ -142,8 +141,9 @@ fn lost_answers_cost_time_and_nothing_else() {
         }
     }
     assert!(writer.flush());
-    let heard: Vec<(u64, bool)> = (0..200).map(|_| told.recv().unwrap()).map(|it| (it.ticket, it.durable)).collect();
-    assert_eq!(heard, (1..=200).map(|ticket| (ticket, true)).collect::<Vec<_>>());
+    let received: Vec<(u64, bool)> =
+        (0..200).map(|_| outcomes.recv().unwrap()).map(|it| (it.ticket, it.durable)).collect();
+    assert_eq!(received, (1..=200).map(|ticket| (ticket, true)).collect::<Vec<_>>());
     writer.stop().unwrap();
     let mut reader = database.connect().reader().unwrap();
     let rows = reader.load(LoadRequest::new(lane(1), EVERYTHING, 1000, usize::MAX)).unwrap().rows;
@@ -154,14 +154,14 @@ fn lost_answers_cost_time_and_nothing_else() {
 fn a_node_whose_store_was_taken_over_stores_nothing_more_and_refuses_what_it_has() {
     let database = Database::default();
     let writer = start(database.connect());
-    let (tell, told) = channel();
-    let source: Arc<dyn Source> = Arc::new(Hearer(tell));
+    let (sender, outcomes) = channel();
+    let source: Arc<dyn Source> = Arc::new(OutcomeReceiver(sender));
     writer.contribute(Arc::clone(&source), contribution(1));
-    assert!(writer.flush() && told.recv().unwrap().durable);
+    assert!(writer.flush() && outcomes.recv().unwrap().durable);
     let other = database.connect();
     for ticket in 2..=5 {
         writer.contribute(Arc::clone(&source), contribution(ticket));
-        assert!(!told.recv().unwrap().durable);
+        assert!(!outcomes.recv().unwrap().durable);
     }
     let trouble = writer.stats().trouble().unwrap_or_default();
     assert!(trouble.contains("another home owns the store"), "{trouble}");
@@ -170,20 +170,20 @@ fn a_node_whose_store_was_taken_over_stores_nothing_more_and_refuses_what_it_has
     assert_eq!(rows.len(), 1);
 }
 
-/// Answers once all readers of the store are at it.
-struct Together(Arc<Barrier>);
+/// A reader that answers once all readers of the store have a request.
+struct BarrierReader(Arc<Barrier>);
 
-impl StoreReader for Together {
+impl StoreReader for BarrierReader {
     fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         self.0.wait();
         Ok(LoadedRange { rows: Vec::new(), as_of: BatchNo(request.lane.queue.0) })
     }
 }
 
-/// Its readers wait for one another.
-struct ReadsTogether(RemoteStore, Arc<Barrier>);
+/// A store whose readers wait for one another.
+struct BarrierStore(RemoteStore, Arc<Barrier>);
 
-impl Store for ReadsTogether {
+impl Store for BarrierStore {
     fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         self.0.recover()
     }
@@ -197,7 +197,7 @@ impl Store for ReadsTogether {
     }
 
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        Ok(Box::new(Together(Arc::clone(&self.1))))
+        Ok(Box::new(BarrierReader(Arc::clone(&self.1))))
     }
 
     fn traits(&self) -> StoreTraits {
@@ -211,18 +211,19 @@ impl Store for ReadsTogether {
 
 #[test]
 fn as_many_loads_are_under_way_as_there_are_readers() {
-    let store = ReadsTogether(Database::default().connect(), Arc::new(Barrier::new(READERS)));
+    let store = BarrierStore(Database::default().connect(), Arc::new(Barrier::new(READERS)));
     let writer =
         WriterHandle::start(Box::new(store), BatchNo(0), WriterSettings::default(), SystemClock::shared()).unwrap();
-    let (tell, told) = channel();
+    let (sender, outcomes) = channel();
     for queue in 0..READERS as u64 {
-        let tell = tell.clone();
+        let sender = sender.clone();
         let lane = crate::model::Lane { queue: QueueId(queue), level: 0, generation: 0 };
-        let then = move |loaded: Result<LoadedRange, ReadError>| tell.send(loaded.unwrap().as_of.0).unwrap();
+        let then = move |loaded: Result<LoadedRange, ReadError>| sender.send(loaded.unwrap().as_of.0).unwrap();
         writer.load(LoadRequest::new(lane, EVERYTHING, 1, 1), Box::new(then));
     }
-    let mut heard: Vec<u64> = (0..READERS).map(|_| told.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
-    heard.sort_unstable();
-    assert_eq!(heard, [0, 1, 2, 3]);
+    let mut received: Vec<u64> =
+        (0..READERS).map(|_| outcomes.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+    received.sort_unstable();
+    assert_eq!(received, [0, 1, 2, 3]);
     writer.stop().unwrap();
 }

@@ -1,26 +1,26 @@
-//! A copy of the store, taken on by a few pages between two commits: so it sees whole batches, never begins anew because of
-//! them, and holds no read open that would keep the write-ahead log from being emptied.
+//! A copy of the store, made a few pages at a time between two commits. So it has whole batches, does not start over
+//! because of them, and keeps no read open that would keep the write-ahead log from being emptied.
 
 use crate::store::{CopyError, CopyProgress};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-/// Pages of one step: what a commit waits for, should it come up just then. 1 MiB of a SQLite file.
+/// Pages of one step, 1 MiB of a SQLite file. A commit may have to wait for one step.
 pub(super) const PAGES_PER_STEP: u32 = 64;
 
-/// What becomes of a copy.
+/// The progress or the end of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyEvent {
-    /// It has come so far; the last of these events says that it is done.
+    /// Its progress. The copy is done with the last of these events.
     Progress(CopyProgress),
-    /// It was given up.
+    /// The copy has failed and has ended.
     Failed(CopyError),
 }
 
 /// Called with a copy's progress, on the writer's thread. `false` gives the copy up; there is no further call then.
 pub type CopyListener = Box<dyn FnMut(CopyEvent) -> bool + Send>;
 
-/// The one copy that there can be.
+/// The state of the one copy that is possible at a time.
 #[derive(Default)]
 pub(super) enum CopySlot {
     #[default]
@@ -72,10 +72,10 @@ mod tests {
         writer(SqliteStore::open(&SqliteSettings::new(directory.path().join("data"))).unwrap())
     }
 
-    /// Asks for a copy that goes on as long as `goes_on` says so; what it was told.
+    /// Requests a copy that continues as long as `goes_on`. Returns the events of it.
     fn copy(writer: &WriterHandle, target: &Path, goes_on: bool) -> Result<Receiver<CopyEvent>, CopyError> {
-        let (told, events) = channel();
-        writer.copy(target.to_owned(), Box::new(move |event| told.send(event).is_ok() && goes_on))?;
+        let (sender, events) = channel();
+        writer.copy(target.to_owned(), Box::new(move |event| sender.send(event).is_ok() && goes_on))?;
         Ok(events)
     }
 
@@ -98,22 +98,22 @@ mod tests {
     }
 
     #[test]
-    fn a_store_without_a_file_and_a_target_that_cannot_be_are_told() {
-        let told = |writer: &WriterHandle| -> Vec<_> {
+    fn a_store_without_a_file_and_a_target_that_cannot_be_written_are_reported() {
+        let events_of = |writer: &WriterHandle| -> Vec<_> {
             copy(writer, Path::new("/missing/folder/copy"), true).unwrap().into_iter().collect()
         };
         let memory = writer(MemoryStore::open(MemoryDisk::default()));
         let directory = TempDir::new().unwrap();
         let on_disk = writer_in(&directory);
         for _ in 0..2 {
-            assert_eq!(told(&memory), [CopyEvent::Failed(CopyError::NotSupported)]);
-            let events = told(&on_disk);
+            assert_eq!(events_of(&memory), [CopyEvent::Failed(CopyError::NotSupported)]);
+            let events = events_of(&on_disk);
             assert!(matches!(&events[..], [CopyEvent::Failed(CopyError::Store(_))]), "{events:?}");
         }
     }
 
     #[test]
-    fn whoever_wants_no_more_is_told_no_more() {
+    fn a_listener_that_gives_the_copy_up_is_not_called_again() {
         let directory = TempDir::new().unwrap();
         let writer = writer_in(&directory);
         let events: Vec<_> = copy(&writer, &directory.path().join("copy"), false).unwrap().into_iter().collect();

@@ -1,8 +1,8 @@
-//! Groups: contributions that are committed in one transaction, whatever the limits of a batch.
+//! Groups: contributions that are committed in one transaction, even beyond the limits of a batch.
 //!
-//! Contributions are committed in the order of their arrival, so a batch is the shortest run of them from the front in
-//! which no group is begun and not ended. Nothing else overtakes a group that waits for its last part; parts come from
-//! turns that are under way.
+//! Contributions are committed in the order of their arrival. So a batch is a run of them from the front in which every
+//! group is complete. A group that waits for its last part holds up all contributions behind it, but not for long: the
+//! parts come from turns that are under way.
 
 use super::intake::Intake;
 use super::limits::ANSWER_PATIENCE_MAX;
@@ -10,7 +10,7 @@ use crate::model::Monotonic;
 use crate::store::Group;
 use std::collections::HashMap;
 
-/// Groups of which some parts were seen, and how many parts each still lacks.
+/// Groups that are incomplete so far, with the number of missing parts.
 #[derive(Default)]
 struct OpenGroups(HashMap<u64, u32>);
 
@@ -30,7 +30,7 @@ impl OpenGroups {
     }
 }
 
-/// How many contributions make the next batch.
+/// The contributions of the next batch.
 pub(super) struct GroupRun {
     pub(super) count: usize,
     /// A group lacks a part that did not come in time.
@@ -38,8 +38,8 @@ pub(super) struct GroupRun {
 }
 
 impl<S, C> Intake<S, C> {
-    /// Whether there is a batch in which all groups are whole. A part that does not come, because its queue has failed, is
-    /// awaited for a limited time only.
+    /// Whether a batch with complete groups can be formed. A part may never come because its queue has failed: it is awaited
+    /// for a limited time only.
     pub(super) fn has_whole_groups(&mut self, now: Monotonic) -> bool {
         if self.contributions.is_empty() || self.grouped == 0 {
             return !self.contributions.is_empty();

@@ -1,4 +1,4 @@
-//! How queues and topology reach the writer.
+//! The handle by which queues and topology reach the writer.
 
 use super::copying::{CopyListener, CopySlot};
 use super::reading::{LoadCompletion, Loads};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How queues and topology reach the writer; cheap to clone. When the last one goes, the writer stops by itself.
+/// A handle of the writer, cheap to clone. When the last one is dropped, the writer stops.
 #[derive(Clone)]
 pub struct WriterHandle {
     life: Arc<WriterLife>,
@@ -25,11 +25,11 @@ struct WriterLife {
     shared: Arc<WriterShared>,
     driver: Driver,
     loads: Loads,
-    /// Loads asked for and not yet handed over.
+    /// Loads that were requested and not answered yet.
     loading: Arc<AtomicUsize>,
 }
 
-/// What steps the machine.
+/// The driver that steps the machine.
 enum Driver {
     Threaded(Threads),
     Stepped(Box<Stepping>),
@@ -66,8 +66,8 @@ impl WriterHandle {
         Self { life: Arc::new(WriterLife { shared, driver, loads, loading: Arc::default() }) }
     }
 
-    /// Marks a source as having something to write. It does so once, then not again until its next contribution that
-    /// has no `more`.
+    /// Marks a source as dirty: it has rows to write. Call it once, then not again before the source has made a contribution
+    /// without `more`.
     pub fn dirty(&self, source: Arc<dyn Source>) {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
@@ -76,13 +76,13 @@ impl WriterHandle {
         }
     }
 
-    /// Whether the writer is idle: a turn that has just become dirty may then contribute at once instead of calling
-    /// [`WriterHandle::dirty`]. Either is right whatever the answer was; this only saves a round trip.
+    /// Whether the writer is idle. Then a source may contribute at once instead of calling [`WriterHandle::dirty`],
+    /// which saves a round trip. Both calls are right at any time.
     pub fn wants_rows(&self) -> bool {
         self.life.shared.wants_rows.load(Ordering::Acquire)
     }
 
-    /// Hands rows over: as the answer to a pull, or unasked. Contributions of one source are committed in their order.
+    /// Hands rows over, as the answer to a pull or unasked. Contributions of one source are committed in their order.
     pub fn contribute(&self, source: Arc<dyn Source>, contribution: Contribution) {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
@@ -101,12 +101,12 @@ impl WriterHandle {
         }
     }
 
-    /// Makes changes of topology durable in their order of submission, then runs `then` on the driver's thread. A queue
-    /// contributes nothing any more once its deletion is submitted. The changes are in the batch of any contribution that is
-    /// submitted after them, or in one before it.
+    /// Makes changes of topology durable in their order of submission, then calls `then` on the driver's thread. A
+    /// queue must contribute nothing once its deletion is submitted. The changes are in the batch of any later
+    /// contribution, or in one before it.
     ///
-    /// Without changes `then` runs when everything submitted before (topology and contributions) is durable: at once,
-    /// on this thread, when nothing is pending.
+    /// Without changes it is a barrier: `then` is called when everything submitted before (topology and contributions) is
+    /// durable; at once, on this thread, if nothing is pending.
     pub fn topology(&self, changes: Vec<TopologyChange>, then: Completion) {
         if changes.is_empty() && self.life.shared.inbox().machine.is_all_durable() {
             let durable = self.life.shared.stats().state != WriterState::Failed;
@@ -117,10 +117,10 @@ impl WriterHandle {
         }
     }
 
-    /// As [`WriterHandle::topology`], but never runs `then` on this thread.
+    /// As [`WriterHandle::topology`], but never calls `then` on this thread.
     ///
     /// # Errors
-    /// Gives `then` back when the writer has stopped: the changes will never be durable.
+    /// Returns `then` if the writer has stopped: the changes will never be durable.
     pub fn submit_topology(&self, changes: Vec<TopologyChange>, then: Completion) -> Result<(), Completion> {
         let shared = &self.life.shared;
         let mut inbox = shared.inbox();
@@ -129,7 +129,7 @@ impl WriterHandle {
         Ok(())
     }
 
-    /// Reads rows back and hands them to `then`, on a reader's thread.
+    /// Reads rows back and passes them to `then`, on a reader's thread.
     pub fn load(&self, request: LoadRequest, then: LoadCompletion) {
         let loading = Arc::clone(&self.life.loading);
         loading.fetch_add(1, Ordering::AcqRel);
@@ -140,15 +140,15 @@ impl WriterHandle {
         self.life.loads.submit(request, then);
     }
 
-    /// Whether nothing is outstanding: no dirty source, no contribution, no topology, no load. Until something is
-    /// submitted, nothing more comes of the store then.
+    /// Whether nothing is outstanding: no dirty source, no contribution, no topology, no load. Then the writer makes no call
+    /// until something is submitted.
     pub fn is_idle(&self) -> bool {
         let shared = &self.life.shared;
         self.life.loading.load(Ordering::Acquire) == 0 && shared.inbox().machine.is_idle(shared.now())
     }
 
-    /// Waits until nothing is outstanding: no dirty source, no contribution, no topology. It is for the moment when
-    /// traffic has ended, and blocks; `false` when the store has failed.
+    /// Blocks until nothing is outstanding: no dirty source, no contribution, no topology. It is for the moment when
+    /// traffic has ended. `false` if the store has failed.
     pub fn flush(&self) -> bool {
         match &self.life.driver {
             Driver::Threaded(_) => threaded::flush(&self.life.shared),
@@ -157,13 +157,13 @@ impl WriterHandle {
         self.life.shared.stats().state == WriterState::Ok
     }
 
-    /// Commits what is outstanding, closes the store in good order and ends the driver. Blocks; further calls return
-    /// the same result. Not to be called from a `then`.
+    /// Commits what is outstanding, closes the store in good order and ends the driver. Blocks. Further calls return
+    /// the same result. It must not be called from a `then`.
     pub fn stop(&self) -> Result<(), StoreError> {
         let mut inbox = self.life.shared.inbox();
         inbox.machine.stop();
         self.life.shared.wake_driver(inbox);
-        // Readers end when nobody can ask them any more; they go first, so that the writer closes the store alone.
+        // Readers end once no request can reach them. They end first, so that the writer closes the store alone.
         self.life.loads.close();
         match &self.life.driver {
             Driver::Threaded(threads) => threads.join(),
@@ -191,7 +191,7 @@ impl WriterHandle {
         Ok(())
     }
 
-    /// How the store's files are.
+    /// The state of the store's files.
     pub fn vitals(&self) -> Vitals {
         self.life.shared.stats().vitals
     }
@@ -203,7 +203,7 @@ impl WriterHandle {
         stats
     }
 
-    /// A writer that does nothing but in [`WriterHandle::step`].
+    /// A writer that works only in [`WriterHandle::step`].
     ///
     /// # Errors
     /// When the store gives no reader.
@@ -218,7 +218,7 @@ impl WriterHandle {
         Ok(Self::new(shared, Driver::Stepped(Box::new(stepping)), loads))
     }
 
-    /// When a stepped writer goes on by itself that has nothing to do now.
+    /// When a stepped writer that sleeps has work again, if ever.
     pub fn wakes_at(&self) -> Option<Monotonic> {
         match &self.life.driver {
             Driver::Stepped(stepping) => stepping.wakes_at(),
@@ -226,8 +226,8 @@ impl WriterHandle {
         }
     }
 
-    /// Does one thing: asks sources, commits, reports an outcome, reads one load, or the like. Only of a stepped writer;
-    /// one with threads always sleeps.
+    /// Does one step of a stepped writer: asks sources, commits, reports an outcome, reads one load, or the like. A
+    /// writer with threads of its own always answers that it sleeps.
     pub fn step(&self) -> StepOutcome {
         match &self.life.driver {
             Driver::Stepped(stepping) => stepping.step(),
@@ -235,15 +235,15 @@ impl WriterHandle {
         }
     }
 
-    /// From here on threads may commit themselves, as `inline` says. Without effect where the store does not commit in
-    /// place, and after the first call.
+    /// From here on threads may commit themselves if `inline` allows it. Without effect if the store does not commit in place,
+    /// and after the first call.
     pub fn allow_inline(&self, inline: Arc<dyn InlineCommits>) {
         if matches!(&self.life.driver, Driver::Threaded(threads) if threads.commits_in_place) {
             let _ = self.life.shared.inline.set(inline);
         }
     }
 
-    /// Whether a thread may commit itself.
+    /// Whether threads may commit themselves.
     pub fn allows_inline(&self) -> bool {
         self.life.shared.inline.get().is_some()
     }
@@ -254,8 +254,8 @@ impl WriterHandle {
         shared.wake_driver(shared.inbox());
     }
 
-    /// Commits one batch on this thread and reports its outcome, unless the writer's thread has it. Blocks as long as a
-    /// commit takes. What fails, and what is left, is left to the writer's thread.
+    /// Commits one batch on this thread and reports its outcome, unless the writer's thread has it. Blocks for the time of a
+    /// commit. A commit that fails and further work are left to the writer's thread.
     pub fn commit_here(&self) {
         if let Driver::Threaded(threads) = &self.life.driver {
             inline::commit(&self.life.shared, threads);

@@ -1,7 +1,7 @@
 //! One batch on a caller's thread, for a store that commits in place.
 //!
-//! To wake the writer's thread for a lone batch, and to be woken by it, takes longer than to write the batch. A thread that
-//! has nothing else to do may commit what it is about to hand over, while the writer's thread sleeps.
+//! Waking the writer's thread for a lone batch, and being woken by it, takes longer than writing the batch. So a thread that
+//! has nothing else to do may commit its contribution itself while the writer's thread sleeps.
 
 use super::shared::WriterShared;
 use super::threaded::Threads;
@@ -9,7 +9,7 @@ use crate::model::Monotonic;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The writer's thread is not woken to wake earlier by less than this.
+/// The writer's thread is not woken in order to wake earlier by less than this.
 const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// Commits one batch on this thread and reports its outcome, unless the writer's thread has it.
@@ -17,7 +17,7 @@ pub(super) fn commit(shared: &WriterShared, threads: &Threads) {
     let Ok(mut runner) = threads.runner.try_lock() else { return shared.wake_driver(shared.inbox()) };
     let mut inbox = shared.inbox();
     if !inbox.is_asleep {
-        // Another thread has woken the writer's thread, which takes all.
+        // Another thread has woken the writer's thread, which takes everything.
         return;
     }
     let Some(mut run) = inbox.machine.take_simple(shared.now()) else { return shared.wake_driver(inbox) };
@@ -37,7 +37,7 @@ pub(super) fn commit(shared: &WriterShared, threads: &Threads) {
     rest_again(shared, due);
 }
 
-/// Lets the writer's thread sleep on, unless there is something for it to do. Maintenance is `due` then.
+/// Lets the writer's thread sleep on, unless it has work. `due` is when maintenance is due.
 fn rest_again(shared: &WriterShared, due: Option<Monotonic>) {
     let mut inbox = shared.inbox();
     let may_rest = inbox.machine.rest();

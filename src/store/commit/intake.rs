@@ -1,4 +1,4 @@
-//! What was submitted and waits for its batch, and what a batch takes of it.
+//! Contributions and changes that wait for a batch, and the contents of one batch.
 
 use super::Contribution;
 use crate::model::{Lane, Monotonic};
@@ -8,21 +8,21 @@ use std::collections::{HashSet, VecDeque};
 /// A change of topology, or a barrier where there is no change.
 pub(super) struct TopologyItem<C> {
     pub(super) changes: Vec<TopologyChange>,
-    /// This many contributions have to be taken first: a barrier waits for all before it, and so does a queue's
-    /// deletion, or what the queue contributed before would bring its lanes back.
+    /// This many contributions have to be taken first. A barrier waits for all before it. So does a queue's deletion:
+    /// contributions of the queue after it would bring its lanes back.
     pub(super) after: u64,
     pub(super) completion: C,
 }
 
-/// What was submitted and not yet taken.
+/// What was submitted and is not in a batch yet.
 pub(super) struct Intake<S, C> {
     pub(super) topology: VecDeque<TopologyItem<C>>,
     pub(super) contributions: VecDeque<(S, Contribution)>,
-    /// How many of them are part of a group.
+    /// How many contributions belong to a group.
     pub(super) grouped: usize,
-    /// Since when the first of them waits for the rest of its group.
+    /// Since when the first contribution waits for the rest of its group.
     pub(super) incomplete_since: Option<Monotonic>,
-    /// Contributions accepted and taken, ever.
+    /// Contributions that were ever accepted, and taken into a batch.
     pub(super) accepted: u64,
     pub(super) taken: u64,
 }
@@ -40,15 +40,15 @@ impl<S, C> Default for Intake<S, C> {
     }
 }
 
-/// One batch, and who is to hear of its outcome.
+/// One batch, and the sources and completions to call with its outcome.
 pub(super) struct BatchContents<S, C> {
     /// `None` if the batch consists of barriers only.
     pub(super) batch: Option<Batch>,
     pub(super) tickets: Vec<(S, u64)>,
     pub(super) completions: Vec<C>,
-    /// Lanes with parts of groups: nothing of them may be committed before the rest.
+    /// Lanes with parts of groups: none of their changes may be committed ahead of the batch.
     pub(super) bound: HashSet<Lane>,
-    /// Rows and bytes as the contributions counted them.
+    /// Rows and bytes, as counted by the contributions.
     pub(super) rows: usize,
     pub(super) bytes: usize,
     /// A group in it lacks a part that did not come in time.
@@ -70,7 +70,7 @@ impl<S, C> Default for BatchContents<S, C> {
 }
 
 impl<S, C> BatchContents<S, C> {
-    /// Takes so many contributions, and the topology that need not wait for those left.
+    /// Takes `count` contributions, and the changes of topology that need not wait for those left.
     pub(super) fn take(&mut self, batch: &mut Batch, intake: &mut Intake<S, C>, count: usize) {
         for (source, contribution) in intake.contributions.drain(..count) {
             intake.taken += 1;

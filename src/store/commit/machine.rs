@@ -1,7 +1,7 @@
-//! Group commit as a pure machine: what queues and topology submit goes in, and what to do next comes out.
+//! Group commit as a pure machine: its inputs are what queues and topology submit, its output is what to do next.
 //!
-//! The machine has no lock, no clock and no thread: the time is a parameter, and a driver does what an [`Action`] says.
-//! `threaded` is the driver with a thread of its own, `inline` lets a caller's thread commit one batch, `stepped` is for
+//! The machine has no lock, no clock and no thread: the time is a parameter, and a driver carries out each [`Action`].
+//! `threaded` is the driver with a thread of its own; `inline` lets a caller's thread commit one batch; `stepped` is for
 //! virtual time.
 
 use super::Contribution;
@@ -14,39 +14,39 @@ use crate::store::{Batch, BatchNo, TopologyChange};
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// How often queues are asked for one batch; the second round goes to those that have more, while there is room.
+/// How often queues are asked for one batch. The second round asks those that have more rows, while the batch has room.
 const ROUNDS_MAX: u32 = 2;
 
-/// While rows of dropped lanes remain, one slice of them is erased at least every so many batches.
+/// While rows of dropped lanes remain, a slice of them is erased at least after this many batches.
 const BATCHES_PER_ERASE: u64 = 2;
 
-/// Between batches a slice is by so much smaller than in idle moments: the next batch waits for it.
+/// A slice between batches is smaller by this factor than one in an idle moment: the next batch waits for it.
 const BUSY_SLICE_DIVISOR: usize = 4;
 
-/// After so many batches the store is given an idle moment for maintenance, though nothing was dropped.
+/// After this many batches the store gets a moment for maintenance, even if nothing was dropped.
 const BATCHES_PER_MAINTENANCE: u64 = 256;
 
-/// What the machine has to know of a source of rows.
+/// What the machine needs of a source of rows.
 pub(super) trait RowSource {
-    /// Tells sources apart; stays the same while the source lives.
+    /// Identifies the source, as long as it lives.
     fn key(&self) -> usize;
 
-    /// How many rows asking may bring, about.
+    /// About how many rows the source would contribute.
     fn rows_waiting(&self) -> usize;
 }
 
-/// What a driver is to do next.
+/// What the driver does next.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and moved once: a box would be an allocation per batch")]
 pub(super) enum Action<S, C> {
-    /// Ask these sources for rows, without any lock.
+    /// Ask these sources for rows, while no lock is held.
     Ask(RowRequest<S>),
     /// Bring a batch to its outcome, then call [`CommitMachine::finished`].
     Commit(BatchRun<S, C>),
     /// Work of the store beside commits.
     Work(StoreWork),
-    /// Nothing is to be done until something is submitted, or until a moment.
+    /// Sleep until something is submitted.
     Sleep {
-        /// When to ask again, if ever.
+        /// Wake at this moment at the latest, if there is one.
         until: Option<Monotonic>,
     },
     /// Close the store.
@@ -58,29 +58,29 @@ pub(super) enum Action<S, C> {
 pub(super) enum StoreWork {
     /// Erase a slice of dead rows, then call [`CommitMachine::erased`].
     Erase {
-        /// At most so many.
+        /// The most rows to erase.
         rows: usize,
     },
     /// Take a copy of the store one step further.
     StepCopy,
-    /// Let the store do what is due, then call [`CommitMachine::maintained`].
+    /// Let the store do its maintenance, then call [`CommitMachine::maintained`].
     Maintain,
 }
 
-/// Sources to be asked, and for how much each.
+/// Sources to ask, and for how much each.
 pub(super) struct RowRequest<S> {
     pub(super) sources: Vec<S>,
     pub(super) rows_max: usize,
     pub(super) bytes_max: usize,
 }
 
-/// Who has rows, and who was asked for them.
+/// Sources that have rows, and sources that were asked for rows.
 struct DirtySources<S> {
     dirty: VecDeque<S>,
     /// The keys of sources that were asked and have not answered.
     asked: HashSet<usize>,
     asked_at: Option<Monotonic>,
-    /// How often sources were asked for the batch to come.
+    /// How often sources were asked for the next batch.
     rounds: u32,
 }
 
@@ -90,24 +90,24 @@ impl<S> DirtySources<S> {
     }
 }
 
-/// What the store is to do beside committing.
+/// When the store has work beside commits.
 #[derive(Default)]
 struct Upkeep {
     /// Batches since a slice was erased.
     since_erase: u64,
     /// Rows of dropped lanes may remain.
     may_erase: bool,
-    /// There were some at the last look.
+    /// The store had some when it was last asked.
     has_dead_rows: bool,
-    /// A copy is asked for, or under way.
+    /// A copy is requested or under way.
     has_copy: bool,
-    /// What comes before the next batch.
+    /// Work that comes before the next batch.
     after_batch: AfterBatch,
-    /// Maintenance was done in this idle moment; when it is due again, if ever.
+    /// Set once maintenance was done in this idle moment: when it is due again, if ever.
     maintained: Option<Option<Monotonic>>,
 }
 
-/// What of the work between two batches is still to be done.
+/// The work between two batches that is still to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum AfterBatch {
     #[default]
@@ -116,17 +116,17 @@ enum AfterBatch {
     StepCopy,
 }
 
-/// How far the end has come.
+/// Whether the writer runs, stops or has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// What was submitted is still committed.
+    /// Everything that was submitted is still committed.
     Stopping,
     /// Nothing is accepted any more.
     Stopped,
 }
 
-/// Forms batches. `S` names a source of rows, `C` is called when changes of topology are durable.
+/// Forms batches. `S` is a source of rows, `C` is called when changes of topology are durable.
 pub(super) struct CommitMachine<S, C> {
     limits: Limits,
     intake: Intake<S, C>,
@@ -134,17 +134,17 @@ pub(super) struct CommitMachine<S, C> {
     upkeep: Upkeep,
     /// The last batch.
     last: BatchNo,
-    /// A batch is being committed, or its outcome reported.
+    /// A batch is being committed, or its outcome is being reported.
     is_busy: bool,
-    /// A batch whose first commit, on a caller's thread, was not a success.
+    /// A batch whose first commit, on a caller's thread, has failed.
     unfinished: Option<BatchRun<S, C>>,
-    /// How many callers wait until nothing is outstanding.
+    /// The number of callers that wait until nothing is outstanding.
     flushes: usize,
     stage: Stage,
 }
 
 impl<S: RowSource, C> CommitMachine<S, C> {
-    /// A machine behind the batch `last`.
+    /// A machine whose first batch follows `last`.
     pub(super) fn new(last: BatchNo, limits: Limits) -> Self {
         Self {
             limits,
@@ -159,9 +159,9 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         }
     }
 
-    // ---- what is submitted
+    // ---- inputs of sources and topology
 
-    /// A source has rows. It is not accepted after the end.
+    /// A source has rows. `false` after the end: it is not accepted.
     pub(super) fn dirty(&mut self, source: S) -> bool {
         let is_open = !self.is_stopped();
         if is_open {
@@ -170,7 +170,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         is_open
     }
 
-    /// A source hands rows over, asked or not; given back after the end.
+    /// A source hands rows over, asked or unasked. Returned after the end.
     pub(super) fn contribute(&mut self, source: S, contribution: Contribution) -> Result<(), (S, Contribution)>
     where
         S: Clone,
@@ -190,7 +190,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         Ok(())
     }
 
-    /// Changes of topology, or a barrier; given back after the end.
+    /// Changes of topology, or a barrier if there are none. Returned after the end.
     pub(super) fn change_topology(&mut self, changes: Vec<TopologyChange>, completion: C) -> Result<(), C> {
         if self.is_stopped() {
             return Err(completion);
@@ -201,7 +201,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         Ok(())
     }
 
-    /// A copy is asked for or under way, or no more.
+    /// Sets whether a copy is requested or under way.
     pub(super) fn set_copying(&mut self, is_copying: bool) {
         self.upkeep.has_copy = is_copying;
     }
@@ -214,14 +214,14 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         self.flushes -= 1;
     }
 
-    /// Everything that was submitted is committed, then [`Action::Stop`] comes.
+    /// Everything that was submitted is committed; then [`Action::Stop`] follows.
     pub(super) fn stop(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Stopping;
         }
     }
 
-    // ---- what a driver asks
+    // ---- questions of the driver
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stage != Stage::Open
@@ -231,17 +231,17 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         self.stage == Stage::Stopped
     }
 
-    /// Somebody waits until nothing is outstanding.
+    /// Whether a caller waits until nothing is outstanding.
     pub(super) fn has_flushes(&self) -> bool {
         self.flushes > 0
     }
 
-    /// Whether what was submitted so far is durable, or failed.
+    /// Whether everything that was submitted so far has its outcome.
     pub(super) fn is_all_durable(&self) -> bool {
         !self.is_stopped() && !self.is_busy && self.intake.topology.is_empty() && self.intake.contributions.is_empty()
     }
 
-    /// Whether nothing is outstanding that still may come.
+    /// Whether nothing is outstanding, but for sources that have not answered for long.
     pub(super) fn is_idle(&self, now: Monotonic) -> bool {
         !self.is_busy
             && self.intake.topology.is_empty()
@@ -250,8 +250,8 @@ impl<S: RowSource, C> CommitMachine<S, C> {
             && (self.asking.asked.is_empty() || self.asking.is_silent_for(ANSWER_PATIENCE_MAX, now))
     }
 
-    /// Whether rows are welcome unasked. While a source was asked, further rows have to wait for the batch that is being
-    /// contents anyway.
+    /// Whether sources may contribute rows unasked. While sources are asked, further rows wait for the batch that is being
+    /// gathered anyway.
     pub(super) fn wants_rows(&self) -> bool {
         self.asking.asked.is_empty()
     }
@@ -288,7 +288,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
             return Action::Commit(self.take(now));
         }
         if !self.asking.dirty.is_empty() {
-            // The first group fills the batch, and its last part is still to be handed over.
+            // The first group fills the batch, and its last part has not been contributed yet.
             return Action::Sleep { until: Some(now.plus(ANSWER_PATIENCE_MAX)) };
         }
         self.next_without_work(now)
@@ -296,7 +296,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
 
     fn next_without_work(&mut self, now: Monotonic) -> Action<S, C> {
         if !self.asking.asked.is_empty() && self.asking.is_silent_for(ANSWER_PATIENCE_MAX, now) {
-            // Sources that did not answer in time are not awaited any more. A late answer is still accepted.
+            // Stop waiting for sources that did not answer in time. A late answer is still accepted.
             self.asking.asked.clear();
         }
         if self.is_stopping() && self.is_idle(now) {
@@ -339,9 +339,9 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         BatchBudget::left(&self.limits, self.intake.contributions.iter().map(|(_, contribution)| contribution))
     }
 
-    /// Asks dirty sources in rotation, as many as may fill what is left. Each is asked for an equal share of it, yet for
-    /// enough to be worth the page and the lane that its rows touch: a few rows of each of a thousand queues cost many
-    /// times what the same number costs in a hundred queues now and in the next hundred after.
+    /// Asks dirty sources in rotation, as many as may fill the budget. Each is asked for an equal share, but for enough rows
+    /// to be worth the page and the lane that they touch: a few rows of each of a thousand queues cost many times what the
+    /// same number costs from a hundred queues now and from the next hundred later.
     fn ask(&mut self, budget: &BatchBudget, now: Monotonic) -> RowRequest<S> {
         let dirty = &mut self.asking.dirty;
         let rows_max = (budget.rows / dirty.len()).max(self.limits.rows_worth_asking).min(budget.rows);
@@ -358,8 +358,8 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         RowRequest { sources, rows_max, bytes_max: (budget.bytes / count).max(1) }
     }
 
-    /// Takes contributions up to the limits (at least one, and groups as a whole), and the topology that need not wait for
-    /// those left.
+    /// Takes contributions up to the limits (at least one, and groups as a whole), and the changes of topology that need not
+    /// wait for the contributions that are left.
     fn take(&mut self, now: Monotonic) -> BatchRun<S, C> {
         self.is_busy = true;
         self.asking.rounds = 0;
@@ -375,7 +375,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         BatchRun::new(contents, self.limits.give_up_after)
     }
 
-    /// A batch for a caller's thread, if there is one now and nobody has to be asked for it.
+    /// A batch for a caller's thread, if there is one now without asking a source.
     pub(super) fn take_simple(&mut self, now: Monotonic) -> Option<BatchRun<S, C>> {
         let is_simple = !self.is_busy
             && self.unfinished.is_none()
@@ -385,8 +385,8 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         is_simple.then(|| self.take(now))
     }
 
-    /// Lets a batch that the store has refused, and of which it has nothing, take in what has come meanwhile: the rows that
-    /// were acknowledged need no space any more, and others give theirs back. Returns who is to be asked for more.
+    /// Adds to a batch that the store has refused, and of which it has stored nothing, what was submitted since: rows
+    /// that were acknowledged need no space any more, and removals give some back. Returns the sources to ask for more.
     pub(super) fn amend(&mut self, run: &mut BatchRun<S, C>, now: Monotonic) -> Option<RowRequest<S>> {
         if self.intake.has_whole_groups(now) || !self.intake.topology.is_empty() {
             let GroupRun { count, is_torn } = self.intake.whole_groups(usize::MAX, usize::MAX, now);
@@ -397,15 +397,15 @@ impl<S: RowSource, C> CommitMachine<S, C> {
             batch.join_lanes();
             contents.batch = Some(batch);
         }
-        // Asked for nothing new, or little of it; the answers come until the next try.
+        // Sources are asked for removals, and few new rows. They answer before the next try.
         let count = self.asking.dirty.len();
         (count > 0).then(|| self.ask(&BatchBudget { rows: count, bytes: count }, now))
     }
 
-    // ---- what a driver has done
+    // ---- results of the driver
 
-    /// A batch has its outcome. `last` is its number, or the last that it took: removals may have gone ahead.
-    /// Returns the last batch.
+    /// A batch has its outcome. `last` is its number, or the last of its numbers: removals may have been committed ahead.
+    /// Returns the number of the last batch.
     pub(super) fn finished(&mut self, last: Option<BatchNo>, has_dead_rows: bool) -> BatchNo {
         self.last = last.unwrap_or(self.last);
         self.upkeep.since_erase += 1;
@@ -415,37 +415,37 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         self.last
     }
 
-    /// A caller's thread has not brought a batch to its outcome.
+    /// A caller's thread has failed to commit a batch once.
     pub(super) fn leave_unfinished(&mut self, run: BatchRun<S, C>) {
         self.unfinished = Some(run);
     }
 
-    /// A caller's thread has reported the outcome of its batch. Whether the driver may sleep on.
+    /// A caller's thread has reported the outcome of its batch. Returns whether the driver may sleep on.
     pub(super) fn rest(&mut self) -> bool {
         self.is_busy = false;
         let is_quiet = self.intake.contributions.is_empty() && self.intake.topology.is_empty() && self.flushes == 0;
         is_quiet && !self.upkeep.may_erase && !self.upkeep.has_copy && !self.is_stopping()
     }
 
-    /// A slice was erased; whether more is left, and whether there is something to erase at all.
+    /// A slice was erased. `more`: it is worth erasing another one.
     pub(super) fn erased(&mut self, more: bool, has_dead_rows: bool) {
         self.upkeep.may_erase = more;
         self.upkeep.has_dead_rows = has_dead_rows;
     }
 
-    /// Maintenance was done, and is due again then.
+    /// Maintenance was done; `again` is when it is due next.
     pub(super) fn maintained(&mut self, again: Option<Monotonic>, has_dead_rows: bool) {
         self.upkeep.maintained = Some(again);
         self.note_dead_rows(has_dead_rows);
     }
 
-    /// The first dead rows are erased at once. Where that failed, it is tried again after some batches.
+    /// The first dead rows are erased at once. If that fails, it is tried again after some batches.
     fn note_dead_rows(&mut self, has_dead_rows: bool) {
         let had_dead_rows = std::mem::replace(&mut self.upkeep.has_dead_rows, has_dead_rows);
         self.upkeep.may_erase |= has_dead_rows && !had_dead_rows;
     }
 
-    /// The store is closed: what is left is given back, to be refused, with the last batch.
+    /// The store is closed. Returns what was never committed, and the number of the last batch.
     pub(super) fn close(&mut self) -> (Leftover<S, C>, BatchNo) {
         self.stage = Stage::Stopped;
         self.asking.dirty.clear();
@@ -455,7 +455,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
     }
 }
 
-/// What was submitted and never committed.
+/// Contributions and changes that were submitted and never committed.
 pub(super) struct Leftover<S, C> {
     pub(super) contributions: Vec<(S, Contribution)>,
     pub(super) completions: Vec<C>,

@@ -1,17 +1,17 @@
-//! What the writer has done so far, for metrics and for people.
+//! Counters of the writer.
 
 use crate::model::Monotonic;
 use crate::store::Vitals;
 use std::time::Duration;
 
-/// Queues try a read that failed again much sooner.
+/// For how long a failed read is reported. Queues repeat a failed read much sooner.
 const READ_FAILURE_LASTS: Duration = Duration::from_secs(15);
 
 /// Upper bounds of the buckets of commit times, in seconds; one more bucket takes the rest.
 pub const COMMIT_SECONDS_BOUNDS: [f64; 12] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// How the store is.
+/// The state of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriterState {
     /// Commits succeed.
@@ -28,7 +28,7 @@ pub enum WriterState {
 pub struct WriterStats {
     /// Batches made durable.
     pub batches: u64,
-    /// Those of them that a caller's thread committed.
+    /// Batches that a caller's thread committed.
     pub batches_inline: u64,
     /// Rows inserted by them.
     pub rows_inserted: u64,
@@ -38,15 +38,15 @@ pub struct WriterStats {
     pub bytes: u64,
     /// Seconds spent in commits that succeeded.
     pub commit_seconds: f64,
-    /// How many of them lasted how long; see [`COMMIT_SECONDS_BOUNDS`].
+    /// Those commits by their duration; see [`COMMIT_SECONDS_BOUNDS`].
     pub commit_buckets: [u64; COMMIT_SECONDS_BOUNDS.len() + 1],
     /// Commits tried again.
     pub retries: u64,
-    /// The last thing that went wrong.
+    /// The last error.
     pub last_error: Option<String>,
-    /// How the store is now.
+    /// The state of the store.
     pub state: WriterState,
-    /// How its files are.
+    /// The state of its files.
     pub vitals: Vitals,
     /// Reads that failed.
     pub read_failures: u64,
@@ -55,8 +55,8 @@ pub struct WriterStats {
 }
 
 impl WriterStats {
-    /// What is wrong with the store; none when all is well. A read that fails is tried again and again, so that it is all
-    /// right when none has failed for a while.
+    /// The store's present trouble, in words; `None` if there is none. A failed read is repeated, so that reads are
+    /// well again if none has failed for a while.
     pub fn trouble(&self) -> Option<String> {
         let error = self.last_error.as_deref().unwrap_or("the reason is in the log");
         match self.state {
@@ -66,7 +66,7 @@ impl WriterStats {
         }
     }
 
-    /// A read that failed long ago is no trouble any more.
+    /// Forgets a failed read after a while.
     pub(super) fn forget_old_failure(&mut self, now: Monotonic) {
         self.last_read_failure.take_if(|(at, _)| now.since(*at) >= READ_FAILURE_LASTS);
     }

@@ -1,12 +1,14 @@
-//! Group commit: what queues and topology want durable is gathered, committed, and reported.
+//! Group commit: the changes of queues and topology are gathered into batches, committed, and their outcomes reported.
 //!
-//! No timer delays a row. When the store is free, topology is taken and dirty queues are asked in rotation for what they
-//! hold, and all of it is committed in one transaction; what comes up meanwhile is the next batch. No queue code runs in
-//! here: [`Source::pull`] and [`Source::stored`] submit.
+//! No timer delays a row. When the store is free, changes of topology are taken, dirty queues are asked in rotation for
+//! their rows, and all of it is committed in one transaction. What is submitted meanwhile is the next batch. No queue
+//! code runs under the writer's lock.
 //!
-//! `machine` decides what the next batch is, `outcome` what becomes of it; both are pure. `store_runner` does what they say
-//! with the store. Three drivers step them: `threaded` (a thread of its own), `inline` (one batch on a caller's thread) and
-//! `stepped` (virtual time). Rows are read back beside all that, by `reading`.
+//! Two pure machines decide: `machine` forms the next batch (of `intake`, within `limits`, with whole `groups`), and
+//! `outcome` brings it to its outcome. `store_runner` carries their decisions out on the store. Three drivers step
+//! them: `threaded` (a thread of its own), `inline` (one batch on a caller's thread) and `stepped` (virtual time).
+//! `handle` is what queues see, `shared` what it has in common with the driver, and `reading` reads rows back,
+//! independently of commits.
 
 mod copying;
 mod groups;
@@ -40,7 +42,7 @@ use std::time::Duration;
 pub struct WriterSettings {
     /// Rows of one batch; soft: a contribution is never cut.
     pub rows_max: usize,
-    /// Bytes of one batch; soft likewise.
+    /// Bytes of one batch; soft as well.
     pub bytes_max: usize,
     /// Rows of dropped lanes erased in one slice of an idle moment.
     pub erase_rows: usize,
@@ -54,63 +56,63 @@ impl Default for WriterSettings {
     }
 }
 
-/// The outcome of a contribution.
+/// The outcome of one contribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContributionOutcome {
     /// The contribution's own number.
     pub ticket: u64,
     /// The batch that held it.
     pub batch_no: BatchNo,
-    /// Flushed; otherwise the store has failed and it will never be.
+    /// Whether it is durable. If not, the store has failed, and it never will be.
     pub durable: bool,
 }
 
-/// Something that has rows for the store: a queue's cell. The driver calls it, with no lock of its own; the calls submit to
-/// whatever runs the queue's turns, or take one turn, and must not block.
+/// Something that has rows for the store: a queue's cell. The driver calls it without any lock of the writer. A call submits
+/// an event to the queue, or runs one of its turns, and must not block.
 pub trait Source: Send + Sync + 'static {
-    /// Asks for a contribution of about this size at most. It is answered by [`WriterHandle::contribute`], with an
-    /// empty contribution when there is nothing.
+    /// Asks for a contribution of about this size at most. The source answers with [`WriterHandle::contribute`]; the
+    /// contribution is empty if it has no rows.
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize);
 
-    /// How many rows a pull may bring, about. Called under the writer's lock: it only looks.
+    /// About how many rows a pull would bring. Called under the writer's lock: it must only read a number.
     fn rows_waiting(&self) -> usize;
 
-    /// The outcome of one contribution: once for each that is not empty, in their order.
+    /// Reports the outcome of one contribution: once for each that is not empty, in their order.
     fn stored(self: Arc<Self>, outcome: ContributionOutcome);
 }
 
-/// What a queue hands over in one turn.
+/// The changes that a queue hands over in one turn.
 #[derive(Clone, Debug, Default)]
 pub struct Contribution {
     /// The queue's number for it, repeated in [`ContributionOutcome`].
     pub ticket: u64,
     /// Changes of its lanes.
     pub lanes: Vec<LaneChange>,
-    /// Lanes it leaves behind.
+    /// Lanes that the queue drops.
     pub drop_lanes: Vec<Lane>,
-    /// Rows inserted and removed: what counts towards a batch's size.
+    /// Rows inserted and removed. They count towards the size of the batch.
     pub rows: usize,
     /// Bytes of the rows inserted.
     pub bytes: usize,
-    /// There is more that could be written now: the queue stays dirty, and need not say so again.
+    /// The queue has more rows that could be written now. It stays dirty without a further call.
     pub more: bool,
-    /// Groups it is part of: it is committed in one transaction with all their other parts.
+    /// Groups that it belongs to: it is committed in one transaction with all their other parts.
     pub groups: Vec<Group>,
 }
 
 impl Contribution {
-    /// Nothing to write, and nothing to be reported: it only answers a pull.
+    /// Whether it has nothing to write and nothing to report: it only answers a pull.
     fn is_empty(&self) -> bool {
         self.lanes.is_empty() && self.drop_lanes.is_empty() && self.groups.is_empty()
     }
 }
 
-/// Run when the changes it was submitted with are durable (`true`), or never will be.
+/// Called when the changes that it was submitted with are durable (`true`), or never will be (`false`).
 pub type Completion = Box<dyn FnOnce(bool) + Send>;
 
-/// Knows which threads commit themselves.
+/// Decides which threads commit themselves.
 pub trait InlineCommits: Send + Sync {
-    /// Asked when rows are submitted while the writer's thread sleeps: whether the calling thread will call
-    /// [`WriterHandle::commit_here`] or [`WriterHandle::wake`] soon. The writer's thread is not woken then.
+    /// Called when rows are submitted while the writer's thread sleeps. `true` if the calling thread will call
+    /// [`WriterHandle::commit_here`] or [`WriterHandle::wake`] soon; the writer's thread is not woken then.
     fn takes_over(&self) -> bool;
 }

@@ -1,7 +1,7 @@
 //! One batch on its way to its outcome, as a pure machine: committed, tried again, looked up, or given up for good.
 //!
-//! A refused batch takes in what has come meanwhile. What of it only removes rows is then committed ahead of the rest,
-//! under the batch's number: removals need little space, and give some back.
+//! A refused batch takes in what was submitted since. Then its removals are committed ahead of the rest, under the batch's
+//! number: removals need little space, and give some back.
 
 use super::intake::BatchContents;
 use crate::model::Monotonic;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// The first pause before a batch is tried again; doubled each time.
 const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
 
-/// The longest such pause.
+/// The longest pause.
 pub(super) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What to do next with a batch.
@@ -29,28 +29,30 @@ pub(super) enum Step<'b> {
         /// How long it has been unknown.
         unknown_for: Duration,
     },
-    /// Nothing before this moment, then call [`BatchRun::waited`].
+    /// Wait until this moment, then call [`BatchRun::waited`].
     Wait(Monotonic),
-    /// Let the batch take in what has come meanwhile, then call [`BatchRun::amended`].
+    /// Let the batch take in what was submitted since, then call [`BatchRun::amended`].
     Amend,
-    /// It is all durable, or never will be.
+    /// The batch has its outcome.
     Over,
 }
 
-/// What is to be reported of a step.
+/// What a step has to report.
 #[derive(Debug)]
 pub(super) enum Report {
     Nothing,
-    /// The whole batch is durable; whether an earlier try of it failed.
+    /// The whole batch is durable.
     Durable {
+        /// An earlier try of it has failed.
         after_failure: bool,
     },
-    /// It is tried again; whether for the first time.
+    /// The batch is tried again.
     Retrying {
         failure: CommitFailure,
+        /// This is the first failure of the batch.
         is_first: bool,
     },
-    /// The store is given up.
+    /// The store is given up for good.
     Failed(CommitFailure),
 }
 
@@ -96,21 +98,22 @@ impl Error for CommitFailure {
     }
 }
 
-/// What follows a pause.
+/// What to do after a pause.
 #[derive(Debug)]
 enum Retry {
-    /// The same batch again.
+    /// Commit the same batch again.
     Same,
-    /// The store has nothing of it: it takes in what has come meanwhile.
+    /// The store has stored nothing of the batch: it takes in what was submitted since.
     Amended,
-    /// The store may have it, and could not be asked. Until it can, the batch stays what it is. Why its outcome is unknown.
+    /// The store may have the batch and could not be reopened: look it up again. Until then the batch must not change. With
+    /// the reason why its outcome is unknown.
     LookUp(Cause),
 }
 
 #[derive(Debug)]
 enum Phase {
     Try,
-    /// The outcome is unknown, for this reason.
+    /// The outcome is unknown for this reason.
     LookUp(Cause),
     Pause {
         until: Monotonic,
@@ -126,11 +129,11 @@ enum Phase {
 /// Removals that are committed ahead of their batch.
 struct EarlyRemovals {
     removals: Batch,
-    /// The batch with them, for a store that refuses even them.
+    /// The batch with its removals, for a store that refuses even these.
     whole: Batch,
 }
 
-/// A batch, and how far it has come.
+/// A batch and its progress.
 pub(super) struct BatchRun<S, C> {
     contents: BatchContents<S, C>,
     give_up_after: Duration,
@@ -157,12 +160,12 @@ impl<S, C> BatchRun<S, C> {
         &mut self.contents
     }
 
-    /// The number of the batch, or the last that it took.
+    /// The number of the batch. It is the next one if removals were committed ahead.
     pub(super) fn batch_no(&self) -> Option<BatchNo> {
         self.contents.batch.as_ref().map(|batch| batch.batch_no)
     }
 
-    /// Who is to hear of the outcome, and what it is. Call it once it is over.
+    /// The contents, and whether they are durable. Call it once the run is over.
     pub(super) fn into_outcome(self) -> (BatchContents<S, C>, bool) {
         let is_durable = matches!(self.phase, Phase::Over { is_durable: true });
         (self.contents, is_durable)
@@ -185,7 +188,7 @@ impl<S, C> BatchRun<S, C> {
         self.unknown_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
-    /// What is committed next: removals ahead of their batch, or the batch.
+    /// The batch to commit next: removals ahead of their batch, or the batch.
     fn batch(&self) -> &Batch {
         let batch = self.ahead.as_ref().map(|ahead| &ahead.removals).or(self.contents.batch.as_ref());
         batch.expect("barriers alone are over at once")
@@ -197,7 +200,7 @@ impl<S, C> BatchRun<S, C> {
             CommitOutcome::Committed => self.durable(),
             CommitOutcome::NotCommitted(cause) => {
                 if let Some(EarlyRemovals { whole, .. }) = self.ahead.take() {
-                    // Even the removals are refused: the batch stays whole.
+                    // Even the removals are refused: the batch is tried as a whole.
                     self.contents.batch = Some(whole);
                     self.phase = Phase::Try;
                     return Report::Nothing;
@@ -214,7 +217,7 @@ impl<S, C> BatchRun<S, C> {
         }
     }
 
-    /// The store was reopened, and has this batch last.
+    /// The store was reopened; `found` is its last batch.
     pub(super) fn looked_up(&mut self, found: Result<BatchNo, StoreError>, now: Monotonic) -> Report {
         let Phase::LookUp(cause) = std::mem::replace(&mut self.phase, Phase::Try) else {
             unreachable!("only an unknown outcome is looked up")
@@ -233,7 +236,7 @@ impl<S, C> BatchRun<S, C> {
 
     fn durable(&mut self) -> Report {
         if self.ahead.take().is_some() {
-            // The rest has the next number.
+            // The rest of the batch has the next number.
             (self.phase, self.unknown_since) = (Phase::Try, None);
             return Report::Nothing;
         }
@@ -257,7 +260,7 @@ impl<S, C> BatchRun<S, C> {
         };
     }
 
-    /// The batch has taken in what has come meanwhile.
+    /// The batch has taken in what was submitted since.
     pub(super) fn amended(&mut self) {
         self.phase = Phase::Try;
         let BatchContents { batch: Some(batch), bound, .. } = &mut self.contents else { return };
@@ -265,7 +268,7 @@ impl<S, C> BatchRun<S, C> {
         self.ahead = batch.split_removals(bound).map(|removals| EarlyRemovals { removals, whole });
     }
 
-    /// The writer is to stop: a pause is not waited for.
+    /// The writer stops: a batch that waits for its next try has failed.
     pub(super) fn stop(&mut self) -> Report {
         match &self.phase {
             Phase::Pause { failure, .. } => self.end(CommitFailure::Stopped(Box::new(failure.clone()))),

@@ -1,4 +1,4 @@
-//! Reading rows back, beside the writer, so that no commit waits for a read.
+//! Reading rows back, independently of the writer, so that no commit waits for a read.
 
 use super::shared::{WriterShared, catch_panic, lock};
 use crate::store::{Cause, LoadRequest, LoadedRange, ReadError, StoreError, StoreReader, chain};
@@ -8,12 +8,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// Receives what was read, where it was read.
+/// Called with the rows that were read, on the reader's thread.
 pub type LoadCompletion = Box<dyn FnOnce(Result<LoadedRange, ReadError>) + Send>;
 
 type Load = (LoadRequest, LoadCompletion);
 
-/// Requests on their way to a reader. Bounded by its callers: a queue has one load per level open at a time.
+/// Requests that wait for a reader. Callers bound them: a queue has one load per level open at a time.
 pub(super) struct Loads(Mutex<LoadRoute>);
 
 enum LoadRoute {
@@ -43,7 +43,7 @@ impl Loads {
         }
     }
 
-    /// Nothing more is read.
+    /// Closes the queue of requests: no further one is accepted.
     pub(super) fn close(&self) {
         *lock(&self.0) = LoadRoute::Closed;
     }
@@ -58,7 +58,7 @@ impl QueuedLoads {
         lock(&self.0).push_back(load);
     }
 
-    /// Runs the first of them; whether there was one.
+    /// Runs the first request. `false` if there is none.
     pub(super) fn run_one(&self, reader: &mut dyn StoreReader, shared: &WriterShared) -> bool {
         let load = lock(&self.0).pop_front();
         let found = load.is_some();
@@ -90,7 +90,7 @@ pub(super) fn start(
 
 fn run_thread(mut reader: Box<dyn StoreReader>, requests: &Mutex<Receiver<Load>>, shared: &WriterShared) {
     loop {
-        // One reader waits for the next request, the others for its place.
+        // One reader waits for the next request, the others wait for the lock.
         let load = lock(requests).recv();
         let Ok((request, then)) = load else { return };
         run(&mut *reader, request, then, shared);

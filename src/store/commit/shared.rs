@@ -1,4 +1,4 @@
-//! What the driver, the handles and the readers of one writer share.
+//! The state that the driver, the handles and the readers of one writer share.
 
 use super::copying::CopySlot;
 use super::limits::Limits;
@@ -35,23 +35,24 @@ impl RowRequest<Arc<dyn Source>> {
     }
 }
 
-/// What the writer's lock guards.
+/// The state under the writer's lock.
 pub(super) struct WriterInbox {
     pub(super) machine: Machine,
     pub(super) copy: CopySlot,
-    /// The driver waits for `wake`.
+    /// The driver sleeps until `wake` is notified.
     pub(super) is_asleep: bool,
-    /// When it wakes by itself, if ever.
+    /// When the driver wakes by itself, if ever.
     pub(super) wakes_at: Option<Monotonic>,
 }
 
-/// What the driver and the handles share.
+/// The shared state of one writer.
 pub(super) struct WriterShared {
     inbox: Mutex<WriterInbox>,
     pub(super) wake: Condvar,
-    /// Nothing is outstanding, or the writer has stopped.
+    /// Notified when nothing is outstanding any more, and when the writer has stopped.
     pub(super) idle_changed: Condvar,
-    /// There is nothing to do: rows are welcome unasked. A hint; contributing and marking are right at any time.
+    /// The writer is idle: sources may contribute rows unasked. A hint: contributing and marking as dirty are right at any
+    /// time.
     pub(super) wants_rows: AtomicBool,
     stats: Mutex<WriterStats>,
     clock: Arc<dyn Clock>,
@@ -94,8 +95,8 @@ impl WriterShared {
         lock(&self.stats)
     }
 
-    /// Wakes the driver, unless the calling thread will commit itself. The lock is given up first: the driver needs it as
-    /// soon as it is awake.
+    /// Wakes the driver, unless the calling thread will commit itself. The lock is released first: the driver needs it
+    /// as soon as it is awake.
     pub(super) fn wake_driver(&self, mut inbox: MutexGuard<'_, WriterInbox>) {
         if inbox.is_asleep && self.inline.get().is_some_and(|inline| inline.takes_over()) {
             return;
@@ -110,19 +111,19 @@ impl WriterShared {
         }
     }
 
-    /// The driver sleeps until something is submitted, or until a moment.
+    /// Notes that the driver sleeps until something is submitted, or until a moment.
     pub(super) fn fall_asleep(&self, inbox: &mut WriterInbox, until: Option<Monotonic>) {
         (inbox.is_asleep, inbox.wakes_at) = (true, until);
         self.wants_rows.store(inbox.machine.wants_rows(), Ordering::Release);
     }
 
-    /// The driver is awake.
+    /// Notes that the driver is awake.
     pub(super) fn wake_up(&self, inbox: &mut WriterInbox) {
         inbox.is_asleep = false;
         self.wants_rows.store(false, Ordering::Release);
     }
 
-    /// What to do next. Callers that wait for the end of all work are woken when it is there.
+    /// What to do next. Wakes callers that wait until nothing is outstanding, if that is so.
     pub(super) fn next_action(&self, inbox: &mut WriterInbox) -> Action<Arc<dyn Source>, Completion> {
         let now = self.now();
         let action = inbox.machine.next(now);
@@ -132,7 +133,7 @@ impl WriterShared {
         action
     }
 
-    /// Lets a refused batch take in what has come meanwhile.
+    /// Lets a refused batch take in what was submitted since.
     pub(super) fn amend(&self, run: &mut BatchRun) {
         let request = self.inbox().machine.amend(run, self.now());
         run.amended();
@@ -159,7 +160,7 @@ impl WriterShared {
         }
     }
 
-    /// Nothing is accepted any more; what was never committed is refused.
+    /// Ends the machine, and reports what was never committed as not durable.
     pub(super) fn refuse_leftover(&self) {
         let (leftover, batch_no) = self.inbox().machine.close();
         self.wants_rows.store(false, Ordering::Release);
@@ -174,7 +175,7 @@ impl WriterShared {
     }
 }
 
-/// Runs code of others; a panic of it does not end the driver.
+/// Calls code of a caller. A panic there does not end the driver.
 pub(super) fn catch_panic(what: &'static str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!(what, "a caller of the store's writer panicked");

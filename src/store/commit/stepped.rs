@@ -1,4 +1,4 @@
-//! The driver for virtual time: no thread; the caller steps the machine, and time passes as its clock says.
+//! The driver for virtual time. It has no thread: a caller steps the machine, and time is that of the caller's clock.
 
 use super::machine::Action;
 use super::reading::{Loads, QueuedLoads};
@@ -8,15 +8,15 @@ use crate::model::Monotonic;
 use crate::store::{Store, StoreError, StoreReader};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Steps after which a writer that does not come to rest is at fault.
+/// The writer panics if it still has work after this many steps.
 const STEPS_MAX: u32 = 10_000_000;
 
-/// What came of one step.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
     /// Something was done.
     Worked,
-    /// There is nothing to do until something is submitted, or until a moment.
+    /// The writer has no work until something is submitted, or until this moment.
     Sleeps(Option<Monotonic>),
     /// The store is closed.
     Stopped,
@@ -32,11 +32,11 @@ struct SteppedState {
     runner: StoreRunner,
     reader: Box<dyn StoreReader>,
     loads: QueuedLoads,
-    /// A batch on its way to its outcome.
+    /// The batch that has no outcome yet.
     run: Option<BatchRun>,
-    /// When it goes on, if nothing is submitted.
+    /// When the writer has work again if nothing is submitted, if ever.
     wakes_at: Option<Monotonic>,
-    /// How the store was closed.
+    /// The result of closing the store.
     closed: Option<Result<(), StoreError>>,
 }
 
@@ -63,7 +63,7 @@ impl Stepping {
         self.state().step(&self.shared)
     }
 
-    /// Steps until nothing is outstanding. Where time would have to pass, it does not, and the rest is left.
+    /// Steps until nothing is outstanding, or until time would have to pass.
     pub(super) fn run_until_idle(&self) {
         for _ in 0..STEPS_MAX {
             if self.step() != StepOutcome::Worked {
@@ -73,7 +73,7 @@ impl Stepping {
         panic!("the writer comes to rest");
     }
 
-    /// Steps to the end. What would have to wait for time to pass is given up.
+    /// Steps to the end. A batch that would have to wait for time to pass is given up.
     pub(super) fn run_to_end(&self) -> Result<(), StoreError> {
         for _ in 0..STEPS_MAX {
             let mut state = self.state();

@@ -1,4 +1,4 @@
-//! Does with the store what the machines say, and reports it. A panic of the store does not end the writer.
+//! Carries out on the store what the machines decide, and logs it. A panic of the store does not end the writer.
 
 use super::WriterState;
 use super::copying::{CopyEvent, CopyListener, CopySlot, PAGES_PER_STEP, notify};
@@ -12,20 +12,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How far a batch has come.
+/// How a driver goes on with a batch.
 pub(super) enum Progress {
-    /// To be gone on with at this moment.
+    /// Continue at this moment.
     Wait(Monotonic),
-    /// To take in what has come meanwhile.
+    /// Let the batch take in what was submitted since, then continue.
     Amend,
+    /// The batch has its outcome.
     Over,
 }
 
-/// Owns the store; a store that has failed is dropped.
+/// Owns the store. A store that has failed is dropped.
 pub(super) struct StoreRunner {
     store: Option<Box<dyn Store>>,
     shared: Arc<WriterShared>,
-    /// Of the copy that is under way.
+    /// The listener of the copy that is under way.
     copy: Option<CopyListener>,
 }
 
@@ -38,7 +39,7 @@ impl StoreRunner {
         self.shared.now()
     }
 
-    /// Goes on with a batch as far as the store lets it.
+    /// Continues with a batch until it has to wait, or has its outcome.
     pub(super) fn go_on<S, C>(&mut self, run: &mut BatchRun<S, C>) -> Progress {
         loop {
             if let Some(progress) = self.step(run) {
@@ -47,7 +48,7 @@ impl StoreRunner {
         }
     }
 
-    /// Tries once to commit a batch; whether it is over.
+    /// Tries once to commit a batch. Returns whether it has its outcome.
     pub(super) fn try_once<S, C>(&mut self, run: &mut BatchRun<S, C>) -> bool {
         self.step(run);
         matches!(run.step(self.now()), Step::Over)
@@ -91,7 +92,7 @@ impl StoreRunner {
         None
     }
 
-    /// The writer is to stop: a batch that waits for its next try is given up.
+    /// The writer stops: a batch that waits for its next try is given up.
     pub(super) fn stop<S, C>(&mut self, run: &mut BatchRun<S, C>) {
         let (report, now) = (run.stop(), self.now());
         self.report(run, report, now);
@@ -136,7 +137,7 @@ impl StoreRunner {
         self.note_vitals();
     }
 
-    /// Gives the store up: nothing becomes durable from here on.
+    /// Gives the store up for good: nothing becomes durable from here on.
     fn fail(&mut self, error: &str) {
         if let Some(store) = self.store.take() {
             tracing::error!(error, "the store has failed: nothing is confirmed any more");
@@ -153,7 +154,7 @@ impl StoreRunner {
         }
     }
 
-    /// Lets the store do what is due while there is nothing to commit; when it wants to be called again.
+    /// Lets the store do its maintenance. Returns when it is due again, if ever.
     pub(super) fn maintain(&mut self) -> Option<Monotonic> {
         let store = self.store.as_mut()?;
         let done = catch_unwind(AssertUnwindSafe(|| store.maintenance().map_or(Ok(None), Maintenance::maintain)));
@@ -187,7 +188,7 @@ impl StoreRunner {
         next.map(|wait: Duration| self.now().plus(wait))
     }
 
-    /// Does work of the store beside commits, and notes in the machine what came of it.
+    /// Does work of the store beside commits, and passes the result to the machine.
     pub(super) fn work(&mut self, work: StoreWork) {
         match work {
             StoreWork::StepCopy => self.step_copy(),
@@ -212,13 +213,13 @@ impl StoreRunner {
         self.store.as_mut()?.maintenance()
     }
 
-    /// Whether more is left.
+    /// Erases a slice of dead rows. Returns whether another one is worth erasing.
     fn erase(&mut self, rows: usize) -> bool {
         let Some(store) = self.maintenance() else { return false };
         match catch_unwind(AssertUnwindSafe(|| store.erase(rows))) {
             Ok(Ok(more)) => more,
             Ok(Err(error)) => {
-                // Nothing depends on it: the next drop begins anew.
+                // Nothing depends on it: it is tried again after the next drop.
                 tracing::warn!(error = %chain(&error), "rows of dropped queues could not be erased");
                 false
             }
@@ -229,7 +230,7 @@ impl StoreRunner {
         }
     }
 
-    /// Takes the copy that is requested or under way one step further.
+    /// Begins the copy that is requested, or continues the one that is under way.
     fn step_copy(&mut self) {
         self.begin_copy();
         let Some(mut listener) = self.copy.take() else { return };
@@ -264,7 +265,7 @@ impl StoreRunner {
         inbox.machine.set_copying(false);
     }
 
-    /// The writer ends, and a copy with it.
+    /// Ends a copy because the writer stops.
     fn give_copy_up(&mut self) {
         let requested = match std::mem::take(&mut self.shared.inbox().copy) {
             CopySlot::Requested { listener, .. } => Some(listener),
@@ -276,9 +277,9 @@ impl StoreRunner {
         self.end_copy();
     }
 
-    /// Closes a copy, be it complete or not.
+    /// Ends a copy, complete or not.
     fn end_copy(&mut self) {
-        // Without a store there is no copy either.
+        // Without a store there is no copy to end.
         let _ = self.with_backup(|store| {
             store.end_copy();
             Ok(())

@@ -1,4 +1,4 @@
-//! The driver for a store that blocks: a thread of its own steps the machine.
+//! The driver with a thread of its own, which steps the machine and blocks in the store.
 
 use super::limits::ANSWER_PATIENCE_MAX;
 use super::machine::Action;
@@ -12,17 +12,17 @@ use std::thread::{self, JoinHandle};
 
 /// The writer's and the readers' threads, and the store between them.
 pub(super) struct Threads {
-    /// Locked while something is done with the store. A caller's thread that commits reports the outcome under it too, so that
-    /// the next batch is not begun before.
+    /// Locked while the store is used. A caller's thread that commits keeps the lock until it has reported the outcome,
+    /// so that no other batch begins before.
     pub(super) runner: Arc<Mutex<StoreRunner>>,
     pub(super) commits_in_place: bool,
     writer: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
-    /// How the store was closed.
+    /// The result of closing the store.
     outcome: Mutex<Option<Result<(), StoreError>>>,
 }
 
-/// Starts all of them.
+/// Starts the threads.
 pub(super) fn start(
     store: Box<dyn Store>,
     readers: Vec<Box<dyn StoreReader>>,
@@ -41,7 +41,7 @@ pub(super) fn start(
 }
 
 impl Threads {
-    /// Waits for their end. The readers' first: the writer closes the store.
+    /// Waits for the end of the readers, then of the writer, which closes the store.
     pub(super) fn join(&self) -> Result<(), StoreError> {
         let lost = |_| tracing::error!("a reader's thread of the store panicked");
         for reader in lock(&self.readers).drain(..) {
@@ -70,7 +70,7 @@ pub(super) fn flush(shared: &WriterShared) {
     inbox.machine.end_flush();
 }
 
-/// The writer's thread, until it is to stop.
+/// The writer's thread, until the writer stops.
 fn run(shared: &WriterShared, runner: &Mutex<StoreRunner>) -> Result<(), StoreError> {
     loop {
         let mut inbox = shared.inbox();
@@ -99,7 +99,7 @@ fn run(shared: &WriterShared, runner: &Mutex<StoreRunner>) -> Result<(), StoreEr
     }
 }
 
-/// Brings a batch to its outcome, however often it takes, and reports that.
+/// Tries to commit a batch until it has an outcome, and reports the outcome.
 fn commit(shared: &WriterShared, runner: &Mutex<StoreRunner>, mut run: BatchRun) {
     loop {
         let progress = lock(runner).go_on(&mut run);
@@ -117,7 +117,7 @@ fn commit(shared: &WriterShared, runner: &Mutex<StoreRunner>, mut run: BatchRun)
     shared.finish(run, has_dead_rows);
 }
 
-/// Waits before the next try; `false` when the writer is to stop.
+/// Waits before the next try. `false` if the writer stops.
 fn pause(shared: &WriterShared, until: Monotonic) -> bool {
     let mut inbox = shared.inbox();
     loop {

@@ -1,4 +1,5 @@
-//! Where the rows of each lane lie: in runs, so that memory follows the batches and not the rows.
+//! The places of the rows of each lane. Rows are grouped in runs, so that memory grows with the batches and not with
+//! the rows.
 
 use super::segment::Segment;
 use crate::model::{Lane, Position, QueueId};
@@ -7,29 +8,29 @@ use crate::store::{Batch, BatchNo, LaneChange, PositionRange};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// A run is not made longer than this by further rows: who wants the last of them has to find it from the beginning.
-/// 48 bytes of memory stand for it.
+/// The most bytes to which a run grows by further rows: a reader of its last row has to read it from the beginning. A
+/// run takes 48 bytes of memory.
 pub(super) const RUN_BYTES: u64 = 32 << 10;
 
-/// Rows of one lane with successive positions, which lie one behind the other in a segment.
+/// Rows of one lane with successive positions and successive places in a segment.
 #[derive(Clone)]
 pub(super) struct Run {
     pub(super) segment: Arc<Segment>,
     pub(super) span: Span,
 }
 
-/// Which rows, and where.
+/// The rows of a run, and their place in the segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    /// The first that lives; others may lie before it.
+    /// The first living row. Dead ones may come before it.
     pub(super) first: Position,
-    /// The last that lives; others may lie behind it.
+    /// The last living row. Dead ones may follow it.
     pub(super) last: Position,
-    /// Where in the segment their records begin.
+    /// The offset of the first record in the segment.
     pub(super) from: u64,
-    /// How long all records are.
+    /// The bytes of all records.
     pub(super) bytes: u64,
-    /// And how many they were at first.
+    /// The number of all records, dead ones included.
     records: u64,
 }
 
@@ -42,26 +43,26 @@ impl Span {
         self.last.0 - self.first.0 + 1
     }
 
-    /// Bytes of messages that it has at least.
+    /// The least bytes of messages in it.
     fn message_bytes(&self) -> u64 {
         let is_whole = self.rows() == self.records;
         if is_whole { self.bytes - self.records * HEADER_BYTES as u64 } else { 0 }
     }
 
-    /// What of it lies in a range that it meets.
+    /// The part within a range that overlaps it.
     fn within(self, range: PositionRange) -> Self {
         Self { first: self.first.max(range.from), last: self.last.min(range.to), ..self }
     }
 }
 
 impl Run {
-    /// Takes in what follows at once, in the lane and in the segment; whether it did.
+    /// Adds rows that follow directly, in the lane and in the segment. Returns whether it did.
     pub(super) fn join(&mut self, segment: &Arc<Segment>, next: &Span) -> bool {
         let Self { segment: own, span } = self;
         let follows = Arc::ptr_eq(own, segment)
             && span.last.0.checked_add(1) == Some(next.first.0)
             && span.from + span.bytes == next.from
-            // Else records that are dead would count as living.
+            // Otherwise dead records would count as living.
             && span.rows() == span.records
             && span.bytes + next.bytes <= RUN_BYTES;
         if follows {
@@ -87,7 +88,7 @@ impl Runs {
         }
     }
 
-    /// Takes a range out. What nobody has a row in any more is handed to `dead`.
+    /// Removes a range. Runs without living rows are moved to `dead`.
     fn remove(&mut self, range: PositionRange, dead: &mut Vec<Run>) {
         let begin = self.0.partition_point(|run| run.span.last < range.from);
         let end = self.0.partition_point(|run| run.span.first <= range.to);
@@ -118,7 +119,7 @@ impl Runs {
     }
 }
 
-/// All lanes, as of a batch.
+/// All lanes, as of one batch.
 #[derive(Default)]
 pub(super) struct Index {
     pub(super) as_of: BatchNo,
@@ -126,8 +127,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Takes in a batch whose rows lie in these runs, change by change. What it returns is dead, and is dropped when the
-    /// lock is free again: with it files may go.
+    /// Applies a batch whose rows are in these runs, change by change. Returns the dead runs: drop them without the
+    /// lock, since files may be deleted with them.
     #[must_use]
     pub(super) fn apply(&mut self, batch: &Batch, runs: Vec<Vec<Run>>) -> Vec<Run> {
         let mut dead = Vec::new();
@@ -160,8 +161,7 @@ impl Index {
         self.lanes.range(first..=last).map(|(lane, _)| *lane).collect()
     }
 
-    /// Runs in a range that have so many rows or so many bytes of messages, or else all of them. Rows outside of the range
-    /// are not counted as theirs.
+    /// Runs in a range, up to this many rows or bytes of messages. Rows outside of the range do not count.
     pub(super) fn find(&self, lane: Lane, range: PositionRange, rows: u64, bytes: u64) -> Vec<Run> {
         let Some(Runs(runs)) = self.lanes.get(&lane) else { return Vec::new() };
         let begin = runs.partition_point(|run| run.span.last < range.from);

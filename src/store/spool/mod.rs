@@ -1,8 +1,8 @@
-//! The scratch store: rows in files that are only appended to, and an index of them in memory. Nothing outlives the
-//! process, and nothing is flushed.
+//! The scratch store: rows in files that are only appended to, with an index in memory. Nothing is flushed, and no row
+//! outlives the process.
 //!
-//! It keeps lanes alone: no topology, and no numbers of lanes. `record` is a row as bytes, `segment` the files, `index` says
-//! where the rows of a lane lie, `reader` reads them.
+//! It has lanes alone: no topology, and no counters of lanes. `record` is a row as bytes, `segment` the files, `index`
+//! has the places of the rows of a lane, `reader` reads them.
 
 mod index;
 mod reader;
@@ -33,13 +33,13 @@ pub struct SpoolStore {
 }
 
 impl SpoolStore {
-    /// Where it is: in a folder of its own below the data directory.
+    /// Its directory: a folder of its own in the data directory.
     #[must_use]
     pub fn directory_below(data_directory: &Path) -> PathBuf {
         data_directory.join("scratch")
     }
 
-    /// Deletes what an earlier process left in a directory, and the directory.
+    /// Deletes a directory and the files that an earlier process has left in it.
     pub fn clear(directory: &Path) -> Result<(), StoreError> {
         match std::fs::remove_dir_all(directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(directory, error)),
@@ -47,7 +47,7 @@ impl SpoolStore {
         }
     }
 
-    /// An empty store in a directory, which it has to itself.
+    /// An empty store in a directory that no other store uses.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         Self::clear(directory)?;
         // Messages are for their owner alone.
@@ -92,7 +92,7 @@ impl Store for SpoolStore {
     }
 
     fn reopen(&mut self) -> Result<BatchNo, StoreError> {
-        // There is no batch whose outcome is unknown.
+        // No outcome is ever unknown.
         Ok(lock(&self.index).as_of)
     }
 
@@ -118,8 +118,8 @@ impl FileStats for SpoolStore {
     }
 }
 
-/// The rows of a change that the same batch does not remove: the longer a batch was refused by a full disk, and the more
-/// consumers took meanwhile, the less of it is left to write.
+/// The rows of a change that the same batch does not remove. A full disk may refuse a batch for long; the more messages
+/// are consumed meanwhile, the fewer rows are left to write.
 fn living<'b>(batch: &Batch, change: &'b LaneChange) -> &'b [Row] {
     let Lane { queue, .. } = change.lane;
     if batch.drop_lanes.contains(&change.lane) || batch.deleted_queues().any(|deleted| deleted == queue) {

@@ -1,4 +1,4 @@
-//! Reading rows back: where they lie is asked under the lock, what lies there is read without it.
+//! Reading rows back: their places are looked up under the lock, the bytes are read without it.
 
 use super::index::{Index, RUN_BYTES, Run};
 use super::lock;
@@ -26,7 +26,7 @@ impl StoreReader for SpoolReader {
     }
 }
 
-/// How much is still to be read.
+/// The rows and bytes that are still to be read.
 struct ReadLimits {
     rows: usize,
     bytes: u64,

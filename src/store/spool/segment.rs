@@ -1,4 +1,4 @@
-//! Segments: files of records, written at their end and read anywhere. One lasts as long as somebody has a row in it.
+//! Segments: files of records, written at their end and read anywhere. A segment exists as long as a lane has a row in it.
 
 use super::index::{Run, Span};
 use crate::store::Row;
@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A segment takes no more records once it has so many bytes; a longer record has one of its own.
+/// A segment takes no more records once it has this many bytes. A longer record gets a segment of its own.
 const SEGMENT_BYTES: u64 = 32 << 20;
 
-/// Memory that is kept for the next batch.
+/// The most memory of the buffer that is kept for the next batch.
 const HEADS_BYTES_KEPT: usize = 4 << 20;
 
-/// A file of records, deleted when the last run in it is no more.
+/// A file of records. It is deleted with the last run in it.
 pub(super) struct Segment {
     file: File,
     path: PathBuf,
     bytes: AtomicU64,
-    /// Of all segments.
+    /// The bytes of all segments.
     all_bytes: Arc<AtomicU64>,
 }
 
@@ -31,7 +31,7 @@ impl Segment {
         Ok(Self { file, path, bytes: AtomicU64::new(0), all_bytes })
     }
 
-    /// Reads what lies from one place to another.
+    /// The bytes from one offset to another.
     pub(super) fn stretch(&self, from: u64, to: u64) -> Stretch<'_> {
         Stretch { file: &self.file, at: from, to }
     }
@@ -40,12 +40,12 @@ impl Segment {
         &self.path
     }
 
-    /// All of the parts, one after the other.
+    /// Writes all parts, one after the other.
     fn write_at(&self, at: u64, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(at))?;
         let mut end = at;
-        // Empty parts at the front are no part: what writes nothing has failed.
+        // Empty parts at the front are skipped: a write of no bytes counts as failed.
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             match file.write_vectored(parts) {
@@ -62,7 +62,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Gives back what lies behind a place. What stays all the same is written over, or goes with the file.
+    /// Truncates the file. If that fails, the bytes behind the end are overwritten later, or deleted with the file.
     fn cut(&self, at: u64) {
         if self.file.set_len(at).is_ok() {
             self.note_bytes(at);
@@ -84,7 +84,7 @@ impl Drop for Segment {
     }
 }
 
-/// A stretch of a segment, read from its beginning.
+/// A part of a segment, read from its beginning.
 pub(super) struct Stretch<'s> {
     file: &'s File,
     at: u64,
@@ -100,26 +100,26 @@ impl Read for Stretch<'_> {
     }
 }
 
-/// Where rows are appended.
+/// Appends rows to segments.
 pub(super) struct Appender {
     directory: PathBuf,
-    /// Segments that were ever made.
+    /// The number of segments that were ever made.
     made: u64,
     current: Option<Arc<Segment>>,
-    /// Where the current segment's next record goes.
+    /// The offset of the next record in the current segment.
     end: u64,
     /// An empty buffer, for the next batch.
     heads: Vec<u8>,
     all_bytes: Arc<AtomicU64>,
 }
 
-/// Records that are to be written to the current segment in one go.
+/// Records that are written to the current segment in one call.
 struct Draft<'b> {
-    /// Where they begin.
+    /// The offset of the first one.
     from: u64,
-    /// All of them but their large bodies.
+    /// The records without their large bodies.
     heads: Vec<u8>,
-    /// Large bodies, and behind how much of `heads` they lie.
+    /// Large bodies, each with the length of `heads` before it.
     bodies: Vec<(usize, &'b [u8])>,
 }
 
@@ -128,15 +128,15 @@ impl Appender {
         Self { directory, made: 0, current: None, end: 0, heads: Vec::new(), all_bytes: Arc::default() }
     }
 
-    /// Of all segments.
+    /// The bytes of all segments.
     pub(super) fn bytes(&self) -> u64 {
         self.all_bytes.load(Ordering::Relaxed)
     }
 
-    /// Writes rows; where they lie, lane by lane. After an error nothing of them is there.
+    /// Writes rows. Returns their places, lane by lane. After an error none of them is written.
     pub(super) fn write(&mut self, lanes: &[&[Row]]) -> io::Result<Vec<Vec<Run>>> {
         if self.current.as_mut().is_some_and(|segment| Arc::get_mut(segment).is_some()) {
-            // Nothing lives in it, and nobody reads it: it begins anew.
+            // No row lives in it and no reader uses it: it is overwritten from its beginning.
             self.end = 0;
         }
         let before = (self.current.clone(), self.end);
@@ -187,7 +187,7 @@ impl Appender {
         }
     }
 
-    /// Writes what is to be written.
+    /// Writes the draft.
     fn flush(&self, draft: &mut Draft<'_>) -> io::Result<()> {
         let Some(segment) = &self.current else { return Ok(()) };
         let mut parts = Vec::with_capacity(2 * draft.bodies.len() + 1);

@@ -1,7 +1,7 @@
-//! Copies of the file that are whole: read through SQLite, flushed before they are called by their name.
+//! Copies of the file: read through SQLite, and flushed before they get their name.
 //!
-//! Before a migration and of a file that nobody has open, in one go; of a running broker's file step by step between its
-//! commits (`raw`).
+//! Before a migration, and if no broker has the file open, the copy is made in one go. A running broker copies its file
+//! step by step between its commits (`raw`).
 
 use super::directory::{Directory, database_file, make, redo_file};
 use super::errors::failure_while;
@@ -13,11 +13,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Pages copied in one step when nobody else wants the file.
+/// Pages copied in one step while no broker has the file open.
 const PAGES_PER_STEP: i32 = 1_024;
 
-/// A data directory in the making: under its name with `.partial` behind it until all of it is flushed, and gone again
-/// when that does not happen.
+/// A data directory that is being made. It has the suffix `.partial` until all of it is flushed, and is removed if that
+/// fails.
 #[derive(Debug)]
 pub struct BackupTarget {
     target: PathBuf,
@@ -29,7 +29,7 @@ impl BackupTarget {
     /// Makes an empty directory beside `target`, which must not exist.
     ///
     /// # Errors
-    /// When there is something at `target` or left of an earlier try, or no directory can be made.
+    /// When `target` exists, an earlier try has left its directory, or no directory can be made.
     pub fn make(target: &Path) -> Result<Self, CopyError> {
         let exists = |path: &Path| path.symlink_metadata().is_ok();
         if exists(target) {
@@ -43,13 +43,13 @@ impl BackupTarget {
         Ok(Self { target: target.to_owned(), partial, is_finished: false })
     }
 
-    /// Where the copy of the file belongs.
+    /// The path of the copied file.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         database_file(&self.partial)
     }
 
-    /// Copies the redo log, if there is one: nobody has moved it into the file.
+    /// Copies the redo log, if there is one: its batches may not be in the file.
     fn take(&self, redo: &Path) -> Result<(), CopyError> {
         let copy = redo_file(&self.partial);
         match fs::copy(redo, &copy) {
@@ -59,16 +59,16 @@ impl BackupTarget {
         .map_err(|error| failed(format_args!("copying {}", redo.display()), error))
     }
 
-    /// Flushes the copy and gives it its name; its size in bytes. Blocks as long as the disk takes.
+    /// Flushes the copy and gives it its name. Returns its size in bytes. Blocks as long as the disk takes.
     ///
     /// # Errors
-    /// When the disk refuses; nothing is left then.
+    /// When the disk refuses. Then nothing of the copy is left.
     pub fn finish(mut self) -> Result<u64, CopyError> {
         let file = self.file();
         let finish = || {
             flush(&file)?;
             flush(&self.partial)?;
-            // On an empty directory that has come up meanwhile it succeeds as well, on anything else it does not.
+            // If an empty directory has appeared there, it is replaced. Anything else is an error.
             fs::rename(&self.partial, &self.target)?;
             flush_folder_of(&self.target)?;
             fs::metadata(database_file(&self.target)).map(|file| file.len())
@@ -90,10 +90,10 @@ impl Drop for BackupTarget {
     }
 }
 
-/// Copies the file of a data directory that no broker has open to a new data directory `target`; the copy's bytes.
+/// Copies the file of a data directory that no broker has open to a new data directory `target`. Returns the copy's bytes.
 ///
 /// # Errors
-/// When the directory is held or holds no store, `target` exists, or the disk refuses.
+/// When the directory is locked or has no store, `target` exists, or the disk refuses.
 pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgress)) -> Result<u64, CopyError> {
     let held = Directory::hold_existing(directory)?;
     let target = BackupTarget::make(target)?;
@@ -104,7 +104,7 @@ pub fn back_up(directory: &Path, target: &Path, progress: impl FnMut(CopyProgres
     target.finish()
 }
 
-/// Copies the file to `target`, replacing what is there only once the copy is flushed.
+/// Copies the file to `target`. A file there is replaced only once the copy is flushed.
 pub(super) fn copy_file(file: &Path, target: &Path) -> Result<(), StoreError> {
     let partial = with_suffix(target, ".partial");
     let failed = |cause: Cause| {
@@ -117,7 +117,7 @@ pub(super) fn copy_file(file: &Path, target: &Path) -> Result<(), StoreError> {
     flush_folder_of(target).map_err(|error| failed(error.into()))
 }
 
-/// The disk or the system refuses what a copy needs.
+/// The error of a copy for one of the system; `what` was being done.
 fn failed(what: impl std::fmt::Display, error: io::Error) -> CopyError {
     StoreError::Unusable(Cause::new(what.to_string(), error)).into()
 }
@@ -148,7 +148,7 @@ pub(super) fn progress_from(progress: &Progress, is_done: bool) -> CopyProgress 
     CopyProgress { pages_copied: all.saturating_sub(pages(progress.remaining)), pages: all, is_done }
 }
 
-/// A file for pages to be copied into: without journal and without flushes, since whoever copies flushes it once.
+/// Opens the target of a copy, without journal and without flushes: the caller flushes it once at the end.
 pub(super) fn open_target(target: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(target)?;
     connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;

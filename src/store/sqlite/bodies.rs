@@ -1,7 +1,7 @@
 //! Bodies outside their rows: shared by several rows of one batch, or too large for one value and kept in chunks.
 //!
-//! A body lies in the table `body` with the number of rows that name it, and in `chunk`, 64 KiB at a time. All rows that
-//! share it come in one batch; each that goes takes its reference along, the last one the body.
+//! The table `body` has its length and the number of rows that refer to it, `chunk` its bytes, 64 KiB at a time. All
+//! rows that share a body are of one batch. Removing a row releases its reference; the last one removes the body.
 
 use super::inserts::{Insert, Value};
 use crate::store::Batch;
@@ -28,7 +28,7 @@ fn keys(id: i64) -> (i64, i64) {
     (id << INDEX_BITS, (id << INDEX_BITS) | ((1 << INDEX_BITS) - 1))
 }
 
-/// The large bodies of one batch, by the place of their bytes.
+/// The large bodies of one batch, by the address of their bytes.
 pub(super) struct BatchBodies {
     found: HashMap<*const Vec<u8>, BodyUse>,
 }
@@ -39,11 +39,11 @@ struct BodyUse {
     id: Option<i64>,
 }
 
-/// Where the body of a row is.
+/// Where the body of a row is stored.
 pub(super) enum BodyPlace<'a> {
     /// In the row.
     Row(Value<'a>),
-    /// In the table `body`.
+    /// In the table `body`, under this id.
     Table(i64),
 }
 
@@ -59,8 +59,8 @@ impl BatchBodies {
         Self { found }
     }
 
-    /// Where the large body of a row goes; written there when it is the first of those that share it. `last_id` is the last id
-    /// given to a body.
+    /// Decides where the large body of a row is stored. Writes the body if the row is the first of those that share it.
+    /// `last_id` is the last id of a body.
     pub(super) fn place<'a>(
         &mut self,
         body: &'a Arc<Vec<u8>>,
@@ -87,8 +87,8 @@ impl BatchBodies {
     }
 }
 
-/// Takes the references of a range of rows that are about to be deleted, and erases the bodies that have none left. How
-/// many rows named one.
+/// Releases the references of a range of rows that are about to be deleted, and deletes bodies without references.
+/// Returns how many rows had one.
 pub(super) fn release(connection: &Connection, first: i64, last: i64) -> Result<u64> {
     let mut references = BTreeMap::<i64, i64>::new();
     let mut statement = connection.prepare_cached(NAMED_IN_RANGE)?;
@@ -100,7 +100,7 @@ pub(super) fn release(connection: &Connection, first: i64, last: i64) -> Result<
     }
     for (id, released) in references {
         let left = connection.prepare_cached(RELEASE)?.query_row(params![id, released], |row| row.get::<_, i64>(0));
-        // A body that is not there has nothing to be erased.
+        // A body that does not exist cannot be deleted.
         if left.optional()?.is_some_and(|left| left <= 0) {
             let (first, last) = keys(id);
             connection.prepare_cached(DELETE_CHUNKS)?.execute(params![first, last])?;
@@ -110,12 +110,12 @@ pub(super) fn release(connection: &Connection, first: i64, last: i64) -> Result<
     Ok(count)
 }
 
-/// Puts a body together; none when a part of it is missing.
+/// Reads a body. `None` if a part of it is missing.
 pub(super) fn read(connection: &Connection, id: i64) -> Result<Option<Vec<u8>>> {
     let bytes = connection.prepare_cached(BYTES)?.query_row(params![id], |row| row.get::<_, i64>(0)).optional()?;
     let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) else { return Ok(None) };
     let mut body = Vec::new();
-    // The number is only as good as the file that it comes from.
+    // The file may be damaged and the number wrong.
     if body.try_reserve_exact(bytes).is_err() {
         return Ok(None);
     }

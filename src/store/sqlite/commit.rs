@@ -18,29 +18,29 @@ const INSERT_LANE: &str = "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 
 const UPDATE_LANE: &str = "UPDATE lane SET head = ?2, tail = ?3, count = ?4, body_bytes = ?5, lent_ceiling = ?6, bodies = ?7, \
     batch_no = ?8 WHERE number = ?1";
 const DROP_LANE: &str = "UPDATE lane SET dropped = 1 WHERE number = ?1";
-/// For a batch that writes no lane, or drops one, whose row will go.
+/// For a batch that writes no lane, or drops one: the lane's row, which has the number, will be deleted.
 const NUMBER_BATCH: &str = "UPDATE state SET batch_no = ?1";
 
 /// How rows are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemovalMode {
-    /// Deleted, but for long ranges.
+    /// Rows are deleted, except in long ranges.
     Now,
-    /// All are noted as dead and erased in slices: every page from which a row is deleted goes into the log, so that deleting
-    /// may take as much space there as the rows have in the file, before it gives any back.
+    /// All rows are noted as dead and erased in slices. Every page from which a row is deleted is written to the log,
+    /// so that deleting may take as much space there as the rows have in the file, before it frees any.
     InSlices,
 }
 
-/// What a batch is committed with.
+/// Options of a commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CommitOptions {
     pub(super) begun: Option<ProcessStart>,
     pub(super) removal: RemovalMode,
-    /// When, by the calendar: only for people who ask how old a row is.
+    /// The time of the commit. It is only for people who want to know how old a row is.
     pub(super) stored_at: WallMillis,
 }
 
-/// What rows and lanes need of the connection, looked up once per batch, and what their batch has in common.
+/// Writes the rows and lanes of one batch. Its statements are looked up once per batch.
 struct RowWriter<'a> {
     connection: &'a Connection,
     inserts: &'a mut [Insert; INSERTS.len()],
@@ -74,7 +74,7 @@ impl<'a> RowWriter<'a> {
     }
 }
 
-/// A process that has begun, and has not written so yet.
+/// The start of a process that is to be recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProcessStart {
     pub(super) boot: u32,
@@ -86,8 +86,8 @@ impl ProcessStart {
     }
 }
 
-/// Commits a batch; `lanes` follows only when that succeeds. The other answer is whether it was refused because the disk is
-/// full.
+/// Commits a batch. `lanes` changes only if that succeeds. The second result is whether the batch was refused because
+/// the disk is full.
 pub(super) fn commit(
     connection: &Connection,
     inserts: &mut Inserts,
@@ -119,7 +119,7 @@ pub(super) fn commit(
     (outcome, is_full)
 }
 
-/// What an error means for its batch, once the transaction is rolled back.
+/// Rolls the transaction back, and returns what the error means for the batch.
 fn outcome_of(connection: &Connection, error: Error, while_flushing: bool) -> CommitOutcome {
     if !connection.is_autocommit()
         && let Err(rollback) = run(connection, "ROLLBACK")
@@ -203,7 +203,7 @@ impl RowWriter<'_> {
         }
         let below = change.remove_below.unwrap_or_default();
         for range in change.remove_ranges.iter().filter(|range| range.to >= below) {
-            // Beyond the tail there is nothing yet.
+            // There are no rows beyond the tail.
             let to = if self.removal == RemovalMode::Now { range.to } else { range.to.min(change.state.tail) };
             self.remove(lanes, &mut bodies, &(number.key(range.from.max(below))..=number.key(to)))?;
         }
@@ -232,7 +232,7 @@ impl RowWriter<'_> {
         }
     }
 
-    /// Whether the row's body went into the table of bodies.
+    /// Inserts a row. Returns whether its body is in the table of bodies.
     fn insert(&mut self, lanes: &mut Lanes, number: LaneNumber, row: &Row) -> Result<bool> {
         if row.position > POSITION_MAX {
             return Err(beyond_limit("the lane has no positions left"));
@@ -258,8 +258,9 @@ impl RowWriter<'_> {
         Ok(is_elsewhere)
     }
 
-    /// Removes a range of a lane's rows; `bodies` is how many of the lane's have their body elsewhere. A long range is only
-    /// noted as dead: deleting millions of rows here would keep every other queue waiting.
+    /// Removes a range of a lane's rows. `bodies` is the number of the lane's rows whose body is in the table of
+    /// bodies. A long range is only noted as dead: every other queue would have to wait while millions of rows are
+    /// deleted.
     fn remove(&mut self, lanes: &mut Lanes, bodies: &mut u64, keys: &RangeInclusive<i64>) -> Result<()> {
         let (first, last) = (*keys.start(), *keys.end());
         if first > last {
@@ -315,7 +316,7 @@ impl RowWriter<'_> {
     }
 }
 
-/// Keys as ranges of those that follow each other.
+/// Joins successive keys into ranges.
 fn ranges_of(mut keys: Vec<i64>) -> Vec<RangeInclusive<i64>> {
     keys.sort_unstable();
     let mut runs: Vec<RangeInclusive<i64>> = Vec::new();

@@ -1,4 +1,4 @@
-//! The data directory, and that only one process at a time has it.
+//! The data directory, which one process at a time has locked.
 
 use crate::store::{Cause, OpenError, StoreError};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 const DATABASE_FILE: &str = "prontomq.sqlite3";
 const LOCK_FILE: &str = "prontomq.lock";
 
-/// There while what is in the log may not be on the disk. It need not be flushed: after a loss of power there is no page
-/// that the system could take for clean.
+/// It exists while the log may not be on the disk. It need not be flushed itself: after a loss of power there is no
+/// page that the system could take for clean.
 const UNFLUSHED_FILE: &str = "prontomq.unflushed";
 
-/// The files that keep space begin with it.
+/// The beginning of the names of files that reserve space.
 const RESERVES: &str = "prontomq";
 
-/// Small batches that are flushed, and not yet in the file.
+/// The redo log.
 const REDO_FILE: &str = "prontomq.redo";
 
-/// A data directory that is ours. The operating system's lock counts, which ends with its holder; the process id in
-/// the file only tells people who holds it.
+/// A data directory that this process has locked. The lock is the operating system's and ends with its holder. The
+/// process id in the file is only for people.
 pub(super) struct Directory {
     path: PathBuf,
     _lock: File,
@@ -38,13 +38,13 @@ impl Directory {
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
         if let Err(error) = sign(&mut lock) {
-            // On a full disk; it is only for people.
+            // The disk may be full. The process id is only for people.
             tracing::warn!(%error, "the lock file does not say which process holds it");
         }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// As [`hold`](Self::hold), but of a directory that holds a store.
+    /// As [`hold`](Self::hold), for a directory that must have a store.
     pub(super) fn hold_existing(path: &Path) -> Result<Self, OpenError> {
         existing_database(path)?;
         Self::hold(path)
@@ -59,12 +59,12 @@ impl Directory {
         redo_file(&self.path)
     }
 
-    /// What the names of the reserves begin with.
+    /// The beginning of the paths of files that reserve space.
     pub(super) fn reserves(&self) -> PathBuf {
         self.path.join(RESERVES)
     }
 
-    /// Notes that a flush has failed, for this process or one that follows it.
+    /// Records that a flush has failed, for this process or a later one.
     pub(super) fn note_unflushed(&self) {
         if let Err(error) = File::create(self.path.join(UNFLUSHED_FILE)) {
             tracing::error!(%error, "it could not be noted that a flush has failed: do not restart before one succeeds");
@@ -75,9 +75,9 @@ impl Directory {
         self.path.join(UNFLUSHED_FILE).exists()
     }
 
-    /// Everything is flushed again.
+    /// Records that everything is flushed again.
     pub(super) fn note_flushed(&self) {
-        // Should it stay, the next start flushes once more.
+        // If it cannot be removed, the next start flushes once more.
         let _ = std::fs::remove_file(self.path.join(UNFLUSHED_FILE));
     }
 }
@@ -88,7 +88,7 @@ pub fn database_file(directory: &Path) -> PathBuf {
     directory.join(DATABASE_FILE)
 }
 
-/// The file of a data directory that holds a store.
+/// The file of a data directory that must have a store.
 ///
 /// # Errors
 /// When there is none, or this user may not read it.
@@ -98,7 +98,7 @@ pub fn existing_database(directory: &Path) -> Result<PathBuf, OpenError> {
         Ok(found) if !found.is_file() => {
             Err(StoreError::Unusable(format!("{} is not a file", file.display()).into()).into())
         }
-        // Without opening it: a close would end the locks of this process on it.
+        // It is not opened: closing it again would end the locks of this process on it.
         Ok(_) => match rustix::fs::access(&file, rustix::fs::Access::READ_OK) {
             Ok(()) => Ok(file),
             Err(error) => Err(no_access("read", &file, error.into())),
@@ -110,7 +110,7 @@ pub fn existing_database(directory: &Path) -> Result<PathBuf, OpenError> {
     }
 }
 
-/// Why a file or directory cannot be used. A missing permission is named, with who has it.
+/// The error of a file or directory that cannot be used. If a permission is missing, the message names the user who has it.
 fn no_access(verb: &str, path: &Path, error: std::io::Error) -> OpenError {
     let path = path.display();
     let what = match error.kind() {
@@ -127,7 +127,7 @@ pub(super) fn redo_file(directory: &Path) -> PathBuf {
     directory.join(REDO_FILE)
 }
 
-/// Makes the directory where it is missing, for its owner alone: it will hold messages and password hashes.
+/// Makes the directory if it is missing, for its owner alone: it will contain messages and password hashes.
 pub(super) fn make(path: &Path) -> std::io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);

@@ -1,5 +1,4 @@
-//! Housekeeping between commits, in slices: rows of dropped lanes are erased, and free pages given back to the file
-//! system.
+//! Erasing dead rows and giving free pages back to the file system, in slices between commits.
 
 use super::bodies;
 use super::errors::is_full;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 const DELETE_LANE: &str = "DELETE FROM lane WHERE number = ?1";
 const UPDATE_BODIES: &str = "UPDATE lane SET bodies = ?2 WHERE number = ?1";
-/// The first key beyond a slice of `?3` rows.
+/// The first key behind a slice of `?3` rows.
 const SLICE_END: &str = "SELECT id FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1 OFFSET ?3";
 /// The keys of a slice, with the bytes of their bodies where these are in a table of their own.
 const SLICE_BYTES: &str = "SELECT m.id, coalesce(b.bytes, 0) FROM message m LEFT JOIN body b \
@@ -23,29 +22,31 @@ const SLICE_BODY_BYTES: i64 = 16 << 20;
 /// Free pages that stay in the file for rows to come, while there are batches.
 const FREE_BYTES_KEPT: i64 = 64 << 20;
 
-/// And when there have been none for a while.
+/// Free pages that stay in the file when there have been no batches for a while.
 const IDLE_FREE_BYTES_KEPT: i64 = 2 << 20;
 
 /// Pages given back to the file system in one slice between batches.
 const VACUUM_PAGES: u32 = 128;
 
-/// What a commit may have to wait for a slice of an idle moment.
+/// How long a commit may have to wait for a slice of an idle moment.
 pub(super) const SLICE_TIME: Duration = Duration::from_millis(10);
 
-/// A file that holds no more than this, and four times as much of nothing, is written anew: some 20 ms.
+/// A file with at most this much content, and free pages of more than four times that, is written anew. That takes some
+/// 20 ms.
 const REWRITTEN_BYTES: i64 = 4 << 20;
 
-/// A batch that removes more rows at once than this leaves them to be erased here.
+/// If a batch removes a range with more keys than this, its rows are erased later, in slices.
 pub(super) const ROWS_AT_ONCE: u64 = 4096;
 
-/// Notes a range of rows as dead; readers leave them out.
+/// Notes a range of rows as dead. Readers leave them out.
 pub(super) const INSERT_RANGE: &str = "INSERT INTO erasing VALUES (?1, ?2) \
     ON CONFLICT (first) DO UPDATE SET last = max(last, excluded.last)";
-/// Another one with the same beginning may be longer, and has its turn yet.
+/// Another range with the same first key may be longer. It is still to be erased.
 const DELETE_ERASED_RANGE: &str = "DELETE FROM erasing WHERE first = ?1 AND last <= ?2";
 
-/// Erases up to `rows` rows of dropped lanes and dead ranges; whether more is left. It is not flushed, which would keep the
-/// next commit waiting: that one's flush takes it along, and what a loss of power brings back is still noted as dead.
+/// Erases up to `rows` rows of dropped lanes and dead ranges. Returns whether more are left. The erasure is not
+/// flushed, because the next commit would have to wait; the flush of that commit includes it. Rows that a loss of power
+/// brings back are still noted as dead.
 pub(super) fn erase(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Result<bool> {
     let level = number(connection, "PRAGMA synchronous")?;
     if level <= NORMAL {
@@ -57,7 +58,7 @@ pub(super) fn erase(connection: &Connection, lanes: &mut Lanes, rows: usize) -> 
     erased
 }
 
-/// The level at which commits are not flushed, yet nothing is moved out of the log before it is.
+/// The level at which commits are not flushed, but the log is flushed before it is moved.
 const NORMAL: i64 = 1;
 
 fn set_level(connection: &Connection, level: i64) -> Result<()> {
@@ -75,7 +76,7 @@ fn erase_slice(connection: &Connection, lanes: &mut Lanes, rows: usize) -> Resul
             break;
         }
         lanes.erased();
-        // An empty lane costs as well.
+        // An empty lane has a cost, too.
         budget = budget.saturating_sub(erased.rows.max(1));
         if budget == 0 {
             break;
@@ -89,7 +90,7 @@ struct ErasedSlice {
     all: bool,
 }
 
-/// Each lane and range in a transaction of its own, so that what is noted in memory is what is committed.
+/// Erases a slice of one lane or range, in a transaction of its own, so that memory and file agree.
 fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: DeadRange, rows: usize) -> Result<ErasedSlice> {
     let DeadRange { number, first, last, range } = erasing;
     let bodies = lanes.bodies(number);
@@ -142,7 +143,7 @@ fn erase_of(connection: &Connection, lanes: &mut Lanes, erasing: DeadRange, rows
     }
 }
 
-/// The first key beyond a slice of so many rows, or of as many as the bytes of their bodies allow.
+/// The first key behind a slice of this many rows, or of fewer if their bodies are large.
 fn slice_end(connection: &Connection, first: i64, last: i64, rows: usize) -> Result<Option<i64>> {
     let mut statement = connection.prepare_cached(SLICE_BYTES)?;
     let mut found = statement.query(params![first, last])?;
@@ -157,8 +158,8 @@ fn slice_end(connection: &Connection, first: i64, last: i64, rows: usize) -> Res
     Ok(None)
 }
 
-/// Gives a slice of free pages back once most of the file is free; whether more is to be given. Between batches: what
-/// will be filled again soon stays.
+/// Gives a slice of free pages back if most of the file is free. Returns whether there are more. It is for moments
+/// between batches: pages that will soon be used again stay.
 fn vacuum(connection: &Connection) -> Result<bool> {
     let space = FilePages::of(connection)?;
     if space.free * space.page_bytes <= FREE_BYTES_KEPT || space.free * 2 <= space.pages {
@@ -168,17 +169,17 @@ fn vacuum(connection: &Connection) -> Result<bool> {
     Ok(true)
 }
 
-/// How far making the file smaller has come.
+/// Whether the file can be made smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShrinkProgress {
-    /// There is more to give back.
+    /// More pages are to be given back.
     More,
     /// The file is as small as it should be.
     Enough,
 }
 
-/// Gives free pages back while the writer is idle: up to `pages` of them, or all at once when little else is left. (Taking
-/// them one by one out of SQLite's list of free pages takes time that grows with their square.)
+/// Gives free pages back while the writer is idle: up to `pages` of them, or all at once if the file has little
+/// content. (Taking them one by one out of SQLite's list of free pages takes time that grows with their square.)
 pub(super) fn shrink(connection: &Connection, pages: u32) -> Result<ShrinkProgress> {
     let space = FilePages::of(connection)?;
     let (free, live) = (space.free * space.page_bytes, (space.pages - space.free) * space.page_bytes);

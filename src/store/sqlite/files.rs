@@ -1,4 +1,4 @@
-//! Names of files beside each other, and flushing files and folders.
+//! Names of related files, and flushing files and folders.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,7 +14,7 @@ pub(super) fn flush_folder_of(file: &Path) -> io::Result<()> {
     flush(folder)
 }
 
-/// The path with something behind its name.
+/// The path with a suffix appended to its name.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);

@@ -1,12 +1,13 @@
 //! SQLite's own layer of the system's files with one change: flushes are `fdatasync`, which leaves the file's times out.
 //!
-//! SQLite calls it only when it is compiled with `HAVE_FDATASYNC`, and a program that embeds the broker decides by itself how
-//! SQLite is compiled. The layer is SQLite's `unix` (or `unix-excl`) in all but this: database and log get a copy of their table of
-//! methods in which the flush is another one. A file's length is data that `fdatasync` flushes. What it does not flush is the name of
-//! a new file, so the first flush of each opened file is SQLite's own, which flushes the directory too where that is due.
+//! SQLite calls `fdatasync` only if it is compiled with `HAVE_FDATASYNC`, and a program that embeds the broker decides
+//! how SQLite is compiled. The layer is SQLite's `unix` (or `unix-excl`) in all but this: database and log get a copy
+//! of their table of methods in which the flush is another one. A file's length is data that `fdatasync` flushes. What
+//! it does not flush is the name of a new file, so the first flush of each opened file is SQLite's own, which flushes
+//! the directory too where that is due.
 //!
-//! SQLite keeps a file's descriptor to itself, at the same place for many years. What is found there is taken only if it is a
-//! descriptor of that very file; otherwise flushes stay as they were, `fsync`.
+//! SQLite does not hand out a file's descriptor, but has kept it at the same offset for many years. The number found
+//! there is used only if it is a descriptor of that very file; otherwise flushes stay `fsync`.
 
 #![expect(unsafe_code, reason = "SQLite is given its files through C functions")]
 
@@ -45,8 +46,8 @@ impl Index {
     }
 }
 
-/// The name of the layer to open a database with; that of SQLite's own layer where ours cannot be had. Only Linux needs it: elsewhere
-/// SQLite knows why it does not call `fdatasync`.
+/// The name of the layer to open a database with; that of SQLite's own layer if ours cannot be registered. It exists
+/// only on Linux: elsewhere SQLite has its reasons not to call `fdatasync`.
 pub(super) fn layer(index: Index) -> &'static str {
     static ARE_REGISTERED: OnceLock<bool> = OnceLock::new();
     let all = [Index::InFile, Index::InMemory];
@@ -58,14 +59,14 @@ pub(super) fn layer(index: Index) -> &'static str {
     name.to_str().expect("the names are ASCII")
 }
 
-/// A layer, and the one of SQLite's that it is made from.
+/// Our layer, and SQLite's layer that it is made from.
 #[repr(C)]
 struct FlushingVfs {
     vfs: ffi::sqlite3_vfs,
     below: *mut ffi::sqlite3_vfs,
 }
 
-/// How an open file of SQLite's layer begins (`struct unixFile`).
+/// The beginning of an open file of SQLite's layer (`struct unixFile`).
 #[repr(C)]
 struct UnixFile {
     methods: *const ffi::sqlite3_io_methods,
@@ -76,25 +77,25 @@ struct UnixFile {
 
 type Flush = unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int) -> c_int;
 
-/// What lies behind an open file of SQLite's layer.
+/// Our data behind an open file of SQLite's layer.
 #[repr(C)]
 struct FileTail {
-    /// SQLite's, but for the flush. The file points to it.
+    /// SQLite's methods with another flush. The file points to them.
     methods: ffi::sqlite3_io_methods,
     flush: Flush,
     descriptor: c_int,
     has_been_flushed: bool,
 }
 
-/// Where it lies, from the beginning of a file of this size.
+/// The offset of a `FileTail` from the beginning of a file of this size.
 fn behind(file_bytes: c_int) -> usize {
     usize::try_from(file_bytes).unwrap_or(0).next_multiple_of(align_of::<FileTail>())
 }
 
-/// Adds the layer to those that SQLite knows; whether that could be done.
+/// Registers the layer with SQLite. Returns whether that succeeded.
 fn register(index: Index) -> bool {
-    // SAFETY: SQLite's own layers are never taken away. The new one is a copy of one of them, whose functions do not care which
-    // layer they are called for, and lives as long as the process.
+    // SAFETY: SQLite never removes its own layers. The new one is a copy of one of them, whose functions do not depend
+    // on the layer that they are called for, and lives as long as the process.
     unsafe {
         let below = ffi::sqlite3_vfs_find(index.of_sqlite().as_ptr());
         if below.is_null() {
@@ -113,7 +114,7 @@ fn register(index: Index) -> bool {
     }
 }
 
-/// Opens a file as SQLite's layer does.
+/// Opens a file as SQLite's layer does, and changes its flush.
 unsafe extern "C" fn open(
     vfs: *mut ffi::sqlite3_vfs,
     path: *const c_char,
@@ -121,7 +122,8 @@ unsafe extern "C" fn open(
     flags: c_int,
     flags_in_use: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite passes the layer that was registered, which begins a `FlushingVfs`, and a file of the size that it asks for.
+    // SAFETY: SQLite passes the layer that was registered, which begins a `FlushingVfs`, and a file of the size that it
+    // asks for.
     unsafe {
         let below = (*vfs.cast::<FlushingVfs>()).below;
         let Some(open) = (*below).xOpen else { return ffi::SQLITE_CANTOPEN };
@@ -134,10 +136,11 @@ unsafe extern "C" fn open(
     }
 }
 
-/// Has a file that was just opened flushed by `fdatasync`, if its descriptor is found.
+/// Makes flushes of a file that was just opened `fdatasync`, if its descriptor is found.
 ///
 /// # Safety
-/// The file was opened by a layer of SQLite's for the system's files, has `file_bytes` bytes and space for a `FileTail` after them.
+/// A layer of SQLite's for the system's files has opened the file, which has `file_bytes` bytes and space for a `FileTail` after
+/// them.
 unsafe fn change_flush(file: *mut ffi::sqlite3_file, path: &CStr, file_bytes: c_int) {
     // SAFETY: as the caller promises. SQLite never moves an open file.
     unsafe {
@@ -155,12 +158,12 @@ unsafe fn change_flush(file: *mut ffi::sqlite3_file, path: &CStr, file_bytes: c_
     }
 }
 
-/// Whether this is a descriptor of the file at a path.
+/// Whether this number is a descriptor of the file at a path.
 fn is_of(descriptor: c_int, path: &CStr) -> bool {
     if descriptor < 0 {
         return false;
     }
-    // SAFETY: it is not negative, and used only to ask what it is; one that is not open is refused.
+    // SAFETY: it is not negative, and only its properties are asked for; that fails if it is not open.
     let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let (Ok(open), Ok(named)) = (fstat(descriptor), stat(path)) else { return false };
     (open.st_dev, open.st_ino) == (named.st_dev, named.st_ino)
@@ -168,8 +171,8 @@ fn is_of(descriptor: c_int, path: &CStr) -> bool {
 
 /// Flushes a file's data and length; the first time its name too, where it is new.
 unsafe extern "C" fn flush_data(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
-    // SAFETY: only a file whose methods begin a `FileTail` has this one. SQLite uses a file from one thread at a time, and its
-    // descriptor is open until SQLite closes it, which nothing here does.
+    // SAFETY: only a file whose methods begin a `FileTail` has this method. SQLite uses a file from one thread at a
+    // time, and the descriptor is open until SQLite closes it, which this function does not.
     unsafe {
         let behind = (*file).pMethods.cast_mut().cast::<FileTail>();
         if !(*behind).has_been_flushed {

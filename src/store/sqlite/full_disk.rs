@@ -1,8 +1,8 @@
-//! What is done about a disk that is full: at a start, about a batch that does not fit, and until there is space again.
+//! The handling of a full disk: at a start, for a batch that does not fit, and until there is space again.
 //!
-//! What the log holds has its place in the file (`growth`), so that moving the log needs no space and gives the log's own
-//! back. What gives space back needs a few pages in the log before it does. They come from what the log gave back, from
-//! dead rows, from the reserve, and in the end from the redo log's file.
+//! The pages in the log already have their space in the file (`growth`), so that moving the log needs no space and
+//! frees the log's own. A removal needs a few pages in the log before it frees any. They come from the emptied log,
+//! from dead rows, from the reserve, and as a last resort from the redo log's file.
 
 use super::commit::{self, CommitOptions, ProcessStart, RemovalMode};
 use super::errors::is_full;
@@ -18,42 +18,43 @@ use rusqlite::Result;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a full disk is looked at while there is nothing to commit.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a full disk is checked for space while there is nothing to commit.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much space there is.
+/// How much space the disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DiskSpace {
-    /// Something was refused for want of it, or a start has needed help. What is stored is flushed in the database alone.
-    None { looked_at: Monotonic },
-    /// The reserves are not whole.
+    /// A write was refused, or a start has needed help. The redo log is not used.
+    None { checked_at: Monotonic },
+    /// The reserves are smaller than they should be.
     Little,
-    /// There was enough for the reserves.
+    /// The reserves are complete.
     Enough,
 }
 
-/// What helps a start on a full disk, in the order in which it is tried.
+/// Remedies for a start on a full disk, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartHelp {
     ReleaseReserves,
-    /// The index of the log is kept in memory instead of a file, which keeps other processes out.
+    /// Keeps the index of the log in memory instead of a file. Other processes cannot open the file then.
     IndexInMemory,
 }
 
-/// What helps a batch that does not fit, in the order in which it is tried.
+/// Remedies for a batch that does not fit, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Remedy {
-    /// Moves the log and cuts it to nothing.
+    /// Moves the log into the file and truncates it.
     EmptyLog,
-    /// Erases what is dead, and makes the file smaller.
+    /// Erases dead rows and makes the file smaller.
     ReclaimSpace,
-    /// Only for what gives space back.
+    /// Releases the reserve; only for a batch that removes rows.
     ReleaseReserve,
-    /// As above, when the reserve is not enough or somebody else has it. Another file is made when there is space.
+    /// As above, if the reserve is not enough or another program has taken its space. The redo log is made anew when
+    /// there is space.
     RemoveRedoLog,
 }
 
-/// A disk's space, as the store knows it.
+/// The space of the disk, as far as the store knows it, and the reserves.
 pub(super) struct FullDisk {
     clock: Arc<dyn Clock>,
     reserves: Reserves,
@@ -69,7 +70,7 @@ impl FullDisk {
         matches!(self.space, DiskSpace::None { .. })
     }
 
-    /// Opens files. What fails for want of space is tried again with all that helps.
+    /// Opens files. If the disk is full, it is tried again with each remedy.
     pub(super) fn open<T>(
         &mut self,
         opening: &mut Opening,
@@ -92,8 +93,9 @@ impl FullDisk {
         opened
     }
 
-    /// Takes the reserves if the disk has them to give. It is full no more when it has them, and some space beside them.
-    pub(super) fn look(&mut self) {
+    /// Allocates the reserves as far as the disk has space. A full disk counts as full until it has space for both and
+    /// a margin.
+    pub(super) fn check(&mut self) {
         if self.space == DiskSpace::Enough {
             return;
         }
@@ -106,9 +108,9 @@ impl FullDisk {
         self.space = if is_whole { DiskSpace::Enough } else { DiskSpace::Little };
     }
 
-    /// A start is done: says whether it is one for consumers only.
+    /// The store is open: checks for space, and warns if only consumers can be served.
     pub(super) fn started(&mut self) {
-        self.look();
+        self.check();
         match self.space {
             DiskSpace::None { .. } => tracing::warn!(
                 "the broker has started on a full disk: consumers are served and give space back; what publishers send waits"
@@ -121,7 +123,7 @@ impl FullDisk {
         }
     }
 
-    /// Gives all reserves away, for what comes at the end or at the beginning of a process.
+    /// Releases all reserves, for the end or the start of a process. Returns whether there were any.
     pub(super) fn release_reserves(&mut self) -> bool {
         self.note_full();
         self.reserves.release_all()
@@ -135,11 +137,11 @@ impl FullDisk {
         if !self.is_full() {
             tracing::warn!("the disk is full: only what gives space back is stored until there is space again");
         }
-        self.space = DiskSpace::None { looked_at: self.now() };
+        self.space = DiskSpace::None { checked_at: self.now() };
     }
 }
 
-/// What writing a batch takes of the store.
+/// The parts of the store that write a batch.
 pub(super) struct BatchWriter<'a> {
     pub(super) connection: &'a RawConnection,
     pub(super) lanes: &'a mut Lanes,
@@ -150,14 +152,14 @@ pub(super) struct BatchWriter<'a> {
 }
 
 impl BatchWriter<'_> {
-    /// Commits a batch in one transaction, with what helps when there is no space for it.
+    /// Commits a batch in one transaction, with remedies if there is no space for it.
     pub(super) fn write(&mut self, batch: &Batch) -> CommitOutcome {
-        // Whatever the batch's own outcome was: nothing more is to be done to a log that may not be flushed.
-        self.write_with_help(batch).unwrap_or_else(|error| CommitOutcome::Unknown(error.into()))
+        // Even if the batch was committed: a log that may not be flushed must not be used further.
+        self.write_with_remedies(batch).unwrap_or_else(|error| CommitOutcome::Unknown(error.into()))
     }
 
-    /// An error says that what was committed may not be flushed.
-    fn write_with_help(&mut self, batch: &Batch) -> Result<CommitOutcome> {
+    /// An error means that commits may not be flushed.
+    fn write_with_remedies(&mut self, batch: &Batch) -> Result<CommitOutcome> {
         let (mut outcome, mut is_full) = self.try_write(batch);
         for remedy in [Remedy::EmptyLog, Remedy::ReclaimSpace, Remedy::ReleaseReserve, Remedy::RemoveRedoLog] {
             if !is_full {
@@ -170,12 +172,12 @@ impl BatchWriter<'_> {
         }
         if self.full.is_full() {
             match outcome {
-                // At once, for there may be no idle moment.
+                // Not later, for there may be no idle moment.
                 CommitOutcome::Committed => {
                     self.reclaim_space()?;
-                    self.full.look();
+                    self.full.check();
                 }
-                // What was rolled back has made the log longer, at the expense of the reserve.
+                // The transaction that was rolled back has made the log longer, with the space of the reserve.
                 CommitOutcome::NotCommitted(_) => {
                     self.maintenance.empty_full_log(self.connection)?;
                     self.full.reserves.allocate();
@@ -198,10 +200,10 @@ impl BatchWriter<'_> {
         (outcome, is_full)
     }
 
-    /// Whether trying again may now succeed.
+    /// Applies a remedy. Returns whether another try may succeed.
     fn apply(&mut self, remedy: Remedy, batch: &Batch) -> Result<bool> {
         match remedy {
-            // Even if that gave nothing back: it needs less space from here on.
+            // Even if that freed nothing, removals are tried again: from here on they need less space.
             Remedy::EmptyLog => Ok(self.maintenance.empty_full_log(self.connection)? || batch.may_use_reserve()),
             Remedy::ReclaimSpace => {
                 self.reclaim_space()?;
@@ -219,23 +221,23 @@ impl BatchWriter<'_> {
         }
     }
 
-    /// Erases what is dead and makes the file smaller.
+    /// Erases dead rows and makes the file smaller.
     fn reclaim_space(&mut self) -> Result<()> {
         self.maintenance.reclaim_space(self.connection, self.lanes, &self.full.reserves)
     }
 
-    /// An erasure that had no space: with the reserve it has, and gives it back. Whether it came any further. An error says
-    /// that what was committed may not be flushed.
+    /// Erases dead rows after a try that had no space: with the reserve there is some, and the erasure frees it again.
+    /// Returns whether rows were erased. An error means that commits may not be flushed.
     pub(super) fn erase_on_full_disk(&mut self) -> Result<bool> {
         let before = self.lanes.next_to_erase();
         self.full.note_full();
         self.reclaim_space()?;
-        self.full.look();
+        self.full.check();
         Ok(self.lanes.next_to_erase() != before)
     }
 
-    /// Notes that a process has begun. On a full disk that is done with the next batch: until then nothing that it has
-    /// numbered is in the file.
+    /// Records the start of the process. On a full disk that may have to wait for the next batch: until then the file
+    /// has nothing that this process has numbered.
     pub(super) fn begin(&mut self, begun: ProcessStart) -> Result<()> {
         *self.begun = Some(begun);
         let mut written = self.connection.with(|connection| begun.write(connection));
@@ -260,19 +262,19 @@ impl BatchWriter<'_> {
         Ok(())
     }
 
-    /// While there is nothing to commit: looks for space, if there was none. When to look again. An error says that what was
-    /// committed may not be flushed.
-    pub(super) fn look(&mut self) -> Result<Option<Duration>> {
-        if let DiskSpace::None { looked_at } = self.full.space {
-            if let Some(left) = LOOK_INTERVAL.checked_sub(self.full.now().since(looked_at))
+    /// In an idle moment: checks for space if the disk was full. Returns when to check again. An error says that
+    /// commits may not be flushed.
+    pub(super) fn check(&mut self) -> Result<Option<Duration>> {
+        if let DiskSpace::None { checked_at } = self.full.space {
+            if let Some(left) = CHECK_INTERVAL.checked_sub(self.full.now().since(checked_at))
                 && !left.is_zero()
             {
                 return Ok(Some(left));
             }
             self.reclaim_space()?;
-            self.full.space = DiskSpace::None { looked_at: self.full.now() };
+            self.full.space = DiskSpace::None { checked_at: self.full.now() };
         }
-        self.full.look();
-        Ok(self.full.is_full().then_some(LOOK_INTERVAL))
+        self.full.check();
+        Ok(self.full.is_full().then_some(CHECK_INTERVAL))
     }
 }

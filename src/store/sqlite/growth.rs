@@ -1,32 +1,31 @@
-//! Room in the file for what its log holds.
+//! Space in the file for the pages that are still in its log.
 //!
-//! A transaction goes into the log, and the log is moved into the file later, which makes the file grow. On a disk that has
-//! become full in between it could not be moved any more, and a log that cannot be moved cannot become shorter. So a
-//! transaction commits only when the file has grown for it: from then on moving the log needs no space, and gives all of its
-//! own back.
+//! A transaction is written to the log. Moving the log into the file later makes the file grow. If the disk becomes full in
+//! between, the log could not be moved any more, and so not be shortened. So the file grows before the transaction commits:
+//! from then on moving the log needs no space, and frees all of the log's own.
 
 use super::opened_file::{OpenedFile, PAGE_BYTES};
 use super::statements::number;
 use rusqlite::{Connection, Result};
 
-/// Zeros that are written at once.
+/// The zeros of one write.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
-/// What a transaction adds to the file.
+/// The pages that a transaction adds to the file.
 pub(super) struct Growth {
-    /// Of what is committed. Nobody but the transaction writes beyond them.
+    /// Pages before the transaction. Only the transaction writes beyond them.
     pages: i64,
-    /// The file's length before it grew.
+    /// The file's length before it grew, if it did.
     was: Option<i64>,
 }
 
 impl Growth {
-    /// To be called when the transaction has the write lock, before it writes.
+    /// Call it when the transaction has the write lock and has written nothing.
     pub(super) fn begin(connection: &Connection) -> Result<Self> {
         Ok(Self { pages: pages(connection)?, was: None })
     }
 
-    /// To be called before it commits: takes the space from the disk.
+    /// Makes the file grow. Call it before the commit.
     pub(super) fn take(&mut self, connection: &Connection) -> Result<()> {
         let pages = pages(connection)?;
         if pages <= self.pages {
@@ -38,7 +37,7 @@ impl Growth {
         let mut at = len.max(self.pages * i64::from(PAGE_BYTES));
         while at < end {
             self.was = Some(len);
-            // No more than a piece.
+            // At most the length of `ZEROS`.
             let count = (end - at).min(ZEROS.len() as i64);
             file.write_at(&ZEROS[..count as usize], at)?;
             at += count;
@@ -46,7 +45,7 @@ impl Growth {
         Ok(())
     }
 
-    /// To be called when it was rolled back: gives the space to the disk again. What cannot be cut now is when the log is
+    /// Gives the space back to the disk. Call it after a rollback. If the file cannot be cut now, it is when the log is
     /// moved.
     pub(super) fn give_back(&self, connection: &Connection) {
         let Some(was) = self.was else { return };

@@ -1,12 +1,12 @@
-//! The statements that insert. They bind bytes where they are: through rusqlite, which copies them first, inserting a row
-//! of 16 bytes costs 12 to 15 % more, one of 1 KiB 4 to 10 % (`benches/store_commit.rs`).
+//! The prepared inserts. They bind bytes without copying them. Through rusqlite, which copies them, inserting a row of
+//! 16 bytes costs 12 to 15 % more, one of 1 KiB 4 to 10 % (`benches/store_commit.rs`).
 
 use rusqlite::{Connection, Error, Result, ffi};
 use std::ffi::{CStr, c_int};
 use std::ptr::{self, NonNull};
 
-/// The statements that are given bytes, for [`Inserts`]. Two columns of a message are left over from a time when transient
-/// ones were kept here too.
+/// The statements that bind bytes, for [`Inserts`]. Two columns of a message are not used any more: transient messages
+/// once were stored in this table too.
 pub(super) const INSERTS: [&CStr; 3] =
     [c"INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL)", INSERT_BODY, INSERT_CHUNK];
 
@@ -15,12 +15,12 @@ const INSERT_BODY: &CStr = c"INSERT INTO body VALUES (?1, ?2, ?3)";
 /// Inserts a chunk: key, bytes.
 const INSERT_CHUNK: &CStr = c"INSERT INTO chunk VALUES (?1, ?2)";
 
-/// The statements that insert, prepared at their first use: readers have none.
+/// The prepared inserts. They are prepared at their first use, because readers do not need them.
 #[derive(Default)]
 pub(super) struct Inserts(Option<[Insert; INSERTS.len()]>);
 
 impl Inserts {
-    /// Those of [`INSERTS`], in their order, on the connection that these belong to.
+    /// The statements of [`INSERTS`], in their order. The connection must be the same in every call.
     pub(super) fn prepared(&mut self, connection: &Connection) -> Result<&mut [Insert; INSERTS.len()]> {
         if self.0.is_none() {
             let [row, body, chunk] = INSERTS.map(|text| Insert::prepare(connection, text));
@@ -30,7 +30,7 @@ impl Inserts {
     }
 }
 
-/// What a parameter is bound to.
+/// The value of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Null,
@@ -38,11 +38,11 @@ pub(super) enum Value<'a> {
     Blob(&'a [u8]),
 }
 
-/// A prepared statement whose bytes are not copied.
+/// A prepared statement that does not copy the bytes of its parameters.
 pub(super) struct Insert(NonNull<ffi::sqlite3_stmt>);
 
 #[expect(unsafe_code, reason = "rusqlite binds bytes only by copying them")]
-// SAFETY: a statement may be used on any thread, by one at a time; `run` needs it mutably.
+// SAFETY: a statement may be used on any thread, by one thread at a time; `run` borrows it mutably.
 unsafe impl Send for Insert {}
 
 #[expect(unsafe_code, reason = "rusqlite binds bytes only by copying them")]
@@ -58,12 +58,12 @@ impl Insert {
         NonNull::new(statement).map(Self).ok_or_else(|| Error::SqliteFailure(ffi::Error::new(code), None))
     }
 
-    /// Runs it once with a value for each of its parameters.
+    /// Runs the statement once, with a value for each parameter.
     pub(super) fn run(&mut self, values: &[Value<'_>]) -> Result<()> {
         let statement = self.0.as_ptr();
-        // SAFETY: the statement is prepared and not running. What is bound without a copy outlives this call, only
-        // `sqlite3_step` reads it, and a parameter that is not bound anew is not left from an earlier call, since there
-        // are as many values as parameters.
+        // SAFETY: the statement is prepared and not running. Bytes that are bound outlive this call, and only
+        // `sqlite3_step` reads them. No parameter keeps the bytes of an earlier call, since there are as many values as
+        // parameters.
         unsafe {
             assert_eq!(ffi::sqlite3_bind_parameter_count(statement) as usize, values.len());
             let mut bound = values.iter().zip(1..).map(|(value, at)| bind(statement, at, *value));
@@ -78,13 +78,13 @@ impl Insert {
 #[expect(unsafe_code, reason = "rusqlite binds bytes only by copying them")]
 impl Drop for Insert {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it any more, and its connection is still open.
+        // SAFETY: it is not used any more, and its connection is still open.
         unsafe { ffi::sqlite3_finalize(self.0.as_ptr()) };
     }
 }
 
 /// # Safety
-/// The statement is prepared and not running, and is stepped only while the bytes are there.
+/// The statement is prepared and not running, and is stepped only while the bytes live.
 #[expect(unsafe_code, reason = "rusqlite binds bytes only by copying them")]
 unsafe fn bind(statement: *mut ffi::sqlite3_stmt, at: c_int, value: Value<'_>) -> c_int {
     // SAFETY: as the caller promises.

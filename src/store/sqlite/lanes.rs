@@ -1,4 +1,4 @@
-//! Which number each lane has in the file, and which numbers are free.
+//! The lanes of the file: their numbers, the free numbers, and the rows that are to be erased.
 
 use crate::model::{Lane, Position, QueueId};
 use crate::store::POSITION_MAX;
@@ -16,12 +16,12 @@ const NUMBER_MAX: u32 = (1 << 23) - 1;
 pub(super) struct LaneNumber(pub(super) u32);
 
 impl LaneNumber {
-    /// The key of a row; positions beyond the highest count as that.
+    /// The key of a row. Positions beyond the highest have the key of the highest.
     pub(super) fn key(self, position: Position) -> i64 {
         (i64::from(self.0) << POSITION_BITS) | position.min(POSITION_MAX).0.cast_signed()
     }
 
-    /// The keys of all rows it can have.
+    /// The keys of all rows that the lane can have.
     pub(super) fn keys(self) -> RangeInclusive<i64> {
         self.key(Position(0))..=self.key(POSITION_MAX)
     }
@@ -41,13 +41,13 @@ pub(super) fn position_of(key: i64) -> Position {
 /// Rows to be erased in slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DeadRange {
-    /// Of this lane.
+    /// The lane of the rows.
     pub(super) number: LaneNumber,
-    /// The first key that may be left.
+    /// The first key whose row may exist.
     pub(super) first: i64,
-    /// The last one.
+    /// The last key.
     pub(super) last: i64,
-    /// As which range it stands in the table of those; none when all of a dropped lane goes.
+    /// Its key in the table `erasing`; `None` if the whole lane was dropped.
     pub(super) range: Option<i64>,
 }
 
@@ -62,36 +62,37 @@ impl DeadRange {
     }
 }
 
-/// The lanes of the file, as the writer knows them. What a transaction changes here is undone with it.
+/// The lanes of the file, as the writer knows them. [`committed`](Self::committed) or
+/// [`rolled_back`](Self::rolled_back) ends the changes of a transaction.
 #[derive(Default)]
 pub(super) struct Lanes {
     numbers: BTreeMap<Lane, LaneNumber>,
-    /// Rows left to erase.
+    /// Rows that are to be erased.
     erasing: VecDeque<DeadRange>,
-    /// By number, below which position nothing of a lane is left, but for what is being erased.
+    /// By number: the position below which a lane has no rows, except those to be erased.
     heads: HashMap<u32, Position>,
-    /// What the transaction leaves to be erased.
+    /// Ranges that the transaction adds to `erasing`.
     left: Vec<DeadRange>,
-    /// Numbers below `next` that nobody has.
+    /// Numbers below `next` that no lane has.
     free: Vec<RangeInclusive<u32>>,
     next: u32,
-    /// By number, of how many rows the body lies in the table of bodies; where there are any.
+    /// By number: how many rows of a lane have their body in the table of bodies, if any.
     bodies: HashMap<u32, u64>,
-    /// What `bodies` was before the transaction.
+    /// The values of `bodies` before the transaction.
     bodies_before: Vec<(u32, u64)>,
-    /// The last id given to a body; ids of a transaction that is rolled back are not given again.
+    /// The last id of a body. Ids of a transaction that is rolled back are not used again.
     last_body: i64,
     added: Vec<Lane>,
     dropped: Vec<(Lane, LaneNumber)>,
 }
 
 impl Lanes {
-    /// With this last id of a body.
+    /// No lanes, and this last id of a body.
     pub(super) fn with_last_body(last_body: i64) -> Self {
         Self { last_body, ..Self::default() }
     }
 
-    /// Takes a lane found in the file; numbers rise from call to call.
+    /// Adds a lane found in the file, in the order of numbers. `None` is a dropped lane.
     pub(super) fn found(&mut self, number: LaneNumber, lane: Option<Lane>, bodies: u64) {
         if number.0 > self.next {
             self.free.push(self.next..=number.0 - 1);
@@ -106,22 +107,22 @@ impl Lanes {
         }
     }
 
-    /// Takes a range found in the file that is left to be erased.
+    /// Adds a dead range found in the file.
     pub(super) fn found_range(&mut self, first: i64, last: i64) {
         self.erasing.push_back(DeadRange::range(first, last));
     }
 
-    /// Below it nothing of a lane is left, but for what is being erased.
+    /// The position below which a lane has no rows, except those to be erased.
     pub(super) fn head(&self, number: LaneNumber) -> Position {
         self.heads.get(&number.0).copied().unwrap_or_default()
     }
 
-    /// What a lane's head is once its batch is committed.
+    /// Sets a lane's head, once its batch is committed.
     pub(super) fn set_head(&mut self, number: LaneNumber, head: Position) {
         self.heads.insert(number.0, head);
     }
 
-    /// Leaves rows of a lane to be erased later.
+    /// Adds a range of rows to those to be erased later.
     pub(super) fn erase_later(&mut self, first: i64, last: i64) {
         self.left.push(DeadRange::range(first, last));
     }
@@ -130,7 +131,7 @@ impl Lanes {
         self.numbers.get(&lane).copied()
     }
 
-    /// Of how many rows of a lane the body lies in the table of bodies.
+    /// How many rows of a lane have their body in the table of bodies.
     pub(super) fn bodies(&self, number: LaneNumber) -> u64 {
         self.bodies.get(&number.0).copied().unwrap_or(0)
     }
@@ -140,7 +141,7 @@ impl Lanes {
         self.bodies_before.push((number.0, before));
     }
 
-    /// What it was before.
+    /// Sets the number of bodies. Returns the number before.
     fn note_bodies(&mut self, number: u32, bodies: u64) -> u64 {
         let before = if bodies == 0 { self.bodies.remove(&number) } else { self.bodies.insert(number, bodies) };
         before.unwrap_or(0)
@@ -150,7 +151,7 @@ impl Lanes {
         &mut self.last_body
     }
 
-    /// Gives a new lane a number; none when all are taken.
+    /// Gives a new lane a number. `None` if all are in use.
     pub(super) fn add(&mut self, lane: Lane) -> Option<LaneNumber> {
         let number = self.take_number()?;
         self.numbers.insert(lane, number);
@@ -171,7 +172,7 @@ impl Lanes {
         (number <= NUMBER_MAX).then_some(LaneNumber(number))
     }
 
-    /// Forgets a lane and returns the number whose rows are to be erased.
+    /// Drops a lane. Returns its number, whose rows are to be erased.
     pub(super) fn drop_lane(&mut self, lane: Lane) -> Option<LaneNumber> {
         let number = self.numbers.remove(&lane)?;
         self.dropped.push((lane, number));
@@ -198,7 +199,7 @@ impl Lanes {
         while let Some((number, bodies)) = self.bodies_before.pop() {
             self.note_bodies(number, bodies);
         }
-        // First what was dropped, since that may be a lane added just before.
+        // Dropped lanes come first: one of them may have been added by the same transaction.
         self.numbers.extend(self.dropped.drain(..));
         for lane in self.added.drain(..) {
             if let Some(number) = self.numbers.remove(&lane) {
@@ -211,14 +212,14 @@ impl Lanes {
         self.erasing.front().copied()
     }
 
-    /// Of what is erased next, all before this key is gone.
+    /// Notes that the rows before this key are erased, of those to be erased next.
     pub(super) fn erased_before(&mut self, first: i64) {
         if let Some(erasing) = self.erasing.front_mut() {
             erasing.first = first;
         }
     }
 
-    /// Nothing of what was next is left; a dropped lane's number is free.
+    /// Notes that those to be erased next are all erased. The number of a dropped lane is free then.
     pub(super) fn erased(&mut self) {
         if let Some(DeadRange { number, range: None, .. }) = self.erasing.pop_front() {
             self.bodies.remove(&number.0);

@@ -1,5 +1,5 @@
-//! What the file needs beside batches: flushes that the level of durability left out, a write-ahead log that stays short,
-//! and its size following what is in it.
+//! Maintenance of the file: flushes that the level of durability has left out, a short write-ahead log, and a file that
+//! shrinks with its contents.
 
 use super::erasing::{SLICE_TIME, ShrinkProgress, erase, shrink};
 use super::errors::{is_full, may_be_unflushed};
@@ -19,25 +19,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Without commits for so long, the writer is idle and the file is made smaller.
+/// After this time without commits the writer is idle, and the file is made smaller.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How often the log's length is looked at while there are commits, and emptying it is tried again while it is too long.
+/// How often the log's length is checked while there are commits, and how often emptying it is tried while it is too long.
 const LOG_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Our own reads end within it; who reads for longer is somebody else.
+/// Reads of this process end within this time. If one lasts longer, another process reads.
 const READS_LAST: Duration = Duration::from_secs(1);
 
 /// A log of this length is emptied when the writer is idle.
 const IDLE_LOG_BYTES: u64 = 4 << 20;
 
-/// Making room on a full disk takes no longer than about this.
+/// Reclaiming space on a full disk takes about this time at most.
 const RECLAIM_TIME: Duration = Duration::from_secs(2);
 
-/// And goes in slices of so much.
+/// The first slice of reclaiming space.
 const RECLAIM_SLICE: Slice = Slice { rows: 1_000, pages: 64 };
 
-/// What is erased or given back in one transaction: the less, the shorter the log that it needs.
+/// Rows erased, or pages given back, in one transaction. A smaller slice needs less log.
 #[derive(Clone, Copy, Debug)]
 struct Slice {
     rows: usize,
@@ -50,7 +50,7 @@ impl Slice {
     }
 }
 
-/// The state of a file's upkeep.
+/// Maintains one file.
 pub(super) struct FileMaintenance {
     clock: Arc<dyn Clock>,
     durability: Durability,
@@ -58,15 +58,15 @@ pub(super) struct FileMaintenance {
     file: PathBuf,
     log: PathBuf,
     log_bytes_max: u64,
-    /// The first commit that is not flushed.
+    /// When the first commit was made that is not flushed.
     unflushed_since: Option<Monotonic>,
     last_commit: Monotonic,
-    log_seen_at: Monotonic,
-    /// The log has been too long since then, and could not be emptied.
+    log_checked_at: Monotonic,
+    /// Since when the log is too long and cannot be emptied.
     too_long_since: Option<Monotonic>,
-    /// There were commits since the file was made as small as it gets.
+    /// There were commits since the file was last made as small as possible.
     may_shrink: bool,
-    /// Pages given back in one slice.
+    /// Pages to give back in one slice.
     slice: u32,
     pub(super) vitals: Vitals,
 }
@@ -83,7 +83,7 @@ impl FileMaintenance {
             log_bytes_max: settings.log_bytes_max,
             unflushed_since: None,
             last_commit: now,
-            log_seen_at: now,
+            log_checked_at: now,
             too_long_since: None,
             may_shrink: true,
             slice: 128,
@@ -91,13 +91,13 @@ impl FileMaintenance {
         }
     }
 
-    /// After a commit: what cannot wait for an idle moment, since there may be none.
+    /// The maintenance after a commit that cannot wait for an idle moment, since there may be none.
     pub(super) fn committed(&mut self, connection: &RawConnection) -> Result<()> {
         let now = self.clock.now().monotonic;
         self.last_commit = now;
         self.may_shrink = true;
-        if now.since(self.log_seen_at) >= LOG_INTERVAL {
-            connection.with(|connection| self.look_at_log(connection, now))?;
+        if now.since(self.log_checked_at) >= LOG_INTERVAL {
+            connection.with(|connection| self.check_log(connection, now))?;
         }
         if self.durability == Durability::Interval {
             let since = *self.unflushed_since.get_or_insert(now);
@@ -108,7 +108,7 @@ impl FileMaintenance {
         Ok(())
     }
 
-    /// When there is nothing to commit: does what is due, and says when to be called again.
+    /// The maintenance in an idle moment. Returns when the next call is due, if ever.
     pub(super) fn maintain(&mut self, connection: &RawConnection) -> Result<Option<Duration>> {
         let now = self.clock.now().monotonic;
         let mut next = None;
@@ -120,15 +120,15 @@ impl FileMaintenance {
             }
         }
         if self.too_long_since.is_some() {
-            if now.since(self.log_seen_at) >= LOG_INTERVAL {
-                connection.with(|connection| self.look_at_log(connection, now))?;
+            if now.since(self.log_checked_at) >= LOG_INTERVAL {
+                connection.with(|connection| self.check_log(connection, now))?;
             }
             at(LOG_INTERVAL);
         }
         if self.may_shrink {
             match IDLE_AFTER.checked_sub(now.since(self.last_commit)) {
                 Some(left) if !left.is_zero() => at(left),
-                // A copy that is under way would begin anew.
+                // A copy that is under way would start over.
                 _ if connection.is_copying() => at(IDLE_AFTER),
                 _ => {
                     if connection.with(|connection| self.shrink(connection, now))? {
@@ -140,16 +140,16 @@ impl FileMaintenance {
         Ok(next)
     }
 
-    /// Flushes what was committed without.
+    /// Flushes commits that were not flushed.
     fn flush(&mut self, connection: &Connection) -> Result<()> {
         log::flush(connection)?;
         self.unflushed_since = None;
         Ok(())
     }
 
-    /// Empties a log that is too long, or finds out that somebody keeps it.
-    fn look_at_log(&mut self, connection: &Connection, now: Monotonic) -> Result<()> {
-        self.log_seen_at = now;
+    /// Measures the log, and empties it if it is too long. Warns if another process keeps it from being emptied.
+    fn check_log(&mut self, connection: &Connection, now: Monotonic) -> Result<()> {
+        self.log_checked_at = now;
         self.vitals.log_bytes = len_of(&self.log);
         self.vitals.file_bytes = file_bytes(connection)?;
         if self.vitals.log_bytes > self.log_bytes_max && !self.empty_log(connection)? {
@@ -174,7 +174,7 @@ impl FileMaintenance {
         Ok(())
     }
 
-    /// Moves the log into the file and cuts it to nothing; `false` when a reader needs it. Waits for nobody.
+    /// Moves the log into the file and truncates it. `false` if a reader needs it; there is no waiting for readers.
     fn empty_log(&mut self, connection: &Connection) -> Result<bool> {
         connection.busy_timeout(Duration::ZERO)?;
         let is_busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
@@ -188,8 +188,8 @@ impl FileMaintenance {
         Ok(true)
     }
 
-    /// On a full disk: empties the log, which needs no space and gives its own back; whether it is empty. An error says that
-    /// what was committed may not be flushed.
+    /// On a full disk: empties the log, which needs no space and frees the log's own. Returns whether the log is empty.
+    /// An error means that commits may not be flushed.
     pub(super) fn empty_full_log(&mut self, connection: &RawConnection) -> Result<bool> {
         match connection.with(|connection| self.empty_log(connection)) {
             Err(error) if !may_be_unflushed(&error) => {
@@ -200,8 +200,8 @@ impl FileMaintenance {
         }
     }
 
-    /// On a full disk: erases what is dead and gives its pages back. Where there is no space for the log of that, the reserve
-    /// is lent. An error says that what was committed may not be flushed.
+    /// On a full disk: erases dead rows and gives their pages back. If there is no space for the log of that, the reserve is
+    /// released. An error means that commits may not be flushed.
     pub(super) fn reclaim_space(
         &mut self,
         connection: &RawConnection,
@@ -233,8 +233,8 @@ impl FileMaintenance {
         Ok(())
     }
 
-    /// What is written to the log is moved at once: there may be no room for much of it, and only then does the file become
-    /// smaller.
+    /// Erases or gives back one slice, and empties the log: there may be no space for a longer log, and the file
+    /// becomes smaller only when the log is moved.
     fn reclaim_slice(&mut self, connection: &Connection, lanes: &mut Lanes, slice: Slice) -> Result<ShrinkProgress> {
         self.try_to_empty_log(connection)?;
         let shrunk = if lanes.next_to_erase().is_some() {
@@ -247,7 +247,8 @@ impl FileMaintenance {
         Ok(shrunk)
     }
 
-    /// A log that does not fit into the file, of a version that took no place for it there, does once the file is smaller.
+    /// Empties the log; a full disk is no error. The log of an older version may need space that the file has only once
+    /// it is smaller.
     fn try_to_empty_log(&mut self, connection: &Connection) -> Result<()> {
         match self.empty_log(connection) {
             Err(error) if !is_full(&error) => Err(error),
@@ -255,16 +256,16 @@ impl FileMaintenance {
         }
     }
 
-    /// Gives a slice of free pages back; whether there are more. Nothing depends on it, so that errors only end it, unless
-    /// they say that what was committed may not be flushed.
+    /// Gives a slice of free pages back. Returns whether there are more. Nothing depends on it, so that an error only
+    /// ends it, unless the error means that commits may not be flushed.
     fn shrink(&mut self, connection: &Connection, now: Monotonic) -> Result<bool> {
         let shrunk = shrink(connection, self.slice).and_then(|shrunk| {
             if shrunk == ShrinkProgress::Enough {
-                // A file that was made smaller is so once the log that says it is moved.
+                // The file itself becomes smaller when the log is moved.
                 if len_of(&self.log) > IDLE_LOG_BYTES || len_of(&self.file) > file_bytes(connection)? {
                     self.empty_log(connection)?;
                 }
-                self.look_at_log(connection, now)?;
+                self.check_log(connection, now)?;
             }
             Ok(shrunk)
         });
@@ -294,7 +295,7 @@ fn file_bytes(connection: &Connection) -> Result<u64> {
     Ok((pages * number(connection, "PRAGMA page_size")?).cast_unsigned())
 }
 
-/// The other processes that hold a lock on the log's index: those that read, or have the file open at least.
+/// Other processes that have a lock on the log's index: they read, or at least have the file open.
 #[cfg(target_os = "linux")]
 fn readers_of(log: &Path) -> Vec<u32> {
     use std::os::unix::fs::MetadataExt;

@@ -1,8 +1,8 @@
 //! The store in one SQLite file.
 //!
-//! sqlx opens and migrates the file and reads topology and lanes at start (`opening`, `topology`). After that the writer's
-//! connection is held as a raw handle with prepared statements (`raw`), and readers have connections of their own (`reader`).
-//! `store` is what the port asks for.
+//! sqlx opens and migrates the file and reads topology and lanes at start (`opening`, `topology`). After that the
+//! writer's connection is held as a raw handle with prepared statements (`raw`), and readers have connections of their
+//! own (`reader`). `store` is what the port asks for.
 
 mod backup;
 mod bodies;

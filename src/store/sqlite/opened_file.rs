@@ -1,4 +1,4 @@
-//! A file as SQLite has it open: its own handle, since closing another one of the same file would end SQLite's locks.
+//! A file by the handle that SQLite has open. Closing another handle of the same file would end SQLite's locks.
 
 #![expect(unsafe_code, reason = "SQLite hands its files out only through C functions")]
 
@@ -11,7 +11,7 @@ pub(super) const PAGE_BYTES: u32 = 16_384;
 
 const MAIN: &CStr = c"main";
 
-/// SQLite calls these methods without asking whether they are there.
+/// SQLite itself calls these methods without a check.
 const ALL_HAVE_IT: &str = "every file can be read, written, cut and flushed";
 
 /// The database's file, or its write-ahead log.
@@ -21,20 +21,20 @@ pub(super) struct OpenedFile<'a> {
 }
 
 impl<'a> OpenedFile<'a> {
-    /// The database's file; none when it is not open.
+    /// The database's file; `None` if it is not open.
     pub(super) fn database_of(connection: &'a Connection) -> Result<Option<Self>> {
         Self::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER)
     }
 
-    /// The write-ahead log; none when it is not open.
+    /// The write-ahead log; `None` if it is not open.
     pub(super) fn log_of(connection: &'a Connection) -> Result<Option<Self>> {
         Self::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)
     }
 
     fn of(connection: &'a Connection, which: c_int) -> Result<Option<Self>> {
         let mut file: *mut ffi::sqlite3_file = null_mut();
-        // SAFETY: the connection is open and ours alone; SQLite puts a pointer into `file`, to a file that stays open, and
-        // whose methods stay where they are, for as long as the connection is not used otherwise.
+        // SAFETY: the connection is open and no other thread uses it. SQLite writes a pointer into `file`; the file
+        // stays open, and its methods stay in place, as long as the connection is borrowed.
         unsafe {
             let to = (&raw mut file).cast();
             check(ffi::sqlite3_file_control(connection.handle(), MAIN.as_ptr(), which, to))?;
@@ -52,17 +52,17 @@ impl<'a> OpenedFile<'a> {
         Ok(len)
     }
 
-    /// SQLite's own layer takes no more than 128 KiB less one at once.
+    /// Reads at most 128 KiB less one byte: the limit of SQLite's own layer.
     pub(super) fn read_at(&self, piece: &mut [u8], at: i64) -> Result<()> {
         let count = piece.len() as c_int;
-        // SAFETY: the file is open, and there are so many bytes in the piece.
+        // SAFETY: the file is open, and there are this many bytes in the piece.
         check(unsafe { self.methods.xRead.expect(ALL_HAVE_IT)(self.file, piece.as_mut_ptr().cast(), count, at) })
     }
 
-    /// As many bytes at once as [`read_at`](Self::read_at).
+    /// Writes, within the limit of [`read_at`](Self::read_at).
     pub(super) fn write_at(&self, piece: &[u8], at: i64) -> Result<()> {
         let count = piece.len() as c_int;
-        // SAFETY: the file is open, and there are so many bytes in the piece.
+        // SAFETY: the file is open, and there are this many bytes in the piece.
         check(unsafe { self.methods.xWrite.expect(ALL_HAVE_IT)(self.file, piece.as_ptr().cast(), count, at) })
     }
 

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The newest schema this binary knows; each has its script.
+/// The schemas up to the newest that this binary knows, with their scripts.
 pub(super) const SCHEMAS: [(&str, &str); 4] = [
     ("first", include_str!("schema_1.sql")),
     ("stored_at, shared bodies and chunks", include_str!("schema_2.sql")),
@@ -25,10 +25,10 @@ pub(super) const SCHEMAS: [(&str, &str); 4] = [
     ("the cluster's id, users of the settings", include_str!("schema_4.sql")),
 ];
 
-/// What SQLite calls giving free pages back step by step.
+/// SQLite's number for the mode that gives free pages back step by step.
 const INCREMENTAL: i64 = 2;
 
-/// How long a connection waits for another one's lock. Only opening waits: nobody else writes to the file later.
+/// How long a connection waits for a lock of another one.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How connections to the file are opened.
@@ -40,7 +40,7 @@ pub(super) struct Opening {
     log_bytes_kept: u64,
     /// SQLite's name for the layer that reaches the files.
     vfs: String,
-    /// Where the index of the log is, if that layer is ours.
+    /// Where the index of the log is, if the layer is ours.
     index: Option<Index>,
 }
 
@@ -64,8 +64,8 @@ impl Opening {
         &self.file
     }
 
-    /// From here on the index of the log is in this process's memory, where the system's own files can be had that way;
-    /// whether it was not before. Other processes cannot open the file meanwhile.
+    /// From here on the index of the log is in this process's memory, if the layer is ours. Other processes cannot open
+    /// the file then. Returns whether that is a change.
     pub(super) fn keep_index_in_memory(&mut self) -> bool {
         let can = self.index == Some(Index::InFile);
         if can {
@@ -78,13 +78,13 @@ impl Opening {
         can
     }
 
-    /// A connection to a file that is there, which has not touched it yet.
+    /// A connection to an existing file that has not read or written anything yet.
     pub(super) fn connect_plainly(&self) -> rusqlite::Result<rusqlite::Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         rusqlite::Connection::open_with_flags_and_vfs(&self.file, flags, self.vfs.as_str())
     }
 
-    /// Whether the file is there, and gives free pages back step by step.
+    /// Whether the file exists and gives free pages back step by step.
     fn is_incremental(&self) -> bool {
         let found = self.connect_plainly().and_then(|connection| {
             leave_at_close(&connection, true)?;
@@ -114,14 +114,14 @@ impl Opening {
             .vfs(self.vfs.clone())
             .thread_name(|_| "pronto-sqlite".into());
         if !self.is_incremental() {
-            // To set it writes, be it the same: on a full disk nothing could be opened.
+            // Setting the mode writes even if it does not change: on a full disk the file could not be opened.
             options = options.auto_vacuum(SqliteAutoVacuum::Incremental);
         }
         SqliteConnection::connect_with(&options).await.map_err(unusable)
     }
 }
 
-/// Brings the file to the newest schema, keeping a copy of what it was; refuses one that is newer.
+/// Brings the file to the newest schema, once a copy of it is made. Refuses one that is newer.
 pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
     let known = SCHEMAS.len() as i64;
     let found = schema_of(connection).await.map_err(unusable)?;
@@ -136,7 +136,7 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, file: &Path) -> R
     Ok(run(connection, &SCHEMAS).await?)
 }
 
-/// Runs those scripts that the file has not seen yet.
+/// Runs the scripts that were not run on the file yet.
 pub(super) async fn run(
     connection: &mut SqliteConnection,
     schemas: &[(&'static str, &'static str)],
@@ -151,7 +151,7 @@ pub(super) async fn run(
     })
 }
 
-/// Whether a broker has ever run on the file; else its making was cut off, and there is nothing worth a copy.
+/// Whether a broker has ever run on the file. If not, making it was interrupted, and there is nothing to copy.
 async fn was_used(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let boot = sqlx::query("SELECT boot FROM state").fetch_one(connection).await?;
     Ok(boot.try_get::<i64, _>(0)? > 0)

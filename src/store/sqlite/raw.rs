@@ -1,5 +1,5 @@
-//! The connection that sqlx opened, locked and spoken to directly: sqlx costs ten times as much per small row. And a copy
-//! of its file, taken step by step on the same handle.
+//! The connection that sqlx opened, locked and used through its raw handle: sqlx costs ten times as much per small row.
+//! And a copy of its file, made step by step on the same handle.
 
 use super::errors::{failure, unusable};
 use super::inserts::Inserts;
@@ -12,7 +12,8 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::LockedSqliteHandle;
 use std::cell::RefCell;
 
-/// The lock, and connections on its handle. The order of the fields is that of their end: what runs, statements, the lock.
+/// The lock, and connections on its handle. Fields are dropped in this order: the copy, the statements, the connection,
+/// the lock.
 struct LockedConnection<'a> {
     copy: Option<FileCopy>,
     inserts: RefCell<Inserts>,
@@ -28,7 +29,7 @@ self_cell!(
     }
 );
 
-/// An open connection, held for direct calls until [`RawConnection::unlock`].
+/// An open connection, locked for direct calls until [`RawConnection::unlock`].
 pub(super) struct RawConnection(OwnedConnection);
 
 impl RawConnection {
@@ -46,13 +47,13 @@ impl RawConnection {
         self.0.with_dependent(|_, locked| run(&locked.connection))
     }
 
-    /// With the statements that insert.
+    /// As [`with`](Self::with), with the prepared inserts.
     pub(super) fn with_inserts<T>(&self, run: impl FnOnce(&Connection, &mut Inserts) -> T) -> T {
         self.0.with_dependent(|_, locked| run(&locked.connection, &mut locked.inserts.borrow_mut()))
     }
 
-    /// Begins to copy the file into `target`. What this connection commits from now on gets into the copy, and does not
-    /// make it begin anew.
+    /// Begins to copy the file into `target`. Later commits of this connection become part of the copy, and do not make
+    /// it start over.
     pub(super) fn begin_copy(&mut self, target: Connection) -> Result<()> {
         self.0.with_dependent_mut(|_, locked| {
             locked.copy = None;
@@ -62,7 +63,7 @@ impl RawConnection {
         })
     }
 
-    /// Copies up to so many pages; whether that were the last ones. None when no copy is under way.
+    /// Copies up to this many pages. `None` if no copy is under way.
     pub(super) fn step_copy(&mut self, pages: i32) -> Option<Result<(Progress, StepResult)>> {
         self.0.with_dependent_mut(|_, locked| {
             let copy = locked.copy.as_ref()?;
@@ -74,18 +75,18 @@ impl RawConnection {
         self.0.with_dependent(|_, locked| locked.copy.is_some())
     }
 
-    /// Closes the copy.
+    /// Ends the copy.
     pub(super) fn end_copy(&mut self) {
         self.0.with_dependent_mut(|_, locked| locked.copy = None);
     }
 
-    /// Gives the connection back to sqlx.
+    /// Returns the connection to sqlx.
     pub(super) fn unlock(self) -> SqliteConnection {
         self.0.into_owner().into_inner()
     }
 }
 
-/// From where, and whereto.
+/// Source and target of a copy.
 struct CopyEnds {
     source: Connection,
     target: Connection,
@@ -105,9 +106,9 @@ self_cell!(
 struct FileCopy(EndsAndBackup);
 
 #[expect(unsafe_code, reason = "a backup is a pointer to rusqlite, which does not say that it may change threads")]
-// SAFETY: SQLite ties a backup to its two connections, not to a thread. Both connections are `Send`; the source's handle
-// is the one that `LockedConnection` holds, and a `FileCopy` never leaves its `LockedConnection`, so that they change threads together and
-// only `&mut RawConnection` reaches them.
+// SAFETY: SQLite ties a backup to its two connections, not to a thread. Both connections are `Send`. The source's
+// handle is that of the `LockedConnection`, and a `FileCopy` never leaves its `LockedConnection`: they change threads
+// together, and only `&mut RawConnection` reaches them.
 unsafe impl Send for FileCopy {}
 
 impl FileCopy {
@@ -129,7 +130,7 @@ impl FileCopy {
 
 #[expect(unsafe_code, reason = "sqlx hands out its handle only as a pointer")]
 fn on_handle(lock: &mut LockedSqliteHandle<'_>) -> Result<Connection> {
-    // SAFETY: the handle is open and ours alone while `lock` lives, and `LockedConnection` drops the connections, which do not
-    // close the handle, before the lock. Both crates are built on the same libsqlite3-sys.
+    // SAFETY: the handle is open, and no one else uses it while `lock` lives. `LockedConnection` drops the connections
+    // before the lock, and they do not close the handle. Both crates are built on the same libsqlite3-sys.
     unsafe { Connection::from_handle(lock.as_raw_handle().as_ptr()) }
 }

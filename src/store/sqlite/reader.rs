@@ -1,4 +1,4 @@
-//! Reading rows back, on a connection of its own: a read sees one moment, and says which.
+//! Reading rows back, on a connection of its own. Each read sees the state as of one batch, and reports which.
 
 use super::bodies;
 use super::errors::failure;
@@ -14,7 +14,7 @@ use crate::store::{
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// A reader's cache: ranges are read once.
+/// The cache of a reader. It is small: ranges are read once.
 const CACHE_BYTES: usize = 2 << 20;
 
 pub(super) struct SqliteReader {
@@ -35,7 +35,7 @@ impl StoreReader for SqliteReader {
     fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         let pending = self.pending.changes_of(request.lane);
         self.connection.with(|connection| {
-            // Dropping it ends the read; there is nothing to roll back.
+            // Dropping the transaction ends the read. There is nothing to roll back.
             let transaction = connection.unchecked_transaction()?;
             load(&transaction, pending, request)
         })
@@ -64,7 +64,7 @@ fn load(
     Ok(LoadedRange { rows: found.rows, as_of })
 }
 
-/// What is read, as much as is asked for.
+/// The rows that were read, up to the limits of the request.
 struct RowBuffer {
     rows: Vec<Row>,
     bytes: usize,
@@ -102,7 +102,7 @@ fn find(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<(LaneNum
         .optional()
 }
 
-/// Reads rows by rising position, and those that are pending in between.
+/// Reads rows by rising position, merged with those of the redo log.
 fn read_rows(
     connection: &Connection,
     number: LaneNumber,
@@ -130,10 +130,10 @@ fn read_rows(
 
 const ROWS: &str = "SELECT id, redelivered, expires_at, head, body FROM message \
     WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
-/// Dead ranges that a range meets.
+/// Dead ranges that overlap a range.
 const DEAD: &str = "SELECT first, last FROM erasing WHERE first <= ?2 AND last >= ?1 ORDER BY first";
 
-/// The keys of a range, without those whose rows are dead and yet to be erased.
+/// The parts of a range whose rows are not dead.
 fn living(connection: &Connection, number: LaneNumber, range: PositionRange) -> rusqlite::Result<Vec<(i64, i64)>> {
     let (mut first, last) = (number.key(range.from), number.key(range.to));
     let mut living = Vec::with_capacity(1);

@@ -1,7 +1,7 @@
-//! Space that the store keeps from a disk that has it, for the moments when it has none.
+//! Reserves: disk space that the store allocates in time, for the moments when the disk is full.
 //!
-//! There are two files of it. One is lent to what gives space back at run time: acknowledgements, deletions, erasing. The
-//! other only a start may use, so that a broker that has used up the first can still open its files.
+//! There are two files. One is released at run time, for operations that free space: acknowledgements, deletions,
+//! erasing. The other is only for a start, so that a broker that has used up the first can still open its files.
 
 use super::files::with_suffix;
 use std::fs::{File, OpenOptions};
@@ -9,33 +9,33 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// For what gives space back: its pages in the log.
+/// For operations that free space: their pages in the log.
 const RUNNING: Reserve = Reserve { suffix: ".reserve", bytes: 8 << 20 };
 
-/// For a start: the log's index, and the pages of what it writes.
+/// For a start: the log's index, and the pages that a start writes.
 const STARTING: Reserve = Reserve { suffix: ".start-reserve", bytes: 256 << 10 };
 
-/// While it has less than this beside the reserves, a disk that was full still is.
+/// A disk that was full counts as full until it has this much space beside the reserves.
 const MARGIN: Reserve = Reserve { suffix: ".margin", bytes: 1 << 20 };
 
-/// Less than this is not worth a file.
+/// A smaller reserve is not worth a file.
 const LEAST_BYTES: u64 = 64 << 10;
 
-/// Files that only take up space.
+/// Files that only reserve space.
 pub trait SpareFiles: Send + Sync {
-    /// How long it is; nothing when it is not there.
+    /// The length of the file; 0 if it does not exist.
     fn bytes(&self, path: &Path) -> u64;
 
-    /// Makes it so long, if it is shorter. The space is taken from the disk.
+    /// Makes the file this long, if it is shorter, and allocates the space on the disk.
     ///
     /// # Errors
-    /// When the disk does not have it.
+    /// When the disk does not have the space.
     fn allocate(&self, path: &Path, bytes: u64) -> io::Result<()>;
 
-    /// Removes it.
+    /// Removes the file.
     ///
     /// # Errors
-    /// When it is not there, or cannot be removed.
+    /// When it does not exist, or cannot be removed.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -51,9 +51,9 @@ struct Reserve {
 /// Both reserves of one store.
 pub(super) struct Reserves {
     files: Arc<dyn SpareFiles>,
-    /// Their common beginning.
+    /// The common beginning of their paths.
     path: PathBuf,
-    /// The longest that one may be: a disk in memory is small.
+    /// The most bytes of one file: a disk in memory is small.
     bytes_max: u64,
 }
 
@@ -62,28 +62,28 @@ impl Reserves {
         Self { files, path, bytes_max }
     }
 
-    /// Takes both, or as much as the disk has; whether they are whole.
+    /// Allocates both, or as much as the disk has. Returns whether both are complete.
     pub(super) fn allocate(&self) -> bool {
-        // The start's goes first: without it the broker may not come back.
+        // The reserve for a start comes first: without it the broker may not start again.
         let is_start_whole = self.allocate_one(STARTING);
         self.allocate_one(RUNNING) && is_start_whole
     }
 
-    /// Gives the one for running away; whether there was any.
+    /// Releases the reserve for the run time. Returns whether there was any.
     pub(super) fn release(&self) -> bool {
         self.files.remove(&self.path_of(RUNNING)).is_ok()
     }
 
-    /// Gives both away, for a start; whether there was any.
+    /// Releases both, for a start. Returns whether there was any.
     pub(super) fn release_all(&self) -> bool {
         let was_there = self.files.remove(&self.path_of(STARTING)).is_ok();
         self.release() || was_there
     }
 
-    /// Whether the disk has space beside them.
+    /// Whether the disk has more space than the reserves.
     pub(super) fn has_margin(&self) -> bool {
         let has_margin = self.allocate_one(MARGIN);
-        // It is not there when none of it could be taken.
+        // It does not exist if nothing could be allocated.
         let _ = self.files.remove(&self.path_of(MARGIN));
         has_margin
     }
@@ -100,7 +100,7 @@ impl Reserves {
             bytes /= 2;
         }
         if has == 0 && whole > 0 {
-            // An empty one is of no use.
+            // An empty file is of no use.
             let _ = self.files.remove(&path);
         }
         has >= whole
@@ -132,7 +132,7 @@ fn allocate_space(file: &File, bytes: u64) -> io::Result<()> {
 
     let allocated = || rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes);
     match rustix::io::retry_on_intr(allocated) {
-        // Not every file system can.
+        // Not every file system can allocate space.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, bytes),
         allocated => Ok(allocated?),
     }
@@ -143,7 +143,7 @@ fn allocate_space(file: &File, bytes: u64) -> io::Result<()> {
     write_zeros(file, bytes)
 }
 
-/// Bytes that are written are sure to have their place.
+/// Written bytes are certain to have space on the disk.
 fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
     io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).map(drop)
 }

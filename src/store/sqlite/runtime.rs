@@ -1,10 +1,10 @@
-//! Waiting for sqlx, whose calls are asynchronous.
+//! Running the asynchronous calls of sqlx.
 
 use std::panic::resume_unwind;
 use std::thread;
 
-/// Runs one of sqlx's futures to its end, wherever the caller stands: a runtime's thread may not run another runtime,
-/// hence the thread.
+/// Runs a future of sqlx to its end, on a thread of its own: the caller may be a thread of a runtime, and such a thread
+/// may not run another runtime.
 pub(super) fn block_on<F>(future: F) -> F::Output
 where
     F: Future + Send,

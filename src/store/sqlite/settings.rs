@@ -1,4 +1,4 @@
-//! Where the file is, what it may cost, and how files are reached.
+//! The settings of a SQLite store.
 
 use super::redo::RedoFiles;
 use super::reserve::SpareFiles;
@@ -10,45 +10,46 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where the file is and what it may cost.
+/// The settings of a SQLite store.
 #[derive(Clone)]
 pub struct SqliteSettings {
-    /// The data directory: made when missing, held by one process at a time.
+    /// The data directory. It is made if it is missing; one process at a time holds it.
     pub directory: PathBuf,
-    /// Memory for pages on the writer's connection.
+    /// Memory for cached pages of the writer's connection.
     pub cache_bytes: usize,
-    /// When what is committed is flushed.
+    /// When commits are flushed.
     pub durability: Durability,
-    /// At the level `interval`, how long after its commit at most.
+    /// At the level `interval`: the longest time between a commit and its flush.
     pub durability_interval: Duration,
-    /// The write-ahead log should not be longer.
+    /// The length that the write-ahead log should not exceed.
     pub log_bytes_max: u64,
-    /// Pages in the write-ahead log before the writer moves them into the file: the fewest, after small batches, whose
-    /// successor should not wait for long; the most, after large ones, which take their time anyhow.
+    /// Pages in the write-ahead log before the writer moves them into the file: the fewest after small batches, whose
+    /// successors should not wait for long; the most after large batches, which take long in any case.
     pub checkpoint_pages: RangeInclusive<u32>,
-    /// Bytes of the redo log, where small batches are flushed before they are moved into the file; without any they are not.
+    /// Bytes of the redo log, where small batches are committed before they are moved into the file. None: there is no redo
+    /// log.
     pub redo_bytes: u64,
-    /// No file of space that is kept for a full disk is longer than this.
+    /// The most bytes of each file that reserves space for a full disk.
     pub reserve_bytes_max: u64,
-    /// How files are reached; the system's own way when none.
+    /// Another way to reach files; `None` for the system's own.
     pub layer: Option<Layer>,
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Arc<dyn Clock>,
 }
 
 /// Another way to reach files.
 #[derive(Clone)]
 pub struct Layer {
-    /// What SQLite calls it.
+    /// SQLite's name for it.
     pub vfs: String,
-    /// For the redo log.
+    /// Reaches the redo log.
     pub redo: Arc<dyn RedoFiles>,
-    /// For space that is kept.
+    /// Reaches the files that reserve space.
     pub spares: Arc<dyn SpareFiles>,
 }
 
 impl SqliteSettings {
-    /// A directory, and the defaults: a cache of 12 MiB, every commit flushed.
+    /// The defaults for a directory: a cache of 12 MiB, every commit flushed.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),

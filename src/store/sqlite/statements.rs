@@ -1,8 +1,8 @@
-//! Statements that several files run.
+//! Statements that several files use.
 
 use rusqlite::{Connection, Result};
 
-/// Deletes the rows with keys from one to another.
+/// Deletes the rows in a range of keys.
 pub(super) const DELETE_RANGE: &str = "DELETE FROM message WHERE id BETWEEN ?1 AND ?2";
 
 /// Runs a statement without parameters.

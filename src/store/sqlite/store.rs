@@ -1,4 +1,4 @@
-//! The store of one SQLite file: what the port asks for, carried out by the parts beside this file.
+//! The store of one SQLite file: the traits of the port, implemented with the other files of this folder.
 
 use super::commit::ProcessStart;
 use super::directory::Directory;
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// The writing side of a SQLite file.
 pub struct SqliteStore {
-    /// None after reopening failed.
+    /// `None` if the file could not be opened again.
     pub(super) connection: Option<RawConnection>,
     lanes: Lanes,
     pub(super) last: BatchNo,
@@ -36,19 +36,19 @@ pub struct SqliteStore {
     maintenance: FileMaintenance,
     pub(super) redo: Redo,
     full: FullDisk,
-    /// What is to be noted of this process with the next batch.
+    /// The start of this process, if it could not be recorded yet.
     begun: Option<ProcessStart>,
     pub(super) directory: Directory,
 }
 
 impl SqliteStore {
-    /// Takes the directory, opens or makes the file and brings it to the newest schema. May be called on any thread;
-    /// it blocks.
+    /// Locks the directory, opens or makes the file and brings it to the newest schema. It blocks, and may be called on any
+    /// thread.
     pub fn open(settings: &SqliteSettings) -> Result<Self, OpenError> {
         Self::open_held(Directory::hold(&settings.directory)?, settings)
     }
 
-    /// As [`open`](Self::open), of a directory that is held.
+    /// As [`open`](Self::open), for a directory that is already locked.
     pub(super) fn open_held(directory: Directory, settings: &SqliteSettings) -> Result<Self, OpenError> {
         let mut opening = Opening::new(directory.database(), settings);
         let mut full = FullDisk::new(reserves_of(settings, &directory), Arc::clone(&settings.clock));
@@ -71,12 +71,12 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Closes the file, as a kill would.
+    /// Closes the file without a stop in good order, as a kill does, and keeps the directory locked.
     pub(super) fn into_directory(self) -> Directory {
         self.directory
     }
 
-    /// Takes the batches that the last process did not move into the file.
+    /// Reads the batches that the last process did not move into the file.
     fn read_redo_log(&mut self) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| StoreError::Unusable(Cause::new("the redo log", error));
         if let Some(first) = self.redo.read_batches(self.last).map_err(failed)? {
@@ -94,7 +94,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Reads what the writer has to know, and holds the connection.
+    /// Reads the last batch and the lanes, and takes the connection over.
     fn adopt(&mut self, mut connection: SqliteConnection) -> Result<(), StoreError> {
         let known = block_on(async {
             let last = topology::read_state(&mut connection).await?.batch_no;
@@ -108,14 +108,14 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Whether a batch may wait in the redo log: it needs nothing of the file that it could be denied later.
+    /// Whether a batch may wait in the redo log: moving it into the file later cannot be refused.
     fn may_use_redo_log(&self, batch: &Batch) -> bool {
         let is_copying = || self.connection.as_ref().is_some_and(RawConnection::is_copying);
         let is_known = |change: &LaneChange| self.lanes.get(change.lane).is_some();
         !self.full.is_full() && batch.lanes.iter().all(is_known) && !is_copying()
     }
 
-    /// Writes a batch into the file, and what is pending before it.
+    /// Writes a batch into the file, together with the redo log's batches before it.
     fn write(&mut self, batch: &Batch) -> CommitOutcome {
         let whole = self.redo.joined_with(Some(batch));
         let outcome = self.write_to_file(whole.as_ref().unwrap_or(batch));
@@ -125,26 +125,26 @@ impl SqliteStore {
         outcome
     }
 
-    /// Moves what is pending into the file.
+    /// Moves the redo log's batches into the file.
     fn move_redo_log(&mut self) -> CommitOutcome {
         let Some(whole) = self.redo.joined_with(None) else { return CommitOutcome::Committed };
         let outcome = self.write_to_file(&whole);
         match outcome {
             CommitOutcome::Committed => self.redo.note_moved(whole.batch_no),
-            // Nobody else looks up what became of it.
+            // No caller looks up the outcome of a move.
             CommitOutcome::Unknown(_) => self.close_unflushed(),
             _ => {}
         }
         outcome
     }
 
-    /// Nobody knows whether what was committed is flushed: the next commit has the file opened again.
+    /// Closes the file because commits may not be flushed. The next commit makes the caller reopen it.
     fn close_unflushed(&mut self) {
         self.directory.note_unflushed();
         self.connection = None;
     }
 
-    /// What an error of housekeeping means for those who asked for it.
+    /// The error of the store for an error of maintenance.
     fn failed(&mut self, error: rusqlite::Error) -> StoreError {
         if may_be_unflushed(&error) {
             self.close_unflushed();
@@ -152,7 +152,7 @@ impl SqliteStore {
         failure(error)
     }
 
-    /// As [`move_redo_log`](Self::move_redo_log), for those who need everything in the file.
+    /// As [`move_redo_log`](Self::move_redo_log); any other outcome than success is an error.
     pub(super) fn require_moved(&mut self) -> Result<(), StoreError> {
         match self.move_redo_log() {
             CommitOutcome::Committed => Ok(()),
@@ -171,13 +171,13 @@ impl SqliteStore {
         if outcome == CommitOutcome::Committed { self.after_commit() } else { outcome }
     }
 
-    /// None when the file is not open.
+    /// `None` if the file is not open.
     fn batch_writer(&mut self) -> Option<BatchWriter<'_>> {
         let Self { connection, lanes, maintenance, redo, full, begun, .. } = self;
         Some(BatchWriter { connection: connection.as_ref()?, lanes, maintenance, redo, full, begun })
     }
 
-    /// What comes after each commit.
+    /// The maintenance after each commit.
     fn after_commit(&mut self) -> CommitOutcome {
         let Some(connection) = &self.connection else { return CommitOutcome::Unknown(StoreError::NotOpen.into()) };
         match self.maintenance.committed(connection) {
@@ -269,10 +269,10 @@ impl Store for SqliteStore {
                 self.full.release_reserves();
                 noted = note();
             }
-            // Without it the next start takes this one's end for a kill, which makes no difference to what there is.
+            // If it cannot be recorded, the next start takes this stop for a kill. No data depends on that.
             noted.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
             move_log()?;
-            // There is nothing left to be moved: the last connection to close deletes the log.
+            // The log is empty. The last connection that closes deletes it.
             log::leave_at_close(connection, false)
         });
         if let Err(error) = stopped {
@@ -280,8 +280,8 @@ impl Store for SqliteStore {
             return Err(failure(error));
         }
         let closed = block_on(connection.unlock().close()).map_err(unusable);
-        // The log has given its space back: the next start needs some.
-        self.full.look();
+        // The log has given its space back. The next start needs some of it as its reserve.
+        self.full.check();
         closed
     }
 }
@@ -301,7 +301,7 @@ impl Maintenance for SqliteStore {
                 return Ok(true);
             }
             if !has_dead_rows {
-                // All is erased. The file gets smaller when there is space to move its pages.
+                // All dead rows are erased. The file shrinks once there is space to move its pages.
                 return Ok(false);
             }
         }
@@ -309,7 +309,8 @@ impl Maintenance for SqliteStore {
     }
 
     fn maintain(&mut self) -> Result<Option<Duration>, StoreError> {
-        let look_again = self.batch_writer().ok_or(StoreError::NotOpen)?.look().map_err(|error| self.failed(error))?;
+        let check_again =
+            self.batch_writer().ok_or(StoreError::NotOpen)?.check().map_err(|error| self.failed(error))?;
         let connection = self.connection.as_ref().ok_or(StoreError::NotOpen)?;
         let next = self.maintenance.maintain(connection).map_err(|error| self.failed(error))?;
         if self.redo.move_due_in().is_some_and(|wait| wait.is_zero()) {
@@ -319,7 +320,7 @@ impl Maintenance for SqliteStore {
                 outcome => return Err(not_moved(outcome)),
             }
         }
-        Ok([next, look_again, self.redo.move_due_in()].into_iter().flatten().min())
+        Ok([next, check_again, self.redo.move_due_in()].into_iter().flatten().min())
     }
 }
 
@@ -369,7 +370,7 @@ fn open_file(directory: &Directory, opening: &Opening, cache_bytes: usize) -> Re
     });
     match &connection {
         Ok(_) if was_unflushed => directory.note_flushed(),
-        // It may be what it wrote first that could not be flushed.
+        // Its first write may be the one that could not be flushed.
         Err(OpenError::Store(StoreError::Unusable(_))) => directory.note_unflushed(),
         _ => {}
     }
@@ -381,14 +382,14 @@ fn reserves_of(settings: &SqliteSettings, directory: &Directory) -> Reserves {
     Reserves::new(files, directory.reserves(), settings.reserve_bytes_max)
 }
 
-/// Where flushing a commit is left out, there is nothing that it could save.
+/// The redo log saves time of flushes: it is used only if every commit is flushed.
 fn redo_of(settings: &SqliteSettings, directory: &Directory) -> Redo {
     let files = settings.layer.as_ref().map_or_else(|| Arc::new(SystemFiles) as _, |layer| Arc::clone(&layer.redo));
     let bytes = if settings.durability == Durability::Commit { settings.redo_bytes } else { 0 };
     Redo::new(directory.redo(), files, bytes, Arc::clone(&settings.clock))
 }
 
-/// What an outcome other than `Committed` means for those who need the redo log's batches in the file.
+/// The error if the redo log's batches could not be moved into the file.
 fn not_moved(outcome: CommitOutcome) -> StoreError {
     let what = "the redo log could not be moved into the file";
     match outcome {
@@ -399,8 +400,8 @@ fn not_moved(outcome: CommitOutcome) -> StoreError {
     }
 }
 
-/// Makes sure that the log is on the disk, on a connection that does nothing else: one of sqlx's begins with a small write,
-/// and moves the log when that fails and it is the last to close.
+/// Flushes the log, on a plain connection: a connection of sqlx begins with a small write, and moves the log if that
+/// write fails and it is the last one to close.
 fn flush_log(opening: &Opening) -> Result<(), StoreError> {
     let connection = opening.connect_plainly();
     let flushed = connection.and_then(|connection| {

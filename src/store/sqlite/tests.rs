@@ -272,7 +272,7 @@ fn commits_until_killed() {
 #[test]
 fn what_was_committed_survives_kills_and_nothing_else_does() {
     let place = TempDir::new().unwrap();
-    let mut told = 0;
+    let mut printed = 0;
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "store::sqlite::tests::commits_until_killed"])
@@ -281,23 +281,23 @@ fn what_was_committed_survives_kills_and_nothing_else_does() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let enough = told + 40;
-        while told < enough {
-            told = number_in(&lines.next().expect("the child goes on").unwrap()).unwrap_or(told);
+        let enough = printed + 40;
+        while printed < enough {
+            printed = number_in(&lines.next().expect("the child goes on").unwrap()).unwrap_or(printed);
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it told between the last look and its end.
-        told = lines.filter_map(|line| number_in(&line.ok()?)).last().unwrap_or(told);
+        // What it printed since the last look.
+        printed = lines.filter_map(|line| number_in(&line.ok()?)).last().unwrap_or(printed);
 
         let mut store = open_in(place.path()).unwrap();
         let recovered = store.recover().unwrap();
         assert!(!recovered.clean, "round {round}");
         let last = recovered.batch_no.0;
-        assert!(last == told || last == told + 1, "told {told}, found {last}");
+        assert!(last == printed || last == printed + 1, "printed {printed}, found {last}");
         let expected: Vec<_> = (1..=last).flat_map(|number| number * 10 + 1..number * 10 + 4).collect();
         assert_eq!(positions(&store, lane(1)), expected);
-        told = last;
+        printed = last;
         drop(store);
     }
 }

@@ -21,7 +21,7 @@ fn kind_number(kind: Destination) -> i64 {
     }
 }
 
-/// Writes one change within the transaction of its batch. The lanes of a deleted queue are the caller's part.
+/// Writes one change within the transaction of its batch. The caller drops the lanes of a deleted queue.
 pub(super) fn write(connection: &Connection, change: &TopologyChange) -> rusqlite::Result<()> {
     let run = |statement: &str, values: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
         connection.prepare_cached(statement)?.execute(values)?;

@@ -1,19 +1,19 @@
-//! The views for people (`views.sql`), which follow the binary that opens the file.
+//! The views for people (`views.sql`). The binary that opens the file replaces them by its own.
 //!
-//! They belong to no schema: nothing of the store reads them. A view is corrected or gains a column without a migration,
-//! and an older binary of the same schema puts its own back. A start writes only when they differ.
+//! They are no part of the schema: the store does not read them. A view can change without a migration, and an older
+//! binary with the same schema restores its own. A start writes only if the views differ.
 
 use sqlx::{Connection, SqlSafeStr, SqliteConnection};
 
 const VIEWS: &str = include_str!("views.sql");
 
-/// The statements, as SQLite keeps them: without what stands before and behind them.
+/// The statements as SQLite stores them: without comments before them and without semicolons.
 fn statements() -> impl Iterator<Item = &'static str> {
     let parts = VIEWS.split(";\n").filter_map(|part| part.find("CREATE VIEW").map(|at| &part[at..]));
     parts.map(str::trim)
 }
 
-/// Makes the views what this binary wants them to be.
+/// Replaces the views by those of this binary, if they differ.
 pub(super) async fn put(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let found = "SELECT name, sql FROM sqlite_schema WHERE type = 'view' AND name GLOB 'v_*' ORDER BY rowid";
     let found: Vec<(String, String)> = sqlx::query_as(found).fetch_all(&mut *connection).await?;
@@ -44,7 +44,7 @@ mod tests {
     use rusqlite::{Connection, OpenFlags, params};
     use tempfile::TempDir;
 
-    /// A store with a vhost, and what a test puts into it.
+    /// A store with a vhost and the contents of a test.
     struct TestStore {
         directory: TempDir,
         store: Box<SqliteStore>,

@@ -16,7 +16,7 @@ fn nothing_is_durable_before_its_commit_has_returned() {
     let source = bench.source(1);
     source.add_at_once(1);
     assert_eq!(rows_of(&bench.begun()), [(1, 1)]);
-    assert!(bench.events.try_recv().is_err(), "nobody is told while the commit runs");
+    assert!(bench.events.try_recv().is_err(), "no outcome is reported while the commit runs");
     assert!(!bench.writer.wants_rows());
     bench.reply(CommitOutcome::Committed);
     assert_eq!(bench.stored(), (1, ContributionOutcome { ticket: 1, batch_no: BatchNo(1), durable: true }));
@@ -167,7 +167,7 @@ fn every_contribution_is_told_once_in_order_and_every_row_is_stored() {
     let mut last = vec![0; SOURCES as usize];
     let mut told = 0;
     for event in events.try_iter() {
-        let Event::Stored(id, stored) = event else { panic!("only outcomes are told") };
+        let Event::Stored(id, stored) = event else { panic!("only outcomes are reported") };
         assert!(stored.durable && stored.ticket > last[id as usize], "in order, once");
         last[id as usize] = stored.ticket;
         told += 1;

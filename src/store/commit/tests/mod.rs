@@ -325,7 +325,7 @@ impl Bench {
     fn stored(&self) -> (u64, ContributionOutcome) {
         match self.next() {
             Event::Stored(id, stored) => (id, stored),
-            other => panic!("an outcome is told, not {other:?}"),
+            other => panic!("an outcome is reported, not {other:?}"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Looking at everything once: what SQLite says, what the rows are, and what is noted about them.
+//! Examining a file: SQLite's own check, the rows, and the counters about them.
 
 use super::finding::{Finding, LaneName};
 use super::walk::{BODIES, CHUNKS, ERASING, LANES, MESSAGES, QUEUES, walk};
@@ -9,10 +9,10 @@ use rusqlite::{Connection, Result, Row};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-/// How much SQLite says about damage before it stops looking.
+/// The most complaints of SQLite's own check.
 const COMPLAINTS_MAX: u32 = 20;
 
-/// A lane as its row tells it.
+/// The row of a lane.
 #[derive(Clone, Debug)]
 pub(super) struct LaneRow {
     pub(super) queue: i64,
@@ -21,7 +21,7 @@ pub(super) struct LaneRow {
     pub(super) noted: LaneCounters,
 }
 
-/// What is noted about a lane, and what is counted.
+/// Counters of a lane, as stored in its row or as counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LaneCounters {
     pub(super) head: i64,
@@ -31,7 +31,7 @@ pub(super) struct LaneCounters {
     pub(super) bodies: i64,
 }
 
-/// A row of the table of bodies, and what is counted of it.
+/// A row of the table of bodies, and the counters of its references and chunks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BodyRow {
     pub(super) refs: i64,
@@ -48,26 +48,26 @@ impl BodyRow {
     }
 }
 
-/// Everything that is known after one look, and what was found wrong.
+/// The contents of a file, and the faults found in it.
 #[derive(Debug, Default)]
 pub(super) struct Examination {
     pub(super) findings: Vec<Finding>,
     pub(super) queues: HashMap<i64, (String, String)>,
     pub(super) lanes: BTreeMap<i64, LaneRow>,
-    /// What the rows say that can be read, by lane.
+    /// Counters of the rows that can be read, by lane.
     pub(super) found: BTreeMap<i64, LaneCounters>,
     pub(super) rows: u64,
-    /// Keys of rows that live no more and are yet to be erased.
+    /// Keys of dead rows that are still to be erased.
     dead: Vec<RangeInclusive<i64>>,
-    /// How many of these have their body elsewhere, by lane.
+    /// How many dead rows have their body in the table of bodies, by lane.
     dead_bodies: BTreeMap<i64, i64>,
-    /// Keys of rows that are no messages.
+    /// Keys of rows that are not messages.
     pub(super) bad_rows: Vec<i64>,
     pub(super) bodies: BTreeMap<i64, BodyRow>,
     pub(super) orphan_chunks: BTreeMap<i64, u64>,
 }
 
-/// Looks at the whole file. Errors are those of the file as such: that it cannot be read at all.
+/// Examines the whole file. It is an error only if the file cannot be read at all.
 pub(super) fn examine(connection: &Connection) -> Result<Examination> {
     let mut examined = Examination::default();
     examined.integrity(connection)?;
@@ -183,7 +183,7 @@ impl Examination {
         Ok(())
     }
 
-    /// Lane by lane, and what lies between them.
+    /// Reads the rows lane by lane, and rows between lanes.
     fn read_rows(&mut self, connection: &Connection) -> Result<()> {
         let mut from = i64::MIN;
         let numbers: Vec<i64> = self.lanes.keys().copied().collect();
@@ -253,7 +253,7 @@ impl Examination {
         Ok(())
     }
 
-    /// The length of a row's body, when the row is a message.
+    /// The length of a row's body, or why the row is no message.
     fn body_bytes(&self, row: &Row<'_>) -> std::result::Result<i64, &'static str> {
         const NO_MESSAGE: &str = "is no message";
         let head = row.get_ref(3).ok().and_then(|head| head.as_blob().ok()).ok_or(NO_MESSAGE)?;
@@ -282,7 +282,7 @@ impl Examination {
         }
     }
 
-    /// What a lane's row should say. Positions are never given out twice, so the tail does not go back.
+    /// The counters that a lane's row should have. Positions are never used twice, so the tail does not fall.
     pub(super) fn should_be(&self, number: i64, lane: &LaneRow) -> LaneCounters {
         let noted = lane.noted;
         let mut counters = match self.found.get(&number) {
@@ -332,7 +332,7 @@ impl Examination {
     }
 }
 
-/// The keys of rows that live no more and are yet to be erased, as far as they can be read.
+/// The keys of dead rows that are still to be erased, as far as they can be read.
 pub(super) fn dead_ranges(connection: &Connection) -> Result<Vec<RangeInclusive<i64>>> {
     let mut dead = Vec::new();
     walk(connection, ERASING, i64::MIN..=i64::MAX, |row| {
@@ -342,7 +342,7 @@ pub(super) fn dead_ranges(connection: &Connection) -> Result<Vec<RangeInclusive<
     Ok(dead)
 }
 
-/// The keys of a lane's rows; none for a number that no lane can have.
+/// The keys of a lane's rows; `None` for a number that no lane can have.
 pub(super) fn keys_of(number: i64) -> Option<(i64, i64)> {
     let number = u32::try_from(number).ok().filter(|number| *number < 1 << 23)?;
     Some(LaneNumber(number).keys().into_inner())

@@ -1,8 +1,8 @@
-//! What can be wrong with a file, in words.
+//! Faults of a file, in words.
 
 use std::fmt::{self, Display, Formatter};
 
-/// Where a lane's messages belong, as far as that is known.
+/// The queue and level of a lane, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LaneName {
     pub(super) queue: Option<(String, String)>,
@@ -19,14 +19,14 @@ impl Display for LaneName {
     }
 }
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     /// SQLite's own check complains.
     Damaged(String),
     /// A range of keys of a table cannot be read.
     Unreadable { what: String, from: i64, to: i64 },
-    /// A row is there, but is no message.
+    /// A row that is no message.
     NoMessage { lane: LaneName, position: i64, why: &'static str },
     /// A lane's counters differ from its rows.
     Counters { lane: LaneName, counter: &'static str, noted: i64, found: i64 },
@@ -34,9 +34,9 @@ pub(super) enum Finding {
     UnknownLane { number: i64, rows: u64 },
     /// A lane that belongs to no queue.
     UnknownQueue { lane: LaneName, rows: u64 },
-    /// How many rows name a body.
+    /// A body's count of references is wrong.
     BodyRefs { body: i64, noted: i64, found: i64 },
-    /// A body that no row names.
+    /// A body that no row refers to.
     OrphanBody { body: i64 },
     /// Chunks without a body.
     OrphanChunks { body: i64, chunks: u64 },
@@ -44,7 +44,7 @@ pub(super) enum Finding {
     Binding { vhost: String, source: String, queue: String },
 }
 
-/// Kinds of findings, by what mends them.
+/// Kinds of faults, by their repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Remedy {
     Salvage,

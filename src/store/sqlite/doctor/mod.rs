@@ -1,7 +1,8 @@
-//! Looking a store over while no broker runs on it, and mending it.
+//! Checking and repairing a store while no broker runs on it.
 //!
-//! `examine` reads everything once and compares it; `walk` reads around damaged pages; `repair` mends in place what SQLite
-//! can still write, and otherwise salvages what can be read into a new file. The old file is always kept.
+//! `examine` reads everything once and compares it; `walk` reads around damaged pages. `repair` corrects the file in
+//! place if SQLite can still write it, and otherwise copies everything that can be read into a new file. A copy of the
+//! old file is always kept.
 
 mod examine;
 mod finding;
@@ -25,16 +26,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What was found in a store, in words.
+/// The result of checking a store, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// Queues that it holds.
+    /// The number of queues in it.
     pub queues: u64,
-    /// Rows that can be read.
+    /// The number of rows that can be read.
     pub rows: u64,
-    /// What is wrong, a sentence each.
+    /// The faults, one sentence each.
     pub findings: Vec<String>,
-    /// What a repair does about it, once for each kind of finding.
+    /// The actions of a repair, once for each kind of fault.
     pub remedies: Vec<String>,
 }
 
@@ -49,38 +50,38 @@ impl Diagnosis {
         }
     }
 
-    /// Nothing is wrong.
+    /// Whether there are no faults.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// What a repair found and did.
+/// The result of a repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairReport {
-    /// What the file was like.
+    /// The faults before the repair.
     pub before: Diagnosis,
-    /// What it is like now.
+    /// The faults after the repair.
     pub after: Diagnosis,
-    /// Where the file as it was lies now; none when nothing was wrong.
+    /// The copy of the old file; `None` if there were no faults.
     pub kept: Option<PathBuf>,
 }
 
-/// Looks a store over and changes nothing.
+/// Checks a store and changes nothing.
 ///
 /// # Errors
-/// When a broker runs on it, or it cannot be read at all.
+/// When a broker runs on it, or the file cannot be read at all.
 pub fn diagnose(directory: &Path) -> Result<Diagnosis, OpenError> {
     let held = Directory::hold_existing(directory)?;
     let connection = open(&held.database(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     Ok(Diagnosis::of(&look(&connection)?))
 }
 
-/// Looks a store over and mends it, once a copy of it is made.
+/// Checks a store and repairs it, once a copy of it is made.
 ///
 /// # Errors
-/// When a broker runs on it, it cannot be read at all, or the disk refuses. The file is what it was then.
+/// When a broker runs on it, the file cannot be read at all, or the disk refuses. The file is unchanged then.
 pub fn repair(directory: &Path) -> Result<RepairReport, OpenError> {
     let held = Directory::hold_existing(directory)?;
     let file = held.database();
@@ -97,7 +98,7 @@ pub fn repair(directory: &Path) -> Result<RepairReport, OpenError> {
     if is_damaged {
         salvage(&file, first_batch(&held.redo()))?;
     }
-    // What is counted anew must have it all.
+    // The redo log's batches must be in the file before rows are counted.
     let mut store = SqliteStore::open_held(held, &SqliteSettings::new(directory))?;
     store.require_moved()?;
     let _held = store.into_directory();
@@ -109,18 +110,18 @@ pub fn repair(directory: &Path) -> Result<RepairReport, OpenError> {
     Ok(RepairReport { before, after, kept: Some(kept) })
 }
 
-/// Replaces the file by one of everything that can be read.
+/// Replaces the file by one with everything that can be read.
 fn salvage(file: &Path, redo: Option<BatchNo>) -> Result<(), OpenError> {
     let new = with_suffix(file, ".salvaged");
     {
         let source = open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        // The log must be gone before another file takes the place of the one that it belongs to. Moving its pages reads
-        // none of them.
+        // The log must be empty before another file takes the place of the one that it belongs to. Moving its pages does not
+        // read any of the file.
         source.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|error| unusable(file, error))?;
         repair::salvage(&source, &new, redo)?;
     }
     for beside in ["-wal", "-shm"] {
-        // SQLite has removed them as a rule.
+        // As a rule, SQLite has removed them already.
         let _ = fs::remove_file(with_suffix(file, beside));
     }
     Ok(fs::rename(&new, file).and_then(|()| flush_folder_of(file)).map_err(|error| unusable(file, error))?)
@@ -142,7 +143,7 @@ fn open(file: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
     }
 }
 
-/// Where the list of migrations is damaged itself, the newest schema is told by what it added.
+/// The schema of the file. If the list of migrations itself is damaged, the newest schema is recognized by a column of it.
 fn schema_of(connection: &Connection) -> rusqlite::Result<i64> {
     let newest = connection.query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get::<_, i64>(0));
     newest.or_else(|error| {

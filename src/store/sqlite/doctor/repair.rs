@@ -1,4 +1,4 @@
-//! Mending a file: in place, or by copying what can be read into a new one.
+//! Repairing a file: in place, or by copying everything that can be read into a new one.
 
 use super::examine::{Examination, dead_ranges, keys_of};
 use super::finding::Finding;
@@ -19,7 +19,7 @@ use std::{fs, io};
 /// The cache of the connection that makes the new file.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Puts a copy of the file, as it is, beside it; with the logs that belong to it.
+/// Copies the file and its logs, unchanged, beside it.
 pub(super) fn keep_copy(file: &Path, redo: &Path) -> io::Result<PathBuf> {
     let names = (1..).map(|number| match number {
         1 => with_suffix(file, ".before-repair"),
@@ -37,7 +37,7 @@ pub(super) fn keep_copy(file: &Path, redo: &Path) -> io::Result<PathBuf> {
     Ok(kept)
 }
 
-/// Writes down what the rows say, and removes what belongs to nobody. In one transaction.
+/// Corrects the counters and removes rows without an owner, in one transaction.
 pub(super) fn mend(connection: &mut Connection, examined: &Examination) -> Result<()> {
     let transaction = connection.transaction()?;
     for key in &examined.bad_rows {
@@ -49,7 +49,7 @@ pub(super) fn mend(connection: &mut Connection, examined: &Examination) -> Resul
                 let (first, last) = keys_of(*number).unwrap_or((i64::MIN, -1));
                 transaction.execute("DELETE FROM message WHERE id BETWEEN ?1 AND ?2", [first, last])?;
             }
-            // The broker erases it.
+            // The broker erases its rows.
             Finding::UnknownQueue { lane, .. } => {
                 transaction.execute("UPDATE lane SET dropped = 1 WHERE number = ?1", [lane.number])?;
             }
@@ -90,7 +90,7 @@ const UNKEYED: [(&str, &[&str]); 6] = [
     ("binding", &["vhost", "source", "destination_kind", "destination", "routing_key", "arguments"]),
 ];
 
-/// Makes a new file at `target` of everything that can be read in `source`. The redo log begins with the batch `redo`.
+/// Makes a new file at `target` with everything that can be read in `source`. The redo log begins with the batch `redo`.
 pub(super) fn salvage(source: &Connection, target: &Path, redo: Option<BatchNo>) -> std::result::Result<(), OpenError> {
     let failed = |path: &Path, cause: Cause| StoreError::Unusable(Cause::new(path.display().to_string(), cause));
     for left in [target.to_owned(), with_suffix(target, "-wal"), with_suffix(target, "-shm")] {
@@ -113,7 +113,7 @@ pub(super) fn salvage(source: &Connection, target: &Path, redo: Option<BatchNo>)
 
 fn copy_everything(source: &Connection, target: &Path, redo: Option<BatchNo>) -> Result<()> {
     let target = Connection::open(target)?;
-    // It is flushed once, at the end.
+    // The file is flushed once, at the end.
     target.pragma_update(None, "synchronous", "OFF")?;
     let knows_batch = copy_state(source, &target)?;
     for (table, order) in UNKEYED {
@@ -138,7 +138,7 @@ fn copy_everything(source: &Connection, target: &Path, redo: Option<BatchNo>) ->
         lanes.push(row.get::<_, i64>(0)?);
         Ok(())
     })?;
-    // Lane by lane, so that damage in one hides nothing of the next. What belongs to no lane is left behind.
+    // Lane by lane, so that damage in one does not hide the next. Rows without a lane are left out.
     for (first, last) in lanes.into_iter().filter_map(keys_of) {
         copy_rows(source, &target, MESSAGES, first..=last)?;
     }
@@ -149,8 +149,8 @@ fn copy_everything(source: &Connection, target: &Path, redo: Option<BatchNo>) ->
     target.close().map_err(|(_, error)| error)
 }
 
-/// For rows whose lane could not be read: what they have in common is their lane's number. Each of them may have been
-/// delivered, for all that is known.
+/// Makes lanes for rows whose lane could not be read; their keys have the lane's number. Each of the rows may have been
+/// delivered.
 fn make_lanes(source: &Connection, target: &Connection) -> Result<()> {
     let mut numbers = BTreeSet::new();
     walk(source, KeyedTable { columns: "id", ..MESSAGES }, 0..=i64::MAX, |row| {
@@ -167,7 +167,7 @@ fn make_lanes(source: &Connection, target: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// A queue for each lane whose own could not be read, in the vhost `/`. Numbers of queues so low belong to no start.
+/// Makes a queue in the vhost `/` for each lane whose queue could not be read. No start gives a queue such a low id.
 fn make_queues(target: &Connection) -> Result<()> {
     let orphans = "FROM lane WHERE dropped = 0 AND queue NOT IN (SELECT id FROM queue)";
     target.execute_batch(&format!(
@@ -180,21 +180,22 @@ fn make_queues(target: &Connection) -> Result<()> {
     ))
 }
 
-/// Whether it could be read. Without it, the broker counts starts and batches from numbers that it has not used.
+/// Copies the state. Returns whether it could be read. If not, the broker counts starts and batches from numbers that
+/// it has not used.
 fn copy_state(source: &Connection, target: &Connection) -> Result<bool> {
     let read = source.query_row("SELECT boot, batch_no FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)));
     let is_read = read.is_ok();
     let (boot, batch_no): (i64, i64) = read.unwrap_or((1 << 20, 1 << 40));
     target.execute("UPDATE state SET boot = ?1, batch_no = ?2, clean = 0", params![boot, batch_no])?;
-    // Where it cannot be read, the new file has a new one.
+    // If it cannot be read, the new file has a new id.
     if let Ok(id) = source.query_row("SELECT cluster_id FROM state", [], |row| row.get::<_, String>(0)) {
         target.execute("UPDATE state SET cluster_id = ?1", [id])?;
     }
     Ok(is_read)
 }
 
-/// Where all lanes are known and none has this batch, which the redo log begins with, it is the next one: the state, which
-/// says so otherwise, could not be read.
+/// Derives the last batch if the state, which has it, could not be read. If all lanes are known and none has the redo
+/// log's first batch, that batch is the next one.
 fn follow_on(target: &Connection, first: BatchNo) -> Result<()> {
     let last = first.0.saturating_sub(1).cast_signed();
     let unless_moved = "UPDATE state SET batch_no = ?1 WHERE (SELECT coalesce(max(batch_no), 0) FROM lane) <= ?1";
@@ -207,7 +208,7 @@ fn insert(table: &str, columns: usize) -> String {
     format!("INSERT OR IGNORE INTO {table} VALUES ({marks})")
 }
 
-/// Whether some of them could not be read.
+/// Copies rows. Returns whether some of them could not be read.
 fn copy_rows(source: &Connection, target: &Connection, of: KeyedTable, keys: RangeInclusive<i64>) -> Result<bool> {
     let columns = of.columns.split(',').count();
     let names = of.columns;
@@ -225,7 +226,7 @@ fn copy_rows(source: &Connection, target: &Connection, of: KeyedTable, keys: Ran
     Ok(!unreadable.is_empty())
 }
 
-/// By rising keys up to where it is damaged, and by falling ones.
+/// Copies rows by rising keys up to a damaged page, and by falling keys down to one.
 fn copy_from_both_ends(source: &Connection, target: &Connection, table: &str, order: &[&str]) -> Result<()> {
     let transaction = target.unchecked_transaction()?;
     for direction in ["ASC", "DESC"] {
@@ -234,7 +235,7 @@ fn copy_from_both_ends(source: &Connection, target: &Connection, table: &str, or
             continue;
         };
         let columns = read.column_count();
-        // A file of an older schema has fewer of them.
+        // A file of an older schema has fewer columns.
         let named = format!("{table} ({})", read.column_names().join(", "));
         let mut insert = target.prepare(&insert(&named, columns))?;
         let Ok(mut rows) = read.query([]) else { continue };

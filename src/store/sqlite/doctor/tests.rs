@@ -369,7 +369,7 @@ fn what_waits_in_the_redo_log_is_there_after_a_repair() {
     let counted = place();
     let lane = leave_pending(counted.path());
     change(counted.path(), "UPDATE lane SET count = count + 7");
-    // The table of state says after which batch the redo log follows.
+    // The table `state` has the batch that the redo log follows.
     let damaged = ["message", "state"].map(|table| {
         let place = place();
         leave_pending(place.path());

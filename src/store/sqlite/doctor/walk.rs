@@ -1,15 +1,15 @@
 //! Reading a table of a file that may be damaged: row by row along its keys, around what cannot be read.
 //!
-//! A page that is damaged hides the keys of a range; the pages around it are still found from above. So after an error the
-//! next key that can be read is searched for, first closely, then in ever larger steps.
+//! A damaged page hides a range of keys; the pages around it can still be reached. So after an error the next key that
+//! can be read is searched for, first in small steps, then in ever larger ones.
 
 use rusqlite::{Connection, Row, Statement};
 use std::ops::RangeInclusive;
 
-/// The widest step while searching closely: no more rows than a page of small ones has.
+/// The largest of the small steps: about the rows in a page of small messages.
 const CLOSE_STEP_MAX: i64 = 64;
 
-/// How far is searched closely.
+/// How far the search goes in small steps.
 const CLOSE_MAX: i64 = 1 << 20;
 
 /// A table with an integer key, and its columns: the key first.
@@ -17,7 +17,7 @@ const CLOSE_MAX: i64 = 1 << 20;
 pub(super) struct KeyedTable {
     pub(super) table: &'static str,
     pub(super) key: &'static str,
-    /// With the key, separated by commas.
+    /// The columns, with the key first, separated by commas.
     pub(super) columns: &'static str,
 }
 
@@ -34,8 +34,8 @@ pub(super) const QUEUES: KeyedTable =
 pub(super) const BODIES: KeyedTable = KeyedTable { table: "body", key: "id", columns: "id, refs, bytes" };
 pub(super) const CHUNKS: KeyedTable = KeyedTable { table: "chunk", key: "id", columns: "id, data" };
 
-/// Hands every row with a key in the range that can be read to `visit`, by rising keys, and returns the ranges of keys
-/// that cannot be read. Only `visit`'s errors end it.
+/// Calls `visit` for every row with a key in the range that can be read, by rising keys, and returns the ranges of keys
+/// that cannot be read. Only errors of `visit` end it.
 pub(super) fn walk(
     connection: &Connection,
     of: KeyedTable,
@@ -51,7 +51,7 @@ pub(super) fn walk(
         };
         match first_readable(connection, of, next..=to) {
             Some(readable) => {
-                // On every round it is one key further at least, whatever SQLite says.
+                // Each round advances by one key at least, even if SQLite returns a smaller one.
                 let last = next.max(readable.saturating_sub(1));
                 unreadable.push(next..=last);
                 if last == to {
@@ -100,7 +100,8 @@ fn stream(
     }
 }
 
-/// The first key from which on a row can be read, or nothing is left; none when everything up to the end is damaged.
+/// The first key at which a row can be read, or behind which there are no rows; `None` if everything up to the end is
+/// damaged.
 fn first_readable(connection: &Connection, of: KeyedTable, keys: RangeInclusive<i64>) -> Option<i64> {
     let KeyedTable { table, key, columns } = of;
     let find = format!("SELECT {key} FROM {table} WHERE {key} BETWEEN ?1 AND ?2 ORDER BY {key} LIMIT 1");
@@ -110,7 +111,7 @@ fn first_readable(connection: &Connection, of: KeyedTable, keys: RangeInclusive<
     loop {
         match find_from(&mut find, from, to) {
             Probe::Nothing => return Some(from),
-            // The row is there, but not all of it.
+            // The row exists, but not all of it can be read.
             Probe::Key(key) if !can_read(&mut read, key) => {
                 if key == to {
                     return None;
@@ -142,7 +143,7 @@ fn can_read(read: &mut Statement<'_>, key: i64) -> bool {
     read.query([key]).is_ok_and(|mut rows| matches!(rows.next(), Ok(Some(_))))
 }
 
-/// The first key behind `from`, at which searching is met by damage, where it is not.
+/// The first key behind `from` at which the search works again. At `from` it meets damage.
 fn behind_damage(find: &mut Statement<'_>, from: i64, to: i64) -> Option<i64> {
     let (mut damaged, mut step) = (from, 1);
     let mut sound = loop {

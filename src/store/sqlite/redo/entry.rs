@@ -1,8 +1,8 @@
 //! A batch as an entry of the redo log.
 //!
-//! An entry begins at a multiple of [`ALIGN`], so that writing it touches no sector of another one, and with a header that
-//! tells it from what lay there before: the file's salt, the batch's number, the length, and a checksum of it all. Nobody
-//! else knows the salt, so that no message's body can pass for an entry.
+//! An entry begins at a multiple of [`ALIGN`], so that writing it touches no sector of another one. Its header
+//! distinguishes it from older bytes: the file's salt, the batch's number, the length, and a checksum of all. Clients
+//! do not know the salt, so that no message's body can pass for an entry.
 
 use crate::model::{Lane, Position, QueueId};
 use crate::store::record::{self, Records};
@@ -10,22 +10,22 @@ use crate::store::{Batch, BatchNo, LaneChange, LaneState, POSITION_MAX, Position
 use bytes::{Buf, TryGetError};
 use std::io;
 
-/// Entries begin at multiples of this: the largest sectors that disks write as a whole.
+/// Entries begin at multiples of this number: the largest sector that disks write as a whole.
 pub(super) const ALIGN: usize = 4096;
 
-/// Longer entries are not made: what they save is a small part of what writing them costs.
+/// The most bytes of an entry. For longer ones the redo log saves only a small part of the cost of writing.
 pub(super) const BYTES_MAX: usize = 32 << 10;
 
-/// Nor of more rows and removals.
+/// The most rows and removals of an entry.
 const ROWS_MAX: usize = 64;
 
 const HEADER_BYTES: usize = 24;
 
-/// A number of the file's own, made at random.
+/// A random number that each file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Salt(pub(super) [u8; 8]);
 
-/// Whether it is a small change of lanes and nothing else.
+/// Whether the redo log takes a batch: one with small changes of lanes and nothing else.
 pub(super) fn takes(batch: &Batch) -> bool {
     let changes = || batch.lanes.iter();
     let rows = || changes().flat_map(|change| &change.inserts);
@@ -37,7 +37,7 @@ pub(super) fn takes(batch: &Batch) -> bool {
     is_all && is_small && fits() && bytes() <= BYTES_MAX as u64 / 2
 }
 
-/// Puts a batch of changes of lanes into `to`, in place of what is there.
+/// Replaces the contents of `to` by the entry of a batch.
 pub(super) fn put(to: &mut Vec<u8>, salt: Salt, batch: &Batch) {
     to.clear();
     to.resize(HEADER_BYTES, 0);
@@ -58,7 +58,7 @@ fn seal(to: &mut [u8], salt: Salt, batch_no: BatchNo) {
     to[20..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// An entry of whatever content.
+/// An entry with any content.
 #[cfg(test)]
 pub(super) fn sealed(salt: Salt, batch_no: BatchNo, content: &[u8]) -> Vec<u8> {
     let mut entry = [&[0; HEADER_BYTES], content].concat();
@@ -90,7 +90,7 @@ fn put_change(to: &mut Vec<u8>, change: &LaneChange) {
     to.extend_from_slice(&lane.generation.to_le_bytes());
     let LaneState { head, tail, count, body_bytes, lent_ceiling } = state;
     put_numbers(to, [head.0, tail.0, *count, *body_bytes, lent_ceiling.0]);
-    // Below the first position there is nothing.
+    // Position 0 stands for no removal: there are no rows below it.
     put_numbers(to, [remove_below.map_or(0, |below| below.0)]);
     put_count(to, remove_ranges.len());
     for range in remove_ranges {
@@ -107,15 +107,15 @@ fn put_change(to: &mut Vec<u8>, change: &LaneChange) {
     }
 }
 
-/// What stands where an entry may begin.
+/// The result of reading at an offset where an entry may begin.
 pub(super) enum EntryRead {
-    /// This batch, in an entry of so many bytes.
+    /// A batch, and the bytes of its entry.
     Entry(Batch, usize),
-    /// No entry, or one that is not whole.
+    /// No entry, or one that is not complete.
     Nothing,
 }
 
-/// Takes the entry that `bytes` begin with. Only one that is whole, and yet is none, is an error.
+/// Reads the entry at the beginning of `bytes`. It is an error if the entry is complete and its content is no batch.
 pub(super) fn take(bytes: &[u8], salt: Salt) -> io::Result<EntryRead> {
     let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(EntryRead::Nothing) };
     let mut fields = &header[salt.0.len()..];

@@ -1,7 +1,7 @@
-//! The file of the redo log: made once, of its full length, and written over and over.
+//! The file of the redo log: made once, at its full length, and overwritten again and again.
 //!
-//! It is written past the system's cache where the system lets it, which costs a third less than through it. Nothing is to be
-//! had from the cache: what is written here is read once, after a crash.
+//! It bypasses the system's cache where the system allows that, which costs a third less than going through it. The
+//! cache has no use here: the file is read once, after a crash.
 
 use super::entry::ALIGN;
 use crate::store::sqlite::files::flush_folder_of;
@@ -15,46 +15,46 @@ pub trait RedoFile: Send {
     /// Its length in bytes.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Errors of the system.
     fn bytes(&self) -> io::Result<u64>;
 
-    /// Fills a buffer with what stands at an offset.
+    /// Fills a buffer from an offset.
     ///
     /// # Errors
-    /// When it cannot be read, or ends before.
+    /// When the file cannot be read, or ends before.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
 
     /// Writes at an offset.
     ///
     /// # Errors
-    /// When not all could be written.
+    /// When not all bytes could be written.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
-    /// Returns when all that was written is on the disk.
+    /// Flushes everything that was written.
     ///
     /// # Errors
-    /// When that cannot be known.
+    /// When it is not certain that everything is on the disk.
     fn flush(&self) -> io::Result<()>;
 }
 
-/// How such files are opened.
+/// Opens, makes and removes such files.
 pub trait RedoFiles: Send + Sync {
-    /// Opens a file that is there.
+    /// Opens a file that exists.
     ///
     /// # Errors
-    /// Whatever the system says, `NotFound` among it.
+    /// Errors of the system, `NotFound` among them.
     fn open(&self, path: &Path) -> io::Result<Box<dyn RedoFile>>;
 
-    /// Makes one of so many zeros, which outlasts a loss of power from here on, in place of what is there.
+    /// Makes a file of `len` zeros that survives a loss of power. It replaces an existing one.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Errors of the system.
     fn make(&self, path: &Path, len: u64) -> io::Result<Box<dyn RedoFile>>;
 
-    /// Removes one.
+    /// Removes a file.
     ///
     /// # Errors
-    /// When it is not there, or cannot be removed.
+    /// When it does not exist, or cannot be removed.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -82,7 +82,7 @@ impl RedoFiles for SystemFiles {
             Ok(file)
         });
         if made.is_err() {
-            // On a full disk it would take what is left.
+            // On a full disk it would take the remaining space.
             let _ = std::fs::remove_file(path);
         }
         made
@@ -93,7 +93,8 @@ impl RedoFiles for SystemFiles {
     }
 }
 
-/// Not every file system can be written past the cache; some only say so when it is tried.
+/// Opens a file past the cache, or else through it. Not every file system allows the first; some refuse it only when a
+/// read is tried.
 fn first_that_works(open: impl Fn(bool) -> io::Result<File>) -> io::Result<Box<dyn RedoFile>> {
     let opened =
         open(true).or_else(|error| if error.kind() == io::ErrorKind::InvalidInput { open(false) } else { Err(error) });
@@ -129,7 +130,7 @@ impl RedoFile for File {
     }
 }
 
-/// Bytes at an address that is a multiple of [`ALIGN`], zeros at first.
+/// Bytes at an address that is a multiple of [`ALIGN`]. They are zeros at first.
 pub(super) struct AlignedBuffer {
     bytes: Vec<u8>,
     start: usize,

@@ -1,10 +1,10 @@
-//! The redo log: small batches are written here first, and moved into SQLite's file later, many at a time.
+//! The redo log: small batches are committed here first, and moved into SQLite's file later, many at a time.
 //!
-//! To commit a lone message through SQLite takes two writes to its log, six locks and the way through its pages; here it is one
-//! write and one flush. After a crash the entries that follow the file's newest batch are what was not moved. They may stand
-//! behind some that the file has: a move whose flush failed may be in the file after a crash, while the process that
-//! made it went on without it. One that does not follow the entry before it is of a time before the last move. The first
-//! block of the log's file says what it is.
+//! Committing a lone message through SQLite takes two writes to its log, six locks and work on its pages. Here it is
+//! one write and one flush. After a crash, the batches that were not moved are those that follow the file's newest
+//! batch. Entries of batches that the file has may come before them: a move whose flush failed may be in the file after
+//! a crash, although the process that made it continued without it. An entry that does not follow the one before it is
+//! older than the last move. The first block of the file identifies it.
 
 mod entry;
 mod file;
@@ -28,23 +28,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Batches are moved into the file when the first of them has waited for so long, and there is time.
+/// Batches are moved into the file once the first of them has waited this long, in an idle moment.
 const MOVED_AFTER: Duration = Duration::from_millis(100);
 
-/// The longest that is waited when they could not be moved; the first time so long as above, then twice as long each time.
+/// The longest wait after a failed move. It begins with the time above and doubles with each failure.
 const MOVED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
 
-/// How the file begins, before its salt; the last letter is the version of what follows.
+/// The beginning of the file, before its salt. The last character is the version of the format.
 const WORD: [u8; 16] = *b"ProntoMQ redo  1";
 
 const NOT_OURS: &str = "prontomq.redo is damaged at its beginning, or of another version";
 
-/// A file whose beginning is known.
+/// An open file whose first block was checked or made.
 struct RedoLogFile {
     file: Box<dyn RedoFile>,
     bytes: u64,
     salt: Salt,
-    /// Its beginning is on the disk: what is read from a file may come from memory, after a flush that failed.
+    /// Its first block is certain to be on the disk. After a failed flush, reads may come from memory.
     is_flushed: bool,
 }
 
@@ -53,20 +53,20 @@ pub(super) struct Redo {
     path: PathBuf,
     files: Arc<dyn RedoFiles>,
     clock: Arc<dyn Clock>,
-    /// How long it should be; none is written when that is nothing.
+    /// The length of the file. If it is 0, the redo log is not used.
     bytes: u64,
-    /// None until something is to be written or read, and after it could not be.
+    /// `None` until the file is needed, and after it was removed or discarded.
     opened: Option<RedoLogFile>,
-    /// Something could not be written: it is left alone until the store is opened again.
+    /// A write has failed: the redo log is not used until the store is opened again.
     is_disabled: bool,
     pending: PendingBatches,
-    /// Since when the first of them waits.
+    /// Since when the first pending batch waits.
     since: Option<Monotonic>,
-    /// How long it is to wait.
+    /// How long pending batches wait.
     wait: Duration,
-    /// Where the next entry goes.
+    /// The offset of the next entry.
     end: u64,
-    /// How many were written.
+    /// The number of batches that were written.
     batches: u64,
     draft: Vec<u8>,
     buffer: AlignedBuffer,
@@ -95,25 +95,25 @@ impl Redo {
         self.clock.now().monotonic
     }
 
-    /// For readers.
+    /// The pending batches, for readers.
     pub(super) fn pending(&self) -> PendingBatches {
         self.pending.clone()
     }
 
-    /// The newest batch that is to be moved.
+    /// The newest pending batch.
     pub(super) fn newest(&self) -> Option<BatchNo> {
         self.pending.lock().last().map(|batch| batch.batch_no)
     }
 
-    /// How many batches were written.
+    /// The number of batches that were written.
     pub(super) fn batches(&self) -> u64 {
         self.batches
     }
 
-    /// Finds the batches that were not moved: those that follow `last`, the newest in the file.
+    /// Reads the batches that were not moved: those that follow `last`, the newest in the file.
     ///
-    /// Batches that come later still cannot be used, for some between are lost: the first of them, if there are any. A copy
-    /// is kept then, and the log is to be [discarded](Self::discard).
+    /// Batches behind a gap cannot be used, because batches between are lost. If there are any, the first of them is
+    /// returned, a copy of the redo log is kept, and the caller has to [discard](Self::discard) the log.
     pub(super) fn read_batches(&mut self, last: BatchNo) -> io::Result<Option<BatchNo>> {
         let Some(mut opened) = RedoLogFile::open(&*self.files, &self.path)? else { return Ok(None) };
         let mut bytes = AlignedBuffer::new(usize::try_from(opened.bytes / ALIGN as u64).unwrap_or(0) * ALIGN);
@@ -122,7 +122,7 @@ impl Redo {
         let mut at = ALIGN;
         let mut next = BatchNo(last.0 + 1);
         let mut later = None;
-        // Entries that follow each other from where the log begins: where the next one is, and its number.
+        // The sequence of entries from the beginning of the log: the offset of the next one, and its batch.
         let mut row = (ALIGN, None);
         while at < bytes.len() {
             match entry::take(&bytes[at..], opened.salt)? {
@@ -149,7 +149,7 @@ impl Redo {
             kept.sync_all()?;
         }
         if !found.is_empty() {
-            // Nobody knows whether the last process could flush all of it.
+            // The last process may not have flushed all of it.
             let end = usize::try_from(self.end).expect("it lies within the file");
             opened.file.write_at(&bytes[..end], 0)?;
             opened.file.flush()?;
@@ -161,19 +161,19 @@ impl Redo {
         Ok(later)
     }
 
-    /// Where the copy is of one that could not be used.
+    /// The path of the copy of a redo log that could not be used.
     pub(super) fn kept_copy(&self) -> PathBuf {
         with_suffix(&self.path, ".kept")
     }
 
-    /// Makes sure that nothing in the file passes for a batch, be its number the next.
+    /// Overwrites the first block, so that no entry is taken for a batch any more.
     pub(super) fn discard(&mut self) -> io::Result<()> {
         let Some(RedoLogFile { file, .. }) = self.opened.take() else { return Ok(()) };
         file.write_at(&AlignedBuffer::new(ALIGN), 0)?;
         file.flush()
     }
 
-    /// Lanes as they were found in the file become what the batches make of them.
+    /// Applies the pending batches to the lanes that were read from the file.
     pub(super) fn bring_forward(&self, recovered: &mut RecoveredState) {
         let pending = self.pending.lock();
         let Some(newest) = pending.last() else { return };
@@ -185,13 +185,13 @@ impl Redo {
         }
     }
 
-    /// Writes a batch and flushes it, if it is one for the redo log, and there is room; whether it did.
+    /// Writes a batch and flushes it, if the redo log takes such batches and has room. Returns whether it did.
     pub(super) fn write(&mut self, batch: &Batch) -> bool {
         if self.is_disabled || self.bytes == 0 || !entry::takes(batch) {
             return false;
         }
         self.try_write(batch).unwrap_or_else(|error| {
-            // Whoever reads the file finds the batch there, or does not: nobody was told of it yet.
+            // After a crash the batch may be found or not. Both are right: its outcome was not reported.
             tracing::warn!(%error, file = %self.path.display(), "the redo log cannot be written, and is done without");
             self.is_disabled = true;
             false
@@ -224,12 +224,12 @@ impl Redo {
         Ok(true)
     }
 
-    /// When the batches are to be moved, counted from now; none when there are none.
+    /// In which time the pending batches are to be moved; `None` if there are none.
     pub(super) fn move_due_in(&self) -> Option<Duration> {
         self.since.map(|since| self.wait.saturating_sub(self.now().since(since)))
     }
 
-    /// They could not be moved: it is tried again after a while.
+    /// The pending batches could not be moved: it is tried again after a while.
     pub(super) fn note_refused(&mut self, cause: &Cause) {
         if self.wait == MOVED_AFTER {
             tracing::warn!(error = %chain(cause.as_source()), "the redo log cannot be moved into the file; it is tried again");
@@ -238,7 +238,7 @@ impl Redo {
         self.since = self.since.map(|_| self.now());
     }
 
-    /// One batch of all those that are to be moved and this one, if there are any.
+    /// The pending batches and `batch`, joined into one; `None` if no batch is pending.
     pub(super) fn joined_with(&self, batch: Option<&Batch>) -> Option<Batch> {
         let pending = self.pending.lock();
         let newest = pending.last()?.batch_no;
@@ -254,7 +254,7 @@ impl Redo {
         Some(whole)
     }
 
-    /// All of them are in the file, up to this one at least.
+    /// The batches up to this one are in the file.
     pub(super) fn note_moved(&mut self, newest: BatchNo) {
         let mut pending = self.pending.lock();
         pending.retain(|batch| batch.batch_no > newest);
@@ -262,12 +262,12 @@ impl Redo {
             self.end = ALIGN as u64;
             self.since = None;
             self.wait = MOVED_AFTER;
-            // One of another length is made anew.
+            // A file of another length is replaced.
             self.opened.take_if(|opened| opened.bytes != self.bytes);
         }
     }
 
-    /// Gives the file's space back to a full disk, if nothing in it is to be moved; whether there was any.
+    /// Removes the file, to free space on a full disk, unless batches are pending. Returns whether it was removed.
     pub(super) fn remove_file(&mut self) -> bool {
         if !self.pending.lock().is_empty() {
             return false;
@@ -276,7 +276,7 @@ impl Redo {
         self.files.remove(&self.path).is_ok()
     }
 
-    /// The store is opened again, and has this batch as its newest.
+    /// The store was opened again, and this is its newest batch.
     pub(super) fn note_reopened(&mut self, newest: BatchNo) {
         self.note_moved(newest);
         self.is_disabled = false;
@@ -287,7 +287,7 @@ impl Redo {
 }
 
 impl RedoLogFile {
-    /// None when there is no such file, or it was not made to its end.
+    /// `None` if the file does not exist, or was not completely made.
     fn open(files: &dyn RedoFiles, path: &Path) -> io::Result<Option<Self>> {
         let file = match files.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -304,12 +304,12 @@ impl RedoLogFile {
         if word == WORD {
             return Ok(Some(Self { file, bytes, salt, is_flushed: false }));
         }
-        // One that was not made to its end begins with zeros.
+        // A file that was not completely made begins with zeros.
         let is_empty = first.iter().all(|byte| *byte == 0);
         if is_empty { Ok(None) } else { Err(io::Error::new(io::ErrorKind::InvalidData, NOT_OURS)) }
     }
 
-    /// Makes the file where there is none of that length; nothing that counts is in it.
+    /// Opens the file, or makes one if there is none of that length. No batch in it is pending.
     fn open_or_make(files: &dyn RedoFiles, path: &Path, bytes: u64) -> io::Result<Self> {
         if let Some(opened) = Self::open(files, path)?
             && opened.bytes == bytes
@@ -322,7 +322,7 @@ impl RedoLogFile {
     }
 }
 
-/// The number of the batch that the log begins with, be it moved or not; none where there is none, or it cannot be read.
+/// The number of the first batch in the log, moved or not; `None` if there is none, or it cannot be read.
 pub(super) fn first_batch(path: &Path) -> Option<BatchNo> {
     let opened = RedoLogFile::open(&SystemFiles, path).ok()??;
     let len = usize::try_from(opened.bytes).ok()?.checked_sub(ALIGN)?.min(padded(entry::BYTES_MAX)) / ALIGN * ALIGN;

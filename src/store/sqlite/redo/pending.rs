@@ -1,4 +1,4 @@
-//! Batches that are in the redo log and not yet in SQLite's file, for those who read the file meanwhile.
+//! Batches that are in the redo log and not yet in SQLite's file, for readers of the file.
 
 use crate::model::{Lane, Position};
 use crate::store::batch::join;
@@ -6,17 +6,18 @@ use crate::store::{Batch, BatchNo, LaneChange, PositionRange, Row};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Those of one store, by rising numbers; a clone is the same.
+/// The pending batches of one store, by rising numbers. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct PendingBatches(Arc<Mutex<Vec<Batch>>>);
 
 impl PendingBatches {
     pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Batch>> {
-        // Nothing that could panic runs under this lock.
+        // No code that could panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What they do to a lane. To be asked for before the file is read: what leaves in between is found there.
+    /// The pending changes of a lane. Call it before the file is read: batches that are moved in between are found in
+    /// the file.
     pub(crate) fn changes_of(&self, lane: Lane) -> Vec<(BatchNo, LaneChange)> {
         let pending = self.lock();
         let of_lane = |batch: &Batch| {
@@ -27,7 +28,7 @@ impl PendingBatches {
     }
 }
 
-/// What pending batches make of a lane that is read from the file.
+/// Pending changes of a lane, to be merged with the rows that are read from the file.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
     /// By rising positions.
@@ -40,7 +41,7 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// Of those changes that came after the batch that the file has of the lane.
+    /// Joins the changes that are newer than `as_of`, the last batch of the lane in the file.
     pub(crate) fn new(changes: Vec<(BatchNo, LaneChange)>, as_of: BatchNo) -> Self {
         let mut overlay = Self { as_of, ..Self::default() };
         let mut changes = changes.into_iter().filter(|(batch_no, _)| *batch_no > as_of);
@@ -53,7 +54,7 @@ impl Overlay {
         overlay.below = joined.remove_below.unwrap_or_default();
         overlay.ranges = joined.remove_ranges;
         overlay.removes = joined.removes.into_iter().collect();
-        // A change may remove what it inserts.
+        // A change may remove rows that it inserts.
         joined.inserts.retain(|row| !overlay.removes(row.position));
         overlay.inserts = joined.inserts.into();
         overlay.inserts.make_contiguous().sort_by_key(|row| row.position);
@@ -65,12 +66,12 @@ impl Overlay {
         position < self.below || self.ranges.iter().any(is_within) || self.removes.contains(&position)
     }
 
-    /// The next row that is inserted at or below a position.
+    /// The next inserted row at or below a position.
     pub(crate) fn next_until(&mut self, to: Position) -> Option<Row> {
         self.inserts.pop_front_if(|row| row.position <= to)
     }
 
-    /// Nothing before a position is asked for.
+    /// Leaves out inserted rows before a position.
     pub(crate) fn begin_at(&mut self, from: Position) {
         self.inserts.retain(|row| row.position >= from);
     }

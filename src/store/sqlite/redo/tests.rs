@@ -338,7 +338,7 @@ fn a_copy_has_what_is_pending() {
     }
 }
 
-/// A file that refuses to be written or flushed when it is told to.
+/// A file that refuses to be written or flushed when the test sets that.
 struct Fails(Box<dyn RedoFile>, Arc<AtomicBool>, bool);
 
 impl RedoFile for Fails {
