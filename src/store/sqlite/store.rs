@@ -162,7 +162,7 @@ impl SqliteStore {
 
     fn write_to_file(&mut self, batch: &Batch) -> CommitOutcome {
         let bounds = self.opening.checkpoint_pages.clone();
-        // DeadRange fills the log whatever the batches are.
+        // Erasing fills the log, however small the batches are.
         let erases = self.lanes.next_to_erase().is_some();
         let pages = if erases { *bounds.end() } else { log::pages_for(batch, &bounds) };
         let Some(mut writer) = self.batch_writer() else { return CommitOutcome::Unknown(StoreError::NotOpen.into()) };
