@@ -3,7 +3,7 @@
 use super::copying::{CopyListener, CopySlot};
 use super::reading::{LoadCompletion, Loads};
 use super::shared::WriterShared;
-use super::stepped::{self, StepOutcome, Stepping};
+use super::stepped::{self, StepOutcome, SteppedDriver};
 use super::threaded::{self, Threads};
 use super::{
     Completion, Contribution, ContributionOutcome, InlineCommits, Source, WriterSettings, WriterState, WriterStats,
@@ -32,7 +32,7 @@ struct WriterLife {
 /// The driver that steps the machine.
 enum Driver {
     Threaded(Threads),
-    Stepped(Box<Stepping>),
+    Stepped(Box<SteppedDriver>),
 }
 
 impl Drop for WriterLife {

@@ -23,7 +23,7 @@ pub enum StepOutcome {
 }
 
 /// A store and its machine, stepped by callers.
-pub(super) struct Stepping {
+pub(super) struct SteppedDriver {
     state: Mutex<SteppedState>,
     shared: Arc<WriterShared>,
 }
@@ -41,15 +41,15 @@ struct SteppedState {
 }
 
 /// A store whose machine callers step.
-pub(super) fn start(store: Box<dyn Store>, shared: &Arc<WriterShared>) -> Result<(Loads, Stepping), StoreError> {
+pub(super) fn start(store: Box<dyn Store>, shared: &Arc<WriterShared>) -> Result<(Loads, SteppedDriver), StoreError> {
     let reader = store.reader()?;
     let runner = StoreRunner::new(store, Arc::clone(shared));
     let queued = QueuedLoads::default();
     let state = SteppedState { runner, reader, loads: queued.clone(), run: None, wakes_at: None, closed: None };
-    Ok((Loads::queued(queued), Stepping { state: Mutex::new(state), shared: Arc::clone(shared) }))
+    Ok((Loads::queued(queued), SteppedDriver { state: Mutex::new(state), shared: Arc::clone(shared) }))
 }
 
-impl Stepping {
+impl SteppedDriver {
     fn state(&self) -> MutexGuard<'_, SteppedState> {
         lock(&self.state)
     }

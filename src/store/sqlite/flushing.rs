@@ -22,14 +22,14 @@ use std::sync::OnceLock;
 
 /// Where the index of the write-ahead log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Index {
+pub(super) enum LogIndex {
     /// In a file beside the log: other processes can open the database.
     InFile,
     /// In this process's memory: they cannot.
     InMemory,
 }
 
-impl Index {
+impl LogIndex {
     /// What SQLite calls its own layer.
     pub(super) fn of_sqlite(self) -> &'static CStr {
         match self {
@@ -48,9 +48,9 @@ impl Index {
 
 /// The name of the layer to open a database with; that of SQLite's own layer if ours cannot be registered. It exists
 /// only on Linux: elsewhere SQLite has its reasons not to call `fdatasync`.
-pub(super) fn layer(index: Index) -> &'static str {
+pub(super) fn layer(index: LogIndex) -> &'static str {
     static ARE_REGISTERED: OnceLock<bool> = OnceLock::new();
-    let all = [Index::InFile, Index::InMemory];
+    let all = [LogIndex::InFile, LogIndex::InMemory];
     let name = if *ARE_REGISTERED.get_or_init(|| cfg!(target_os = "linux") && all.into_iter().all(register)) {
         index.ours()
     } else {
@@ -93,7 +93,7 @@ fn behind(file_bytes: c_int) -> usize {
 }
 
 /// Registers the layer with SQLite. Returns whether that succeeded.
-fn register(index: Index) -> bool {
+fn register(index: LogIndex) -> bool {
     // SAFETY: SQLite never removes its own layers. The new one is a copy of one of them, whose functions do not depend
     // on the layer that they are called for, and lives as long as the process.
     unsafe {
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn database_and_log_are_flushed_by_fdatasync_after_the_first_time() {
-        for index in [Index::InFile, Index::InMemory] {
+        for index in [LogIndex::InFile, LogIndex::InMemory] {
             let directory = tempfile::tempdir().unwrap();
             let (path, name) = (directory.path().join("file"), layer(index));
             assert_eq!(name, index.ours().to_str().unwrap());

@@ -42,7 +42,7 @@ enum StartHelp {
 
 /// Remedies for a batch that does not fit, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Remedy {
+enum BatchRemedy {
     /// Moves the log into the file and truncates it.
     EmptyLog,
     /// Erases dead rows and makes the file smaller.
@@ -161,7 +161,9 @@ impl BatchWriter<'_> {
     /// An error means that commits may not be flushed.
     fn write_with_remedies(&mut self, batch: &Batch) -> Result<CommitOutcome> {
         let (mut outcome, mut is_full) = self.try_write(batch);
-        for remedy in [Remedy::EmptyLog, Remedy::ReclaimSpace, Remedy::ReleaseReserve, Remedy::RemoveRedoLog] {
+        for remedy in
+            [BatchRemedy::EmptyLog, BatchRemedy::ReclaimSpace, BatchRemedy::ReleaseReserve, BatchRemedy::RemoveRedoLog]
+        {
             if !is_full {
                 break;
             }
@@ -201,15 +203,15 @@ impl BatchWriter<'_> {
     }
 
     /// Applies a remedy. Returns whether another try may succeed.
-    fn apply(&mut self, remedy: Remedy, batch: &Batch) -> Result<bool> {
+    fn apply(&mut self, remedy: BatchRemedy, batch: &Batch) -> Result<bool> {
         match remedy {
             // Even if that freed nothing, removals are tried again: from here on they need less space.
-            Remedy::EmptyLog => Ok(self.maintenance.empty_full_log(self.connection)? || batch.may_use_reserve()),
-            Remedy::ReclaimSpace => {
+            BatchRemedy::EmptyLog => Ok(self.maintenance.empty_full_log(self.connection)? || batch.may_use_reserve()),
+            BatchRemedy::ReclaimSpace => {
                 self.reclaim_space()?;
                 Ok(true)
             }
-            Remedy::ReleaseReserve => {
+            BatchRemedy::ReleaseReserve => {
                 let is_released = batch.may_use_reserve() && self.full.reserves.release();
                 if is_released {
                     self.maintenance.empty_full_log(self.connection)?;
@@ -217,7 +219,7 @@ impl BatchWriter<'_> {
                 }
                 Ok(is_released)
             }
-            Remedy::RemoveRedoLog => Ok(batch.may_use_reserve() && self.redo.remove_file()),
+            BatchRemedy::RemoveRedoLog => Ok(batch.may_use_reserve() && self.redo.remove_file()),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::backup::copy_file;
 use super::errors::unusable;
 use super::files::with_suffix;
-use super::flushing::{Index, layer};
+use super::flushing::{LogIndex, layer};
 use super::log::leave_at_close;
 use super::opened_file::PAGE_BYTES;
 use super::settings::SqliteSettings;
@@ -41,14 +41,14 @@ pub(super) struct Opening {
     /// SQLite's name for the layer that reaches the files.
     vfs: String,
     /// Where the index of the log is, if the layer is ours.
-    index: Option<Index>,
+    index: Option<LogIndex>,
 }
 
 impl Opening {
     pub(super) fn new(file: PathBuf, settings: &SqliteSettings) -> Self {
         let (vfs, index) = match &settings.layer {
             Some(layer) => (layer.vfs.clone(), None),
-            None => (layer(Index::InFile).to_owned(), Some(Index::InFile)),
+            None => (layer(LogIndex::InFile).to_owned(), Some(LogIndex::InFile)),
         };
         Self {
             file,
@@ -67,13 +67,13 @@ impl Opening {
     /// From here on the index of the log is in this process's memory, if the layer is ours. Other processes cannot open
     /// the file then. Returns whether that is a change.
     pub(super) fn keep_index_in_memory(&mut self) -> bool {
-        let can = self.index == Some(Index::InFile);
+        let can = self.index == Some(LogIndex::InFile);
         if can {
             tracing::warn!(
                 "there is no space for the index of the log: other programs cannot read the store until the next start"
             );
-            self.vfs = layer(Index::InMemory).to_owned();
-            self.index = Some(Index::InMemory);
+            self.vfs = layer(LogIndex::InMemory).to_owned();
+            self.index = Some(LogIndex::InMemory);
         }
         can
     }

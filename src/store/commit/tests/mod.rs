@@ -176,13 +176,13 @@ struct TestSource {
     offers: Arc<Offers>,
     events: Sender<Event>,
     turns: Turns,
-    pending: Mutex<Pending>,
+    pending: Mutex<SourceState>,
     waiting: AtomicUsize,
     answers: bool,
 }
 
 #[derive(Default)]
-struct Pending {
+struct SourceState {
     rows: VecDeque<u64>,
     next: u64,
     tickets: u64,
@@ -235,7 +235,7 @@ impl TestSource {
         ticket
     }
 
-    fn hand_over(self: &Arc<Self>, pending: &mut Pending, rows: Vec<u64>) {
+    fn hand_over(self: &Arc<Self>, pending: &mut SourceState, rows: Vec<u64>) {
         pending.tickets += 1;
         let count = rows.len();
         let lanes = if rows.is_empty() { Vec::new() } else { vec![inserts(lane(self.id), rows)] };
