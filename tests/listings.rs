@@ -95,6 +95,7 @@ fn queues_exchanges_and_connections_are_listed_with_what_they_have_done() {
     assert_eq!((&status["connections"], &status["channels"], &status["queues"]), (&1.into(), &1.into(), &2.into()));
     assert_eq!((&status["ready"], &status["unacked"]), (&9.into(), &1.into()));
     assert_eq!((&status["published"], &status["store"]), (&6.into(), &"ok".into()));
+    assert_eq!(status["refused_by_limit"], serde_json::json!({}));
 
     client.close();
     wait_until("the connection is gone", || list(&folder.data(), "connections").items.is_empty());

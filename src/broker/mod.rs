@@ -58,5 +58,7 @@ pub(crate) use node::{Broker, BrokerSettings, Runner, VhostLimits};
 pub(crate) use object_metrics::Traffic;
 pub(crate) use peer::Client;
 pub(crate) use scratch::OpenScratch;
-pub(crate) use snapshot::{BrokerSnapshot, ConnectionSnapshot, QueueSnapshot};
+#[cfg(feature = "metrics")]
+pub(crate) use snapshot::BrokerSnapshot;
+pub(crate) use snapshot::{ConnectionSnapshot, QueueSnapshot};
 pub(crate) use topology::ExchangeSnapshot;

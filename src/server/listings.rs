@@ -1,6 +1,7 @@
 //! What a running broker holds, as JSON for the local socket. Names of fields are those of the snapshots.
 
 use crate::broker::{Broker, ConnectionSnapshot, ExchangeSnapshot, QueueSnapshot};
+use crate::model::NamedLimit;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,9 +28,14 @@ impl Listing {
     }
 }
 
-/// The totals of the broker.
+/// The totals of the broker. `refused_by_limit` has the settings of limits that have refused something.
 pub(super) fn status(broker: &Broker) -> Value {
     let snapshot = broker.snapshot();
+    let refusals: serde_json::Map<String, Value> = NamedLimit::ALL
+        .into_iter()
+        .map(|limit| (limit.setting().to_owned(), snapshot.refusals.of(limit).into()))
+        .filter(|(_, count)| *count != 0)
+        .collect();
     let (open, sum, counters) = (&snapshot.open, &snapshot.queues.sum, &snapshot.counters);
     json!({
         "connections": open.connections,
@@ -41,6 +47,7 @@ pub(super) fn status(broker: &Broker) -> Value {
         "published": counters.received,
         "confirmed": counters.confirmed,
         "acknowledged": counters.acknowledged,
+        "refused_by_limit": refusals,
         "store": snapshot.writer.trouble().unwrap_or_else(|| "ok".to_owned()),
     })
 }
