@@ -3,7 +3,7 @@
 use super::cell::{Cell, MemoryDelta};
 use super::counters::Counters;
 use super::kind::Kind;
-use super::link::{Carried, Link, refusable};
+use super::link::{CommandOutcome, Link, refusable};
 use super::queue_arguments::{self, Declared};
 use super::topology::{ChangeNo, Changes, QueueEntry, Topology};
 use crate::model::command::{QueueDeclare, QueueDelete};
@@ -160,7 +160,7 @@ impl Link {
         requester: Requester,
         delete: &QueueDelete,
         now: Now,
-    ) -> Result<Carried, AmqpError> {
+    ) -> Result<CommandOutcome, AmqpError> {
         let (connection, vhost) = (requester.connection, self.vhost.name());
         let mut found = None;
         let number = self.vhost.change(self.broker.writer(), |topology| {
@@ -176,12 +176,12 @@ impl Link {
                 let QueueDelete { if_unused, if_empty, .. } = *delete;
                 self.broker.take_turns(&cell, QueueCommand::Delete { requester, if_unused, if_empty }, now);
                 // Another thread may have the queue's turn.
-                Ok(if cell.deletion.get().is_some() { Carried::Out } else { Carried::ToQueue })
+                Ok(if cell.deletion.get().is_some() { CommandOutcome::Accepted } else { CommandOutcome::Undecided })
             }
             None => {
                 let gone = Answer::Removed { message_count: 0 };
                 self.broker.answer_durable(requester, &self.vhost, number, gone);
-                Ok(Carried::Out)
+                Ok(CommandOutcome::Accepted)
             }
         }
     }

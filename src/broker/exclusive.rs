@@ -65,7 +65,7 @@ impl Broker {
         let (broker, vhost, peer) = (Arc::clone(self), Arc::clone(vhost), Arc::clone(peer));
         self.runner().run(Box::new(move |now| {
             if broker.delete_exclusive(&vhost, &peer, queues, now) {
-                peer.tell_one(Notice::Ended);
+                peer.notify_one(Notice::Ended);
             }
         }));
         false

@@ -82,16 +82,16 @@ fn next_sweep(kept: usize) -> usize {
     (kept * 2).max(SWEPT_AT_FIRST)
 }
 
-/// What has become of a command by the time it was handed over.
+/// How far a command has come when `Link::command` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Carried {
-    /// It is carried out, or a queue will do that, which refuses it only if the queue itself is gone.
-    Out,
-    /// Its queue decides, and may have decided already: the answer will tell.
-    ToQueue,
-    /// It was refused: the refusal is in the inlet. What follows on the channel is not to be carried out.
-    Back,
+pub(crate) enum CommandOutcome {
+    /// The command is carried out, or its queue will carry it out, and refuses it only if the queue itself is gone by then.
+    Accepted,
+    /// The command's queue decides, and may have decided already. The answer comes through the inlet.
+    Undecided,
+    /// The command was refused, and the refusal is in the inlet. Later commands of the channel must not be carried out.
+    Refused,
 }
 
 impl Link {
@@ -233,7 +233,7 @@ impl Link {
     }
 
     /// Deliveries reached the socket.
-    pub(crate) fn written(
+    pub(crate) fn note_written(
         &mut self,
         channel: ChannelKey,
         consumer: ConsumerSlot,
@@ -380,15 +380,21 @@ impl Link {
     // ---- commands ----------------------------------------------------------------------------------------------
 
     /// Carries out a command; its answer comes through the inlet.
-    pub(crate) fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command, now: Now) -> Carried {
+    pub(crate) fn command(
+        &mut self,
+        channel: ChannelKey,
+        request: RequestNo,
+        command: Command,
+        now: Now,
+    ) -> CommandOutcome {
         let requester = Requester { connection: self.peer.id(), channel, request };
         self.carry_out(requester, command, now).unwrap_or_else(|error| {
             self.broker.answer(requester, Answer::Refused(error));
-            Carried::Back
+            CommandOutcome::Refused
         })
     }
 
-    fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<Carried, AmqpError> {
+    fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<CommandOutcome, AmqpError> {
         match command {
             Command::ExchangeDeclare(declare) => {
                 let limits = self.broker.settings().vhost_limits;
@@ -441,7 +447,7 @@ impl Link {
                 self.broker.take_turns(&cell, QueueCommand::Get { requester, no_ack }, now);
             }
         }
-        Ok(Carried::Out)
+        Ok(CommandOutcome::Accepted)
     }
 
     fn bind(&self, requester: Requester, bind: &BindTo, destination: Destination) -> Result<(), AmqpError> {

@@ -53,7 +53,7 @@ mod vhost;
 
 pub(crate) use counters::{Counters, Publishes};
 pub(crate) use gauges::Gauges;
-pub(crate) use link::{Carried, Link, Opening};
+pub(crate) use link::{CommandOutcome, Link, Opening};
 pub(crate) use node::{Broker, BrokerSettings, Runner, VhostLimits};
 pub(crate) use object_metrics::Traffic;
 pub(crate) use peer::Client;

@@ -330,7 +330,7 @@ impl Broker {
     pub(super) fn answer(&self, requester: Requester, answer: Answer) {
         if let Some(peer) = self.peer(requester.connection) {
             let Requester { channel, request, .. } = requester;
-            peer.tell_one(Notice::Answer { channel, request, answer });
+            peer.notify_one(Notice::Answer { channel, request, answer });
         }
     }
 
@@ -340,7 +340,7 @@ impl Broker {
         let Requester { channel, request, .. } = requester;
         vhost.when_durable(number, move |durable| {
             let answer = if durable { answer } else { Answer::Refused(AmqpError::internal_error()) };
-            peer.tell_one(Notice::Answer { channel, request, answer });
+            peer.notify_one(Notice::Answer { channel, request, answer });
         });
     }
 

@@ -97,7 +97,7 @@ impl Peer {
     }
 
     /// Adds notices behind those that are there, and wakes the connection's task if it sleeps. `notices` is left empty.
-    pub fn tell(&self, notices: &mut Vec<Notice>) {
+    pub fn notify(&self, notices: &mut Vec<Notice>) {
         let waker = {
             let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
             if inlet.notices.is_empty() {
@@ -113,8 +113,8 @@ impl Peer {
     }
 
     /// Adds one notice.
-    pub fn tell_one(&self, notice: Notice) {
-        self.tell(&mut vec![notice]);
+    pub fn notify_one(&self, notice: Notice) {
+        self.notify(&mut vec![notice]);
     }
 
     /// Takes all notices, in order; `into` is left with them and must be empty before.
@@ -127,7 +127,7 @@ impl Peer {
     /// Closes the connection, however much output waits.
     pub fn close(&self, error: AmqpError) {
         self.is_to_close.store(true, Ordering::Relaxed);
-        self.tell_one(Notice::Close(error));
+        self.notify_one(Notice::Close(error));
     }
 
     /// Whether `close` was called.
@@ -143,12 +143,12 @@ impl Peer {
     }
 
     /// The connection's task is awake, and looks at its notices before it sleeps: what it does itself need not wake it.
-    pub fn rouse(&self) {
+    pub fn note_awake(&self) {
         self.inlet.lock().unwrap_or_else(PoisonError::into_inner).sleeps = false;
     }
 
     /// Before the connection's task sleeps: whether there is something after all; else the task is woken when there is.
-    pub fn is_ready(&self, waker: &Waker) -> bool {
+    pub fn has_notices(&self, waker: &Waker) -> bool {
         let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
         if !inlet.notices.is_empty() {
             return true;

@@ -182,7 +182,7 @@ impl Broker {
     fn revoke_grants(&self, queue: QueueId, list: &mut TurnList) {
         for peer in self.peers() {
             for (limit, grants) in peer.revoke_grants(queue) {
-                peer.tell_one(Notice::Limited { channel: limit.holder.channel, queue, limit: limit.id });
+                peer.notify_one(Notice::Limited { channel: limit.holder.channel, queue, limit: limit.id });
                 self.hand_grants(&peer, limit, grants, list);
             }
         }
@@ -254,7 +254,7 @@ impl Broker {
         }
         for (_, peer, mut notices) in groups {
             if let Some(peer) = peer {
-                peer.tell(&mut notices);
+                peer.notify(&mut notices);
             }
         }
     }

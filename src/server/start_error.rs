@@ -9,25 +9,25 @@ use std::net::SocketAddr;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// An address cannot be listened on; names the setting.
+    /// An address cannot be listened on.
     Listen {
-        /// `amqp` or `metrics`.
+        /// The setting that has the address: `amqp` or `metrics`.
         setting: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
     /// The store cannot be opened.
     Store(StoreError),
     /// A list of the settings is wrong: users, vhosts, or the addresses to listen on.
     Entry {
-        /// Which one.
+        /// The setting, and where in the list the fault is.
         entry: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The machine gives no randomness.
+    /// The system's source of randomness failed.
     Random(String),
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for StartError {
             Self::Store(StoreError::Damaged(why)) => {
                 write!(
                     f,
-                    "data_dir: the file is damaged: {why}. `prontomq doctor` with this --data-dir says how, and with "
+                    "data_dir: the file is damaged: {why}. `prontomq doctor` with this --data-dir shows the damage, and with "
                 )?;
                 f.write_str("--repair saves what can be saved")
             }

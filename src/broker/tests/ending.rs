@@ -2,7 +2,7 @@
 
 use super::histories::{records_of, settings};
 use crate::broker::topology::Records;
-use crate::broker::{Broker, Carried, Link, Runner};
+use crate::broker::{Broker, CommandOutcome, Link, Runner};
 use crate::model::command::{BindTo, ExchangeDeclare, QueueDeclare};
 use crate::model::{Answer, Arguments, ChannelKey, Command, Name, Notice, Now, RequestNo};
 use crate::store::commit::{WriterHandle, WriterSettings};
@@ -89,7 +89,7 @@ fn many_exclusive_queues_are_deleted_in_slices_between_which_others_are_served()
         }));
     }
     for command in commands {
-        assert_eq!(ending.command(CHANNEL, RequestNo(1), command, Now::default()), Carried::Out);
+        assert_eq!(ending.command(CHANNEL, RequestNo(1), command, Now::default()), CommandOutcome::Accepted);
     }
     assert!(broker.writer().flush());
     assert_eq!(records_of(&broker).0.len(), 1);
@@ -98,7 +98,10 @@ fn many_exclusive_queues_are_deleted_in_slices_between_which_others_are_served()
     assert!(!ending.end(Now::default()), "it takes more than one slice");
     let mut slices = 1;
     while let Some(piece) = pieces.next() {
-        assert_eq!(other.command(CHANNEL, RequestNo(2), declare("other", false), Now::default()), Carried::Out);
+        assert_eq!(
+            other.command(CHANNEL, RequestNo(2), declare("other", false), Now::default()),
+            CommandOutcome::Accepted
+        );
         assert!(matches!(notices(&other)[..], [Notice::Answer { answer: Answer::QueueDeclared { .. }, .. }]));
         assert!(notices(&ending).is_empty(), "it is not over");
         let before = broker.cells().len();

@@ -382,7 +382,7 @@ impl Connection {
     /// Waits for one notice at least.
     fn wait(&mut self) {
         for _ in 0..PATIENCE_SECONDS {
-            if self.link.peer().is_ready(&self.waker) {
+            if self.link.peer().has_notices(&self.waker) {
                 return self.take_notices();
             }
             thread::park_timeout(Duration::from_secs(1));
