@@ -1,8 +1,8 @@
 //! ProntoMQ: a message broker that speaks AMQP 0-9-1.
 //!
-//! Bytes come in; a pure protocol machine turns them into commands; a pure router says which queues a message goes to; a
-//! pure queue decides who gets it and when; a store makes it durable in batches; and a thin shell owns sockets, tasks and
-//! the clock. `docs/ARCHITECTURE.md` follows a publish, a delivery and an acknowledgement through all of it.
+//! A pure protocol machine turns bytes into commands, a pure router picks the queues of a message, a pure queue decides which
+//! consumer gets it and when, and a store makes it durable in batches. A thin shell owns sockets, tasks and the clock.
+//! `docs/ARCHITECTURE.md` follows a publish, a delivery and an acknowledgement through the code.
 //!
 //! # A broker inside a program
 //!
@@ -28,8 +28,8 @@
 //! # }
 //! ```
 //!
-//! [`Settings::in_directory`] makes one that keeps its messages. A [`Server`] that is dropped stops as well; it says how far that
-//! goes without awaiting.
+//! With [`Settings::in_directory`], the broker keeps its messages in files. Dropping a [`Server`] stops it too; its documentation
+//! lists the differences to [`Server::stop`].
 //!
 //! # Features
 //!
@@ -38,10 +38,10 @@
 //! | `cli` (the default) | the program `prontomq`: its commands and its log; and `metrics` |
 //! | `metrics` | the page for Prometheus, and `/healthz` and `/readyz` |
 //!
-//! A program that embeds the broker does without them: `default-features = false`. The log goes to [`tracing`], as the program
-//! sets it up.
+//! A program that embeds the broker can switch them off with `default-features = false`. The broker logs through [`tracing`], for
+//! which the program installs a subscriber.
 //!
-//! # What is inside
+//! # Modules
 //!
 //! `docs/ARCHITECTURE.md` is the map of the modules, which are private.
 
@@ -67,15 +67,15 @@ pub use config::{
 pub use server::{Server, StartError};
 pub use store::{Cause, OpenError, StoreError};
 
-/// The inside, for the tests, benchmarks and fuzz targets of this repository, and for its own program. It changes from one
-/// version to the next without notice.
+/// Internals, for the tests, benchmarks, fuzz targets and the program of this repository. They change between versions without
+/// notice.
 #[doc(hidden)]
 pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::cli::run;
 
     pub mod config {
-        //! The page of all settings.
+        //! The manual of all settings.
         pub use crate::config::catalogue::manual;
     }
 
@@ -85,7 +85,7 @@ pub mod internals {
     }
 
     pub mod queue {
-        //! The queue as a machine.
+        //! The queue's state machine.
         pub use crate::queue::*;
     }
 

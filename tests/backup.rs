@@ -294,7 +294,7 @@ fn the_socket_is_private_answers_nonsense_and_stays_usable() {
     let mode = place.socket().metadata().expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut asked = place.ask("nonsense\n");
-    assert!(answer(&mut asked).starts_with("{\"error\":\"no such request"));
+    assert!(answer(&mut asked).starts_with("{\"error\":\"not a valid request"));
     asked.get_mut().write_all(b"{\"command\":\"backup\",\"target\":\"relative\"}\n").expect("the broker reads");
     assert_eq!(answer(&mut asked), "{\"error\":\"the target of a backup is an absolute path\"}\n");
     let request = format!("{{\"command\":\"backup\",\"target\":{:?}}}\n", place.0.path().join("missing/copy"));

@@ -176,7 +176,7 @@ fn a_store_in_memory_names_no_directory_and_warns_that_all_is_forgotten() {
     let broker = folder.start_with("[store]\nkind = \"memory\"\n");
     let (welcome, log) = (&broker.welcome, broker.log());
     assert!(welcome.contains("data in memory") && !welcome.contains(&folder.data().display().to_string()), "{welcome}");
-    assert!(log.contains("everything is forgotten when the broker stops"), "{log}");
+    assert!(log.contains("are lost when the broker stops"), "{log}");
     assert!(!log.contains("recovered from the store") && log.contains("resident_bytes"), "{log}");
     assert!(!folder.data().exists());
 }

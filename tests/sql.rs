@@ -323,10 +323,10 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
     place.refused(&["SELECT nonesuch FROM v_queues"], "no such column: nonesuch");
     place.refused(&["SELECT amqp_headers(x'00')"], "amqp_headers");
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
-    place.refused(&["--timeout", "1", endless], "given up after 1 s");
+    place.refused(&["--timeout", "1", endless], "stopped after 1 s");
     let old = rusqlite::Connection::open(place.file()).expect("it can be opened");
     old.execute_batch("DROP VIEW v_messages").expect("it can be written");
-    place.refused(&["SELECT * FROM v_messages"], "prontomq serve makes them");
+    place.refused(&["SELECT * FROM v_messages"], "prontomq serve creates them");
 }
 
 #[test]

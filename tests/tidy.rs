@@ -1,5 +1,5 @@
-//! The two rules of the sources that a reader may rely on: a folder names only folders below it, and the pure folders
-//! are pure. Both read the text of `src`; comments do not count.
+//! The rules of the sources that a reader may rely on: a folder names only folders below it, and the pure folders are pure.
+//! Both read the text of `src`; comments do not count. A third rule reads the comments alone: some words are banned there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,12 @@ const IMPURE: [&str; 24] = [
     "println",
 ];
 
+/// The folders whose comments are plain English.
+const PLAIN_ENGLISH: [&str; 4] = ["server", "broker", "exposition", "cli"];
+
+/// Words of hearsay and riddles, which a comment replaces by the thing's name or the field's word (*notify*, *report*).
+const BANNED: [&str; 6] = ["told", "whoever", "see to", "heard", "said", "what there is"];
+
 /// Addresses are plain data, and some settings are addresses.
 const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
@@ -75,6 +81,8 @@ struct Source {
     path: String,
     /// Its lines without comments.
     lines: Vec<String>,
+    /// The comment of each line; empty where there is none.
+    comments: Vec<String>,
     /// The first line of its tests, which may do what they like.
     tests_from: usize,
 }
@@ -85,13 +93,14 @@ impl Source {
         let text = fs::read_to_string(file).expect("sources are text");
         let lines: Vec<String> =
             text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned()).collect();
+        let comments = text.lines().map(comment_of).map(str::to_owned).collect();
         let begin_tests = |pair: &[String]| pair[0].trim() == "#[cfg(test)]" && pair[1].starts_with("mod tests {");
         let tests_from = match path.rsplit('/').next() {
             Some("tests.rs" | "contract.rs") => 0,
             _ if path.contains("/tests/") || path.contains("/contract/") => 0,
             _ => lines.windows(2).position(begin_tests).unwrap_or(lines.len()),
         };
-        Self { path, lines, tests_from }
+        Self { path, lines, comments, tests_from }
     }
 
     /// The folder of `src`, unless the file lies in `src` itself.
@@ -265,6 +274,37 @@ fn only_in(listed: &[(&str, &str)], what: &str, is_meant: impl Fn(&str) -> bool)
     assert_none(&faults);
 }
 
+/// The comment of a line, without its slashes. Slashes within a word, as in a URL, begin no comment.
+fn comment_of(line: &str) -> &str {
+    let begins = |at: usize| line[..at].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices("//").find(|(at, _)| begins(*at));
+    comment.map_or("", |(at, _)| line[at..].trim_start_matches(['/', '!']).trim())
+}
+
+/// The banned words and phrases of a text, which may lie across its lines.
+fn banned_in(text: &str) -> Vec<&'static str> {
+    let text = format!(" {} ", words(text).collect::<Vec<_>>().join(" ").to_lowercase());
+    BANNED.into_iter().filter(|banned| text.contains(&format!(" {banned} "))).collect()
+}
+
+#[test]
+fn comments_of_the_listed_folders_are_plain_english() {
+    let mut faults = Vec::new();
+    let mut read = 0;
+    for source in sources().iter().filter(|source| source.folder().is_some_and(|f| PLAIN_ENGLISH.contains(&f))) {
+        // A phrase may go on in the next line.
+        for (number, pair) in (1..).zip(source.comments.windows(2)) {
+            read += usize::from(!pair[0].is_empty());
+            let next = banned_in(&pair[1]);
+            for word in banned_in(&pair.join(" ")).into_iter().filter(|word| !next.contains(word)) {
+                faults.push(format!("{}:{number}: \"{word}\" in the comment: {}", source.path, pair[0]));
+            }
+        }
+    }
+    assert_none(&faults);
+    assert!(read > 2_000, "only {read} lines of comments were read");
+}
+
 #[test]
 fn tasks_and_threads_begin_where_they_are_listed() {
     let calls = [".spawn(", "::spawn(", "spawn_blocking(", "spawn_local(", "spawn_scoped("];
@@ -282,6 +322,9 @@ fn the_rules_see_what_they_are_to_see() {
     let text = "use crate::{wire::frame::{self, Frame}, model, queue};\nlet x = crate::store::A; use mycrate::b;";
     assert_eq!(named_folders(text), ["wire", "model", "queue", "store"]);
     assert_eq!(without_strings(r#"a("std::fs \" b", c)"#), "a( , c)");
+    assert_eq!(comment_of(r#"let url = "amqp://told"; // Whoever asks."#), "Whoever asks.");
+    assert_eq!(banned_in("Whoever asks is told what\nthere is."), ["told", "whoever", "what there is"]);
+    assert_eq!(banned_in("The aforesaid."), [""; 0]);
     let sources = sources();
     let with_tests = sources.iter().filter(|source| (1..source.lines.len()).contains(&source.tests_from)).count();
     assert!(with_tests > 20, "the tests of only {with_tests} files were found");

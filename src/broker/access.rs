@@ -1,8 +1,8 @@
-//! Who may log in, and who may open which vhost.
+//! Checks logins, and the right of a user to open a vhost.
 //!
-//! Users are read for each login and each `connection.open`, and change while the broker runs. A connection is added to the
-//! broker while the users are locked for reading: a user or a vhost that is taken away afterwards finds the connection, and
-//! closes it.
+//! Users are read at each login and each `connection.open`, and may change while the broker runs. A connection is added
+//! to the broker while the users are locked for reading. So a later change that deletes its user or withholds its vhost
+//! finds the connection and closes it.
 
 use crate::auth::{LoginFailure, Mechanism, User, Users, authenticate};
 use crate::model::AmqpError;
@@ -28,18 +28,18 @@ impl Access {
     /// Logs a user in by a SASL mechanism and the client's response to it.
     ///
     /// # Errors
-    /// A mechanism that is not offered, a malformed response, or credentials that are refused.
+    /// An unknown mechanism, a malformed response, or refused credentials.
     pub(crate) fn log_in(&self, mechanism: &str, response: &[u8], is_loopback: bool) -> Result<User, LoginFailure> {
         let mechanism = Mechanism::from_name(mechanism.as_bytes()).ok_or(LoginFailure::Malformed)?;
         authenticate(&self.users(), mechanism, response, is_loopback)
     }
 }
 
-/// Lets a user into a vhost, if there is one and the user may open it. The texts are RabbitMQ's.
+/// Returns the vhost if it exists and the user may open it. The texts of errors are RabbitMQ's.
 ///
 /// # Errors
-/// `not_allowed`: the vhost is missing or withheld, or the user has no right to it.
-pub(super) fn let_into<T>(users: &Users, user: &str, name: &str, vhost: Option<T>) -> Result<T, AmqpError> {
+/// `not_allowed`: the vhost is missing or withheld, or the user may not open it.
+pub(super) fn check_vhost_access<T>(users: &Users, user: &str, name: &str, vhost: Option<T>) -> Result<T, AmqpError> {
     let vhost = vhost.filter(|_| !users.withholds(name));
     let vhost = vhost.ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
     if !users.may_open_vhost(user, name) {

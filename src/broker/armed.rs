@@ -1,13 +1,14 @@
-//! The deadline of one cell, as the timers know it.
+//! The deadline of one cell.
 
 use crate::model::Monotonic;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The deadline under which the timers keep a cell, if they do. It lies in the cell and changes under the lock of the timers.
+/// The deadline at which the timers wake a cell, if any. It is stored in the cell, and changes only under the timers'
+/// lock.
 #[derive(Debug)]
-pub(super) struct Armed(AtomicU64);
+pub(super) struct ArmedDeadline(AtomicU64);
 
-impl Armed {
+impl ArmedDeadline {
     const NEVER: u64 = u64::MAX;
 
     fn of(deadline: u64) -> Option<Monotonic> {
@@ -18,13 +19,13 @@ impl Armed {
         Self::of(self.0.load(Ordering::Relaxed))
     }
 
-    /// Sets it, and returns the former one.
+    /// Sets the deadline, and returns the former one.
     pub(super) fn replace(&self, deadline: Option<Monotonic>) -> Option<Monotonic> {
         Self::of(self.0.swap(deadline.map_or(Self::NEVER, |Monotonic(micros)| micros), Ordering::Relaxed))
     }
 }
 
-impl Default for Armed {
+impl Default for ArmedDeadline {
     fn default() -> Self {
         Self(AtomicU64::new(Self::NEVER))
     }

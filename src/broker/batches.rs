@@ -1,5 +1,5 @@
-//! What one read of a connection brings for each queue, in the order in which it came: runs of messages and of settlements,
-//! handed over at the end of the read.
+//! Collects the messages and settlements of one read of a connection, by queue and in order. At the end of the read
+//! they are pushed to their queues.
 
 use super::cell::Cell;
 use super::cell::TurnList;
@@ -9,9 +9,9 @@ use crate::queue::{Enqueue, QueueCommand};
 use ahash::AHashMap;
 use std::sync::Arc;
 
-/// Up to this many batches are looked through one by one.
+/// Up to this many batches are searched one by one; more are found through a table.
 const BATCHES_COMPARED_MAX: usize = 8;
-/// Room for messages is made at once, as much as the largest batch of the read before took.
+/// A batch reserves room for as many messages as the previous read's largest batch had, but for no more than this.
 const ROOM_MAX: usize = 2048;
 
 /// Batches by queue.
@@ -19,19 +19,19 @@ const ROOM_MAX: usize = 2048;
 pub(super) struct Batches {
     batches: Vec<Batch>,
     by_queue: AHashMap<QueueId, usize>,
-    /// Messages of the longest run of the read before.
+    /// Number of messages in the longest run of the previous read.
     room: usize,
 }
 
 #[derive(Debug)]
 struct Batch {
     cell: Arc<Cell>,
-    /// Runs before the last one.
+    /// The runs before the last one.
     earlier: Vec<QueueCommand>,
     last: Run,
 }
 
-/// Inputs of one kind, one after the other.
+/// Consecutive inputs of one kind.
 #[derive(Debug)]
 enum Run {
     Publish(Vec<Enqueue>),
@@ -66,13 +66,13 @@ impl Batches {
             }
             return;
         }
-        // A read that feeds several queues divides its messages among them.
+        // Only the first batch reserves room: a read for several queues divides its messages among them.
         let mut messages = Vec::with_capacity(if self.batches.is_empty() { self.room.clamp(1, ROOM_MAX) } else { 1 });
         messages.push(message);
         self.insert(Arc::clone(cell), Run::Publish(messages));
     }
 
-    /// Adds a settlement, to the run before it where it `joins`; `cell` finds the queue, where it still exists.
+    /// Adds a settlement. If it `joins`, it may extend the last run. `cell` finds the queue, if it still exists.
     pub(super) fn settle(
         &mut self,
         queue: QueueId,
@@ -104,7 +104,7 @@ impl Batches {
         self.batches.push(Batch { cell, earlier: Vec::new(), last });
     }
 
-    /// Hands the batches over and takes the turns.
+    /// Pushes the batches to their queues and takes the queues' turns.
     pub(super) fn flush(&mut self, broker: &Arc<Broker>, now: Now) {
         self.by_queue.clear();
         self.room = 0;

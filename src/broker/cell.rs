@@ -1,9 +1,9 @@
-//! A queue's cell: an inbox, and the machine that any thread may run.
+//! A queue's cell: an inbox, and the state machine that one thread at a time runs.
 //!
-//! Pushing a batch and taking the machine are one locked step. The thread that gets the machine has the turn, and puts the
-//! machine back only in the locked step that finds the inbox empty. So no batch is left behind, and no thread waits.
+//! Pushing an input and taking the machine are one locked step. The thread that gets the machine has the turn, and
+//! returns the machine only in a locked step that finds the inbox empty. So no input is forgotten, and no thread waits.
 
-use super::armed::Armed;
+use super::armed::ArmedDeadline;
 use super::flow::FlowChange;
 use super::kind::{Kind, QueueMachine};
 use super::object_metrics::SharedCounts;
@@ -17,13 +17,13 @@ use std::ops::Neg;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// Takes turns for callers that must not: the threads of a store.
+/// Takes turns on behalf of callers that must not take them, such as the threads of a store.
 pub(super) trait TurnTaker: Send + Sync + 'static {
-    /// Gives an input to a queue and takes its turn, soon and on another thread or at once.
+    /// Gives an input to a queue and takes its turn, now or later on another thread.
     fn submit(self: Arc<Self>, cell: Arc<Cell>, input: QueueInput);
 }
 
-/// Queues whose turn is to be tried.
+/// Queues whose turns are to be tried, in order.
 pub(super) type TurnList = VecDeque<Arc<Cell>>;
 
 /// One queue of the node.
@@ -34,16 +34,16 @@ pub struct Cell {
     owner: Option<ConnectionId>,
     turn_taker: Weak<dyn TurnTaker>,
     inbox: Mutex<Inbox>,
-    /// Stands in the writer's list of dirty queues.
-    pub(super) listed: AtomicBool,
-    /// Stands in the list of the scratch store's writer.
-    pub(super) listed_for_scratch: AtomicBool,
-    /// The cell as that writer knows it.
-    pub(super) for_scratch: OnceLock<Arc<dyn Source>>,
-    /// The change that takes it out of the topology, once it is made.
+    /// The cell is in the writer's list of dirty queues.
+    pub(super) is_listed: AtomicBool,
+    /// The cell is in the scratch writer's list of dirty queues.
+    pub(super) is_listed_for_scratch: AtomicBool,
+    /// The cell's source of rows for the scratch store's writer.
+    pub(super) scratch_source: OnceLock<Arc<dyn Source>>,
+    /// The change that removed the queue from the topology, once it was made.
     pub(super) deletion: OnceLock<ChangeNo>,
-    /// When the timers wake it.
-    pub(super) armed: Armed,
+    /// When the timers wake the cell.
+    pub(super) armed: ArmedDeadline,
     metrics: SharedMetrics,
     counts: SharedCounts,
 }
@@ -61,7 +61,7 @@ pub(super) struct Turn {
     pub(super) inputs: Vec<QueueInput>,
 }
 
-/// `QueueMetrics` as of the last turn, for readers that do not have the turn.
+/// The queue's metrics as of its last turn, for threads that do not have the turn.
 #[derive(Debug, Default)]
 struct SharedMetrics {
     ready: AtomicU64,
@@ -81,14 +81,14 @@ struct SharedMetrics {
     consumers: AtomicU32,
 }
 
-/// By how much the memory of a queue has changed.
+/// Changes of a queue's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MemoryDelta {
-    /// All of its memory.
+    /// Change of the queue's whole memory, in bytes.
     pub(super) bytes: i64,
-    /// The window: ready messages that the store has or is to have.
+    /// Change of the window in bytes: ready messages in memory that the store has or will have.
     pub(super) window_bytes: i64,
-    /// What is not written yet.
+    /// Change of the messages that are not written yet.
     pub(super) flow: FlowChange,
 }
 
@@ -107,7 +107,7 @@ impl fmt::Debug for Cell {
 }
 
 impl Cell {
-    /// A queue's cell, and the memory that the queue takes from the start.
+    /// A new cell, and the memory that its queue uses from the start.
     pub(super) fn new(
         queue: Kind,
         owner: Option<ConnectionId>,
@@ -122,11 +122,11 @@ impl Cell {
             owner,
             turn_taker,
             inbox: Mutex::new(Inbox { inputs: Vec::new(), machine: None }),
-            listed: AtomicBool::new(false),
-            listed_for_scratch: AtomicBool::new(false),
-            for_scratch: OnceLock::new(),
+            is_listed: AtomicBool::new(false),
+            is_listed_for_scratch: AtomicBool::new(false),
+            scratch_source: OnceLock::new(),
             deletion: OnceLock::new(),
-            armed: Armed::default(),
+            armed: ArmedDeadline::default(),
             metrics: SharedMetrics::default(),
             counts: SharedCounts::default(),
         };
@@ -135,7 +135,7 @@ impl Cell {
         (Arc::new(cell), delta)
     }
 
-    /// The queue's incarnation.
+    /// The queue's id, which no other queue of that name has had.
     pub fn id(&self) -> QueueId {
         self.id
     }
@@ -155,7 +155,7 @@ impl Cell {
         self.owner
     }
 
-    /// The queue's numbers as of its last turn. Those of one moment may be mixed with those of the next.
+    /// The queue's metrics as of its last turn. A concurrent turn may have updated only some of them.
     pub fn metrics(&self) -> QueueMetrics {
         let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let shared = &self.metrics;
@@ -180,7 +180,7 @@ impl Cell {
         }
     }
 
-    /// Shows the numbers as they are now; returns by how much the queue's memory has changed.
+    /// Publishes the queue's current metrics. Returns the change of the queue's memory.
     pub(super) fn share_metrics(&self, queue: &impl QueueMachine) -> MemoryDelta {
         let now = queue.metrics();
         let shared = &self.metrics;
@@ -211,17 +211,17 @@ impl Cell {
         }
     }
 
-    /// What the queue has done since it was declared, or since the broker started.
+    /// Counts of the queue's events since it was declared or the broker started.
     pub(crate) fn counts(&self) -> Counts {
         self.counts.read()
     }
 
-    /// Adds what a turn has done. To be called by the thread that has the turn.
+    /// Adds the counts of a turn. Only the thread that has the turn may call this.
     pub(super) fn add_counts(&self, done: &Counts) {
         self.counts.add(done);
     }
 
-    /// Transient messages that may go to the scratch store, as of the last turn.
+    /// Number of transient messages that may be spilled to the scratch store, as of the last turn.
     pub(super) fn unspilled_rows(&self) -> usize {
         usize::try_from(self.metrics.unspilled_rows.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
@@ -231,7 +231,7 @@ impl Cell {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.push(input.into());
     }
 
-    /// Adds inputs that no other comes between.
+    /// Adds inputs for the next turn, without another input between them.
     pub(super) fn push_all(&self, inputs: Vec<impl Into<QueueInput>>) {
         let inputs = inputs.into_iter().map(Into::into);
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).inputs.extend(inputs);
@@ -244,19 +244,19 @@ impl Cell {
         inbox.take_turn()
     }
 
-    /// Takes the turn, if there is an input and no other thread has the turn.
+    /// Takes the turn if the inbox has an input and no other thread has the turn.
     pub(super) fn try_turn(&self) -> Option<Turn> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.inputs.is_empty() { None } else { inbox.take_turn() }
     }
 
-    /// Ends the turn, unless more has come: then the turn goes on with that.
+    /// Ends the turn. If new inputs have arrived, the turn goes on with them instead.
     pub(super) fn end_turn(&self, mut turn: Turn) -> Option<Turn> {
         debug_assert!(turn.inputs.is_empty(), "all inputs were applied");
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut inbox.inputs, &mut turn.inputs);
         if turn.inputs.is_empty() {
-            // The larger vector stays behind for the next inputs, unless it is very large.
+            // The larger of the two vectors is kept for the next inputs, unless it is very large.
             if turn.inputs.capacity() > inbox.inputs.capacity() && turn.inputs.capacity() <= INPUTS_KEPT {
                 std::mem::swap(&mut inbox.inputs, &mut turn.inputs);
             }
@@ -266,7 +266,7 @@ impl Cell {
         Some(turn)
     }
 
-    /// Submits an input to the runtime's threads, for callers that must not run turns.
+    /// Gives the queue an input on behalf of a caller that must not take turns.
     pub(super) fn submit(self: Arc<Self>, input: impl Into<QueueInput>) {
         if let Some(turn_taker) = self.turn_taker.upgrade() {
             turn_taker.submit(self, input.into());
@@ -274,7 +274,7 @@ impl Cell {
     }
 }
 
-/// Inputs that an idle inbox keeps room for.
+/// An idle inbox keeps room for this many inputs.
 const INPUTS_KEPT: usize = 64;
 
 impl Inbox {

@@ -1,5 +1,5 @@
-//! A transaction on its way to its queues: messages that were routed when they were published, and settlements. The store
-//! takes all of it or nothing, whatever happened to exchanges, bindings and queues meanwhile.
+//! Sends a transaction to its queues: messages, which were routed when they were published, and settlements. The store
+//! commits all of it or nothing, even if exchanges, bindings and queues have changed meanwhile.
 
 use super::cell::Cell;
 use super::cell::TurnList;
@@ -9,7 +9,7 @@ use crate::queue::{Enqueue, LocalEvent, QueueCommand, QueueInput};
 use ahash::AHashMap;
 use std::sync::Arc;
 
-/// Gathers a transaction per queue, then hands it over with `seal`.
+/// Collects a transaction by queue; `seal` sends it to the queues.
 #[derive(Debug)]
 pub(crate) struct TransactionCommit<'a> {
     link: &'a mut Link,
@@ -20,11 +20,11 @@ pub(crate) struct TransactionCommit<'a> {
     sequence: u64,
     /// Promises that queues owe for messages.
     promises: u64,
-    /// Permits that the settlements give back.
+    /// Number of permits that the settlements release.
     released: u32,
 }
 
-/// What one queue has to do with it.
+/// One queue's part of the transaction.
 #[derive(Debug)]
 struct Part {
     cell: Arc<Cell>,
@@ -38,7 +38,8 @@ impl<'a> TransactionCommit<'a> {
         Self { link, channel, parts, by_queue, sequence: 0, promises: 0, released: 0 }
     }
 
-    /// Adds a message for the queues it was routed to. Those that are gone are left out; returns how many are not.
+    /// Adds a message for the queues to which it was routed. Skips queues that no longer exist; returns the number of
+    /// others.
     pub(crate) fn publish(&mut self, message: &Message, queues: &[Name]) -> u32 {
         self.sequence += 1;
         let promise = Some(self.promise(self.sequence));
@@ -53,7 +54,7 @@ impl<'a> TransactionCommit<'a> {
         taken
     }
 
-    /// Adds the settlement of a delivery; `counted` says that it holds a permit of the channel.
+    /// Adds the settlement of a delivery, which holds a permit of the channel if it is `counted`.
     pub(crate) fn settle(&mut self, queue: QueueId, lend: LendId, outcome: SettleOutcome, counted: bool) {
         self.released += u32::from(counted);
         let Some(cell) = self.link.cell(self.channel, queue) else { return };
@@ -64,8 +65,8 @@ impl<'a> TransactionCommit<'a> {
         }
     }
 
-    /// Hands everything over as one group. Returns how many promises the queues owe the channel: one for each message each
-    /// of them took, numbered from 1, and one of each queue for the whole, numbered 0.
+    /// Sends everything to the queues as one group. Returns how many promises the queues owe the channel: each queue
+    /// owes one for each of its messages, numbered from 1, and one for the whole transaction, numbered 0.
     #[must_use]
     pub(crate) fn seal(self, now: Now) -> u64 {
         let promise = Some(self.promise(0));

@@ -1,10 +1,10 @@
-//! What a queue hands over to a store.
+//! Converts the rows that a queue gives to a store.
 
 use crate::queue::Pulled;
 use crate::store::Group;
 use crate::store::commit::Contribution;
 
-/// What a queue hands over, as a store's writer takes it.
+/// The queue's rows and removals as a contribution to the store's next batch.
 pub(super) fn contribution(pulled: Pulled, groups: Vec<Group>) -> Contribution {
     Contribution {
         ticket: pulled.ticket.0,

@@ -1,4 +1,4 @@
-//! What was done so far, over all vhosts; folded in per turn and per read, never per message.
+//! Counters of events over all vhosts. They are updated once per turn and per read, never per message.
 
 use crate::model::{NamedLimit, Refusals};
 use crate::queue::Counts;
@@ -19,7 +19,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Reads them all; each is exact, their sum is of no one moment.
+            /// Reads all counters. Each is exact, but they are not read at the same moment.
             pub fn snapshot(&self) -> CountersSnapshot {
                 CountersSnapshot { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
@@ -30,7 +30,7 @@ macro_rules! counters {
 counters! {
     /// Messages from publishers.
     received,
-    /// Of these, those on channels in confirm mode.
+    /// Messages from publishers on channels in confirm mode.
     received_confirm,
     /// Routed to at least one queue.
     routed,
@@ -42,15 +42,15 @@ counters! {
     confirmed,
     /// Delivered to consumers that acknowledge.
     delivered_manual_ack,
-    /// Delivered to consumers that do not.
+    /// Delivered to consumers without acknowledgement.
     delivered_auto_ack,
-    /// Got, to be acknowledged.
+    /// Sent for `basic.get`, to be acknowledged.
     got_manual_ack,
-    /// Got without acknowledgement.
+    /// Sent for `basic.get` without acknowledgement.
     got_auto_ack,
-    /// Gets that found nothing.
+    /// `basic.get` on an empty queue.
     get_empty,
-    /// Delivered again.
+    /// Deliveries marked `redelivered`.
     redelivered,
     /// Acknowledged.
     acknowledged,
@@ -66,17 +66,17 @@ counters! {
     dead_expired,
     /// Dead-lettered because rejected.
     dead_rejected,
-    /// Persistent messages taken in by durable queues.
+    /// Persistent messages enqueued in durable queues.
     durable_in,
-    /// Of these, those that left before they were written.
+    /// Of `durable_in`, the messages that left before they were written.
     never_written,
     /// Stored messages read back.
     rows_read,
     /// Queues declared, new or not.
     queues_declared,
-    /// Queues made.
+    /// Queues created.
     queues_created,
-    /// Queues gone.
+    /// Queues deleted.
     queues_deleted,
     /// Channels opened.
     channels_opened,
@@ -100,12 +100,12 @@ counters! {
     writes,
 }
 
-/// What limits have refused since the start.
+/// How often each limit has refused something since the start.
 #[derive(Debug, Default)]
 pub struct RefusalCounters([AtomicU64; NamedLimit::COUNT]);
 
 impl RefusalCounters {
-    /// A limit has refused something.
+    /// Counts a refusal by a limit.
     pub fn note(&self, limit: NamedLimit) {
         self.add(limit, 1);
     }
@@ -114,7 +114,7 @@ impl RefusalCounters {
         Counters::add(&self.0[limit as usize], count);
     }
 
-    /// Adds what a session's limits have refused, and begins anew.
+    /// Adds a session's refusals, and resets them.
     pub fn fold(&self, refusals: &mut Refusals) {
         let refusals = std::mem::take(refusals);
         if refusals != Refusals::default() {
@@ -122,7 +122,7 @@ impl RefusalCounters {
         }
     }
 
-    /// Reads them all.
+    /// Reads all counts of refusals.
     pub fn snapshot(&self) -> Refusals {
         let mut refusals = Refusals::default();
         for limit in NamedLimit::ALL {
@@ -132,12 +132,12 @@ impl RefusalCounters {
     }
 }
 
-/// What one read published, to be folded in at its end.
+/// The publishes of one read; added to the counters at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Publishes {
-    /// Messages.
+    /// Messages received.
     pub received: u64,
-    /// Of these, those on channels in confirm mode.
+    /// Messages received on channels in confirm mode.
     pub received_confirm: u64,
     /// Copies for queues.
     pub routed: u64,
@@ -148,7 +148,7 @@ pub struct Publishes {
 }
 
 impl Publishes {
-    /// A message went to so many queues.
+    /// Counts a message that went to `parts` queues.
     pub fn note(&mut self, mandatory: bool, parts: u32) {
         self.received += 1;
         self.routed += u64::from(parts);
@@ -159,14 +159,14 @@ impl Publishes {
 }
 
 impl Counters {
-    /// Adds to one of them.
+    /// Adds to a counter.
     pub fn add(counter: &AtomicU64, count: u64) {
         if count > 0 {
             counter.fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// Folds in what one read published, and begins anew.
+    /// Adds the publishes of one read, and resets them.
     pub fn fold_publishes(&self, publishes: &mut Publishes) {
         let Publishes { received, received_confirm, routed, returned, dropped } = std::mem::take(publishes);
         Self::add(&self.received, received);
@@ -176,7 +176,7 @@ impl Counters {
         Self::add(&self.unroutable_dropped, dropped);
     }
 
-    /// Folds in what one turn of a queue did.
+    /// Adds the counts of one turn. `dead_lettered` tells whether the queue has a dead-letter exchange.
     pub(super) fn fold(&self, counts: &Counts, dead_lettered: bool) {
         let (overflowed, expired, rejected) = if dead_lettered {
             (&self.dead_overflowed, &self.dead_expired, &self.dead_rejected)

@@ -1,4 +1,4 @@
-//! Where dead messages go: to the queue's dead-letter exchange, and from there to queues like any other message.
+//! Routes dead messages: to the queue's dead-letter exchange, and from there to queues like any other message.
 
 use super::cell::TurnList;
 use super::node::Broker;
@@ -6,8 +6,8 @@ use crate::model::{Message, Now, Promise, PromiseOwner};
 use crate::queue::{DeadLetterReason, Enqueue, Origin, QueueCommand, QueueSettings, dead_letter_copy, would_cycle};
 
 impl Broker {
-    /// Hands copies of a dead message to the queues that its exchange leads to; returns how many. Each owes the origin,
-    /// if there is one, a promise.
+    /// Sends copies of a dead message to the queues to which the dead-letter exchange routes it. Returns the number of
+    /// copies. If `leaving` is given, each queue owes that origin a promise.
     pub(super) fn dead_letter(
         &self,
         from: &QueueSettings,
@@ -33,7 +33,7 @@ impl Broker {
                 tracing::warn!(
                     queue = from.name.as_str(),
                     to = cell.name().as_str(),
-                    "a dead letter would go in a circle; dropped"
+                    "a dead letter would cycle; it is dropped"
                 );
                 continue;
             }

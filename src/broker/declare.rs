@@ -1,10 +1,10 @@
-//! What one connection changes of topology: exchanges and bindings in one step, queues declared and deleted.
+//! Changes of topology by one connection: exchanges and bindings, and the declaration and deletion of queues.
 
 use super::cell::{Cell, MemoryDelta};
 use super::counters::Counters;
 use super::kind::Kind;
-use super::link::{Carried, Link, refusable};
-use super::queue_arguments::{self, Declared};
+use super::link::{CommandOutcome, Link, count_refusal};
+use super::queue_arguments::{self, QueueDeclaration};
 use super::topology::{ChangeNo, Changes, QueueEntry, Topology};
 use crate::model::command::{QueueDeclare, QueueDelete};
 use crate::model::{AmqpError, Answer, ConnectionId, Name, NamedLimit, Now};
@@ -12,27 +12,29 @@ use crate::queue::{LocalEvent, QueueCommand, QueueState, Requester};
 use crate::store::QueueRecord;
 use std::sync::Arc;
 
-/// Begins the names that the broker makes up for queues.
+/// Prefix of the queue names that the broker generates.
 const GENERATED_NAME: &str = "amq.gen-";
 
-/// A queue that was made for a declaration, and is in no topology yet.
-struct Made {
+/// A queue that was created for a declaration and is not in the topology yet.
+struct NewQueue {
     entry: QueueEntry,
-    /// Of a durable queue.
+    /// The record for the store, if the queue is durable.
     record: Option<QueueRecord>,
-    /// It expires unless it is used.
+    /// Whether the queue expires when it is unused.
     expires: bool,
+    /// The memory that the queue uses.
     delta: MemoryDelta,
 }
 
-/// A queue that is there, and the number with which that is durable.
-struct Known {
+/// A queue of the topology.
+struct ExistingQueue {
     cell: Arc<Cell>,
+    /// The change with which the queue is durable.
     number: ChangeNo,
 }
 
 impl Link {
-    /// Changes exchanges or bindings, and answers once that is durable.
+    /// Changes exchanges or bindings, and answers once the change is durable.
     pub(super) fn change_topology(
         &self,
         requester: Requester,
@@ -53,8 +55,8 @@ impl Link {
     ) -> Result<(), AmqpError> {
         let connection = requester.connection;
         if declare.passive {
-            let known = self.known(|topology| topology.usable(&declare.queue, connection).map(Some))?;
-            return self.answer_counts(requester, known.expect("what is not there is refused"), now);
+            let known = self.existing_queue(|topology| topology.usable(&declare.queue, connection).map(Some))?;
+            return self.answer_counts(requester, known.expect("a missing queue is refused"), now);
         }
         Counters::add(&self.broker.counters().queues_declared, 1);
         let queue = if declare.queue.is_empty() {
@@ -64,26 +66,26 @@ impl Link {
             declare.queue.clone()
         };
         let declare = QueueDeclare { queue, ..declare };
-        match self.known(|topology| topology.equivalent_queue(&declare, connection))? {
+        match self.existing_queue(|topology| topology.equivalent_queue(&declare, connection))? {
             Some(known) => self.answer_counts(requester, known, now),
             None => self.add_queue(requester, &declare, now),
         }
     }
 
-    /// A queue that is there, and the number with which that is durable.
-    fn known(
+    /// Finds a queue of the topology, and the change with which it is durable.
+    fn existing_queue(
         &self,
         find: impl FnOnce(&Topology) -> Result<Option<&QueueEntry>, AmqpError>,
-    ) -> Result<Option<Known>, AmqpError> {
+    ) -> Result<Option<ExistingQueue>, AmqpError> {
         let mut topology = self.vhost.topology();
         let Some(entry) = find(&topology)? else { return Ok(None) };
         let (cell, durable) = (Arc::clone(&entry.cell), entry.durable);
-        Ok(Some(Known { cell, number: topology.journal().append(Changes::existing(durable)) }))
+        Ok(Some(ExistingQueue { cell, number: topology.journal().append(Changes::existing(durable)) }))
     }
 
-    /// Answers with the counts of a queue that is there, once it is durable if it is to be.
-    fn answer_counts(&self, requester: Requester, known: Known, now: Now) -> Result<(), AmqpError> {
-        let Known { cell, number } = known;
+    /// Answers with the counts of an existing queue; if the queue is durable, only once its record is stored.
+    fn answer_counts(&self, requester: Requester, known: ExistingQueue, now: Now) -> Result<(), AmqpError> {
+        let ExistingQueue { cell, number } = known;
         if self.vhost.is_durable(number) {
             self.broker.take_turns(&cell, QueueCommand::Status { requester }, now);
             return Ok(());
@@ -99,9 +101,10 @@ impl Link {
         Ok(())
     }
 
-    /// Makes a queue, and answers once it is durable if it is to be. Another connection may make it first.
+    /// Creates a queue, and answers; if the queue is durable, only once its record is stored. Another connection may
+    /// create it first.
     fn add_queue(&mut self, requester: Requester, declare: &QueueDeclare, now: Now) -> Result<(), AmqpError> {
-        let Made { entry, record, expires, delta } = self.make_queue(declare, now)?;
+        let NewQueue { entry, record, expires, delta } = self.make_queue(declare, now)?;
         let cell = Arc::clone(&entry.cell);
         let mut other = None;
         let added = self.vhost.change(self.broker.writer(), |topology| {
@@ -110,7 +113,7 @@ impl Link {
                 return Ok(Changes::existing(entry.durable));
             }
             let checked = topology.check_queue_room(&declare.queue, &self.broker.settings().vhost_limits);
-            refusable(self.broker.refusals(), NamedLimit::VhostQueuesMax, checked)?;
+            count_refusal(self.broker.refusals(), NamedLimit::VhostQueuesMax, checked)?;
             Ok(topology.insert_queue(declare.queue.clone(), entry, record))
         });
         if added.is_err() || other.is_some() {
@@ -118,7 +121,7 @@ impl Link {
         }
         let number = added?;
         if let Some(cell) = other {
-            return self.answer_counts(requester, Known { cell, number }, now);
+            return self.answer_counts(requester, ExistingQueue { cell, number }, now);
         }
         self.vhost.index(&cell);
         Counters::add(&self.broker.counters().queues_created, 1);
@@ -134,11 +137,11 @@ impl Link {
         Ok(())
     }
 
-    fn make_queue(&self, declare: &QueueDeclare, now: Now) -> Result<Made, AmqpError> {
+    fn make_queue(&self, declare: &QueueDeclare, now: Now) -> Result<NewQueue, AmqpError> {
         let QueueDeclare { queue, auto_delete, .. } = declare;
         let (auto_delete, durable) = (*auto_delete, declare.durable && !declare.exclusive);
         let (id, vhost) = (self.broker.next_queue_id(), self.vhost.name());
-        let declared = Declared { id, name: queue.clone(), vhost: vhost.clone(), durable, auto_delete };
+        let declared = QueueDeclaration { id, name: queue.clone(), vhost: vhost.clone(), durable, auto_delete };
         let settings = queue_arguments::settings(declared, &declare.arguments)?;
         let expires = settings.expires.is_some();
         let state = QueueState::new(settings, self.broker.settings().queue_limits, now);
@@ -152,7 +155,7 @@ impl Link {
             auto_delete,
             arguments: declare.arguments.encode(),
         });
-        Ok(Made { entry, record, expires, delta })
+        Ok(NewQueue { entry, record, expires, delta })
     }
 
     pub(super) fn delete_queue(
@@ -160,7 +163,7 @@ impl Link {
         requester: Requester,
         delete: &QueueDelete,
         now: Now,
-    ) -> Result<Carried, AmqpError> {
+    ) -> Result<CommandOutcome, AmqpError> {
         let (connection, vhost) = (requester.connection, self.vhost.name());
         let mut found = None;
         let number = self.vhost.change(self.broker.writer(), |topology| {
@@ -176,12 +179,12 @@ impl Link {
                 let QueueDelete { if_unused, if_empty, .. } = *delete;
                 self.broker.take_turns(&cell, QueueCommand::Delete { requester, if_unused, if_empty }, now);
                 // Another thread may have the queue's turn.
-                Ok(if cell.deletion.get().is_some() { Carried::Out } else { Carried::ToQueue })
+                Ok(if cell.deletion.get().is_some() { CommandOutcome::Accepted } else { CommandOutcome::Undecided })
             }
             None => {
-                let gone = Answer::Removed { message_count: 0 };
-                self.broker.answer_durable(requester, &self.vhost, number, gone);
-                Ok(Carried::Out)
+                let removed = Answer::Removed { message_count: 0 };
+                self.broker.answer_durable(requester, &self.vhost, number, removed);
+                Ok(CommandOutcome::Accepted)
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The exclusive queues of a connection: noted as they are declared, and deleted in slices when it ends.
+//! The exclusive queues of a connection: recorded when they are declared, and deleted in slices when the connection
+//! ends.
 
 use super::cell::TurnList;
 use super::node::Broker;
@@ -7,21 +8,21 @@ use super::vhost::Vhost;
 use crate::model::{Notice, Now, QueueId};
 use std::sync::Arc;
 
-/// Queues that are deleted in one go: half a millisecond. Other connections' work comes between two slices.
+/// Queues deleted in one slice, which takes half a millisecond. Other connections' work runs between two slices.
 const SLICE: usize = 64;
-/// So many notes are kept without asking whether their queues are still there.
+/// Up to this many entries are kept without checking whether their queues still exist.
 const NOTES_MIN: usize = 64;
 
-/// The exclusive queues of one connection, and for a while some that are deleted.
+/// The exclusive queues of one connection; some of them may be deleted already.
 #[derive(Debug, Default)]
 pub(super) struct ExclusiveQueues {
     queues: Vec<QueueId>,
-    /// At this length notes of deleted queues are dropped.
+    /// At this length, entries of deleted queues are dropped.
     notes_max: usize,
 }
 
 impl ExclusiveQueues {
-    /// Notes a queue. The notes stay within twice the number of queues that are there.
+    /// Records a queue. The number of entries stays below twice the number of existing queues, or 64.
     pub(super) fn note(&mut self, queue: QueueId, is_there: impl Fn(QueueId) -> bool) {
         if self.queues.len() >= self.notes_max.max(NOTES_MIN) {
             self.queues.retain(|queue| is_there(*queue));
@@ -31,20 +32,20 @@ impl ExclusiveQueues {
         self.queues.push(queue);
     }
 
-    /// What the notes take of memory.
+    /// Bytes of memory that the entries take.
     pub(super) fn held_bytes(&self) -> usize {
         self.queues.capacity() * size_of::<QueueId>()
     }
 
-    /// Takes all of them.
+    /// Takes all entries.
     pub(super) fn take(&mut self) -> Vec<QueueId> {
         std::mem::take(&mut self.queues)
     }
 }
 
 impl Broker {
-    /// Deletes the exclusive queues of a connection that has ended, and forgets the connection. Whether that is done; if
-    /// not, the rest follows slice by slice, and then `Notice::Ended`.
+    /// Deletes the exclusive queues of a connection that has ended, and forgets the connection. Returns whether that is
+    /// complete. If not, the remaining slices run later, and then the connection gets `Notice::Ended`.
     pub(super) fn delete_exclusive(
         self: &Arc<Self>,
         vhost: &Arc<Vhost>,
@@ -65,7 +66,7 @@ impl Broker {
         let (broker, vhost, peer) = (Arc::clone(self), Arc::clone(vhost), Arc::clone(peer));
         self.runner().run(Box::new(move |now| {
             if broker.delete_exclusive(&vhost, &peer, queues, now) {
-                peer.tell_one(Notice::Ended);
+                peer.notify_one(Notice::Ended);
             }
         }));
         false
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_of_deleted_queues_do_not_pile_up() {
+    fn entries_of_deleted_queues_do_not_accumulate() {
         let mut notes = ExclusiveQueues::default();
         // Ten queues live at any time.
         for number in 0..100_000 {
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_of_queues_that_are_there_stay() {
+    fn entries_of_existing_queues_are_kept() {
         let mut notes = ExclusiveQueues::default();
         (0..10_000).for_each(|number| notes.note(QueueId(number), |_| true));
         assert_eq!(notes.take().len(), 10_000);

@@ -1,4 +1,5 @@
-//! Publishers that are faster than the stores wait: their connections are not read until these have caught up.
+//! Flow control: publishers that are faster than the stores wait. Their connections are not read until the stores have
+//! caught up.
 
 use crate::model::ConnectionId;
 use ahash::AHashMap;
@@ -7,43 +8,43 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
-/// What is yet to be written in all queues, and who waits for it to become less.
+/// The messages of all queues that are yet to be written, and the connections that wait for them.
 ///
-/// That is all persistent messages that the store has not flushed, and transient ones as far as they are beyond their budget
-/// and may go to the scratch store. Both have the same limit. Others, in consumers' hands for instance, keep nobody waiting: no
-/// store makes them less.
+/// They are all persistent messages that the store has not flushed, and the transient messages beyond their budget that
+/// may be spilled to the scratch store. Both have the same limit. Other messages, such as those that consumers have, do
+/// not make publishers wait: no store can reduce them.
 #[derive(Debug)]
 pub struct Flow {
     unwritten: AtomicI64,
     /// Bytes of transient messages in memory.
     transient: AtomicI64,
-    /// Number of those that may go to the scratch store.
+    /// Number of transient messages that may be spilled.
     unspilled: AtomicI64,
     limits: FlowLimits,
-    /// There is a scratch store.
+    /// The scratch store is open.
     spills: AtomicBool,
-    /// Somebody waits.
-    waited_for: AtomicBool,
+    /// At least one connection waits.
+    has_waiting: AtomicBool,
     waiting: Mutex<AHashMap<ConnectionId, Waker>>,
 }
 
-/// When publishers wait, in bytes.
+/// The limits beyond which publishers wait, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FlowLimits {
-    /// What may be yet to be written.
+    /// Most bytes that may be yet to be written.
     pub(super) unwritten: u64,
-    /// What transient messages may take in memory, before any of them go to the scratch store.
+    /// Most bytes of transient messages in memory before the rest is spilled to the scratch store.
     pub(super) transient: u64,
 }
 
-/// By how much it has changed.
+/// Changes of the numbers in [`Flow`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FlowChange {
-    /// Bytes that the store is yet to flush.
+    /// Change of the bytes that the store is yet to flush.
     pub(super) unwritten: i64,
-    /// Bytes of transient messages in memory.
+    /// Change of the bytes of transient messages in memory.
     pub(super) transient: i64,
-    /// Number of those that may go to the scratch store.
+    /// Change of the number of transient messages that may be spilled.
     pub(super) unspilled: i64,
 }
 
@@ -63,7 +64,7 @@ impl Flow {
             unspilled: AtomicI64::new(0),
             limits,
             spills: AtomicBool::new(false),
-            waited_for: AtomicBool::new(false),
+            has_waiting: AtomicBool::new(false),
             waiting: Mutex::default(),
         }
     }
@@ -73,12 +74,12 @@ impl Flow {
         positive(&self.unwritten)
     }
 
-    /// Whether transient messages take more memory than they may.
+    /// Whether transient messages exceed their memory budget.
     pub(super) fn is_transient_over(&self) -> bool {
         positive(&self.transient) > self.limits.transient
     }
 
-    /// The scratch store is there: transient messages beyond their budget go to it.
+    /// Records that the scratch store is open: from now on, transient messages beyond their budget are spilled to it.
     pub(super) fn begin_spilling(&self) {
         self.spills.store(true, Ordering::SeqCst);
     }
@@ -88,7 +89,7 @@ impl Flow {
         self.exceeds(self.limits.unwritten)
     }
 
-    /// Whether more than so many bytes are yet to be written to one of the stores.
+    /// Whether more than `most` bytes are yet to be written to one of the stores.
     fn exceeds(&self, most: u64) -> bool {
         let too_many_spill = || {
             positive(&self.transient) > self.limits.transient.saturating_add(most)
@@ -98,18 +99,18 @@ impl Flow {
         positive(&self.unwritten) > most || too_many_spill()
     }
 
-    /// Whether a connection that publishes has to wait; its waker is called once it need not any more.
+    /// Whether a publishing connection has to wait. If so, its waker is called once it may go on.
     pub fn must_wait(&self, connection: ConnectionId, waker: &Waker) -> bool {
         if !self.is_over() {
             return false;
         }
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, waker.clone());
-        self.waited_for.store(true, Ordering::SeqCst);
-        // It may have become less before anybody could know of the waker.
+        self.has_waiting.store(true, Ordering::SeqCst);
+        // The amount may have dropped before the waker was registered.
         self.is_over()
     }
 
-    /// So much more (or less) is yet to be written. Who waits is woken at half of the limit.
+    /// Applies a change. Waiting connections are woken once the amount is down to half of the limit.
     pub(super) fn note(&self, change: FlowChange) {
         let FlowChange { unwritten, transient, unspilled } = change;
         let parts = [(&self.unwritten, unwritten), (&self.transient, transient), (&self.unspilled, unspilled)];
@@ -119,20 +120,20 @@ impl Flow {
             }
         }
         let is_less = unwritten < 0 || transient < 0 || unspilled < 0;
-        if is_less && self.waited_for.load(Ordering::SeqCst) && !self.exceeds(self.limits.unwritten / 2) {
+        if is_less && self.has_waiting.load(Ordering::SeqCst) && !self.exceeds(self.limits.unwritten / 2) {
             self.wake();
         }
     }
 
     fn wake(&self) {
-        if self.waited_for.swap(false, Ordering::SeqCst) {
+        if self.has_waiting.swap(false, Ordering::SeqCst) {
             let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             waiting.into_values().for_each(Waker::wake);
         }
     }
 }
 
-/// Below zero for a moment while several threads note changes.
+/// A sum may be below zero for a moment, while several threads apply changes. It then counts as zero.
 fn positive(sum: &AtomicI64) -> u64 {
     u64::try_from(sum.load(Ordering::SeqCst)).unwrap_or(0)
 }
@@ -145,9 +146,9 @@ mod tests {
     use std::task::Wake;
 
     #[derive(Default)]
-    struct Woken(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl Wake for Woken {
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -155,7 +156,7 @@ mod tests {
 
     struct Bench {
         flow: Flow,
-        woken: Arc<Woken>,
+        woken: Arc<WakeCount>,
     }
 
     impl Bench {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once_half_is_written() {
+    fn waiting_publishers_are_woken_once_half_is_written() {
         let bench = Bench::new();
         bench.unwritten(100);
         assert!(!bench.waits());
@@ -193,7 +194,7 @@ mod tests {
         bench.unwritten(-1);
         assert_eq!((bench.woken(), bench.waits()), (1, false));
         bench.unwritten(-50);
-        assert_eq!(bench.woken(), 1, "nobody waits any more");
+        assert_eq!(bench.woken(), 1, "no publisher waits any more");
     }
 
     #[test]
@@ -211,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_transient_messages_that_must_stay_in_memory() {
+    fn no_publisher_waits_for_transient_messages_that_must_stay_in_memory() {
         let bench = Bench::new();
         bench.transient(5000, 10);
         assert!(!bench.waits(), "there is no scratch store");
         bench.flow.begin_spilling();
         assert!(bench.waits());
-        // A consumer has taken them.
+        // The messages are lent to a consumer.
         bench.transient(0, -10);
         assert_eq!((bench.woken(), bench.waits()), (1, false));
     }

@@ -1,13 +1,14 @@
-//! What is open now, over all connections.
+//! Numbers of open connections and channels, and of their pending work.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Numbers that rise and fall. Each is below zero for a moment at most, while connections add up what they have done.
+/// Numbers that rise and fall, over all connections. Each may be below zero for a moment, while several connections
+/// update it.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     /// Sockets, from accept to close.
     pub connections: AtomicI64,
-    /// Those of them that were let in by connection.open.
+    /// Connections that connection.open has admitted.
     pub admitted: AtomicI64,
     /// Open channels.
     pub channels: AtomicI64,
@@ -22,14 +23,14 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    /// Adds to one of them.
+    /// Adds to a gauge.
     pub(crate) fn add(gauge: &AtomicI64, change: i64) {
         if change != 0 {
             gauge.fetch_add(change, Ordering::Relaxed);
         }
     }
 
-    /// Reads one of them.
+    /// Reads a gauge; a negative value counts as zero.
     pub(crate) fn read(gauge: &AtomicI64) -> u64 {
         u64::try_from(gauge.load(Ordering::Relaxed)).unwrap_or(0)
     }

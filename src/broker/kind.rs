@@ -1,43 +1,43 @@
-//! The kinds of queues: what a cell needs of each, and which there are.
+//! The kinds of queues, and the interface that a cell needs of each.
 
 use crate::model::{Monotonic, Now};
 use crate::queue::{Effects, Permits, QueueInput, QueueLimits, QueueMetrics, QueueSettings, QueueState};
 
-/// What a cell and its turns need of a queue, of whatever kind. Settings change by an input (`LocalEvent::Configure`), since
-/// only the holder of the turn has the machine.
+/// A queue's state machine as a cell and its turns use it. Settings change by an input (`LocalEvent::Configure`), since
+/// only the thread that has the turn has the machine.
 pub(super) trait QueueMachine {
     /// The settings of the queue.
     fn settings(&self) -> &QueueSettings;
 
-    /// Takes one input. Effects are added to `out`.
+    /// Applies one input. Effects are added to `out`.
     fn apply(&mut self, input: QueueInput, now: Now, permits: &mut dyn Permits, out: &mut Effects);
 
-    /// Whether the writer should pull now.
+    /// Whether the queue has rows that should be written now.
     fn is_due(&self) -> bool;
 
-    /// Whether there is something for the scratch store.
+    /// Whether the queue has rows for the scratch store.
     fn wants_scratch(&self) -> bool;
 
     /// When the queue needs a `LocalEvent::Tick`.
     fn deadline(&mut self, now: Now) -> Option<Monotonic>;
 
-    /// All numbers of the queue, with those of its memory.
+    /// The queue's metrics, including its memory.
     fn metrics(&self) -> QueueMetrics;
 
-    /// Shrinks what is kept in memory by so many steps; 0 restores it.
+    /// Shrinks the queue's windows in memory by `steps` steps; 0 restores them.
     fn shrink_windows(&mut self, steps: u32);
 
     /// Sets whether transient messages exceed their memory budget.
     fn set_memory_pressure(&mut self, is_pressed: bool);
 
-    /// The queue's turn panicked: the machine is replaced by one that refuses promises.
+    /// Replaces the machine, after a panic in its turn, by one that refuses promises.
     fn fail(&mut self, limits: QueueLimits, now: Now);
 }
 
 /// A queue of one of the kinds.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// Messages leave when they are settled.
+    /// A classic queue: messages leave it when they are settled.
     Classic(QueueState),
 }
 

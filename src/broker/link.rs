@@ -1,6 +1,6 @@
-//! What one connection does to the broker. Everything here returns at once; answers come through the connection's inlet.
+//! The calls of one connection to the broker. Each returns at once; answers come through the connection's inlet.
 
-use super::access::let_into;
+use super::access::check_vhost_access;
 use super::batches::Batches;
 use super::cell::Cell;
 use super::cell::TurnList;
@@ -25,7 +25,7 @@ use crate::routing::Destination;
 use ahash::{AHashMap, AHashSet};
 use std::sync::Arc;
 
-/// Consumer arguments of streams, which no queue here takes.
+/// Consumer arguments of streams, which no kind of queue supports here.
 const STREAM_ARGUMENTS: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
 
 /// The broker's end of one connection, from the opening of its vhost to its end.
@@ -36,78 +36,79 @@ pub(crate) struct Link {
     pub(super) peer: Arc<Peer>,
     routes: Routes,
     batches: Batches,
-    /// Permits that the settlements of this read give back.
+    /// Permits that the settlements of this read release, by channel.
     released: Vec<(ChannelKey, u32)>,
     pub(super) random: Random,
-    attached: AHashMap<ChannelKey, Attached>,
-    /// Of all channels.
+    attached: AHashMap<ChannelKey, AttachedQueues>,
+    /// Number of attached queues, over all channels.
     attached_count: usize,
     /// The prefetch limits of channels that have one.
     limits: AHashMap<ChannelKey, LimitId>,
     pub(super) exclusive: ExclusiveQueues,
 }
 
-/// Who opens a vhost.
+/// The connection that opens a vhost.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
-    /// The connection.
+    /// The connection's id.
     pub id: ConnectionId,
-    /// Whose it is.
+    /// The user that has logged in.
     pub user: Name,
-    /// The other end.
+    /// The client of the connection.
     pub client: Client,
-    /// Of the connection's random numbers.
+    /// Seed of the connection's random numbers.
     pub seed: u64,
 }
 
-/// Queues that hold something for a channel, or did.
+/// Queues that have consumers or unacknowledged messages of a channel, or had some.
 #[derive(Debug)]
-struct Attached {
+struct AttachedQueues {
     queues: AHashMap<QueueId, Arc<Cell>>,
-    /// As many of them are looked through for those that hold nothing.
+    /// At this number, queues without consumers and messages of the channel are removed.
     swept_at: usize,
 }
 
-impl Default for Attached {
+impl Default for AttachedQueues {
     fn default() -> Self {
         Self { queues: AHashMap::new(), swept_at: SWEPT_AT_FIRST }
     }
 }
 
-/// So many entries are kept, in use or not, before the first look.
+/// Number of attached queues at which the first sweep is due.
 const SWEPT_AT_FIRST: usize = 64;
 
-/// When to look again: the looks cost no more than the entries that were added.
+/// When the next sweep is due. It doubles, so that sweeps cost no more than adding the entries did.
 fn next_sweep(kept: usize) -> usize {
     (kept * 2).max(SWEPT_AT_FIRST)
 }
 
-/// What has become of a command by the time it was handed over.
+/// How far a command has come when `Link::command` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Carried {
-    /// It is carried out, or a queue will do that, which refuses it only if the queue itself is gone.
-    Out,
-    /// Its queue decides, and may have decided already: the answer will tell.
-    ToQueue,
-    /// It was refused: the refusal is in the inlet. What follows on the channel is not to be carried out.
-    Back,
+pub(crate) enum CommandOutcome {
+    /// The command is carried out, or its queue will carry it out, and refuses it only if the queue itself is gone by
+    /// then.
+    Accepted,
+    /// The command's queue decides, and may have decided already. The answer comes through the inlet.
+    Undecided,
+    /// The command was refused, and the refusal is in the inlet. Later commands of the channel must not be carried out.
+    Refused,
 }
 
 impl Link {
-    /// A user's connection opens a vhost.
+    /// Opens a vhost for a user's connection.
     ///
     /// # Errors
-    /// `not_allowed`: there is no such vhost, or the user may not open it.
+    /// `not_allowed`: the vhost does not exist, or the user may not open it.
     pub(crate) fn open_vhost(broker: &Arc<Broker>, vhost: &str, opening: Opening) -> Result<Self, AmqpError> {
         let Opening { id, user, client, seed } = opening;
-        // Locked until the connection is listed.
+        // The users stay locked until the connection is added to the broker; see `access`.
         let users = broker.access().users();
-        let vhost = let_into(&users, user.as_str(), vhost, broker.vhost(vhost.as_bytes()))?;
+        let vhost = check_vhost_access(&users, user.as_str(), vhost, broker.vhost(vhost.as_bytes()))?;
         Ok(Self::with_peer(broker, Peer::new(id, user).in_vhost(vhost.name().clone()).with_client(client), vhost, seed))
     }
 
-    /// A connection without a client, which may open any vhost.
+    /// A link without a client, which may open any vhost.
     #[cfg(test)]
     pub(super) fn open(broker: &Arc<Broker>, vhost: Arc<Vhost>, id: ConnectionId, user: Name, seed: u64) -> Self {
         Self::with_peer(broker, Peer::new(id, user).in_vhost(vhost.name().clone()), vhost, seed)
@@ -131,7 +132,7 @@ impl Link {
         }
     }
 
-    /// Where the connection's notices arrive.
+    /// The connection as the broker sees it, with its inlet.
     pub(crate) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
@@ -150,10 +151,11 @@ impl Link {
 
     // ---- messages ----------------------------------------------------------------------------------------------
 
-    /// Routes a message and adds it to this read's batches. Returns how many queues it goes to; each owes the promise.
+    /// Routes a message and adds it to this read's batches. Returns the number of its queues; each of them owes the
+    /// promise.
     ///
     /// # Errors
-    /// The exchange is missing, or closed to clients.
+    /// The exchange is missing or internal.
     pub(crate) fn publish(&mut self, message: Message, promise: Option<Promise>) -> Result<u32, AmqpError> {
         let targets = self.routes.targets(&self.vhost, &message)?;
         if let [only] = targets {
@@ -166,16 +168,16 @@ impl Link {
         Ok(u32::try_from(targets.len()).unwrap_or(u32::MAX))
     }
 
-    /// The names of the queues that a message goes to now.
+    /// The names of the queues to which a message is routed now.
     ///
     /// # Errors
-    /// As `publish`.
+    /// As [`publish`](Self::publish).
     pub(crate) fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError> {
         let targets = self.routes.targets(&self.vhost, message)?;
         Ok(targets.iter().map(|cell| cell.name().clone()).collect())
     }
 
-    /// The end of a read: the batches go to their queues, and permits of settled deliveries come back.
+    /// Ends a read: pushes the batches to their queues, and releases the permits of settled deliveries.
     pub(crate) fn flush(&mut self, now: Now) {
         self.routes.fold_counts();
         if self.batches.is_empty() {
@@ -187,8 +189,9 @@ impl Link {
         }
     }
 
-    /// Adds the settlement of a delivery to this read's batches, behind what it brought for that queue before; `counted`
-    /// says that it held a permit of its channel, and `joins` that it may take effect together with those before it.
+    /// Adds the settlement of a delivery to this read's batches, after the read's earlier inputs for that queue. The
+    /// delivery holds a permit of its channel if it is `counted`. If it `joins`, the settlement may take effect in one
+    /// step with those before it.
     pub(crate) fn settle(
         &mut self,
         channel: ChannelKey,
@@ -211,13 +214,14 @@ impl Link {
         }
     }
 
-    /// A transaction of a channel takes effect behind what was published before.
+    /// Begins the commit of a channel's transaction, after everything that was published before.
     pub(crate) fn commit(&mut self, channel: ChannelKey, now: Now) -> TransactionCommit<'_> {
         self.flush(now);
         TransactionCommit::new(self, channel)
     }
 
-    /// Gives back a delivery that the connection could not take, and its permit if it holds one of the channel's limit.
+    /// Returns a delivery that the connection could not take, and releases its permit if it belongs to the channel's
+    /// current limit.
     pub(crate) fn bounce(
         &mut self,
         channel: ChannelKey,
@@ -232,8 +236,8 @@ impl Link {
         }
     }
 
-    /// Deliveries reached the socket.
-    pub(crate) fn written(
+    /// Reports that `count` deliveries, with `bytes` bytes, were written to the socket.
+    pub(crate) fn note_written(
         &mut self,
         channel: ChannelKey,
         consumer: ConsumerSlot,
@@ -252,14 +256,14 @@ impl Link {
         }
     }
 
-    /// Does something to the permits of a channel's limit, if it has one, and lets the queues run that are granted some.
+    /// Applies `act` to the permits of a channel's limit, if it has one, and runs the queues that are granted permits.
     fn with_permits(&self, channel: ChannelKey, now: Now, act: impl FnOnce(&mut ChannelPermits, &mut Vec<Grant>)) {
         let Some(id) = self.limits.get(&channel).copied() else { return };
         let mut grants = Vec::new();
         self.peer.with_permits(channel, Some(id), |permits| act(permits, &mut grants));
         if !grants.is_empty() {
             let mut list = TurnList::new();
-            self.broker.hand_grants(&self.peer, LimitKey { holder: self.holder(channel), id }, grants, &mut list);
+            self.broker.send_grants(&self.peer, LimitKey { holder: self.holder(channel), id }, grants, &mut list);
             self.broker.take_listed(list, now);
         }
     }
@@ -277,7 +281,7 @@ impl Link {
 
     // ---- channels ----------------------------------------------------------------------------------------------
 
-    /// The prefetch limit that a channel's consumers share comes, changes or goes.
+    /// Begins, changes or ends the prefetch limit that a channel's consumers share.
     pub(crate) fn change_limit(&mut self, channel: ChannelKey, change: LimitChange, now: Now) {
         match change {
             LimitChange::Begins { id, limit, outstanding } => {
@@ -308,19 +312,19 @@ impl Link {
         self.broker.take_listed(list, now);
     }
 
-    /// All that a queue delivered before it applied the channel's limit has arrived.
+    /// Reports that all deliveries have arrived that a queue made before it applied the channel's limit.
     pub(crate) fn queue_limited(&self, channel: ChannelKey, queue: QueueId, limit: LimitId, now: Now) {
         if self.limits.get(&channel) == Some(&limit) {
             self.with_permits(channel, now, |permits, grants| permits.queue_limited(queue, grants));
         }
     }
 
-    /// A delivery has arrived that was on its way when the channel's limit began.
+    /// Counts a delivery that was on its way when the channel's limit began.
     pub(crate) fn count_delivery(&self, channel: ChannelKey, now: Now) {
         self.with_permits(channel, now, |permits, _| permits.count_delivery());
     }
 
-    /// A channel has ended: all it holds goes back to its queues.
+    /// Ends a channel: its consumers are removed and its unacknowledged messages requeued.
     pub(crate) fn end_channel(&mut self, channel: ChannelKey, now: Now) {
         self.peer.end_limit(channel);
         self.limits.remove(&channel);
@@ -335,21 +339,21 @@ impl Link {
         self.broker.take_listed(list, now);
     }
 
-    /// What it takes of memory beside its peer.
+    /// Bytes of memory that the link takes, without its peer.
     pub(crate) fn held_bytes(&self) -> usize {
-        let attached = size_of::<(ChannelKey, Attached)>() + size_of::<(QueueId, Arc<Cell>)>();
+        let attached = size_of::<(ChannelKey, AttachedQueues)>() + size_of::<(QueueId, Arc<Cell>)>();
         let attached: usize = self.attached_count * attached;
         attached + self.exclusive.held_bytes() + self.routes.held_bytes()
     }
 
-    /// Whether a channel is attached to so many queues that `keep_attached` is due, before its next command.
+    /// Whether a channel has so many attached queues that `keep_attached` is due before its next command.
     pub(crate) fn is_crowded(&self, channel: ChannelKey) -> bool {
         self.attached.get(&channel).is_some_and(|attached| attached.queues.len() >= attached.swept_at)
     }
 
-    /// All queues but these hold nothing for the channel.
+    /// Keeps only the attached queues that the channel has in use.
     pub(crate) fn keep_attached(&mut self, channel: ChannelKey, in_use: &AHashSet<QueueId>) {
-        if let Some(Attached { queues, swept_at }) = self.attached.get_mut(&channel) {
+        if let Some(AttachedQueues { queues, swept_at }) = self.attached.get_mut(&channel) {
             self.attached_count -= queues.len();
             queues.retain(|queue, _| in_use.contains(queue));
             self.attached_count += queues.len();
@@ -358,12 +362,12 @@ impl Link {
         }
     }
 
-    /// The connection has ended: all its channels have, and its exclusive queues are deleted. Whether that is done: if not,
-    /// what is left is deleted in slices, and `Notice::Ended` says when it is over.
+    /// Ends the connection: ends its channels and deletes its exclusive queues. Returns whether that is complete. If
+    /// not, the remaining queues are deleted in slices, and the connection gets `Notice::Ended` after the last one.
     pub(crate) fn end(&mut self, now: Now) -> bool {
         self.flush(now);
         let exclusive = self.exclusive.take();
-        // What consumes from these ends with them.
+        // Consumers of these queues end with the queues.
         let ending: AHashSet<QueueId> = exclusive.iter().copied().collect();
         for attached in self.attached.values_mut() {
             let before = attached.queues.len();
@@ -380,21 +384,27 @@ impl Link {
     // ---- commands ----------------------------------------------------------------------------------------------
 
     /// Carries out a command; its answer comes through the inlet.
-    pub(crate) fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command, now: Now) -> Carried {
+    pub(crate) fn command(
+        &mut self,
+        channel: ChannelKey,
+        request: RequestNo,
+        command: Command,
+        now: Now,
+    ) -> CommandOutcome {
         let requester = Requester { connection: self.peer.id(), channel, request };
         self.carry_out(requester, command, now).unwrap_or_else(|error| {
             self.broker.answer(requester, Answer::Refused(error));
-            Carried::Back
+            CommandOutcome::Refused
         })
     }
 
-    fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<Carried, AmqpError> {
+    fn carry_out(&mut self, requester: Requester, command: Command, now: Now) -> Result<CommandOutcome, AmqpError> {
         match command {
             Command::ExchangeDeclare(declare) => {
                 let limits = self.broker.settings().vhost_limits;
                 self.change_topology(requester, |topology, _| {
                     let checked = topology.check_exchange_room(&declare, &limits);
-                    refusable(self.broker.refusals(), NamedLimit::VhostExchangesMax, checked)?;
+                    count_refusal(self.broker.refusals(), NamedLimit::VhostExchangesMax, checked)?;
                     topology.declare_exchange(&declare)
                 })?;
             }
@@ -441,14 +451,14 @@ impl Link {
                 self.broker.take_turns(&cell, QueueCommand::Get { requester, no_ack }, now);
             }
         }
-        Ok(Carried::Out)
+        Ok(CommandOutcome::Accepted)
     }
 
     fn bind(&self, requester: Requester, bind: &BindTo, destination: Destination) -> Result<(), AmqpError> {
         let limits = self.broker.settings().vhost_limits;
         self.change_topology(requester, |topology, connection| {
             let checked = topology.check_binding_room(bind, &destination, &limits);
-            refusable(self.broker.refusals(), NamedLimit::VhostBindingsMax, checked)?;
+            count_refusal(self.broker.refusals(), NamedLimit::VhostBindingsMax, checked)?;
             topology.bind(bind, destination, connection)
         })
     }
@@ -496,7 +506,7 @@ impl Link {
 }
 
 /// Counts what a limit refuses.
-pub(super) fn refusable(
+pub(super) fn count_refusal(
     counters: &RefusalCounters,
     limit: NamedLimit,
     checked: Result<(), AmqpError>,

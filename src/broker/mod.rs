@@ -1,23 +1,28 @@
-//! The broker: vhosts and what is in them, and the drivers of the pure machines.
+//! The broker: vhosts with their exchanges, queues and bindings, and the drivers of the pure machines.
 //!
-//! - `node`: all vhosts, connections and queues of one node, and its store. `numbers`: those that it gives out.
-//! - `vhost`, `topology`: exchanges, queues and bindings by name; one truth behind one leaf lock, with read indexes, and the
-//!   journal by which the store follows it.
-//! - `queue_arguments`: a declaration's arguments, checked and turned into settings.
-//! - `cell`: a queue's inbox and its turns; `turns` takes them one after another. `kind`: what they need of a queue, and the
-//!   kinds of queues.
-//! - `link`: what one connection does to the broker; `routes` says where its messages go, `batches` takes them there, `commit`
-//!   a transaction; `declare` its changes of topology; `exclusive` the queues that end with it.
-//! - `peer`: what the broker does to one connection: its inlet, and `permits` of its channels' prefetch limits.
-//! - `dead_letters`: where dead messages go. `timers`: when queues wake; `armed`: the deadline of one cell.
-//! - `scratch`: transient messages beyond their budget. `loads`: messages are read back. `contribution`: what goes to a store. `recovery`: the start.
-//! - `access`: who may log in, and open which vhost.
-//! - `counters`: what was done so far; `object_metrics`: by each queue, exchange and connection; `gauges`: what is open now;
-//!   `snapshot`: all of it at one moment, for everybody who shows it.
-//! - `flow`: publishers that are faster than the store wait.
+//! - `node`: all vhosts, connections and queues of one node, and its store. `numbers`: the numbers that the node
+//!   assigns.
+//! - `vhost`, `topology`: exchanges, queues and bindings by name. One leaf lock guards them; read indexes lie beside
+//!   it, and a journal keeps the store up to date.
+//! - `queue_arguments`: checks a declaration's arguments and turns them into settings.
+//! - `cell`: a queue's inbox and its turns; `turns` takes the turns of several queues. `kind`: the kinds of queues, and
+//!   the interface that a cell needs of each.
+//! - `link`: the calls of one connection to the broker. `routes` finds the queues of its messages, `batches` collects
+//!   messages per queue, `commit` sends a transaction, `declare` changes topology, `exclusive` lists the queues that
+//!   end with the connection.
+//! - `peer`: one connection as the broker sees it: its inlet, and the `permits` of its channels' prefetch limits.
+//! - `dead_letters`: routes dead messages. `timers`: wakes queues at their deadlines; `armed`: the deadline of one
+//!   cell.
+//! - `scratch`: the store of transient messages beyond their budget. `loads`: reads messages back. `contribution`: rows
+//!   for a store. `recovery`: rebuilds the broker at the start.
+//! - `access`: checks logins, and the right to open a vhost.
+//! - `counters`: events since the start; `object_metrics`: the same per queue, exchange and connection; `gauges`: what
+//!   is open now; `snapshot`: all of these numbers at one moment.
+//! - `flow`: makes publishers wait that are faster than the store.
 //!
-//! Frames and sockets are not known here. Locks are leaf locks: nothing is called, and no other lock taken, inside one. The
-//! one exception hands a vhost's journal to the store's writer: it is held while the topology's lock and the writer's are taken.
+//! The broker knows no frames and no sockets. Its locks are leaf locks: no callback runs and no other lock is taken
+//! inside one. The one exception is the submission lock of a vhost's journal: the topology's lock and the writer's are
+//! taken inside it.
 
 mod access;
 mod armed;
@@ -53,7 +58,7 @@ mod vhost;
 
 pub(crate) use counters::{Counters, Publishes};
 pub(crate) use gauges::Gauges;
-pub(crate) use link::{Carried, Link, Opening};
+pub(crate) use link::{CommandOutcome, Link, Opening};
 pub(crate) use node::{Broker, BrokerSettings, Runner, VhostLimits};
 pub(crate) use object_metrics::Traffic;
 pub(crate) use peer::Client;

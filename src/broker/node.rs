@@ -11,7 +11,7 @@ use super::numbers::Numbers;
 use super::peer::Peer;
 use super::scratch::{OpenScratch, Scratch};
 use super::timers::Timers;
-use super::topology::{ChangeNo, Changes, Unhanded};
+use super::topology::{ChangeNo, Changes, PendingJournals};
 use super::vhost::Vhost;
 use crate::model::{AmqpError, Answer, ConnectionId, Name, Notice, Now, QueueId};
 use crate::queue::{LocalEvent, QueueLimits, Requester, WindowLimits};
@@ -26,39 +26,40 @@ use std::task::Waker;
 
 /// Runs work, with the time at which it begins.
 pub trait Runner: Send + Sync + 'static {
-    /// Submits, or does it at once if the caller is a thread of its own: such a caller holds no lock that the work needs.
+    /// Queues the work, or runs it on the caller's thread if that is a thread of a store: such a caller holds no lock
+    /// that the work needs.
     fn run(&self, work: Box<dyn FnOnce(Now) + Send>);
 }
 
-/// How many things of each kind a vhost may have.
+/// Limits of one vhost.
 #[derive(Clone, Copy, Debug)]
 pub struct VhostLimits {
-    /// Queues.
+    /// Most queues.
     pub queues: usize,
-    /// Exchanges, with those that every vhost has.
+    /// Most exchanges, including the predeclared ones.
     pub exchanges: usize,
-    /// Bindings.
+    /// Most bindings.
     pub bindings: usize,
 }
 
-/// Limits of the broker.
+/// Settings of the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerSettings {
-    /// Of all queues.
+    /// Limits of each queue.
     pub queue_limits: QueueLimits,
-    /// Of one vhost.
+    /// Limits of each vhost.
     pub vhost_limits: VhostLimits,
-    /// Bytes that the windows of all queues should take; when they take more, they shrink.
+    /// Budget in bytes of the windows of all queues; beyond half of it, windows shrink.
     pub windows_bytes: u64,
-    /// Bytes of transient messages in memory; what is beyond goes to the scratch store.
+    /// Budget in bytes of transient messages in memory; messages beyond it are spilled to the scratch store.
     pub transient_bytes: u64,
     /// Bytes yet to be written to the store, or to the scratch store, beyond which publishers wait.
     pub unwritten_bytes_max: u64,
-    /// Rows that a turn hands to an idle writer unasked.
+    /// Most rows that a turn contributes to an idle writer without being pulled.
     pub batch_rows_max: usize,
-    /// And their bytes.
+    /// Most bytes of such rows.
     pub batch_bytes_max: usize,
-    /// Whether `x-death` that a publisher brings along is counted on.
+    /// Whether an `x-death` header from a publisher is trusted.
     pub trust_published_x_death: bool,
 }
 
@@ -68,14 +69,14 @@ pub struct Broker {
     runner: Arc<dyn Runner>,
     writer: WriterHandle,
     vhosts: DashMap<Name, Arc<Vhost>, RandomState>,
-    /// Journals of these that the writer is yet to get.
-    unhanded: Unhanded,
+    /// Counts the vhosts' journals that have changes which the writer does not have yet.
+    pending_journals: PendingJournals,
     peers: DashMap<ConnectionId, Arc<Peer>, RandomState>,
     cells: DashMap<QueueId, Arc<Cell>, RandomState>,
     numbers: Numbers,
-    /// Bytes that queues take; below zero for a moment while they are added up.
+    /// Bytes of memory that queues take; may be below zero for a moment, while several threads update it.
     memory: AtomicI64,
-    /// Of these, what ready messages take: the windows of all queues.
+    /// Bytes of memory that the windows of all queues take.
     windows: AtomicI64,
     flow: Flow,
     scratch: Scratch,
@@ -84,7 +85,7 @@ pub struct Broker {
     totals: Totals,
 }
 
-/// What is counted over all queues and connections.
+/// Counters and gauges over all queues and connections.
 #[derive(Debug, Default)]
 struct Totals {
     counters: Counters,
@@ -99,7 +100,7 @@ impl fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// A broker without vhosts; `boot` makes its queues' numbers unique among all starts.
+    /// A broker without vhosts. `boot` is the number of this start; it makes queue ids unique among all starts.
     pub(super) fn new(
         settings: BrokerSettings,
         runner: Arc<dyn Runner>,
@@ -112,7 +113,7 @@ impl Broker {
             runner,
             writer,
             vhosts: DashMap::default(),
-            unhanded: Unhanded::default(),
+            pending_journals: PendingJournals::default(),
             peers: DashMap::default(),
             cells: DashMap::default(),
             numbers: Numbers::new(boot),
@@ -129,7 +130,7 @@ impl Broker {
         })
     }
 
-    /// Its limits.
+    /// The broker's settings.
     pub fn settings(&self) -> &BrokerSettings {
         &self.settings
     }
@@ -143,17 +144,17 @@ impl Broker {
         &self.writer
     }
 
-    /// What is open now.
+    /// The gauges over all connections.
     pub(crate) fn gauges(&self) -> &Gauges {
         &self.totals.gauges
     }
 
-    /// Who may log in, and open which vhost.
+    /// The users, and their rights to vhosts.
     pub(crate) fn access(&self) -> &Access {
         &self.access
     }
 
-    /// What limits have refused.
+    /// The counts of refusals by limits.
     pub fn refusals(&self) -> &RefusalCounters {
         &self.totals.refusals
     }
@@ -162,7 +163,7 @@ impl Broker {
         &self.timers
     }
 
-    /// What was done so far.
+    /// The counters since the start.
     pub fn counters(&self) -> &Counters {
         &self.totals.counters
     }
@@ -179,16 +180,16 @@ impl Broker {
         self.vhosts.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// Makes a vhost, if it is missing, in memory and in the store.
+    /// Creates a vhost in memory and in the store, unless it exists.
     pub fn create_vhost(&self, name: &Name) {
         let mut created = None;
         self.vhosts.entry(name.clone()).or_insert_with(|| {
-            let (vhost, number) = Vhost::created(name.clone(), self.unhanded.clone());
+            let (vhost, number) = Vhost::created(name.clone(), self.pending_journals.clone());
             created = Some((Arc::clone(&vhost), number));
             vhost
         });
         if let Some((vhost, number)) = created {
-            vhost.hand_over(&self.writer);
+            vhost.submit_journal(&self.writer);
             let name = name.clone();
             vhost.when_durable(number, move |durable| {
                 if !durable {
@@ -198,27 +199,27 @@ impl Broker {
         }
     }
 
-    /// Makes a vhost that the store remembers.
+    /// Creates a vhost of the store in memory, unless it exists.
     pub(super) fn recover_vhost(&self, name: &Name) -> Arc<Vhost> {
-        let make = || Vhost::recovered(name.clone(), self.unhanded.clone());
+        let make = || Vhost::recovered(name.clone(), self.pending_journals.clone());
         Arc::clone(self.vhosts.entry(name.clone()).or_insert_with(make).value())
     }
 
-    /// Hands the writer what its topology has changed so far. Rows of a queue must not be ahead of it.
-    pub(super) fn hand_topology_over(&self, vhost: &Name) {
-        if self.unhanded.is_any()
+    /// Submits the vhost's topology changes so far to the writer. Rows of a queue must not precede the queue's record.
+    pub(super) fn submit_topology(&self, vhost: &Name) {
+        if self.pending_journals.is_any()
             && let Some(vhost) = self.vhost(vhost.as_bytes())
         {
-            vhost.hand_over(&self.writer);
+            vhost.submit_journal(&self.writer);
         }
     }
 
-    /// A number for a connection that was just accepted.
+    /// A new id for a connection that was just accepted.
     pub fn next_connection_id(&self) -> ConnectionId {
         self.numbers.next_connection()
     }
 
-    /// A group of so many contributions to the store.
+    /// A new group of `parts` contributions to the store.
     pub(super) fn new_group(&self, parts: usize) -> Group {
         Group { number: self.numbers.next_group(), parts: u32::try_from(parts).unwrap_or(u32::MAX) }
     }
@@ -236,7 +237,7 @@ impl Broker {
         self.peers.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// How many connections have opened a vhost.
+    /// Number of connections that have opened a vhost.
     pub fn peer_count(&self) -> usize {
         self.peers.len()
     }
@@ -258,17 +259,17 @@ impl Broker {
         self.cells.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// Memory that all queues take, as of their last turns.
+    /// Bytes of memory that all queues take, as of their last turns.
     pub fn memory_bytes(&self) -> u64 {
         u64::try_from(self.memory.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Memory that exchanges, bindings and the names of queues take, about.
+    /// Estimated bytes of memory that exchanges, bindings and queue names take.
     pub fn topology_bytes(&self) -> u64 {
         self.vhosts.iter().map(|vhost| vhost.topology().held_bytes()).sum()
     }
 
-    /// Memory that what waits for connections takes. One look at each connection.
+    /// Bytes of memory that the notices in all inlets take. Visits each connection.
     pub fn inlet_bytes(&self) -> u64 {
         self.peers.iter().map(|peer| peer.held_bytes()).sum()
     }
@@ -287,18 +288,19 @@ impl Broker {
         &self.scratch
     }
 
-    /// Whether transient messages take more memory than they may; then the scratch store is opened.
+    /// Whether transient messages exceed their budget and the scratch store is open. If it is not open, this starts to
+    /// open it.
     pub(super) fn is_transient_memory_short(self: &Arc<Self>) -> bool {
         self.flow.is_transient_over() && self.scratch.is_open_or_opens(self)
     }
 
-    /// Whether publishers have to wait for the store, and how long.
+    /// The flow control of publishers.
     pub fn flow(&self) -> &Flow {
         &self.flow
     }
 
-    /// How often the windows of queues are to be halved now: not at all up to half of their budget, then once more for
-    /// each tenth of it.
+    /// By how many steps the windows of queues must shrink now: none up to half of their budget, then one more for each
+    /// tenth of it.
     pub(super) fn window_shrink_steps(&self) -> u32 {
         let used = u64::try_from(self.windows.load(Ordering::Relaxed)).unwrap_or(0);
         let budget = self.settings.windows_bytes;
@@ -306,7 +308,8 @@ impl Broker {
         u32::try_from(tenths.saturating_sub(4)).unwrap_or(u32::MAX).min(WindowLimits::SHRINK_STEPS_MAX)
     }
 
-    /// Makes the cell of a queue; its place in a topology is the caller's. Returns what it takes of memory too.
+    /// Creates the cell of a queue, and returns it with the memory that it takes. The caller adds the queue to the
+    /// topology.
     pub(super) fn add_cell(self: &Arc<Self>, queue: Kind, owner: Option<ConnectionId>) -> (Arc<Cell>, MemoryDelta) {
         let (cell, delta) = Cell::new(queue, owner, Arc::downgrade(self));
         self.note_memory(delta);
@@ -318,7 +321,7 @@ impl Broker {
         self.cells.remove(&id);
     }
 
-    /// Forgets the cell of a queue that has found no place in a topology, and what it took of memory.
+    /// Forgets the cell of a queue that was not added to the topology, and its memory.
     pub(super) fn drop_new_cell(&self, id: QueueId, delta: MemoryDelta) {
         self.forget_cell(id);
         self.note_memory(-delta);
@@ -330,31 +333,31 @@ impl Broker {
     pub(super) fn answer(&self, requester: Requester, answer: Answer) {
         if let Some(peer) = self.peer(requester.connection) {
             let Requester { channel, request, .. } = requester;
-            peer.tell_one(Notice::Answer { channel, request, answer });
+            peer.notify_one(Notice::Answer { channel, request, answer });
         }
     }
 
-    /// Answers a request once a change of topology is durable; with an error if it never will be.
+    /// Answers a request once a change of topology is durable. If the store fails first, answers with an error.
     pub(super) fn answer_durable(&self, requester: Requester, vhost: &Vhost, number: ChangeNo, answer: Answer) {
         let Some(peer) = self.peer(requester.connection) else { return };
         let Requester { channel, request, .. } = requester;
         vhost.when_durable(number, move |durable| {
             let answer = if durable { answer } else { Answer::Refused(AmqpError::internal_error()) };
-            peer.tell_one(Notice::Answer { channel, request, answer });
+            peer.notify_one(Notice::Answer { channel, request, answer });
         });
     }
 
-    /// A queue has ended, or outlived its use: takes it out of the topology, and answers who asked for it.
-    pub(super) fn queue_deleted(&self, cell: &Arc<Cell>, asked: Option<(Requester, u64)>, list: &mut TurnList) {
+    /// Removes a deleted or unused queue from the topology. A requester gets the answer with its message count.
+    pub(super) fn finish_deletion(&self, cell: &Arc<Cell>, request: Option<(Requester, u64)>, list: &mut TurnList) {
         let Some(vhost) = self.vhost(cell.vhost().as_bytes()) else { return };
         let number = self.remove_queue(&vhost, cell, list);
-        if let Some((requester, message_count)) = asked {
+        if let Some((requester, message_count)) = request {
             self.answer_durable(requester, &vhost, number, Answer::Removed { message_count });
         }
     }
 
-    /// Takes a queue out of its vhost, and has its cell ended. Returns the number with which that is durable, also where
-    /// the queue was taken out before.
+    /// Removes a queue from its vhost, and ends its cell. Returns the change with which the removal is durable, even if
+    /// the queue was removed before.
     pub(super) fn remove_queue(&self, vhost: &Arc<Vhost>, cell: &Arc<Cell>, list: &mut TurnList) -> ChangeNo {
         let mut is_removed = false;
         let removal = vhost.change(&self.writer, |topology| {
@@ -384,12 +387,12 @@ impl Broker {
         }
     }
 
-    /// When `tick` wants to be called next; the waker is called when that becomes earlier.
+    /// When `tick` must be called next. The waker is called if an earlier deadline appears.
     pub fn next_tick(&self, waker: &Waker) -> Option<crate::model::Monotonic> {
         self.timers.next(waker)
     }
 
-    /// Leaves exact words for the next start in every durable queue. Call it when no connection is left.
+    /// Makes every durable queue store its exact state for the next start. Call this when no connection is left.
     pub fn quiesce(self: &Arc<Self>, now: Now) {
         for cell in self.cells() {
             self.take_turns(&cell, LocalEvent::Quiesce, now);

@@ -1,9 +1,9 @@
-//! Numbers that the node gives out, each once.
+//! Numbers that the node assigns, each only once.
 
 use crate::model::{ConnectionId, QueueId};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bits of a queue's number that count within one start of the process; the rest are the start's own number.
+/// Low bits of a queue's id, which count within one start of the process. The high bits are the number of the start.
 const QUEUES_PER_BOOT_BITS: u32 = 40;
 
 /// The next numbers of queues, connections and groups.
@@ -15,7 +15,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// `boot` makes the numbers of queues unique among all starts of the broker.
+    /// `boot` is the number of this start; it makes queue ids unique among all starts.
     pub(super) fn new(boot: u32) -> Self {
         Self {
             queues: AtomicU64::new(u64::from(boot) << QUEUES_PER_BOOT_BITS),

@@ -1,12 +1,12 @@
-//! What was done so far by each queue, each exchange and each connection.
+//! Counters of events per queue, exchange and connection.
 //!
-//! A queue's counts are written by the thread that has its turn, a connection's by the thread that makes its pass: one writer
-//! each, so that a plain load and store is enough. Readers see each number as of some moment.
+//! Only the thread that has a queue's turn writes the queue's counts, and only the thread that makes a connection's
+//! pass writes the connection's. So a plain load and store is enough. Readers see each number as of some moment.
 
 use crate::queue::Counts;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Adds where only one thread writes at a time.
+/// Adds to a counter that only one thread at a time writes.
 fn add(counter: &AtomicU64, count: u64) {
     if count > 0 {
         counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
@@ -22,7 +22,7 @@ macro_rules! shared {
         }
 
         impl $shared {
-            /// Adds what was done since the last call. Only one thread may be in here at a time.
+            /// Adds the counts since the last call. Only one thread at a time may call this.
             pub(crate) fn add(&self, done: &$plain) {
                 $(add(&self.$name, done.$name);)*
             }
@@ -54,16 +54,16 @@ shared! {
     }
 }
 
-/// What a connection has done.
+/// Counts of a connection's events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
-    /// Reads from the socket that brought something.
+    /// Reads from the socket that returned bytes.
     pub reads: u64,
-    /// Their bytes.
+    /// Bytes read.
     pub bytes_in: u64,
     /// Writes to the socket.
     pub writes: u64,
-    /// Their bytes.
+    /// Bytes written.
     pub bytes_out: u64,
     /// Messages published.
     pub published: u64,
@@ -89,12 +89,12 @@ shared! {
     }
 }
 
-/// What was published to an exchange. Many connections publish to one, so that they add up by themselves what they have done.
+/// Counts of messages to an exchange. Many connections publish to one exchange, so each adds its counts once per read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExchangeCounts {
     /// Messages published to the exchange.
     pub published: u64,
-    /// Copies that went from it to queues, through other exchanges too.
+    /// Copies that were routed to queues, directly or through other exchanges.
     pub routed: u64,
 }
 
@@ -106,7 +106,7 @@ pub(crate) struct SharedExchangeCounts {
 }
 
 impl SharedExchangeCounts {
-    /// Adds what a connection has published.
+    /// Adds the counts of a connection.
     pub(crate) fn add(&self, counts: ExchangeCounts) {
         self.published.fetch_add(counts.published, Ordering::Relaxed);
         self.routed.fetch_add(counts.routed, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! One connection as the broker sees it: an inlet for what it is to be told, and the permits of its channels.
+//! One connection as the broker sees it: an inlet for its notices, and the permits of its channels.
 
 use super::object_metrics::SharedTraffic;
 use super::permits::{ChannelPermits, Grant, PermitCounts};
@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
-/// The other end of a connection.
+/// The client of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
-    /// Where it connected from.
+    /// The client's address.
     pub address: SocketAddr,
-    /// The name that it gave the connection; may be empty.
+    /// The name that the client gave the connection; may be empty.
     pub name: String,
-    /// When it opened its vhost.
+    /// When the client opened its vhost.
     pub opened_at: WallMillis,
 }
 
@@ -30,21 +30,21 @@ pub struct Peer {
     traffic: SharedTraffic,
     inlet: Mutex<Inlet>,
     permits: Mutex<AHashMap<ChannelKey, ChannelPermits>>,
-    /// A notice of its end is in the inlet.
+    /// `close` was called: the notice to close the connection is in the inlet.
     is_to_close: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Inlet {
     notices: Vec<Notice>,
-    /// Of the connection's task.
+    /// Wakes the connection's task.
     waker: Option<Waker>,
-    /// It is to be woken.
-    sleeps: bool,
+    /// The task sleeps: the next notice must wake it.
+    is_asleep: bool,
 }
 
 impl Peer {
-    /// A connection that has opened a vhost.
+    /// A connection, as yet without a vhost.
     pub fn new(id: ConnectionId, user: Name) -> Self {
         let vhost = Name::from("");
         Self {
@@ -59,45 +59,45 @@ impl Peer {
         }
     }
 
-    /// The same, with the vhost that it has opened.
+    /// Sets the vhost that the connection has opened.
     #[must_use]
     pub fn in_vhost(self, vhost: Name) -> Self {
         Self { vhost, ..self }
     }
 
-    /// The same, with its client.
+    /// Sets the connection's client.
     #[must_use]
     pub(super) fn with_client(self, client: Client) -> Self {
         Self { client: Some(client), ..self }
     }
 
-    /// The other end; none in tests that have no socket.
+    /// The client; `None` in tests that have no socket.
     pub(super) fn client(&self) -> Option<&Client> {
         self.client.as_ref()
     }
 
-    /// What the connection has done since it opened its vhost. Written by the connection's own passes.
+    /// Counts of the connection's events since it opened its vhost. Only the connection's own passes write them.
     pub(crate) fn traffic(&self) -> &SharedTraffic {
         &self.traffic
     }
 
-    /// Which connection.
+    /// The connection's id.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// Whose it is.
+    /// The user that has logged in.
     pub fn user(&self) -> &Name {
         &self.user
     }
 
-    /// The vhost that it has opened.
+    /// The vhost that the connection has opened.
     pub fn vhost(&self) -> &Name {
         &self.vhost
     }
 
-    /// Adds notices behind those that are there, and wakes the connection's task if it sleeps. `notices` is left empty.
-    pub fn tell(&self, notices: &mut Vec<Notice>) {
+    /// Appends notices to the inlet, and wakes the connection's task if it sleeps. Leaves `notices` empty.
+    pub fn notify(&self, notices: &mut Vec<Notice>) {
         let waker = {
             let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
             if inlet.notices.is_empty() {
@@ -105,21 +105,21 @@ impl Peer {
             } else {
                 inlet.notices.append(notices);
             }
-            if std::mem::take(&mut inlet.sleeps) { inlet.waker.take() } else { None }
+            if std::mem::take(&mut inlet.is_asleep) { inlet.waker.take() } else { None }
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Adds one notice.
-    pub fn tell_one(&self, notice: Notice) {
-        self.tell(&mut vec![notice]);
+    /// Appends one notice to the inlet, and wakes the connection's task if it sleeps.
+    pub fn notify_one(&self, notice: Notice) {
+        self.notify(&mut vec![notice]);
     }
 
-    /// Takes all notices, in order; `into` is left with them and must be empty before.
+    /// Moves all notices, in order, to `into`, which must be empty.
     pub fn take(&self, into: &mut Vec<Notice>) {
-        debug_assert!(into.is_empty(), "the last notices were dealt with");
+        debug_assert!(into.is_empty(), "the previous notices were handled");
         let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut inlet.notices, into);
     }
@@ -127,7 +127,7 @@ impl Peer {
     /// Closes the connection, however much output waits.
     pub fn close(&self, error: AmqpError) {
         self.is_to_close.store(true, Ordering::Relaxed);
-        self.tell_one(Notice::Close(error));
+        self.notify_one(Notice::Close(error));
     }
 
     /// Whether `close` was called.
@@ -135,20 +135,21 @@ impl Peer {
         self.is_to_close.load(Ordering::Relaxed)
     }
 
-    /// What waits for the connection takes of memory, without what queues count. One look at each notice: a count kept up
-    /// to date would cost every delivery.
+    /// Bytes of memory that the waiting notices take, without the messages that queues count. Visits each notice: a
+    /// running sum would cost time at every delivery.
     pub(super) fn held_bytes(&self) -> u64 {
         let inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
         inlet.notices.iter().map(|notice| notice.held_bytes() as u64).sum()
     }
 
-    /// The connection's task is awake, and looks at its notices before it sleeps: what it does itself need not wake it.
-    pub fn rouse(&self) {
-        self.inlet.lock().unwrap_or_else(PoisonError::into_inner).sleeps = false;
+    /// Records that the connection's task is awake. The task checks the inlet before it sleeps, so until then notices
+    /// need not wake it.
+    pub fn note_awake(&self) {
+        self.inlet.lock().unwrap_or_else(PoisonError::into_inner).is_asleep = false;
     }
 
-    /// Before the connection's task sleeps: whether there is something after all; else the task is woken when there is.
-    pub fn is_ready(&self, waker: &Waker) -> bool {
+    /// Whether notices are waiting. If not, records that the task sleeps: the next notice calls the waker.
+    pub fn has_notices(&self, waker: &Waker) -> bool {
         let mut inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
         if !inlet.notices.is_empty() {
             return true;
@@ -157,21 +158,22 @@ impl Peer {
             Some(known) if known.will_wake(waker) => {}
             _ => inlet.waker = Some(waker.clone()),
         }
-        inlet.sleeps = true;
+        inlet.is_asleep = true;
         false
     }
 
-    /// A channel's limit begins.
+    /// Begins a channel's limit.
     pub(super) fn begin_limit(&self, channel: ChannelKey, permits: ChannelPermits) {
         self.permits.lock().unwrap_or_else(PoisonError::into_inner).insert(channel, permits);
     }
 
-    /// A channel's limit ends, if it has one: all its permits are void.
+    /// Ends a channel's limit, if it has one: all its permits become void.
     pub(super) fn end_limit(&self, channel: ChannelKey) {
         self.permits.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
     }
 
-    /// Does something to the permits of a channel's limit, if it has one and it is the one that is meant. One step.
+    /// Applies `act` to the permits of a channel's limit, under the lock. Returns `None` if the channel has no limit,
+    /// or another than `limit`.
     pub(super) fn with_permits<T>(
         &self,
         channel: ChannelKey,
@@ -183,12 +185,13 @@ impl Peer {
         Some(act(permits))
     }
 
-    /// What of a channel's limit is in use, if it has one.
+    /// The use of a channel's limit, if it has one.
     pub fn permit_counts(&self, channel: ChannelKey) -> Option<PermitCounts> {
         self.with_permits(channel, None, |permits| permits.counts())
     }
 
-    /// A queue has failed: all that it was granted goes back. Returns what others are granted of it, by limits.
+    /// Revokes all permits granted to a queue that has failed. Returns the permits that other queues are granted
+    /// instead, by limit.
     pub(super) fn revoke_grants(&self, queue: QueueId) -> Vec<(LimitKey, Vec<Grant>)> {
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
         let revoke = |(channel, permits): (&ChannelKey, &mut ChannelPermits)| {

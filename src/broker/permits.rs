@@ -1,22 +1,22 @@
-//! The permits of one channel's prefetch limit, dealt out among the queues that have something for the channel.
+//! The permits of one channel's prefetch limit, distributed among the queues that have messages for the channel.
 //!
-//! Queues ask, and stand in line when there is nothing for them: first the one that has had least. What is free is dealt out in
-//! rounds: a queue that was granted something in this round is granted more only when all others have used, or given back,
-//! what they were granted. So a queue gets as much as any other, and a permit costs the same with three queues and with three
-//! thousand: one grant wakes one queue.
+//! A queue requests permits, and stands in line if none is free. The queue that has received the fewest permits comes
+//! first. Free permits are distributed in rounds: a queue that was granted permits in this round is granted more only
+//! when all other queues have used or returned theirs. So each queue gets the same share. A permit costs the same with
+//! three queues and with three thousand, since one grant wakes one queue.
 //!
-//! A grant is plain data, and has an owner at every moment: it is the queue's until the queue asks again or ends it. Then what
-//! was used is lent: the connection has the delivery, or it is on its way there.
+//! A grant is plain data and has an owner at every moment: the queue, until it requests again or ends the grant. The
+//! used permits then count as lent: the connection has the deliveries, or they are on their way to it.
 
 use crate::model::{LimitId, QueueId};
 use ahash::AHashMap;
 use std::collections::BTreeSet;
 
-/// How many permits a queue is granted at once. Few, so that a client sees its queues take turns; enough that asking for them
-/// is little beside delivering.
+/// Most permits that a queue is granted at once. Few, so that queues take turns visibly for the client; enough that
+/// requests cost little compared with deliveries.
 const GRANT_MAX: u32 = 8;
 
-/// Permits for a queue that stood in line.
+/// Permits granted to a queue that stood in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) queue: QueueId,
@@ -30,43 +30,45 @@ pub(super) struct ChannelPermits {
     limit: u32,
     /// Deliveries that count against the limit.
     lent: u32,
-    /// Granted to queues that have not ended their grants.
+    /// Permits granted to queues that have not ended their grants.
     granted: u32,
-    queues: AHashMap<QueueId, Standing>,
-    /// Queues that stand in line, in the order of their turns.
-    line: BTreeSet<(Turn, QueueId)>,
-    /// Those that have had a grant in this round.
-    served: BTreeSet<(Turn, QueueId)>,
+    queues: AHashMap<QueueId, QueueStanding>,
+    /// Queues that stand in line, in order.
+    line: BTreeSet<(LineOrder, QueueId)>,
+    /// Queues that stand in line for the next round, since they were granted permits in this one.
+    served: BTreeSet<(LineOrder, QueueId)>,
     last_ticket: u64,
-    /// What the queue had had that was last in front of the line: one that joins now has had no less.
-    had: u64,
-    /// Queues that may still deliver without a permit: until there are none, nobody knows what is lent.
+    /// What the queue that was last at the front of the line had received. A queue that joins now starts with this
+    /// number, so that it does not overtake all others.
+    received_at_front: u64,
+    /// Number of queues that may still deliver without a permit. While there are any, the number of lent deliveries is
+    /// not final.
     unlimited: usize,
 }
 
-/// When it is whose turn: who has had less comes first, then who came first.
+/// A queue's position in line: by the permits received, fewest first, then by the time of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
-    had: u64,
+struct LineOrder {
+    received: u64,
     ticket: u64,
 }
 
 /// A queue that stands in line, holds permits, or has yet to apply the limit.
 #[derive(Debug, Default)]
-struct Standing {
-    turn: Option<Turn>,
+struct QueueStanding {
+    turn: Option<LineOrder>,
     granted: u32,
-    /// Permits that it has had, less those that it gave back; since it first asked, and not less than those of others then.
-    had: u64,
+    /// Permits that the queue has received and not returned, since its first request. It starts at `received_at_front`.
+    received: u64,
     is_unlimited: bool,
 }
 
-/// What of a limit is in use.
+/// The use of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PermitCounts {
-    /// How many deliveries may be unacknowledged.
+    /// Most unacknowledged deliveries.
     pub limit: u32,
-    /// How many are, as far as they count.
+    /// Unacknowledged deliveries that count against the limit.
     pub lent: u32,
     /// Permits that queues hold and have not used.
     pub granted: u32,
@@ -75,13 +77,14 @@ pub struct PermitCounts {
 }
 
 impl ChannelPermits {
-    /// A limit begins. `lent` deliveries count from the start; nothing is granted until all of `queues` apply the limit.
+    /// Begins a limit. `lent` deliveries count from the start. Nothing is granted until all of `queues` apply the
+    /// limit.
     pub(super) fn new(id: LimitId, limit: u32, lent: u32, queues: impl Iterator<Item = QueueId>) -> Self {
-        let unlimited = |queue| (queue, Standing { is_unlimited: true, ..Standing::default() });
+        let unlimited = |queue| (queue, QueueStanding { is_unlimited: true, ..QueueStanding::default() });
         let queues: AHashMap<_, _> = queues.map(unlimited).collect();
         let unlimited = queues.len();
         let (line, served) = (BTreeSet::new(), BTreeSet::new());
-        Self { id, limit, lent, granted: 0, queues, line, served, last_ticket: 0, had: 0, unlimited }
+        Self { id, limit, lent, granted: 0, queues, line, served, last_ticket: 0, received_at_front: 0, unlimited }
     }
 
     pub(super) fn id(&self) -> LimitId {
@@ -93,30 +96,30 @@ impl ChannelPermits {
         PermitCounts { limit, lent, granted, waiting: self.line.len() + self.served.len() }
     }
 
-    /// The limit has another number.
+    /// Changes the number of permits.
     pub(super) fn set_limit(&mut self, limit: u32, grants: &mut Vec<Grant>) {
         self.limit = limit;
-        self.deal(grants);
+        self.distribute(grants);
     }
 
-    /// A delivery without a permit has arrived, that was on its way when the limit began.
+    /// Counts a delivery without a permit, which was on its way when the limit began.
     pub(super) fn count_delivery(&mut self) {
         self.lent += 1;
     }
 
-    /// A queue delivers nothing without a permit any more, and all that it did has arrived.
+    /// Records that a queue applies the limit, and that all its earlier deliveries have arrived.
     pub(super) fn queue_limited(&mut self, queue: QueueId, grants: &mut Vec<Grant>) {
         if let Some(standing) = self.queues.get_mut(&queue)
             && std::mem::take(&mut standing.is_unlimited)
         {
             self.unlimited -= 1;
             self.drop_if_idle(queue);
-            self.deal(grants);
+            self.distribute(grants);
         }
     }
 
-    /// A queue asks for permits, having used those that it was granted. Returns how many it may use at once; with none it
-    /// stands in line.
+    /// A queue requests permits; it has used all that it was granted. Returns how many it may use now. If none, the
+    /// queue stands in line.
     pub(super) fn request(&mut self, queue: QueueId, grants: &mut Vec<Grant>) -> u32 {
         let standing = self.standing(queue);
         let used = std::mem::take(&mut standing.granted);
@@ -129,29 +132,29 @@ impl ChannelPermits {
         let ticket = self.last_ticket + 1;
         let standing = self.standing(queue);
         if standing.turn.is_none() {
-            let turn = Turn { had: standing.had, ticket };
+            let turn = LineOrder { received: standing.received, ticket };
             standing.turn = Some(turn);
             self.last_ticket = ticket;
-            // With others still at it, a queue that has had its part waits for the next round.
+            // A queue that has used its share of this round waits for the next one.
             let line = if used > 0 { &mut self.served } else { &mut self.line };
             line.insert((turn, queue));
         }
-        self.deal(grants);
+        self.distribute(grants);
         0
     }
 
-    /// A queue uses no more of what it was granted.
+    /// Ends a queue's grant, of which `unused` permits are left.
     pub(super) fn end_grant(&mut self, queue: QueueId, unused: u32, grants: &mut Vec<Grant>) {
         let Some(standing) = self.queues.get_mut(&queue) else { return };
         let granted = std::mem::take(&mut standing.granted);
         self.granted -= granted;
         self.lent += granted.saturating_sub(unused);
-        standing.had = standing.had.saturating_sub(u64::from(unused));
+        standing.received = standing.received.saturating_sub(u64::from(unused));
         self.drop_if_idle(queue);
-        self.deal(grants);
+        self.distribute(grants);
     }
 
-    /// A queue leaves the line; whether it still stood there.
+    /// Removes a queue from the line. Returns whether it still stood there.
     pub(super) fn withdraw(&mut self, queue: QueueId) -> bool {
         let Some(standing) = self.queues.get_mut(&queue) else { return false };
         let Some(turn) = standing.turn.take() else { return false };
@@ -161,46 +164,46 @@ impl ChannelPermits {
         true
     }
 
-    /// A queue is no more, and asks for nothing: what it was granted goes back. What it delivered may yet be on its way.
+    /// Revokes everything from a queue that is gone: its grant is free again. Its deliveries may still be on their way.
     pub(super) fn revoke(&mut self, queue: QueueId, grants: &mut Vec<Grant>) {
         self.withdraw(queue);
         if let Some(standing) = self.queues.get_mut(&queue) {
             self.granted -= std::mem::take(&mut standing.granted);
         }
         self.drop_if_idle(queue);
-        self.deal(grants);
+        self.distribute(grants);
     }
 
-    /// Deliveries were settled, or came back.
+    /// Frees the permits of `count` deliveries that were settled or returned.
     pub(super) fn release(&mut self, count: u32, grants: &mut Vec<Grant>) {
         debug_assert!(count <= self.lent, "only what is lent comes back");
         self.lent = self.lent.saturating_sub(count);
-        self.deal(grants);
+        self.distribute(grants);
     }
 
     fn free(&self) -> u32 {
         if self.unlimited > 0 { 0 } else { self.limit.saturating_sub(self.lent + self.granted) }
     }
 
-    fn standing(&mut self, queue: QueueId) -> &mut Standing {
-        let had = self.had;
-        self.queues.entry(queue).or_insert_with(|| Standing { had, ..Standing::default() })
+    fn standing(&mut self, queue: QueueId) -> &mut QueueStanding {
+        let received = self.received_at_front;
+        self.queues.entry(queue).or_insert_with(|| QueueStanding { received, ..QueueStanding::default() })
     }
 
     fn grant(&mut self, queue: QueueId, free: u32) -> u32 {
         let permits = free.min(GRANT_MAX);
         let standing = self.standing(queue);
-        let had = standing.had;
+        let received = standing.received;
         standing.turn = None;
         standing.granted = permits;
-        standing.had += u64::from(permits);
-        self.had = self.had.max(had);
+        standing.received += u64::from(permits);
+        self.received_at_front = self.received_at_front.max(received);
         self.granted += permits;
         permits
     }
 
-    /// Deals out what is free to those in line.
-    fn deal(&mut self, grants: &mut Vec<Grant>) {
+    /// Distributes the free permits to the queues in line.
+    fn distribute(&mut self, grants: &mut Vec<Grant>) {
         if self.granted == 0 {
             while let Some(turn) = self.served.pop_first() {
                 self.line.insert(turn);
@@ -218,7 +221,8 @@ impl ChannelPermits {
     }
 
     fn drop_if_idle(&mut self, queue: QueueId) {
-        let idle = |standing: &Standing| standing.turn.is_none() && standing.granted == 0 && !standing.is_unlimited;
+        let idle =
+            |standing: &QueueStanding| standing.turn.is_none() && standing.granted == 0 && !standing.is_unlimited;
         if self.queues.get(&queue).is_some_and(idle) {
             self.queues.remove(&queue);
         }

@@ -1,4 +1,4 @@
-//! A queue's arguments: checked as RabbitMQ's classic queues check them, compared, and turned into settings.
+//! Checks a queue's arguments as RabbitMQ's classic queues do, compares them, and turns them into settings.
 
 use crate::model::arguments::{equivalent, keys, long_string, printed};
 use crate::model::names::queue_in_vhost;
@@ -7,11 +7,11 @@ use crate::queue::{Overflow, QueueSettings};
 use crate::wire::table::Value;
 use std::time::Duration;
 
-/// The longest time to live, in milliseconds: ten years, as RabbitMQ has it.
+/// The longest time to live, in milliseconds: ten years, as in RabbitMQ.
 const MILLIS_MAX: i64 = 315_360_000_000;
 const PRIORITY_MAX: i64 = 255;
 
-/// Arguments that a classic queue knows: they are checked, and compared when the queue is declared again.
+/// Arguments that a classic queue knows. They are compared when the queue is declared again.
 const KNOWN: [&str; 13] = [
     keys::QUEUE_TYPE,
     keys::EXPIRES,
@@ -28,7 +28,7 @@ const KNOWN: [&str; 13] = [
     keys::QUEUE_MASTER_LOCATOR,
 ];
 
-/// Arguments that mean something to RabbitMQ which this broker does not do: refused, never ignored.
+/// Arguments of RabbitMQ that this broker does not support. They are refused, not ignored.
 const REFUSED: [&str; 11] = [
     "x-single-active-consumer",
     "x-consumer-timeout",
@@ -43,9 +43,9 @@ const REFUSED: [&str; 11] = [
     "x-initial-cluster-size",
 ];
 
-/// What a declaration says beside its arguments.
+/// A declaration of a queue, without its arguments.
 #[derive(Clone, Debug)]
-pub(super) struct Declared {
+pub(super) struct QueueDeclaration {
     pub(super) id: QueueId,
     pub(super) name: Name,
     pub(super) vhost: Name,
@@ -54,9 +54,9 @@ pub(super) struct Declared {
 }
 
 /// The settings of a queue declared with these arguments.
-pub(super) fn settings(declared: Declared, arguments: &Arguments) -> Result<QueueSettings, AmqpError> {
-    let Declared { id, name, vhost, durable, auto_delete } = declared;
-    let check = Check { arguments, at: queue_in_vhost(name.as_str(), vhost.as_str()) };
+pub(super) fn settings(declared: QueueDeclaration, arguments: &Arguments) -> Result<QueueSettings, AmqpError> {
+    let QueueDeclaration { id, name, vhost, durable, auto_delete } = declared;
+    let check = ArgumentCheck { arguments, at: queue_in_vhost(name.as_str(), vhost.as_str()) };
     let dead_letter_exchange = check.dead_letter_exchange()?;
     check.refused()?;
     check.choice(keys::QUEUE_TYPE, &["classic"], "queue type")?;
@@ -90,12 +90,12 @@ pub(super) fn settings(declared: Declared, arguments: &Arguments) -> Result<Queu
     })
 }
 
-struct Check<'a> {
+struct ArgumentCheck<'a> {
     arguments: &'a Arguments,
     at: String,
 }
 
-impl Check<'_> {
+impl ArgumentCheck<'_> {
     fn invalid(&self, key: &str, reason: &str) -> AmqpError {
         AmqpError::precondition_failed(format!("invalid arg '{key}' for {}: {reason}", self.at))
     }
@@ -141,7 +141,7 @@ impl Check<'_> {
         }
     }
 
-    /// This one is checked before all others, in words of its own.
+    /// RabbitMQ checks this argument before all others, and its error has a different text.
     fn dead_letter_exchange(&self) -> Result<Option<Name>, AmqpError> {
         let key = keys::DEAD_LETTER_EXCHANGE;
         match self.arguments.get(key) {
@@ -202,7 +202,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether two declarations of a queue mean the same, as far as its known arguments go.
+/// Checks that two declarations of a queue have equivalent known arguments.
 pub(super) fn check_equivalent(received: &Arguments, current: &Arguments, at: &str) -> Result<(), AmqpError> {
     for key in KNOWN {
         if key == keys::QUEUE_TYPE && is_classic(received) && is_classic(current) {
@@ -220,7 +220,7 @@ fn is_classic(arguments: &Arguments) -> bool {
     }
 }
 
-/// Whether one argument means the same in both declarations.
+/// Checks that one argument is equivalent in both declarations.
 pub(super) fn check_equivalent_argument(
     key: &str,
     received: &Arguments,
@@ -228,7 +228,7 @@ pub(super) fn check_equivalent_argument(
     at: &str,
 ) -> Result<(), AmqpError> {
     let described = |value: Value<'_>| format!("the value '{}' of type '{}'", printed(value), value.type_name());
-    // Beside another value, RabbitMQ takes the value of a void argument for a missing one.
+    // When it compares with another value, RabbitMQ prints a void argument like a missing one.
     let quoted = |value| if value == Value::Void { "none".to_owned() } else { format!("'{}'", printed(value)) };
     let (received, current) = match (received.get(key), current.get(key)) {
         (None, None) => return Ok(()),

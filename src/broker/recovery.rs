@@ -1,8 +1,8 @@
-//! The start: vhosts, exchanges, queues and bindings as the store remembers them. No message is read.
+//! Rebuilds the broker at the start: vhosts, exchanges, queues and bindings from the store. No message is read.
 
 use super::kind::Kind;
 use super::node::{Broker, BrokerSettings, Runner};
-use super::queue_arguments::{self, Declared};
+use super::queue_arguments::{self, QueueDeclaration};
 use super::scratch::OpenScratch;
 use super::topology::QueueEntry;
 use super::vhost::Vhost;
@@ -16,8 +16,8 @@ use ahash::AHashMap;
 use std::sync::Arc;
 
 impl Broker {
-    /// A broker with everything that was recovered. What cannot be understood is said in the log and left out; nothing of it
-    /// is deleted from the store.
+    /// A broker with everything that was recovered. Records that cannot be applied are logged and skipped; they stay in
+    /// the store.
     pub fn recover(
         settings: BrokerSettings,
         runner: Arc<dyn Runner>,
@@ -38,7 +38,7 @@ impl Broker {
                     exchange = record.name.as_str(),
                     vhost = record.vhost.as_str(),
                     error = error.text,
-                    "left out"
+                    "skipped: the record cannot be applied"
                 );
             }
         }
@@ -50,7 +50,7 @@ impl Broker {
             let vhost = broker.recover_vhost(&record.vhost);
             broker.recover_queue(&vhost, record, lanes.remove(&record.id).unwrap_or_default(), now);
         }
-        // A queue that was deleted while its last rows were on their way may have left a lane behind.
+        // If a queue was deleted while its last rows were being written, its lanes may still be in the store.
         let orphans: Vec<_> = lanes.into_keys().map(TopologyChange::DeleteQueue).collect();
         if !orphans.is_empty() {
             tracing::warn!(queues = orphans.len(), "rows of deleted queues are erased");
@@ -64,7 +64,7 @@ impl Broker {
 
     fn recover_queue(self: &Arc<Self>, vhost: &Arc<Vhost>, record: &QueueRecord, lanes: Vec<LaneRecord>, now: Now) {
         let arguments = Arguments::decode(&record.arguments).unwrap_or_default();
-        let declared = Declared {
+        let declared = QueueDeclaration {
             id: record.id,
             name: record.name.clone(),
             vhost: record.vhost.clone(),
@@ -78,7 +78,7 @@ impl Broker {
                     queue = record.name.as_str(),
                     vhost = record.vhost.as_str(),
                     error = error.text,
-                    "left out"
+                    "skipped: the record cannot be applied"
                 );
                 return;
             }
@@ -94,7 +94,8 @@ impl Broker {
         let entry = QueueEntry { cell: Arc::clone(&cell), durable: true, auto_delete, arguments };
         vhost.topology().insert_queue(record.name.clone(), entry, None);
         vhost.index(&cell);
-        // Expiry needs the head; a queue without messages only its own clock.
+        // Messages expire only at the loaded head; a queue that expires when unused needs its timer. The tick starts
+        // both.
         if waiting || timed {
             let broker = Arc::clone(self);
             let wake = move |now: Now| broker.take_turns(&cell, LocalEvent::Tick, now);
@@ -114,8 +115,8 @@ fn recover_binding(vhost: &Vhost, record: &BindingRecord) {
         routing_key: record.routing_key.clone(),
         arguments: Arguments::decode(&record.arguments).unwrap_or_default(),
     };
-    // A durable queue is nobody's own.
+    // A durable queue is never exclusive, so any connection will do.
     if let Err(error) = vhost.topology().bind(&bind, destination, ConnectionId(0)) {
-        tracing::error!(source = %record.source, destination = %record.destination, error = error.text, "left out");
+        tracing::error!(source = %record.source, destination = %record.destination, error = error.text, "skipped: the record cannot be applied");
     }
 }

@@ -1,4 +1,4 @@
-//! Where a message goes: a memo of the connection answers, or else the vhost's topology.
+//! Finds the queues of a message, from the connection's remembered routes or from the vhost's topology.
 
 use super::cell::Cell;
 use super::object_metrics::{ExchangeCounts, SharedExchangeCounts};
@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 type Targets = SmallVec<[Arc<Cell>; 1]>;
 
-/// Routes remembered per connection; beyond it they are all forgotten, and found again.
+/// Most routes that a connection remembers. Beyond it, all are forgotten, and found again when needed.
 const MEMOS_MAX: usize = 1024;
 
-/// Where messages go, as far as that is known.
+/// A connection's remembered routes. Each is valid for one epoch of the vhost.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     memos: AHashMap<Vec<u8>, Memo>,
-    last: Option<Box<Last>>,
-    /// The targets of a message whose route is not remembered.
-    once: Targets,
-    /// Of messages to the exchange of `last` since the last fold. Not in `Last`, which is only read as a rule.
+    last: Option<Box<LastRoute>>,
+    /// The targets of the last message whose route may not be remembered.
+    unremembered: Targets,
+    /// Counts of the exchange of `last` since the last fold. They are not in `LastRoute`, which is rarely written.
     counts: ExchangeCounts,
 }
 
@@ -32,11 +32,12 @@ struct Memo {
     exchange_counts: Arc<SharedExchangeCounts>,
 }
 
-/// The route of the message before, with which every message is compared. It has cache lines of its own: as a vector from the
-/// allocator the key lay beside what is written all the time, and comparing took 12 % of all that a message of 16 bytes costs.
+/// The route of the previous message, with which every message is compared. It has its own cache lines: when the key
+/// was a vector from the allocator, it lay beside memory that is written often, and comparing took 12 % of the time of
+/// a 16-byte message.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Last {
+struct LastRoute {
     exchange: ShortStr,
     routing_key: ShortStr,
     epoch: u64,
@@ -44,7 +45,7 @@ struct Last {
     exchange_counts: Arc<SharedExchangeCounts>,
 }
 
-/// At most 255 bytes, in place.
+/// A string of at most 255 bytes, stored inline.
 #[derive(Debug)]
 struct ShortStr {
     len: u8,
@@ -63,16 +64,16 @@ impl ShortStr {
     }
 }
 
-/// What a remembered route takes, about.
+/// Estimated bytes of memory of one remembered route.
 const MEMO_BYTES: usize = size_of::<(Vec<u8>, Memo)>() + 64;
 
 impl Routes {
-    /// What the memory of routes takes, about.
+    /// Estimated bytes of memory of all remembered routes.
     pub(super) fn held_bytes(&self) -> usize {
-        self.memos.capacity() * MEMO_BYTES + self.last.as_ref().map_or(0, |_| size_of::<Last>())
+        self.memos.capacity() * MEMO_BYTES + self.last.as_ref().map_or(0, |_| size_of::<LastRoute>())
     }
 
-    /// The queues that a message goes to now.
+    /// The queues to which a message is routed now.
     pub(super) fn targets(&mut self, vhost: &Vhost, message: &Message) -> Result<&[Arc<Cell>], AmqpError> {
         let (exchange, routing_key) = (message.exchange(), message.routing_key());
         let epoch = vhost.epoch();
@@ -88,11 +89,11 @@ impl Routes {
             let (targets, exchange_counts) = match self.memos.get(&name) {
                 Some(memo) if memo.epoch == epoch => (memo.targets.clone(), Arc::clone(&memo.exchange_counts)),
                 _ => {
-                    let Found { targets, exchange_counts, memoisable } = find(vhost, message)?;
+                    let RouteLookup { targets, exchange_counts, memoisable } = look_up(vhost, message)?;
                     if !memoisable {
                         exchange_counts.add(ExchangeCounts { published: 1, routed: targets.len() as u64 });
-                        self.once = targets;
-                        return Ok(&self.once);
+                        self.unremembered = targets;
+                        return Ok(&self.unremembered);
                     }
                     if self.memos.len() >= MEMOS_MAX {
                         self.memos.clear();
@@ -103,7 +104,7 @@ impl Routes {
                 }
             };
             let (exchange, routing_key) = (ShortStr::new(exchange), ShortStr::new(routing_key));
-            let last = Last { exchange, routing_key, epoch, targets, exchange_counts };
+            let last = LastRoute { exchange, routing_key, epoch, targets, exchange_counts };
             match &mut self.last {
                 Some(place) => **place = last,
                 None => self.last = Some(Box::new(last)),
@@ -115,7 +116,7 @@ impl Routes {
         Ok(targets)
     }
 
-    /// Adds to the exchange of the last message what was published to it since the last call.
+    /// Adds the counts since the last call to the exchange of the last message.
     pub(super) fn fold_counts(&mut self) {
         if self.counts.published > 0
             && let Some(last) = &self.last
@@ -125,23 +126,24 @@ impl Routes {
     }
 }
 
-fn find(vhost: &Vhost, message: &Message) -> Result<Found, AmqpError> {
+fn look_up(vhost: &Vhost, message: &Message) -> Result<RouteLookup, AmqpError> {
     if message.exchange().is_empty() {
         let exchange_counts = Arc::clone(vhost.default_exchange_counts());
-        // A miss is not remembered: a queue that appears does not move the epoch.
+        // A miss is not remembered, since declaring a queue does not change the epoch.
         return Ok(match vhost.queue(message.routing_key()) {
-            Some(cell) => Found { targets: SmallVec::from_elem(cell, 1), exchange_counts, memoisable: true },
-            None => Found { targets: Targets::new(), exchange_counts, memoisable: false },
+            Some(cell) => RouteLookup { targets: SmallVec::from_elem(cell, 1), exchange_counts, memoisable: true },
+            None => RouteLookup { targets: Targets::new(), exchange_counts, memoisable: false },
         });
     }
     let headers = if message.has_headers() { message.properties().headers() } else { None };
     let (route, exchange_counts) = vhost.topology().route(message.exchange(), message.routing_key(), headers)?;
-    Ok(Found { targets: Targets::from_vec(route.cells), exchange_counts, memoisable: route.memoisable })
+    Ok(RouteLookup { targets: Targets::from_vec(route.cells), exchange_counts, memoisable: route.memoisable })
 }
 
-/// Where a message goes, and whether exchange and routing key alone decide that.
-struct Found {
+/// The result of looking up a route.
+struct RouteLookup {
     targets: Targets,
     exchange_counts: Arc<SharedExchangeCounts>,
+    /// Whether exchange and routing key alone decide, so that the route may be remembered.
     memoisable: bool,
 }

@@ -1,4 +1,4 @@
-//! The scratch store: where transient messages wait that are beyond their budget. Opened when first needed.
+//! The scratch store, which holds transient messages beyond their memory budget. It is opened when first needed.
 
 use super::cell::Cell;
 use super::contribution::contribution;
@@ -11,13 +11,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// Opens the scratch store, empty. It may block.
+/// Opens an empty scratch store. It may block.
 pub(crate) type OpenScratch = Box<dyn Fn() -> Result<WriterHandle, StoreError> + Send + Sync>;
 
-/// The scratch store, once it was opened.
+/// The scratch store, which may not be open yet.
 pub(super) struct Scratch {
     open: Option<OpenScratch>,
-    /// Somebody is opening it, or has tried.
+    /// A thread is opening the store, or has tried to.
     begun: AtomicBool,
     writer: OnceLock<WriterHandle>,
 }
@@ -28,11 +28,11 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// A cell as the scratch store's writer knows it.
+/// A cell's source of rows for the scratch store's writer.
 #[derive(Debug)]
-struct ForScratch(Weak<Cell>);
+struct ScratchSource(Weak<Cell>);
 
-impl Source for ForScratch {
+impl Source for ScratchSource {
     fn pull(self: Arc<Self>, rows_max: usize, bytes_max: usize) {
         if let Some(cell) = self.0.upgrade() {
             cell.submit(LocalEvent::Spill { rows_max, bytes_max });
@@ -50,8 +50,8 @@ impl Source for ForScratch {
     }
 }
 
-fn for_scratch(cell: &Arc<Cell>) -> Arc<dyn Source> {
-    Arc::clone(cell.for_scratch.get_or_init(|| Arc::new(ForScratch(Arc::downgrade(cell)))))
+fn scratch_source(cell: &Arc<Cell>) -> Arc<dyn Source> {
+    Arc::clone(cell.scratch_source.get_or_init(|| Arc::new(ScratchSource(Arc::downgrade(cell)))))
 }
 
 impl Scratch {
@@ -63,7 +63,7 @@ impl Scratch {
         self.writer.get()
     }
 
-    /// Whether it can be used; when it is needed for the first time it is opened beside whoever asks.
+    /// Whether the store is open. The first call starts to open it in the background.
     pub(super) fn is_open_or_opens(&self, broker: &Arc<Broker>) -> bool {
         if self.writer.get().is_some() {
             return true;
@@ -79,13 +79,13 @@ impl Scratch {
         false
     }
 
-    /// Whether it could be opened.
+    /// Opens the store. Returns whether it could be opened.
     fn open(&self) -> bool {
         let Some(open) = &self.open else { return false };
         match open() {
             Ok(writer) => {
-                tracing::info!("transient messages beyond limits.transient_bytes wait in the scratch store");
-                // Nobody else opens it.
+                tracing::info!("transient messages beyond limits.transient_bytes are spilled to the scratch store");
+                // `begun` lets only one thread get here, so the cell is empty.
                 let _ = self.writer.set(writer);
                 true
             }
@@ -96,39 +96,39 @@ impl Scratch {
         }
     }
 
-    /// At the end of a turn: what it has for the scratch store goes there.
+    /// Contributes the rows that a turn spills to the scratch store. Called at the end of the turn.
     pub(super) fn serve(&self, cell: &Arc<Cell>, queue: &impl QueueMachine, effects: &mut Effects) {
         let Some(writer) = self.writer() else { return };
         for pulled in effects.spilled.drain(..) {
             if pulled.more {
-                cell.listed_for_scratch.store(true, Ordering::Relaxed);
+                cell.is_listed_for_scratch.store(true, Ordering::Relaxed);
             }
-            writer.contribute(for_scratch(cell), contribution(pulled, Vec::new()));
+            writer.contribute(scratch_source(cell), contribution(pulled, Vec::new()));
         }
-        if queue.wants_scratch() && !cell.listed_for_scratch.swap(true, Ordering::Relaxed) {
-            writer.dirty(for_scratch(cell));
+        if queue.wants_scratch() && !cell.is_listed_for_scratch.swap(true, Ordering::Relaxed) {
+            writer.dirty(scratch_source(cell));
         }
     }
 
-    /// A queue is gone, and with it what it has here.
+    /// Deletes the rows of a deleted queue from the store.
     pub(super) fn forget(&self, cell: &Cell) {
-        if let (Some(writer), Some(_)) = (self.writer(), cell.for_scratch.get()) {
+        if let (Some(writer), Some(_)) = (self.writer(), cell.scratch_source.get()) {
             writer.topology(vec![TopologyChange::DeleteQueue(cell.id())], Box::new(|_| {}));
         }
     }
 }
 
 impl Broker {
-    /// While transient messages take more memory than they may, queues whose turn does not come hand over theirs too. To be
-    /// called from time to time.
+    /// Makes idle queues spill too, while transient messages exceed their budget. Must be called periodically, since a
+    /// queue otherwise spills only in its turns.
     pub fn spill_idle_queues(self: &Arc<Self>) {
         if !self.is_transient_memory_short() {
             return;
         }
         let Some(writer) = self.scratch().writer() else { return };
         for cell in self.cells().into_iter().filter(|cell| cell.unspilled_rows() > 0) {
-            if !cell.listed_for_scratch.swap(true, Ordering::Relaxed) {
-                writer.dirty(for_scratch(&cell));
+            if !cell.is_listed_for_scratch.swap(true, Ordering::Relaxed) {
+                writer.dirty(scratch_source(&cell));
             }
         }
     }

@@ -1,7 +1,7 @@
-//! The broker in numbers: its totals, and its queues, exchanges and connections one by one.
+//! The broker's numbers at one moment: its totals, and its queues, exchanges and connections one by one.
 //!
-//! The one place that everybody reads who shows the broker: the metrics page, the local socket, and what manages it. Queues and
-//! connections keep their numbers up to date by themselves, so a look takes no turn of a queue and wakes no connection.
+//! The metrics page, the local socket and management read the broker only here. Queues and connections publish their
+//! numbers themselves, so a snapshot takes no queue's turn and wakes no connection.
 
 use super::cell::Cell;
 use super::counters::CountersSnapshot;
@@ -17,21 +17,21 @@ use crate::store::commit::WriterStats;
 /// The totals of the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerSnapshot {
-    /// What was done since the start.
+    /// Counters since the start.
     pub counters: CountersSnapshot,
-    /// What limits have refused since the start.
+    /// Refusals by limits since the start.
     pub refusals: Refusals,
-    /// What is open now.
-    pub open: Open,
-    /// What queues hold, as of the last turn of each.
+    /// Gauges of open connections and channels.
+    pub open: OpenCounts,
+    /// Sums of all queues' metrics, as of the last turn of each.
     pub queues: QueueTotals,
-    /// What the store's writer has done since the start.
+    /// Numbers of the store's writer since the start.
     pub writer: WriterStats,
 }
 
-/// What is open now. See [`Gauges`].
+/// The values of [`Gauges`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Open {
+pub(crate) struct OpenCounts {
     pub connections: u64,
     pub channels: u64,
     pub publishers: u64,
@@ -43,9 +43,9 @@ pub(crate) struct Open {
 /// The sums of all queues' metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueTotals {
-    /// Queues.
+    /// Number of queues.
     pub count: u64,
-    /// Their metrics, added up.
+    /// The sum of their metrics.
     pub sum: QueueMetrics,
 }
 
@@ -57,9 +57,9 @@ pub(crate) struct QueueSnapshot {
     pub name: Name,
     /// The connection that has the queue exclusively.
     pub owner: Option<ConnectionId>,
-    /// What the queue holds.
+    /// The queue's metrics as of its last turn.
     pub metrics: QueueMetrics,
-    /// What the queue has done since it was declared, or since the broker started.
+    /// Counts of the queue's events since it was declared or the broker started.
     pub counts: Counts,
 }
 
@@ -69,9 +69,9 @@ pub(crate) struct ConnectionSnapshot {
     pub id: ConnectionId,
     pub user: Name,
     pub vhost: Name,
-    /// The other end; none for a connection without a socket.
+    /// The client; `None` for a connection without a socket.
     pub client: Option<Client>,
-    /// What the connection has done since it opened the vhost.
+    /// Counts of the connection's events since it opened the vhost.
     pub traffic: Traffic,
 }
 
@@ -87,7 +87,7 @@ impl Broker {
         BrokerSnapshot {
             counters: self.counters().snapshot(),
             refusals: self.refusals().snapshot(),
-            open: Open {
+            open: OpenCounts {
                 connections: Gauges::read(&gauges.connections),
                 channels: Gauges::read(&gauges.channels),
                 publishers: Gauges::read(&gauges.publishers),

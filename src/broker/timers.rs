@@ -1,4 +1,4 @@
-//! When queues want to be woken: one ordered map for all, emptied by one task of the shell.
+//! The deadlines at which queues must be woken: one ordered map, which one task of the shell serves.
 
 use super::cell::Cell;
 use crate::model::{Monotonic, QueueId};
@@ -29,7 +29,7 @@ impl Timers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes a cell at a time, unless it is woken earlier. Call it in the turn of the cell only.
+    /// Arms a cell to be woken at `at`, unless it is armed for an earlier time. Call this only in the cell's turn.
     pub(super) fn arm(&self, at: Monotonic, cell: &Arc<Cell>) {
         if cell.armed.get().is_some_and(|armed| armed <= at) {
             return;
@@ -47,7 +47,7 @@ impl Timers {
         }
     }
 
-    /// Forgets the deadline of a cell. Call it in the last turn of the cell: its memory is kept for as long as it is armed.
+    /// Removes the deadline of a cell. Call this in the cell's last turn: an armed cell's memory is kept.
     pub(super) fn disarm(&self, cell: &Cell) {
         if cell.armed.get().is_some() {
             let mut deadlines = self.deadlines();
@@ -56,7 +56,7 @@ impl Timers {
         }
     }
 
-    /// Takes the cells whose time has come.
+    /// Takes the cells whose deadlines have passed.
     pub(super) fn take_due(&self, now: Monotonic) -> Vec<Arc<Cell>> {
         let mut deadlines = self.deadlines();
         let mut due = Vec::new();
@@ -71,7 +71,7 @@ impl Timers {
         due
     }
 
-    /// The next deadline; the waker is called when an earlier one appears.
+    /// The next deadline. The waker is called if an earlier one appears.
     pub(super) fn next(&self, waker: &Waker) -> Option<Monotonic> {
         let mut deadlines = self.deadlines();
         deadlines.waker = Some(waker.clone());
@@ -100,8 +100,8 @@ mod tests {
         Cell::new(Kind::Classic(QueueState::new(settings, limits, now)), None, Weak::<Broker>::new()).0
     }
 
-    /// Cells are made, armed, woken and deleted in any order. The timers keep no more deadlines than there are cells, and no
-    /// memory of one that is gone; each cell is woken at the earliest time for which it was armed, and not before.
+    /// Creates, arms, wakes and deletes cells in any order. There are never more deadlines than cells, and the memory
+    /// of a deleted cell is not kept. Each cell is woken at the earliest time for which it was armed, and not before.
     #[test]
     fn timers_keep_one_deadline_for_each_armed_cell_and_none_of_a_deleted_one() {
         for seed in 0..50 {

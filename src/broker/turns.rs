@@ -1,12 +1,12 @@
-//! Turns, one after another: what a queue's effects set off in other queues waits on a list of the outermost call.
+//! Takes turns, one after another. If a turn gives inputs to other queues, these wait on a list of the outermost call.
 //!
-//! Everything a turn emits for connections and other queues is pushed into their inlets and inboxes inside the turn, so its
-//! order is the queue's order; only *taking the turn* of those other queues waits. No recursion, no cycle, no lock order.
+//! A turn pushes its notices and inputs into inlets and inboxes before it ends, so their order is the queue's order.
+//! Only *taking the turn* of the other queues waits. So there is no recursion, no cycle and no lock order.
 
 use super::cell::{Cell, Turn, TurnList, TurnTaker};
 use super::contribution::contribution;
 use super::kind::{Kind, QueueMachine};
-use super::loads::Load;
+use super::loads::LoadId;
 use super::node::Broker;
 use super::peer::Peer;
 use super::permits::{ChannelPermits, Grant};
@@ -21,14 +21,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Rounds over the whole list in one call; what is left then goes on in a task of its own.
+/// Most rounds over the list in one call. Remaining turns are taken in a new task.
 const ROUNDS_MAX: u32 = 8;
 
-/// Batches of one queue in one call: others keep it busy, and the caller's connection has work of its own.
+/// Most batches of one queue in one call. If other threads keep the queue busy, a new task goes on with it, so that the
+/// caller's connection is not held up.
 const BATCHES_MAX: u32 = 16;
 
 thread_local! {
-    /// Emptied by each turn: were it each queue's own, a thousand would keep room for as much as they ever did at once.
+    /// Reused by every turn of the thread, which leaves it empty. If each queue had its own, a thousand queues would
+    /// keep the capacity of their largest turns.
     static EFFECTS: Scratchpad<Option<Box<Effects>>> = const { Scratchpad::new(None) };
 }
 
@@ -89,7 +91,7 @@ impl Broker {
                 tracing::error!(
                     queue = cell.name().as_str(),
                     vhost = cell.vhost().as_str(),
-                    "the queue failed; its messages in memory are lost to it"
+                    "the queue failed: its messages in memory are lost"
                 );
                 turn.inputs.clear();
                 turn.machine.fail(self.settings().queue_limits, now);
@@ -111,8 +113,10 @@ impl Broker {
         queue.set_memory_pressure(self.is_transient_memory_short());
         for input in turn.inputs.drain(..) {
             match input {
-                QueueInput::Local(LocalEvent::Pull { .. }) => cell.listed.store(false, Ordering::Relaxed),
-                QueueInput::Local(LocalEvent::Spill { .. }) => cell.listed_for_scratch.store(false, Ordering::Relaxed),
+                QueueInput::Local(LocalEvent::Pull { .. }) => cell.is_listed.store(false, Ordering::Relaxed),
+                QueueInput::Local(LocalEvent::Spill { .. }) => {
+                    cell.is_listed_for_scratch.store(false, Ordering::Relaxed);
+                }
                 _ => {}
             }
             queue.apply(input, now, &mut permits, effects);
@@ -120,7 +124,7 @@ impl Broker {
                 let mut follow_up = Vec::new();
                 for effect in std::mem::take(&mut effects.effects) {
                     if matches!(effect, QueueEffect::Deleted { .. } | QueueEffect::Unused) {
-                        // Nothing of the queue may reach the writer behind its deletion.
+                        // Rows of the queue must not reach the writer after the queue's deletion.
                         effects.pulled.drain(..).for_each(|pulled| self.contribute(cell, pulled, permits.list));
                     }
                     self.carry_out(cell, queue, effect, now, permits.list, &mut follow_up);
@@ -130,12 +134,12 @@ impl Broker {
                 }
             }
         }
-        if queue.is_due() && !cell.listed.load(Ordering::Relaxed) && effects.pulled.is_empty() {
+        if queue.is_due() && !cell.is_listed.load(Ordering::Relaxed) && effects.pulled.is_empty() {
             if self.writer().wants_rows() {
                 let (rows_max, bytes_max) = (self.settings().batch_rows_max, self.settings().batch_bytes_max);
                 queue.apply(LocalEvent::Pull { rows_max, bytes_max }.into(), now, &mut permits, effects);
             } else {
-                cell.listed.store(true, Ordering::Relaxed);
+                cell.is_listed.store(true, Ordering::Relaxed);
                 self.writer().dirty(Arc::clone(cell) as _);
             }
         }
@@ -143,12 +147,12 @@ impl Broker {
             self.contribute(cell, pulled, list);
         }
         self.scratch().serve(cell, queue, effects);
-        if queue.is_due() && !cell.listed.swap(true, Ordering::Relaxed) {
+        if queue.is_due() && !cell.is_listed.swap(true, Ordering::Relaxed) {
             self.writer().dirty(Arc::clone(cell) as _);
         }
         match cell.deletion.get() {
-            None => self.hand_over(&mut effects.notices),
-            Some(deletion) => self.hand_over_after(*deletion, cell, std::mem::take(&mut effects.notices)),
+            None => self.send_notices(&mut effects.notices),
+            Some(deletion) => self.send_notices_after(*deletion, cell, std::mem::take(&mut effects.notices)),
         }
         let dead_lettered = queue.settings().dead_letter_exchange.is_some();
         let done = std::mem::take(&mut effects.counts);
@@ -164,8 +168,8 @@ impl Broker {
         EFFECTS.set(Some(kept));
     }
 
-    /// Queues that stood in line get their permits, and are listed for their turn.
-    pub(super) fn hand_grants(&self, peer: &Peer, limit: LimitKey, mut grants: Vec<Grant>, list: &mut TurnList) {
+    /// Sends grants to their queues, and lists the queues for their turns.
+    pub(super) fn send_grants(&self, peer: &Peer, limit: LimitKey, mut grants: Vec<Grant>, list: &mut TurnList) {
         let mut at = 0;
         while let Some(&Grant { queue, permits }) = grants.get(at) {
             at += 1;
@@ -178,21 +182,22 @@ impl Broker {
         }
     }
 
-    /// A queue has failed, and what it was granted with it. Behind its last deliveries it applies every limit.
+    /// Revokes all grants of a queue that has failed. After its last deliveries, the queue counts as limited by every
+    /// limit.
     fn revoke_grants(&self, queue: QueueId, list: &mut TurnList) {
         for peer in self.peers() {
             for (limit, grants) in peer.revoke_grants(queue) {
-                peer.tell_one(Notice::Limited { channel: limit.holder.channel, queue, limit: limit.id });
-                self.hand_grants(&peer, limit, grants, list);
+                peer.notify_one(Notice::Limited { channel: limit.holder.channel, queue, limit: limit.id });
+                self.send_grants(&peer, limit, grants, list);
             }
         }
     }
 
     fn contribute(&self, cell: &Arc<Cell>, pulled: Pulled, list: &mut TurnList) {
-        // The queue's own record goes first.
-        self.hand_topology_over(cell.vhost());
+        // The queue's own record must precede its rows.
+        self.submit_topology(cell.vhost());
         if pulled.more {
-            cell.listed.store(true, Ordering::Relaxed);
+            cell.is_listed.store(true, Ordering::Relaxed);
         }
         let mut groups: Vec<Group> = pulled.group.into_iter().collect();
         let replaced = self.group_with_originals(&pulled.replaces);
@@ -204,8 +209,8 @@ impl Broker {
         }
     }
 
-    /// Copies of dead letters go to the store in one transaction with the removal of their originals: the queues that
-    /// keep these, and the group that all of them are part of.
+    /// Groups copies of dead letters with the removal of their originals, so that the store commits both in one
+    /// transaction. Returns the queues of the originals, the numbers of the originals, and the group.
     fn group_with_originals(&self, replaces: &[Origin]) -> Vec<(Arc<Cell>, Vec<u64>, Group)> {
         let mut sources: Vec<(Arc<Cell>, Vec<u64>)> = Vec::new();
         for &Origin { queue, leaving } in replaces {
@@ -221,22 +226,22 @@ impl Broker {
         sources.into_iter().map(|(source, originals)| (source, originals, group)).collect()
     }
 
-    /// Notices of a deleted queue wait for its deletion: if that is lost in a crash, the queue is back without the messages that
-    /// it confirmed and with those that it purged.
-    fn hand_over_after(self: &Arc<Self>, deletion: ChangeNo, cell: &Cell, mut notices: Vec<(ConnectionId, Notice)>) {
+    /// Sends the notices of a deleted queue once its deletion is durable. If a crash lost the deletion, the queue would
+    /// be back without messages that it had confirmed, and with messages that it had purged.
+    fn send_notices_after(self: &Arc<Self>, deletion: ChangeNo, cell: &Cell, mut notices: Vec<(ConnectionId, Notice)>) {
         let Some(vhost) = self.vhost(cell.vhost().as_bytes()).filter(|_| !notices.is_empty()) else { return };
         let broker = Arc::clone(self);
         vhost.when_durable(deletion, move |durable| {
             if !durable {
                 notices.iter_mut().for_each(|(_, notice)| refuse(notice));
             }
-            broker.hand_over(&mut notices);
+            broker.send_notices(&mut notices);
         });
     }
 
-    /// One hand-over per connection.
-    fn hand_over(&self, notices: &mut Vec<(ConnectionId, Notice)>) {
-        let mut groups: SmallVec<[ForPeer; 1]> = SmallVec::new();
+    /// Sends notices to their connections, with one call per connection.
+    fn send_notices(&self, notices: &mut Vec<(ConnectionId, Notice)>) {
+        let mut groups: SmallVec<[PeerNotices; 1]> = SmallVec::new();
         let mut last = 0;
         let total = notices.len();
         for (connection, notice) in notices.drain(..) {
@@ -254,7 +259,7 @@ impl Broker {
         }
         for (_, peer, mut notices) in groups {
             if let Some(peer) = peer {
-                peer.tell(&mut notices);
+                peer.notify(&mut notices);
             }
         }
     }
@@ -282,13 +287,13 @@ impl Broker {
                 }
             }
             QueueEffect::Load { lane, load, durable, scratch, rows_max, bytes_max } => {
-                let asked = Load { cell: Arc::clone(cell), level: lane.level, load };
+                let load_id = LoadId { cell: Arc::clone(cell), level: lane.level, load };
                 let durable = durable.map(|range| LoadRequest { lane, range, rows_max, bytes_max });
                 let scratch = scratch.map(|(generation, range)| {
                     let lane = Lane { generation, ..lane };
                     LoadRequest { lane, range, rows_max, bytes_max }
                 });
-                self.load(asked, durable, scratch);
+                self.load(load_id, durable, scratch);
             }
             QueueEffect::Miscounted { lane, rows, body_bytes } => {
                 let (queue, vhost, level) = (cell.name().as_str(), cell.vhost().as_str(), lane.level);
@@ -298,7 +303,7 @@ impl Broker {
                     level,
                     rows,
                     body_bytes,
-                    "the store is damaged: it held another number of messages than it said"
+                    "the store is damaged: the number of stored messages differs from the recorded one"
                 );
             }
             QueueEffect::NoPositions { lane } => {
@@ -307,24 +312,24 @@ impl Broker {
                     queue,
                     vhost,
                     level,
-                    "persistent messages are refused: all positions of this level are given out; it begins anew once it is empty"
+                    "persistent messages are refused: all positions of this level are used; they start again once the level is empty"
                 );
             }
             QueueEffect::Deleted { requester, message_count } => {
-                self.queue_deleted(cell, Some((requester, message_count)), list);
+                self.finish_deletion(cell, Some((requester, message_count)), list);
             }
             QueueEffect::Unused => {
-                self.queue_deleted(cell, None, list);
+                self.finish_deletion(cell, None, list);
                 follow_up.push(LocalEvent::End.into());
             }
         }
     }
 }
 
-/// What a turn has for one connection, if that is still there.
-type ForPeer = (ConnectionId, Option<Arc<Peer>>, Vec<Notice>);
+/// The notices of a turn for one connection, with its peer if the connection still exists.
+type PeerNotices = (ConnectionId, Option<Arc<Peer>>, Vec<Notice>);
 
-/// The store has failed: what should have been durable is not.
+/// Turns a notice into a refusal, after the store has failed and the notice's change is not durable.
 fn refuse(notice: &mut Notice) {
     match notice {
         Notice::Promised { kept, .. } => *kept = false,
@@ -339,14 +344,15 @@ fn refuse(notice: &mut Notice) {
 struct PeerPermits<'a> {
     broker: &'a Broker,
     queue: QueueId,
-    /// Emptied by each call.
+    /// Reused by each call, which leaves it empty.
     grants: Vec<Grant>,
-    /// Queues that are granted permits in this turn have theirs behind it.
+    /// Queues that are granted permits in this turn; their turns follow it.
     list: &'a mut TurnList,
 }
 
 impl PeerPermits<'_> {
-    /// None when the connection or the limit is no more: what a queue holds of it is void.
+    /// Applies `act` to the permits of a limit. `None` if the connection or the limit is gone: its permits are void
+    /// then.
     fn with<T>(
         &mut self,
         limit: LimitKey,
@@ -356,7 +362,7 @@ impl PeerPermits<'_> {
         let (queue, grants) = (self.queue, &mut self.grants);
         let done = peer.with_permits(limit.holder.channel, Some(limit.id), |permits| act(permits, queue, grants));
         if !self.grants.is_empty() {
-            self.broker.hand_grants(&peer, limit, std::mem::take(&mut self.grants), self.list);
+            self.broker.send_grants(&peer, limit, std::mem::take(&mut self.grants), self.list);
         }
         done
     }
@@ -364,7 +370,7 @@ impl PeerPermits<'_> {
 
 impl Permits for PeerPermits<'_> {
     fn request(&mut self, limit: LimitKey) -> u32 {
-        // A connection that has gone takes nothing more in; its consumers are about to be detached.
+        // A connection that is gone takes no deliveries; its consumers are about to be detached.
         self.with(limit, |permits, queue, grants| permits.request(queue, grants)).unwrap_or(0)
     }
 
@@ -373,7 +379,7 @@ impl Permits for PeerPermits<'_> {
     }
 
     fn withdraw(&mut self, limit: LimitKey) -> bool {
-        // Of a limit that is no more nothing comes.
+        // A limit that is gone sends no grant, so the queue counts as withdrawn.
         self.with(limit, |permits, queue, _| permits.withdraw(queue)).unwrap_or(true)
     }
 }

@@ -1,8 +1,8 @@
-//! One virtual host: its topology, and read indexes beside it.
+//! One virtual host: its topology, and read indexes.
 
 use super::cell::Cell;
 use super::object_metrics::SharedExchangeCounts;
-use super::topology::{ChangeNo, Changes, ExchangeSnapshot, Progress, Topology, Unhanded};
+use super::topology::{ChangeNo, Changes, ExchangeSnapshot, PendingJournals, Progress, Topology};
 use crate::model::{AmqpError, Name};
 use crate::routing::ExchangeKind;
 use crate::store::commit::WriterHandle;
@@ -17,45 +17,46 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Vhost {
     name: Name,
     topology: Mutex<Topology>,
-    /// How far the store has come with the topology's journal.
+    /// How much of the topology's journal the store has committed.
     progress: Progress,
-    unhanded: Unhanded,
+    pending_journals: PendingJournals,
     /// Queues by name, for the default exchange, consumes and gets.
     queues: DashMap<Name, Arc<Cell>, RandomState>,
-    /// Moves whenever an existing answer to "where does this go?" can change.
+    /// Rises whenever a remembered route may become wrong.
     epoch: AtomicU64,
-    /// Of messages to the default exchange.
+    /// Counts of messages to the default exchange.
     default_exchange_counts: Arc<SharedExchangeCounts>,
 }
 
 impl Vhost {
-    pub(super) fn recovered(name: Name, unhanded: Unhanded) -> Arc<Self> {
-        let topology = Mutex::new(Topology::new(name.clone(), unhanded.clone()));
+    pub(super) fn recovered(name: Name, pending_journals: PendingJournals) -> Arc<Self> {
+        let topology = Mutex::new(Topology::new(name.clone(), pending_journals.clone()));
         Arc::new(Self {
             name,
             topology,
             progress: Progress::default(),
-            unhanded,
+            pending_journals,
             queues: DashMap::default(),
             epoch: AtomicU64::new(0),
             default_exchange_counts: Arc::default(),
         })
     }
 
-    /// A vhost that the store does not know: its record begins the journal, and the number is that of the record.
-    pub(super) fn created(name: Name, unhanded: Unhanded) -> (Arc<Self>, ChangeNo) {
-        let vhost = Self::recovered(name.clone(), unhanded);
+    /// A vhost that the store does not have yet. Its record is the first change of the journal, whose number is
+    /// returned.
+    pub(super) fn created(name: Name, pending_journals: PendingJournals) -> (Arc<Self>, ChangeNo) {
+        let vhost = Self::recovered(name.clone(), pending_journals);
         let record = TopologyChange::PutVhost(VhostRecord { name });
         let number = vhost.topology().journal().append(Changes::New(vec![record]));
         (vhost, number)
     }
 
-    /// Its name.
+    /// The name of the vhost.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// What counts the messages to the default exchange.
+    /// Counts of messages to the default exchange.
     pub(super) fn default_exchange_counts(&self) -> &Arc<SharedExchangeCounts> {
         &self.default_exchange_counts
     }
@@ -76,14 +77,15 @@ impl Vhost {
         exchanges
     }
 
-    /// The truth. A leaf lock: nothing is called and no other lock taken while it is held.
+    /// The topology, locked. A leaf lock: no callback runs and no other lock is taken while it is held.
     pub(super) fn topology(&self) -> MutexGuard<'_, Topology> {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // ---- changes -----------------------------------------------------------------------------------------------
 
-    /// Changes topology, and hands the store's part of it to the writer. Returns the number with which that is durable.
+    /// Changes the topology, and submits the change to the writer. Returns the number of the change with which the
+    /// result is durable.
     pub(super) fn change(
         self: &Arc<Self>,
         writer: &WriterHandle,
@@ -94,25 +96,25 @@ impl Vhost {
             let changes = change(&mut topology)?;
             topology.journal().append(changes)
         };
-        self.hand_over(writer);
+        self.submit_journal(writer);
         Ok(number)
     }
 
-    /// Hands the writer what was appended to the journal before this call, unless it has it.
-    pub(super) fn hand_over(self: &Arc<Self>, writer: &WriterHandle) {
-        if !self.unhanded.is_any() {
+    /// Submits the journal's changes to the writer, unless the writer has them already.
+    pub(super) fn submit_journal(self: &Arc<Self>, writer: &WriterHandle) {
+        if !self.pending_journals.is_any() {
             return;
         }
-        let order = self.progress.handing();
+        let order = self.progress.submission();
         let taken = self.topology().journal().take();
         let Some((changes, up_to)) = taken else { return };
         let vhost = Arc::clone(self);
-        let then = Box::new(move |durable| vhost.progress.settle(up_to, durable));
-        let refused = writer.submit_topology(changes, then);
-        self.unhanded.submitted();
+        let on_outcome = Box::new(move |durable| vhost.progress.note_outcome(up_to, durable));
+        let refused = writer.submit_topology(changes, on_outcome);
+        self.pending_journals.note_submitted();
         drop(order);
-        if let Err(then) = refused {
-            then(false);
+        if let Err(on_outcome) = refused {
+            on_outcome(false);
         }
     }
 
@@ -121,14 +123,14 @@ impl Vhost {
         self.progress.is_durable(number)
     }
 
-    /// Runs `then` once it is known whether a change is durable: at once if that is known.
-    pub(super) fn when_durable(&self, number: ChangeNo, then: impl FnOnce(bool) + Send + 'static) {
-        self.progress.when_durable(number, then);
+    /// Calls `on_outcome` once it is known whether a change is durable; at once if it is known already.
+    pub(super) fn when_durable(&self, number: ChangeNo, on_outcome: impl FnOnce(bool) + Send + 'static) {
+        self.progress.when_durable(number, on_outcome);
     }
 
     // ---- indexes -----------------------------------------------------------------------------------------------
 
-    /// A queue by name, as bytes off the wire.
+    /// A queue by name, given as the bytes of a frame.
     pub fn queue(&self, name: &[u8]) -> Option<Arc<Cell>> {
         self.queues.get(name).map(|entry| Arc::clone(entry.value()))
     }
@@ -138,17 +140,17 @@ impl Vhost {
         self.queues.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// Adds a queue that was just put into the topology.
+    /// Adds a queue to the index that was just added to the topology.
     pub(super) fn index(&self, cell: &Arc<Cell>) {
         self.queues.insert(cell.name().clone(), Arc::clone(cell));
-        // It may have been deleted meanwhile, before there was anything to take out of the index.
+        // Another thread may have deleted the queue meanwhile, and found no entry to remove from the index.
         let is_there = self.topology().has_queue(cell.name(), cell.id());
         if !is_there {
             self.unindex(cell);
         }
     }
 
-    /// Takes a queue out of the index; route memos that may name it are void.
+    /// Removes a queue from the index. Remembered routes become void, since they may contain the queue.
     pub(super) fn unindex(&self, cell: &Cell) {
         self.queues.remove_if(cell.name().as_bytes(), |_, indexed| indexed.id() == cell.id());
         self.move_epoch();

@@ -1,4 +1,4 @@
-//! What `prontomq serve` prints once clients can connect.
+//! The text that `prontomq serve` prints once clients can connect.
 
 use super::log::Log;
 use crate::config::Settings;
@@ -6,15 +6,15 @@ use crate::server::Server;
 use crate::server::url::{encoded, path_of, reachable};
 use std::net::SocketAddr;
 
-/// Testcontainers wait for these words.
+/// The line for which Testcontainers wait.
 const READY: &str = "Server startup complete; 0 plugins started.";
-const IN_MEMORY: &str = "data in memory (store.kind): it is gone when the broker stops";
+const IN_MEMORY: &str = "data in memory (store.kind): it is lost when the broker stops";
 const NO_USERS: &str = "nobody can log in: there is no user; start with the --config that lists them";
 
-/// Stands where the password of a configured user belongs.
+/// Printed in place of the password of a configured user.
 const PASSWORD: &str = "PASSWORD";
 
-/// Prints on stdout that clients can connect, where, how to stop the broker and what to try.
+/// Prints on stdout: the addresses for clients, how to stop the broker, and a command to try.
 pub(super) fn print(log: &Log, server: &Server, settings: &Settings, program: &str) {
     let login = Login::of(server, settings);
     let urls: Vec<String> = server.amqp_addresses().iter().map(|address| login.url(*address)).collect();
@@ -48,15 +48,16 @@ pub(super) fn print(log: &Log, server: &Server, settings: &Settings, program: &s
     log.print(&text, as_line);
 }
 
-/// Who a URL names.
+/// The user, with password, and the path of a URL.
 struct Login {
     user_info: String,
-    /// Without a path a URL means the vhost `/` to every client; with a lone slash some take it for the vhost without a name.
+    /// Every client takes a URL without a path to mean the vhost `/`. With a lone slash, some clients take the vhost
+    /// with the empty name.
     path: String,
 }
 
 impl Login {
-    /// The first configured user, without the password; or else guest, if the usual password is right.
+    /// The first configured user, without the password; otherwise guest, if its default password works.
     fn of(server: &Server, settings: &Settings) -> Self {
         match settings.users.first() {
             Some(user) => Self { user_info: format!("{}:{PASSWORD}@", encoded(&user.name)), path: path_of(user) },

@@ -1,7 +1,7 @@
-//! Where log lines and the command's own words go, and how they look.
+//! The destination and the format of log lines and of the command's own output.
 //!
-//! Both standard streams are written by threads of their own (`LogWriter`): a stream that is closed, full or unread loses
-//! lines and nothing else.
+//! A thread of its own (`LogWriter`) writes each standard stream. If a stream is closed, full or unread, lines are
+//! lost, and nothing else happens.
 
 use crate::config::{LogFormat, LogLevel, Settings};
 use crate::server::LogWriter;
@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-/// How long the last lines may take to be written when the process ends.
+/// How long the end of the process waits for the last lines to be written.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The log of this process.
@@ -22,13 +22,13 @@ pub(super) struct Log {
     errors: LogWriter,
     output: LogWriter,
     level: reload::Handle<LevelFilter, Registry>,
-    /// The command's own words are log lines, too.
+    /// The command's own output is written as JSON log lines too.
     is_all_json: bool,
 }
 
 impl Log {
-    /// Sends log lines to stderr: for people on a terminal, one JSON object a line otherwise, or as the setting says. Panics
-    /// are log lines as well. To be called once in a process.
+    /// Starts the log on stderr: readable text on a terminal, one JSON object per line otherwise, or as the setting
+    /// demands. Panics are logged too. Call this once in a process.
     pub(super) fn begin(format: LogFormat, settings: &Settings) -> Self {
         let bytes_max = queue_bytes(settings);
         let errors = LogWriter::start("stderr", stderr(), bytes_max);
@@ -47,16 +47,16 @@ impl Log {
         vec![self.errors.clone(), self.output.clone()]
     }
 
-    /// Takes over what can be changed while the process runs.
+    /// Applies the settings that can change while the process runs.
     pub(super) fn reload(&self, settings: &Settings) {
         for writer in [&self.errors, &self.output] {
             writer.set_bytes_max(queue_bytes(settings));
         }
-        // Fails only when the subscriber is gone, which lives as long as the process.
+        // This fails only if the subscriber is gone, but it lives as long as the process.
         let _ = self.level.reload(level_filter(settings.log_level));
     }
 
-    /// Reports why the command fails, on stderr.
+    /// Reports on stderr why the command fails.
     pub(super) fn fail(&self, problem: &str) {
         if self.is_all_json {
             tracing::error!("{problem}");
@@ -65,7 +65,7 @@ impl Log {
         }
     }
 
-    /// Writes to stdout, after the log lines so far: `text`, or what `as_line` logs where everything is JSON.
+    /// Writes `text` to stdout, after the log lines so far. If all output is JSON, `as_line` logs it instead.
     pub(super) fn print(&self, text: &str, as_line: impl FnOnce()) {
         self.errors.flush(FLUSH_PATIENCE);
         if self.is_all_json {
@@ -76,7 +76,7 @@ impl Log {
         }
     }
 
-    /// Gives what is still queued a moment to be written.
+    /// Waits a moment for the queued lines to be written.
     pub(super) fn flush(&self) {
         self.errors.flush(FLUSH_PATIENCE);
         self.output.flush(FLUSH_PATIENCE);
@@ -107,12 +107,12 @@ where
         .with_writer(move || Line(writer.clone()))
         .with_target(false)
         .with_ansi(is_terminal)
-        // Would go to stderr directly.
+        // These errors would be written to stderr directly, and could block.
         .log_internal_errors(false);
     if is_json { layer.json().flatten_event(true).boxed() } else { layer.boxed() }
 }
 
-/// Takes one line in one piece.
+/// Writes one formatted line, which arrives in one call.
 struct Line(LogWriter);
 
 impl Write for Line {
@@ -126,7 +126,7 @@ impl Write for Line {
     }
 }
 
-/// In place of the standard hook, which writes to stderr itself and may wait there for ever.
+/// Logs a panic. It replaces the standard hook, which writes to stderr directly and could block for ever.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");

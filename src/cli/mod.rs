@@ -5,9 +5,9 @@ mod banner;
 mod bench;
 mod doctor;
 mod log;
-mod place;
 mod serve;
 mod sql;
+mod store_options;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ enum Command {
     Doctor(doctor::Doctor),
 }
 
-/// Runs what the command line asks for.
+/// Runs the command of the command line.
 pub fn run() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     match command {
@@ -48,11 +48,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_in_a_command_or_a_flag_is_answered_with_the_nearest_one() {
+    fn a_misspelt_command_or_flag_is_answered_with_the_nearest_one() {
         for (line, meant) in
             [(&["prontomq", "sreve"][..], "'serve'"), (&["prontomq", "serve", "--data-dri", "x"], "'--data-dir'")]
         {
-            let error = Arguments::try_parse_from(line).expect_err("there is no such thing").to_string();
+            let error = Arguments::try_parse_from(line).expect_err("the command or flag does not exist").to_string();
             assert!(error.contains(meant), "{error}");
         }
     }

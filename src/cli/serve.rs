@@ -1,4 +1,4 @@
-//! `prontomq serve`: a broker until a signal stops it.
+//! `prontomq serve`: runs a broker until a signal stops it.
 
 use super::banner;
 use super::log::Log;
@@ -14,13 +14,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long a stop may take in all before the process ends regardless.
+/// How long a stop may take before the process ends anyway.
 const STOP_PATIENCE: Duration = Duration::from_millis(4500);
-/// Handing the last log lines over takes no longer.
+/// How long the runtime's last tasks may take after the stop.
 const RUNTIME_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Tasks that a worker runs before it looks for sockets that have become ready. A busy connection's task takes
-/// milliseconds at a time, so that tokio's 61 would leave a quiet client waiting for a second.
+/// Number of tasks that a worker runs before it polls the sockets. A busy connection's task takes milliseconds, so with
+/// tokio's default of 61 a quiet client would wait for a second.
 const EVENT_INTERVAL: u32 = 2;
 
 /// Run a broker.
@@ -38,13 +38,14 @@ pub(super) struct Serve {
     /// Serve /metrics, /healthz and /readyz on this address; `off` serves none.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<String>,
-    /// How log lines look: auto, human or json.
+    /// Format of log lines: auto, human or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// Write log lines of this level and of those before it: error, warn, info, debug or trace.
+    /// Write log lines of this level and of all more severe ones: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Print the settings that flags, environment and file make together, without users and vhosts, and start nothing.
+    /// Print the settings that result from flags, environment and file, without users and vhosts; do not start a
+    /// broker.
     #[arg(long)]
     print_settings: bool,
 }
@@ -57,7 +58,7 @@ impl Serve {
                 let log = Log::begin(settings.log_format, &settings);
                 (settings, log)
             }
-            Err(Refused { problem, log_format }) => {
+            Err(SettingsProblem { problem, log_format }) => {
                 let log = Log::begin(log_format, &Settings::default());
                 log.fail(&problem);
                 log.flush();
@@ -70,8 +71,8 @@ impl Serve {
             log.flush();
             return ExitCode::SUCCESS;
         }
-        share_arenas();
-        count_no_memory();
+        limit_arenas();
+        disable_memory_statistics();
         raise_file_limit();
         let code = self.run_with(settings, &log).unwrap_or_else(|problem| {
             log.fail(&problem);
@@ -81,7 +82,7 @@ impl Serve {
         code
     }
 
-    /// Runs the broker to its end.
+    /// Runs the broker until it stops.
     fn run_with(&self, settings: Settings, log: &Log) -> Result<ExitCode, String> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
@@ -97,7 +98,7 @@ impl Serve {
         let server = started.map_err(|error| error.to_string())?;
         let program = std::env::args().next().unwrap_or_else(|| "prontomq".to_owned());
         banner::print(log, &server, &settings, &program);
-        while signals.next().await == Wish::Reload {
+        while signals.next().await == SignalRequest::Reload {
             self.reload(&server, log).await;
         }
         tracing::info!("stopping");
@@ -116,11 +117,11 @@ impl Serve {
         }
     }
 
-    /// Reads the settings again, and takes over what can be changed while the broker runs.
+    /// Reads the settings again, and applies those that can change while the broker runs.
     async fn reload(&self, server: &Server, log: &Log) {
         let reloaded = match self.read() {
             Ok(settings) => server.reload(&settings).await.map_err(|error| error.to_string()),
-            Err(Refused { problem, .. }) => Err(problem),
+            Err(SettingsProblem { problem, .. }) => Err(problem),
         };
         match reloaded {
             Ok(Reloaded { settings, changed, needs_restart }) => {
@@ -135,7 +136,7 @@ impl Serve {
         }
     }
 
-    fn read(&self) -> Result<Settings, Refused> {
+    fn read(&self) -> Result<Settings, SettingsProblem> {
         let path = self.config.as_ref().map(|path| path.display().to_string());
         let text = match &self.config {
             Some(file) => std::fs::read_to_string(file).map_err(|error| format!("config: {}: {error}", file.display())),
@@ -143,7 +144,7 @@ impl Serve {
         };
         let file = path.as_ref().zip(text.as_ref().ok()).map(|(path, text)| File { path, text });
         let sources = Sources { file, environment: environment(), flags: self.flags() };
-        let refused = |problem| Refused { problem, log_format: sources.log_format() };
+        let refused = |problem| SettingsProblem { problem, log_format: sources.log_format() };
         if let Err(problem) = &text {
             return Err(refused(problem.clone()));
         }
@@ -166,8 +167,8 @@ impl Serve {
     }
 }
 
-/// Why the settings cannot be used, and how to log that.
-struct Refused {
+/// Why the settings cannot be used, and the format in which to log it.
+struct SettingsProblem {
     problem: String,
     log_format: LogFormat,
 }
@@ -178,14 +179,14 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// What a signal asks for.
+/// The request that a signal makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum SignalRequest {
     Stop,
     Reload,
 }
 
-/// The signals that the broker takes note of.
+/// The signals that the broker handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -201,20 +202,20 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => SignalRequest::Stop,
+            _ = self.interrupt.recv() => SignalRequest::Stop,
+            _ = self.hangup.recv() => SignalRequest::Reload,
         }
     }
 
     async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {}
+        while self.next().await != SignalRequest::Stop {}
     }
 }
 
-/// None of these is to end the process, not even before the broker takes note of SIGHUP.
+/// Ignores signals that must not end the process, not even before the broker handles SIGHUP.
 #[expect(unsafe_code, reason = "the standard library changes no signal's disposition")]
 fn ignore_signals() {
     for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
@@ -223,12 +224,13 @@ fn ignore_signals() {
     }
 }
 
-/// The C library's allocator gives each thread an arena of its own, up to eight per processor, and what is freed in one stays
-/// there. Most of what the broker frees another thread has allocated: one arena per thread of the runtime and one for the store
-/// take less memory when a thousand queues drain, and no time. With fewer, the threads wait for each other.
+/// Limits the arenas of the C library's allocator to one per thread of the runtime and one for the store. By default
+/// there are up to eight per processor, and memory that is freed in one stays there. The broker mostly frees memory
+/// that another thread has allocated, so fewer arenas take less memory when a thousand queues drain, without costing
+/// time. With even fewer, threads would wait for each other.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "there is no other way to tell the allocator")]
-fn share_arenas() {
+#[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
+fn limit_arenas() {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let arenas = i32::try_from(processors + 1).unwrap_or(i32::MAX);
     // SAFETY: it sets a number, and no other thread runs yet.
@@ -236,27 +238,27 @@ fn share_arenas() {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn share_arenas() {}
+fn limit_arenas() {}
 
-/// SQLite counts every allocation under one lock, for statistics that nobody asks for. A program that embeds the broker decides for
-/// itself: the switch is one of the whole process.
+/// Switches SQLite's memory statistics off, which count every allocation under one lock and are not used. The switch
+/// concerns the whole process, so a program that embeds the broker decides for itself.
 #[expect(unsafe_code, reason = "rusqlite has no such switch")]
-fn count_no_memory() {
+fn disable_memory_statistics() {
     // SAFETY: SQLite has not been used yet, and no other thread runs that could.
     let code = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
     if code != ffi::SQLITE_OK {
-        tracing::debug!(code, "SQLite goes on counting its memory");
+        tracing::debug!(code, "SQLite's memory statistics stay on");
     }
 }
 
-/// Every connection is a file: the soft limit is raised to the hard one.
+/// Raises the soft limit of open files to the hard one, since every connection is a file.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "the limit of open files stays as it is");
+            tracing::warn!(%error, "the limit of open files could not be raised");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! What the operating system says of memory and disk. Linux tells; elsewhere nothing is known.
+//! Memory and disk as the operating system reports them. The memory figures exist on Linux only.
 
 use std::fs;
 use std::path::Path;
 
-/// Resident memory that is backed by no file: what the process has taken for itself.
+/// Resident anonymous memory of the process in bytes: memory that no file backs.
 pub(crate) fn anonymous_bytes() -> Option<u64> {
     status_bytes("RssAnon:")
 }
 
-/// A line of the process's status, which counts in kB.
+/// A line of `/proc/self/status`, which counts in kB, in bytes.
 pub(super) fn status_bytes(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -16,7 +16,8 @@ pub(super) fn status_bytes(name: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Memory that the process may use: the machine's, or less where its cgroup says so; without limit where nobody says.
+/// Bytes of memory that the process may use: the machine's memory, or the limit of its cgroup if that is less.
+/// Unlimited if neither is known.
 pub(crate) fn memory_limit() -> u64 {
     let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         .into_iter()
@@ -31,7 +32,7 @@ fn machine_memory() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Bytes free for us where a directory is.
+/// Bytes of disk available to the process in the file system of a directory.
 pub(crate) fn available_disk(data_dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(data_dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))

@@ -1,9 +1,9 @@
-//! Metrics as Prometheus reads them: aggregates only, set at scrape from a [`Snapshot`].
+//! Metrics as Prometheus reads them: only aggregates, taken from a [`Snapshot`] at each scrape.
 //!
-//! [`Snapshot`] is plain data that the caller fills; [`series`] names every series and takes its value from there;
-//! [`Exposition`] renders them; `process` reads what the operating system knows of this process, and
-//! [`machine`] what it knows of memory and disk. Without the feature `metrics` only [`machine`] and [`bounds`] are built. Names of metrics
-//! stand in [`series`] and nowhere else. Serving them over HTTP is the server's.
+//! [`Snapshot`] is plain data that the caller fills. [`series`] lists every series and takes its value from the
+//! snapshot; no other file has names of metrics. [`Exposition`] renders the series. `process` reads the operating
+//! system's numbers of this process, [`machine`] those of memory and disk. Without the feature `metrics`, only
+//! [`machine`] and [`bounds`] are built. The server serves the result over HTTP.
 
 pub(crate) mod bounds;
 #[cfg(feature = "metrics")]

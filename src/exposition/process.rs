@@ -1,27 +1,27 @@
-//! What the operating system says of this process for the metrics page: descriptors, memory, free disk. Linux tells; elsewhere it is
-//! zero.
+//! The operating system's numbers of this process for the metrics page: descriptors, memory, available disk. Only Linux
+//! reports all of them; elsewhere they are zero.
 
 use super::machine::{available_disk, status_bytes};
 use std::fs;
 use std::path::Path;
 
-/// A reading.
+/// The numbers at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Process {
     /// Open file descriptors.
     pub open_fds: u64,
-    /// Of those, sockets.
+    /// Open file descriptors that are sockets.
     pub open_sockets: u64,
-    /// Descriptors that may be open (RLIMIT_NOFILE).
+    /// Limit of open file descriptors (RLIMIT_NOFILE).
     pub max_fds: u64,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
-    /// Bytes free for us where the data directory is.
+    /// Bytes of disk available to the process in the file system of the data directory.
     pub disk_available_bytes: u64,
 }
 
 impl Process {
-    /// Reads all of it; what cannot be read is zero. Takes time that grows with the number of open descriptors.
+    /// Reads all numbers. A number that cannot be read is zero. The time grows with the number of open descriptors.
     pub(crate) fn read(data_dir: &Path) -> Self {
         let mut process = Self {
             max_fds: max_fds().unwrap_or(0),

@@ -1,4 +1,4 @@
-//! From a snapshot to the text that Prometheus scrapes (exposition format 0.0.4).
+//! Renders a snapshot as the text that Prometheus scrapes (exposition format 0.0.4).
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -7,19 +7,19 @@ use super::histogram::Histogram;
 use super::series::{self, Sample, Series};
 use super::snapshot::Snapshot;
 
-/// The `Content-Type` of what [`Exposition::render`] returns.
+/// The `Content-Type` of the text of [`Exposition::render`].
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// Who we are; the two info metrics that dashboards join everything with.
+/// The node's identity, for the two info metrics with which dashboards join all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// This node's name.
+    /// The name of the node.
     pub node_name: String,
-    /// The cluster's name.
+    /// The name of the cluster.
     pub cluster_name: String,
-    /// Identifies the cluster for life.
+    /// The permanent id of the cluster.
     pub cluster_id: String,
-    /// The version of RabbitMQ that clients are told.
+    /// The version of RabbitMQ that is announced to clients.
     pub rabbitmq_version: String,
 }
 
@@ -28,17 +28,17 @@ pub(crate) struct Identity {
 pub(crate) struct Exposition {
     /// The info metrics, which never change.
     identity: String,
-    /// The highest value that each counter has had, by its place among the series: a counter never falls.
+    /// The highest value of each counter so far, by its index among the series: a counter must never fall.
     highest: Mutex<Vec<u64>>,
 }
 
 impl Exposition {
-    /// An exposition that says who we are.
+    /// An exposition with this identity.
     pub(crate) fn new(identity: &Identity) -> Self {
         Self { identity: identity_text(identity), highest: Mutex::default() }
     }
 
-    /// The text of a scrape that finds the broker as in `snapshot`. Counters show the highest value they had.
+    /// The text of a scrape of `snapshot`. Counters show their highest value so far.
     pub(crate) fn render(&self, snapshot: &Snapshot) -> String {
         let mut all = series::all(snapshot);
         self.keep_counters_from_falling(&mut all);
@@ -49,7 +49,7 @@ impl Exposition {
                 continue;
             }
             render_head(&mut text, all[at].name, all[at].help, type_name(all[at].sample));
-            // The lines of a metric stand together.
+            // All lines of one metric must be consecutive.
             for (series, is_rendered) in all[at..].iter().zip(&mut is_rendered[at..]) {
                 if series.name == all[at].name {
                     *is_rendered = true;
@@ -61,7 +61,8 @@ impl Exposition {
         text
     }
 
-    /// Reads of several numbers are of no one moment, so that a difference of two counters may fall.
+    /// Replaces each counter by its highest value so far. A counter that is the difference of two others could fall,
+    /// since these are not read at the same moment.
     fn keep_counters_from_falling(&self, all: &mut [Series<'_>]) {
         let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         highest.resize(all.len(), 0);
@@ -147,7 +148,7 @@ fn render_histogram(text: &mut String, series: &Series<'_>, histogram: &Histogra
     let _ = writeln!(text, "{name}_sum{braced} {}\n{name}_count{braced} {count}", histogram.sum());
 }
 
-/// Labels with their values escaped as the format asks for.
+/// Labels, with their values escaped as the format requires.
 fn joined(labels: &[(&str, &str)]) -> String {
     let escaped = |value: &str| value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
     labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_info_metrics_appear_exactly_once_however_often_one_scrapes() {
+    fn the_info_metrics_appear_exactly_once_in_every_scrape() {
         let exposition = exposition();
         exposition.render(&Snapshot::default());
         let text = exposition.render(&Snapshot::default());
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_series_is_there_from_the_first_scrape_described_once() {
+    fn every_series_exists_from_the_first_scrape_and_is_described_once() {
         let text = exposition().render(&Snapshot::default());
         let names: BTreeSet<&str> = series::all(&Snapshot::default()).iter().map(|series| series.name).collect();
         for name in names {
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_lines_is_the_same_in_every_process_and_a_metric_stands_in_one_piece() {
+    fn lines_have_the_same_order_in_every_process_and_those_of_a_metric_are_consecutive() {
         let names = |text: &str| -> Vec<String> {
             let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
             samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
@@ -219,7 +220,7 @@ mod tests {
         let first = exposition();
         let text = first.render(&Snapshot::default());
         for _ in 0..8 {
-            // Each has a random state of its own, as each process has.
+            // Each exposition has its own random state, like each process.
             assert_eq!(exposition().render(&Snapshot::default()), text);
         }
         let mut snapshot = Snapshot::default();

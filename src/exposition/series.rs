@@ -1,7 +1,7 @@
-//! Every series by name: its type, its help, its labels, and where its value stands in the snapshot.
+//! The list of all series: name, type, help and labels, and the place of each value in the snapshot.
 //!
-//! All of them exist from the first scrape, at zero, those of queue types that we do not have yet too: dashboards made
-//! for RabbitMQ add them up.
+//! All series exist, with zero, from the first scrape. That includes series of queue types that do not exist here yet,
+//! since dashboards for RabbitMQ add them up.
 
 use super::histogram::Histogram;
 use super::snapshot::{Deaths, Delivery, Snapshot};
@@ -24,13 +24,13 @@ pub(crate) enum Sample<'a> {
 /// One series.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Series<'a> {
-    /// Its name.
+    /// The name of the metric.
     pub name: &'static str,
-    /// What it means.
+    /// The description of the metric.
     pub help: &'static str,
-    /// Its labels.
+    /// The labels of this series.
     pub labels: Labels,
-    /// Its value.
+    /// The value, which also determines the metric's type.
     pub sample: Sample<'a>,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Collector<'a> {
         self.0.push(Series { name, help, labels, sample: Sample::Counter(value) });
     }
 
-    /// A gauge is a double for Prometheus: counts above 2^53 lose their last digits.
+    /// Adds a gauge. Prometheus stores doubles, so counts above 2^53 lose their last digits.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
     fn gauge(&mut self, name: &'static str, help: &'static str, value: u64) {
         self.real(name, help, value as f64);
@@ -63,7 +63,7 @@ const CLASSIC: Labels = &[("protocol", "amqp091"), ("queue_type", "rabbit_classi
 const QUORUM: Labels = &[("protocol", "amqp091"), ("queue_type", "rabbit_quorum_queue")];
 const STREAM: Labels = &[("protocol", "amqp091"), ("queue_type", "rabbit_stream_queue")];
 
-/// All series but the two that identify us, each with its value.
+/// All series with their values, except the two info metrics.
 pub(crate) fn all(snapshot: &Snapshot) -> Vec<Series<'_>> {
     let mut collector = Collector(Vec::with_capacity(160));
     publishing(&mut collector, snapshot);
@@ -425,7 +425,7 @@ fn channel_counters(c: &mut Collector<'_>, snapshot: &Snapshot) {
     }
 }
 
-/// By the order of `ReplyCode::ERRORS`.
+/// The labels of `ReplyCode::ERRORS`, in its order.
 const CODES: [Labels; ReplyCode::ERRORS.len()] = [
     &[("code", "320")],
     &[("code", "403")],
@@ -610,7 +610,7 @@ mod tests {
     #[test]
     fn our_dashboards_use_metrics_that_exist() {
         let names = names();
-        // Labels begin as metrics do, and stand in the identity metric.
+        // Labels of the identity metric begin like names of metrics.
         let labels = ["rabbitmq_node", "rabbitmq_cluster", "rabbitmq_version"];
         let mut used = 0;
         for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/grafana")).unwrap() {

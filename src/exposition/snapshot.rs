@@ -1,4 +1,4 @@
-//! The broker in numbers at one moment. Counters count since the process began and never fall.
+//! The broker's numbers at one moment. Counters count since the process started and never fall.
 
 use super::series::Labels;
 use crate::model::{Refusals, ReplyCode};
@@ -8,18 +8,18 @@ use super::bounds::{COMMIT_SECONDS_BOUNDS, MESSAGE_SIZE_BOUNDS};
 use super::histogram::Histogram;
 use super::process::Process;
 
-/// Everything that a scrape shows.
+/// All numbers that a scrape shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
-    /// When the process began.
+    /// When the process started.
     pub start: Start,
-    /// What the operating system says.
+    /// The operating system's numbers of the process.
     pub process: Process,
-    /// What is in force.
+    /// The alarms, and their limits.
     pub alarms: Alarms,
-    /// What clients take of memory.
+    /// The memory that clients use.
     pub memory: Memory,
-    /// What limits have refused.
+    /// Counts of refusals by limits.
     pub refusals: Refusals,
     /// Publishes over AMQP 0-9-1.
     pub publishing: Publishing,
@@ -27,7 +27,7 @@ pub(crate) struct Snapshot {
     pub delivery: Delivery,
     /// Messages that died in queues with a dead-letter exchange.
     pub dead_lettered: Deaths,
-    /// Messages that died in queues without one.
+    /// Messages that died in queues without a dead-letter exchange.
     pub discarded: Deaths,
     /// Connections.
     pub connections: Connections,
@@ -37,18 +37,18 @@ pub(crate) struct Snapshot {
     pub errors: Errors,
     /// The log, and the clients of the metrics listener.
     pub surroundings: Surroundings,
-    /// Queues and what they hold.
+    /// Queues and their messages.
     pub queues: Queues,
     /// The store.
     pub store: Store,
 }
 
-/// When the process began.
+/// When the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Start {
     /// Seconds since the Unix epoch.
     pub seconds: f64,
-    /// How long ago that is.
+    /// The time since then.
     pub uptime: Duration,
 }
 
@@ -61,26 +61,26 @@ pub(crate) struct Alarms {
     pub disk: bool,
     /// No file descriptor is left for a connection.
     pub file_descriptors: bool,
-    /// Bytes that clients take of memory at which the alarm goes off.
+    /// Bytes of clients' memory above which the memory alarm is raised.
     pub memory_limit_bytes: u64,
-    /// Resident bytes of the process at which it does.
+    /// Resident bytes of the process above which the memory alarm is raised.
     pub resident_limit_bytes: u64,
-    /// Bytes of free disk at which the alarm goes off.
+    /// Bytes of free disk below which the disk alarm is raised.
     pub disk_limit_bytes: u64,
 }
 
-/// Bytes of memory that clients take; their sum is held against the limit of the alarm.
+/// Bytes of memory that clients use; their sum is compared with the limit of the alarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// Queues and their messages.
     pub queues: u64,
-    /// Contents and transactions that are not complete.
+    /// Incomplete contents, and open transactions.
     pub unfinished: u64,
-    /// Input and output of sockets.
+    /// Buffers of input and output.
     pub buffers: u64,
-    /// Channels and what belongs to them.
+    /// Channels with their consumers and pending confirms.
     pub channels: u64,
-    /// What waits for connections.
+    /// Notices that wait in the inlets of connections.
     pub inlets: u64,
     /// Exchanges, bindings, names.
     pub topology: u64,
@@ -93,13 +93,13 @@ pub(crate) struct Memory {
 pub(crate) struct Publishing {
     /// Messages published.
     pub received: u64,
-    /// Of those, on channels in confirm mode.
+    /// Messages published on channels in confirm mode.
     pub received_confirm: u64,
     /// Copies put into queues.
     pub routed: u64,
-    /// Messages that went nowhere and were dropped.
+    /// Messages that no queue took, and that were dropped.
     pub unroutable_dropped: u64,
-    /// Mandatory messages that went nowhere and were returned.
+    /// Mandatory messages that no queue took, and that were returned.
     pub unroutable_returned: u64,
     /// Publishes confirmed.
     pub confirmed: u64,
@@ -129,15 +129,15 @@ impl Default for Publishing {
 pub(crate) struct Delivery {
     /// To consumers that acknowledge.
     pub consume_manual_ack: u64,
-    /// To consumers that do not.
+    /// To consumers without acknowledgement.
     pub consume_auto_ack: u64,
     /// By `basic.get` with acknowledgement.
     pub get_manual_ack: u64,
-    /// By `basic.get` without.
+    /// By `basic.get` without acknowledgement.
     pub get_auto_ack: u64,
-    /// `basic.get` that found nothing.
+    /// `basic.get` on an empty queue.
     pub get_empty: u64,
-    /// Of all deliveries, those that were not the first.
+    /// Deliveries marked `redelivered`.
     pub redelivered: u64,
     /// Messages acknowledged.
     pub acknowledged: u64,
@@ -150,14 +150,14 @@ impl Delivery {
     }
 }
 
-/// Counters of messages that queues gave up, by reason.
+/// Counters of messages that died in queues, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deaths {
-    /// The queue was full.
+    /// The queue exceeded its limits.
     pub maxlen: u64,
-    /// Their time was up.
+    /// The message expired.
     pub expired: u64,
-    /// A consumer refused them.
+    /// A consumer rejected the message.
     pub rejected: u64,
 }
 
@@ -168,7 +168,7 @@ pub(crate) struct Connections {
     pub open: u64,
     /// Opened so far.
     pub opened: u64,
-    /// Closed so far, in whatever way.
+    /// Closed so far, for any reason.
     pub closed: u64,
     /// Bytes read from sockets.
     pub incoming_bytes: u64,
@@ -205,12 +205,12 @@ pub(crate) struct Channels {
     pub acks_uncommitted: u64,
 }
 
-/// Counters of errors that closed something, by the order of [`ReplyCode::ERRORS`].
+/// Counters of errors, in the order of [`ReplyCode::ERRORS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Errors {
-    /// A channel.
+    /// Errors that closed a channel.
     pub channel: [u64; ReplyCode::ERRORS.len()],
-    /// A connection.
+    /// Errors that closed a connection.
     pub connection: [u64; ReplyCode::ERRORS.len()],
 }
 
@@ -221,40 +221,40 @@ pub(crate) struct Surroundings {
     pub log_lines_dropped: u64,
     /// Connections of the metrics listener that are open.
     pub metrics_connections: u64,
-    /// Connections of the metrics listener that were one too many.
+    /// Connections of the metrics listener that were refused because of its limit.
     pub metrics_connections_refused: u64,
 }
 
-/// Queues and what they hold.
+/// Queues and their messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queues {
-    /// There now.
+    /// Existing queues.
     pub count: u64,
-    /// Declarations so far, of queues that were there already too.
+    /// Declarations so far, including those of existing queues.
     pub declared: u64,
-    /// Made so far.
+    /// Created so far.
     pub created: u64,
     /// Deleted so far.
     pub deleted: u64,
     /// Messages ready to be delivered.
     pub ready: u64,
-    /// Their body bytes.
+    /// Body bytes of ready messages.
     pub ready_bytes: u64,
     /// Messages delivered and not acknowledged.
     pub unacked: u64,
-    /// Their body bytes.
+    /// Body bytes of unacknowledged messages.
     pub unacked_bytes: u64,
-    /// Of all messages, the persistent ones.
+    /// Persistent messages, ready or unacknowledged.
     pub persistent: u64,
-    /// Their body bytes.
+    /// Body bytes of persistent messages.
     pub persistent_bytes: u64,
     /// Ready messages whose bodies are in memory.
     pub ready_in_memory: u64,
     /// Unacknowledged messages whose bodies are in memory.
     pub unacked_in_memory: u64,
-    /// Body bytes of both.
+    /// Body bytes of messages in memory.
     pub in_memory_bytes: u64,
-    /// Memory of the queues themselves.
+    /// Bytes of memory that queues use.
     pub memory_bytes: u64,
 }
 
@@ -263,11 +263,11 @@ pub(crate) struct Queues {
 pub(crate) struct Store {
     /// Transactions committed.
     pub batches: u64,
-    /// Transactions that failed and were tried again.
+    /// Transactions that failed and were retried.
     pub commit_failures: u64,
     /// Messages written.
     pub rows_written: u64,
-    /// Messages removed that had been written.
+    /// Written messages that were removed.
     pub rows_removed: u64,
     /// Messages read back.
     pub rows_read: u64,
@@ -277,32 +277,32 @@ pub(crate) struct Store {
     pub commit_seconds: Histogram,
     /// Copies of persistent messages put into durable queues.
     pub persistent: u64,
-    /// Of those, consumed before they were written, which they then never are.
+    /// Of `persistent`, the copies that were consumed before they were written, and so never are.
     pub persistent_never_written: u64,
-    /// Messages that wait to be written.
+    /// Messages yet to be written.
     pub backlog: u64,
-    /// A transaction keeps failing; nothing is confirmed meanwhile.
+    /// A transaction keeps failing and is retried; nothing is confirmed meanwhile.
     pub is_retrying: bool,
-    /// Nothing is stored any more.
+    /// The store has failed for good: nothing is stored any more.
     pub has_failed: bool,
     /// Reads that failed.
     pub read_failures: u64,
-    /// Its files.
+    /// The files of the store.
     pub files: StoreFiles,
-    /// What a confirm means, as the label `level`.
+    /// The durability of confirmed messages, as the label `level`.
     pub durability: Labels,
 }
 
 /// The files of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreFiles {
-    /// Bytes of the file.
+    /// Bytes of the database file.
     pub bytes: u64,
-    /// Bytes of its write-ahead log.
+    /// Bytes of the write-ahead log.
     pub log_bytes: u64,
-    /// Another process keeps the log from being emptied.
+    /// Whether another process pins the write-ahead log, so that it cannot be emptied.
     pub log_is_pinned: bool,
-    /// Transactions flushed in the redo log before they are moved into the file.
+    /// Transactions in the redo log that are not moved into the database yet.
     pub redo_batches: u64,
 }
 

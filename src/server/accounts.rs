@@ -1,7 +1,8 @@
-//! Users and vhosts of the settings: what they change at the start, and while the broker runs.
+//! Users and vhosts of the settings: applied at the start, and again at each reload.
 //!
-//! What came from the settings and is no longer in them loses its login: such a user is deleted; such a vhost cannot be
-//! opened, and keeps its queues and messages. Open connections of either are closed.
+//! A user that an earlier start took from the settings, and that they no longer list, is deleted. A vhost that they no
+//! longer list cannot be opened, and keeps its queues and messages. The open connections of such a user or vhost are
+//! closed.
 
 use super::shared::Shared;
 use super::start_error::StartError;
@@ -14,10 +15,10 @@ use crate::store::{RecoveredState, TopologyChange, UserRecord};
 
 const DEFAULT_VHOST: &str = "/";
 const DEFAULT_USER: &str = "guest";
-const VHOST_WITHHELD: &str = "the settings name the vhost no longer: it cannot be opened and keeps its queues";
+const VHOST_WITHHELD: &str = "the settings no longer list the vhost: it cannot be opened, and keeps its queues";
 
-/// Gives the broker the users that the store remembers, as the settings change them, and guest on an empty store; and likewise
-/// the vhosts.
+/// Gives the broker the users and vhosts of the store, changed as the settings demand. An empty store gets the user
+/// `guest`, unless the settings list users.
 pub(super) fn recover_users(
     settings: &Settings,
     recovered: &RecoveredState,
@@ -36,9 +37,10 @@ pub(super) fn recover_users(
         known.put(record);
     }
     for record in put_entries(&mut known, &settings.users, &mut changes)? {
-        tracing::warn!(user = record.name.as_str(), "the settings name the user no longer: the user is deleted");
+        tracing::warn!(user = record.name.as_str(), "the settings no longer list the user: the user is deleted");
     }
-    // Users before vhosts: a store with a vhost and no user has lost its users, and is not empty.
+    // Users are stored before vhosts: a store with a vhost and without users has lost its users. It does not count as
+    // empty.
     store(broker, changes);
     let withheld = recovered.vhosts.iter().map(|vhost| &vhost.name).filter(|name| !is_open(settings, name));
     for name in withheld {
@@ -54,15 +56,15 @@ pub(super) fn recover_users(
     Ok(())
 }
 
-/// Takes over new lists of users and vhosts, and the users that may log in from this machine only.
+/// Applies new lists of users and vhosts, and of the users that may log in from this machine only.
 pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> Result<(), StartError> {
     check(wanted)?;
     let mut changes = Vec::new();
     let deleted = {
         let mut known = shared.broker.access().users_mut();
         if wanted.users.is_empty() && known.iter().all(|record| record.from_settings) {
-            // A file that is being written anew looks so for a moment.
-            let problem = "nobody could log in any more".to_owned();
+            // A settings file that is just being rewritten looks empty for a moment.
+            let problem = "no user could log in any more".to_owned();
             return Err(StartError::Entry { entry: "users".to_owned(), problem });
         }
         let deleted = put_entries(&mut known, &wanted.users, &mut changes)?;
@@ -77,13 +79,14 @@ pub(super) fn reload(shared: &Shared, former: &Settings, wanted: &Settings) -> R
     };
     store(&shared.broker, changes);
     for record in &deleted {
-        tracing::warn!(user = record.name.as_str(), "user deleted: the configuration names it no more");
+        tracing::warn!(user = record.name.as_str(), "user deleted: the configuration no longer lists it");
     }
     close_connections(shared, &deleted);
     Ok(())
 }
 
-/// A connection is added to the broker under the lock of the users: no connection is missed that was let in before.
+/// Closes the connections of deleted users and withheld vhosts. A connection is added to the broker while the users are
+/// locked, so this finds every connection that was accepted before the change.
 fn close_connections(shared: &Shared, deleted: &[UserRecord]) {
     let withheld = shared.broker.access().users().withheld_vhosts();
     for peer in shared.broker.peers() {
@@ -109,7 +112,7 @@ fn is_open(settings: &Settings, vhost: &Name) -> bool {
     vhost.as_str() == DEFAULT_VHOST || settings.vhosts.iter().any(|entry| entry.name == vhost.as_str())
 }
 
-/// Makes and changes the users of the settings, and removes those that the settings name no longer, which are returned.
+/// Creates and updates the users of the settings. Removes the users that the settings no longer list, and returns them.
 fn put_entries(
     known: &mut Users,
     entries: &[UserEntry],
@@ -144,12 +147,12 @@ fn store(broker: &Broker, changes: Vec<TopologyChange>) {
     if changes.is_empty() {
         return;
     }
-    let then = |durable: bool| {
+    let on_outcome = |durable: bool| {
         if !durable {
             tracing::error!("the users of the settings could not be stored");
         }
     };
-    broker.writer().topology(changes, Box::new(then));
+    broker.writer().topology(changes, Box::new(on_outcome));
 }
 
 fn guest() -> UserEntry {

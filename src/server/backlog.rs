@@ -1,9 +1,10 @@
-//! Notices that a connection has taken from its inlet, and keeps until its output has room.
+//! The notices that a connection has taken from its inlet and keeps until its output has room.
 
 use crate::model::Notice;
 use std::collections::VecDeque;
 
-/// In order, with a count of what they take of memory: a look at each in every pass would cost more than to write it.
+/// Notices in order, and their memory as a running sum: to add it up in every pass would cost more than to write the
+/// notices.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     notices: VecDeque<Notice>,
@@ -26,7 +27,7 @@ impl Backlog {
         Some(notice)
     }
 
-    /// What they take of memory.
+    /// Bytes of memory that the notices take.
     pub(super) fn held_bytes(&self) -> usize {
         self.bytes
     }
@@ -35,7 +36,7 @@ impl Backlog {
         *self = Self::default();
     }
 
-    /// Gives free room back.
+    /// Frees unused capacity.
     pub(super) fn shrink(&mut self) {
         self.notices.shrink_to(0);
     }
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_counted_until_it_is_taken() {
+    fn the_memory_of_notices_is_counted_until_they_are_popped() {
         let mut backlog = Backlog::default();
         let sizes = [10, 10_000, 1, 0];
         backlog.extend(sizes.into_iter().map(delivery));

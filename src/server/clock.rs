@@ -5,7 +5,7 @@ use crate::store::SystemClock;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Reads the system's clocks; monotonic time counts from its making.
+/// Reads the system's clocks. Monotonic time starts at zero when the clock is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(SystemClock);
 
@@ -23,7 +23,7 @@ impl Clock {
         Arc::new(self.0)
     }
 
-    /// The instant at which `now` will read `at`, for tokio's timers.
+    /// The instant, for tokio's timers, at which the monotonic time is `at`.
     pub(crate) fn instant(self, at: Monotonic) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.0.began() + Duration::from_micros(at.0))
     }

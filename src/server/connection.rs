@@ -1,7 +1,8 @@
 //! One task per connection: it polls readable, writable, its inlet and its deadline, and never awaits a queue.
 //!
-//! What it reads it gives to its `Driver`; what comes of that is written in the same pass where the socket takes it. A thread
-//! of the store that has news for it while the runtime sleeps makes such a pass in the task's stead.
+//! The task gives the bytes that it reads to its `Driver`, and writes the output in the same pass, as far as the socket
+//! takes it. When a thread of the store has a notice for the connection while the runtime sleeps, that thread makes
+//! such a pass in place of the task.
 
 use super::driver::Driver;
 use super::lone::{self, ConnectionWork, TokioRunner};
@@ -21,21 +22,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
-/// The read buffer, one per thread of the runtime.
+/// Size of the read buffer; each thread of the runtime has one.
 const READ_BYTES: usize = 64 * 1024;
-/// How long a connection that is to be closed may take to write what is left.
+/// How long a closing connection may take to write the rest of its output.
 const LAST_WRITE_PATIENCE: Duration = Duration::from_secs(2);
 
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// One connection, for its task and for other threads that serve it.
+/// One connection, shared by its task and other threads that serve it.
 struct ConnectionHandle {
     shared: Arc<Shared>,
     runner: Arc<TokioRunner>,
     connection: Mutex<Connection>,
-    /// Of its task.
+    /// Wakes the connection's task.
     task: OnceLock<Waker>,
 }
 
@@ -44,16 +45,16 @@ struct Connection {
     shared: Arc<Shared>,
     transport: Transport,
     driver: Driver,
-    /// For the inlet.
+    /// Given to the inlet, which wakes it when a notice arrives.
     inlet_waker: Waker,
-    /// How much of the output was written.
+    /// Bytes of the output that were written.
     written: usize,
-    /// When the task wakes by itself.
+    /// The deadline for which the task's timer is set.
     armed: Option<Monotonic>,
-    /// While the socket is not read: when the peer's TCP is looked at.
-    look_at: Option<Monotonic>,
-    /// The socket is of no use any more.
-    gone: bool,
+    /// While the socket is not read: when to check the state of the client's TCP.
+    peer_check_at: Option<Monotonic>,
+    /// The socket is closed or broken.
+    is_gone: bool,
 }
 
 /// Wakes the task of a connection, or defers it to the thread that runs the broker's work.
@@ -80,8 +81,8 @@ impl ConnectionHandle {
                 inlet_waker,
                 written: 0,
                 armed: None,
-                look_at: None,
-                gone: false,
+                peer_check_at: None,
+                is_gone: false,
             };
             Self { shared, runner, connection: Mutex::new(connection), task: OnceLock::new() }
         })
@@ -100,10 +101,10 @@ impl ConnectionHandle {
 
 impl ConnectionWork for ConnectionHandle {
     fn run_here(&self, now: Now) {
-        // Unless the task is at it.
+        // The lock is taken while the task makes a pass itself.
         let is_done = self.connection.try_lock().is_ok_and(|mut connection| {
-            catch_unwind(AssertUnwindSafe(|| connection.pass_on(now))).unwrap_or_else(|_| {
-                connection.gone("it panicked");
+            catch_unwind(AssertUnwindSafe(|| connection.pass_for_notices(now))).unwrap_or_else(|_| {
+                connection.mark_gone("the connection panicked");
                 false
             })
         });
@@ -117,21 +118,22 @@ impl ConnectionWork for ConnectionHandle {
     }
 }
 
-/// However a connection's task ends, by a panic or with the runtime too, what the connection held goes back.
+/// A guard: however a connection's task ends, be it by a panic or with the runtime, the connection's deliveries are
+/// requeued and its resources released.
 struct ConnectionGuard(Arc<ConnectionHandle>);
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let now = self.0.shared.clock.now();
         let mut connection = self.0.connection();
-        connection.gone = true;
+        connection.is_gone = true;
         connection.driver.end(now);
     }
 }
 
 /// Why a connection woke.
 #[derive(Clone, Copy, Debug, Default)]
-struct Woken {
+struct WakeReasons {
     readable: bool,
     writable: bool,
     inlet: bool,
@@ -152,9 +154,9 @@ pub(super) async fn serve(
     ConnectionGuard(ConnectionHandle::new(shared, runner, transport, driver)).run(stopping).await;
 }
 
-/// Waits until a step of the server's stop is reached.
+/// Waits until the server's stop has reached a step.
 async fn reached(mut step: watch::Receiver<bool>) {
-    // An error means that the server is gone, which is a stop as well.
+    // An error means that the server was dropped, which is a stop as well.
     let _ = step.wait_for(|is_reached| *is_reached).await;
 }
 
@@ -166,44 +168,45 @@ impl ConnectionGuard {
         let mut is_stopping = false;
         loop {
             let mut had_to_wait = false;
-            let woken = poll_fn(|cx| {
+            let reasons = poll_fn(|cx| {
                 handle.task.get_or_init(|| cx.waker().clone());
-                let woken = handle.connection().poll_wake(cx, sleep.as_mut(), stop.as_mut());
-                had_to_wait |= woken.is_pending();
-                woken
+                let reasons = handle.connection().poll_wake(cx, sleep.as_mut(), stop.as_mut());
+                had_to_wait |= reasons.is_pending();
+                reasons
             })
             .await;
             let now = handle.shared.clock.now();
-            if woken.stopping {
+            if reasons.stopping {
                 if std::mem::replace(&mut is_stopping, true) {
                     return;
                 }
                 stop.set(reached(handle.shared.cut_off.subscribe()));
             }
             let writer = handle.shared.broker.writer();
-            let (next, has_committed) = handle.runner.pass(writer, || handle.connection().work(woken, now));
+            let (next, has_committed) = handle.runner.pass(writer, || handle.connection().run_pass(reasons, now));
             if has_committed {
-                // The outcome has come through the inlet.
-                handle.connection().pass_on(handle.shared.clock.now());
+                // The outcome is in the inlet.
+                handle.connection().pass_for_notices(handle.shared.clock.now());
             }
             match next {
-                // The runtime lets a task go on that never has to wait. A flood, or an inlet that fills as fast as it is
-                // emptied, would keep a thread for seconds, and the consumers of what is published would fall behind.
-                Next::Goes if !had_to_wait => tokio::task::yield_now().await,
-                Next::Goes => {}
-                Next::Closes => return handle.write_last().await,
-                Next::IsGone => return,
+                // The runtime does not interrupt a task that is always ready. A flood, or an inlet that fills as fast
+                // as it is emptied, would occupy a thread for seconds, and consumers would fall behind.
+                Next::Continue if !had_to_wait => tokio::task::yield_now().await,
+                Next::Continue => {}
+                Next::Close => return handle.write_last().await,
+                Next::Gone => return,
             }
         }
     }
 }
 
-/// What becomes of a connection after a pass.
+/// What the task does after a pass.
 enum Next {
-    Goes,
-    /// Once its output is written.
-    Closes,
-    IsGone,
+    Continue,
+    /// Write the rest of the output, then close the socket.
+    Close,
+    /// The socket is closed or broken.
+    Gone,
 }
 
 impl ConnectionHandle {
@@ -222,33 +225,33 @@ impl ConnectionHandle {
 }
 
 impl Connection {
-    /// A pass of the task.
-    fn work(&mut self, woken: Woken, now: Now) -> Next {
-        if !self.gone {
-            self.pass(woken, now);
+    /// Makes a pass for the connection's task.
+    fn run_pass(&mut self, reasons: WakeReasons, now: Now) -> Next {
+        if !self.is_gone {
+            self.pass(reasons, now);
         }
-        if self.gone {
-            return Next::IsGone;
+        if self.is_gone {
+            return Next::Gone;
         }
         if !self.driver.is_closing() {
-            return Next::Goes;
+            return Next::Continue;
         }
-        // What the client held goes to others now, however slowly it takes its last bytes.
+        // The client's unacknowledged deliveries are requeued now, however slowly the client reads its last bytes.
         self.driver.end_link(now);
-        if self.driver.has_lost_client() { Next::IsGone } else { Next::Closes }
+        if self.driver.has_lost_client() { Next::Gone } else { Next::Close }
     }
 
-    fn pass(&mut self, woken: Woken, now: Now) {
-        self.driver.rouse();
-        if woken.stopping {
+    fn pass(&mut self, reasons: WakeReasons, now: Now) {
+        self.driver.note_awake();
+        if reasons.stopping {
             self.driver.stop(now);
         }
-        if woken.deadline {
+        if reasons.deadline {
             self.armed = None;
-            self.look(now);
+            self.check_peer(now);
             self.driver.tick(now);
         }
-        if woken.readable && self.may_read() {
+        if reasons.readable && self.may_read() {
             self.read(now);
         }
         self.driver.take_notices(now);
@@ -256,35 +259,38 @@ impl Connection {
         self.driver.fold_counts();
     }
 
-    /// Passes on what has come through the inlet. Whether the task may sleep on; what else there is to do is its business.
-    fn pass_on(&mut self, now: Now) -> bool {
+    /// Makes a pass that serves the notices of the inlet. Returns whether the task may go on sleeping; if not, it has
+    /// more to do.
+    fn pass_for_notices(&mut self, now: Now) -> bool {
         if !self.may_read() || self.written < self.driver.output().len() {
             return false;
         }
-        self.pass(Woken::default(), now);
+        self.pass(WakeReasons::default(), now);
         let is_armed = self.driver.deadline().is_none_or(|at| self.armed.is_some_and(|armed| armed <= at));
         let is_written = self.driver.output().is_empty();
         is_armed && is_written && self.may_read() && !self.driver.has_notices(&self.inlet_waker)
     }
 
-    /// Whether more is to be read. Output that waits does not matter: what a slow reader sends is carried out.
+    /// Whether the socket may be read. Waiting output does not matter: the commands of a client that reads slowly are
+    /// carried out.
     fn may_read(&self) -> bool {
-        !self.gone && !self.driver.is_closing() && !self.driver.is_saturated()
+        !self.is_gone && !self.driver.is_closing() && !self.driver.is_saturated()
     }
 
-    /// Looks at the peer's TCP, for a connection that is not read gives no other sign of life.
-    fn look(&mut self, now: Now) {
-        // At heartbeats too: whether the client is silent for too long is decided by what is known then.
-        if self.look_at.is_none() {
+    /// Checks the state of the client's TCP: a connection that is not read gives no other sign of life.
+    fn check_peer(&mut self, now: Now) {
+        // Deadlines of heartbeats bring the task here too: the check must precede the decision whether the client is
+        // lost.
+        if self.peer_check_at.is_none() {
             return;
         }
-        self.look_at = Some(now.monotonic.plus(socket::LOOK_INTERVAL));
+        self.peer_check_at = Some(now.monotonic.plus(socket::PEER_CHECK_INTERVAL));
         let peer = self.transport.peer();
         if peer.has_hung_up && self.driver.is_blocked() {
-            // It would wait for the end of the alarm, which may be far.
-            self.gone("the client hung up while it was blocked");
+            // A blocked connection would otherwise stay until the alarm ends.
+            self.mark_gone("the client hung up while it was blocked");
         } else {
-            self.driver.heard(now, peer.silence);
+            self.driver.note_alive(now, peer.silence);
         }
     }
 
@@ -293,65 +299,65 @@ impl Connection {
         cx: &mut Context<'_>,
         mut sleep: Pin<&mut Sleep>,
         stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Poll<Woken> {
-        if self.gone || self.driver.is_closing() {
-            return Poll::Ready(Woken::default());
+    ) -> Poll<WakeReasons> {
+        if self.is_gone || self.driver.is_closing() {
+            return Poll::Ready(WakeReasons::default());
         }
         let backed_up = self.driver.is_backed_up();
         let reads = !self.driver.is_saturated() && !self.driver.waits_for_store(cx.waker());
         if reads || self.driver.is_closing() {
-            self.look_at = None;
-        } else if self.look_at.is_none() {
-            self.look_at = Some(self.shared.clock.now().monotonic.plus(socket::LOOK_INTERVAL));
+            self.peer_check_at = None;
+        } else if self.peer_check_at.is_none() {
+            self.peer_check_at = Some(self.shared.clock.now().monotonic.plus(socket::PEER_CHECK_INTERVAL));
         }
-        let deadline = [self.driver.deadline(), self.look_at].into_iter().flatten().min();
+        let deadline = [self.driver.deadline(), self.peer_check_at].into_iter().flatten().min();
         if deadline != self.armed {
             self.armed = deadline;
             if let Some(deadline) = deadline {
                 sleep.as_mut().reset(self.shared.clock.instant(deadline));
             }
         }
-        let woken = Woken {
+        let reasons = WakeReasons {
             readable: reads && self.transport.poll_read_ready(cx).is_ready(),
             writable: self.written < self.driver.output().len() && self.transport.poll_write_ready(cx).is_ready(),
-            // Asked in any case: a close is to wake the task.
+            // Evaluated even when backed up, since it registers the waker: a close must wake the task.
             inlet: self.driver.has_notices(&self.inlet_waker) && !backed_up,
             deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
             stopping: stop.poll(cx).is_ready(),
         };
-        let Woken { readable, writable, inlet, deadline, stopping } = woken;
-        if readable || writable || inlet || deadline || stopping { Poll::Ready(woken) } else { Poll::Pending }
+        let WakeReasons { readable, writable, inlet, deadline, stopping } = reasons;
+        if readable || writable || inlet || deadline || stopping { Poll::Ready(reasons) } else { Poll::Pending }
     }
 
     fn read(&mut self, now: Now) {
         READ_BUFFER.with_borrow_mut(|buffer| match self.transport.try_read(buffer) {
             Ok(0) => {
-                if !self.driver.hung_up(now) {
-                    self.gone("the client closed the socket");
+                if !self.driver.note_hang_up(now) {
+                    self.mark_gone("the client closed the socket");
                 }
             }
             Ok(len) => self.driver.receive(&buffer[..len], now),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => self.gone(&error.to_string()),
+            Err(error) => self.mark_gone(&error.to_string()),
         });
         self.driver.end_read(now);
     }
 
-    /// Writes the output to the socket until it is empty or the socket takes no more. Each write makes room, into which the
-    /// session puts the frames that waited for it.
+    /// Writes the output until it is empty or the socket takes no more. Each complete write makes room for frames that
+    /// waited in the session.
     fn write(&mut self, now: Now) {
-        while !self.gone && !self.driver.output().is_empty() {
+        while !self.is_gone && !self.driver.output().is_empty() {
             match self.transport.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => {
                     self.written += len;
                     self.driver.note_write(len);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => return self.gone(&error.to_string()),
+                Err(error) => return self.mark_gone(&error.to_string()),
             }
             if self.written == self.driver.output().len() {
                 self.written = 0;
-                self.driver.written(now);
+                self.driver.note_all_written(now);
             }
         }
     }
@@ -373,8 +379,8 @@ impl Connection {
         Poll::Ready(())
     }
 
-    fn gone(&mut self, why: &str) {
+    fn mark_gone(&mut self, why: &str) {
         tracing::debug!(connection = self.driver.id().0, why, "socket gone");
-        self.gone = true;
+        self.is_gone = true;
     }
 }

@@ -1,9 +1,9 @@
-//! Errors that close channels and connections: counted by reply code.
+//! Counts the errors that close channels and connections, by reply code.
 
 use crate::model::{ReplyCode, Scope};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Errors so far, each by the place of its code in `ReplyCode::ERRORS`.
+/// Errors since the start, indexed by the position of their code in `ReplyCode::ERRORS`.
 #[derive(Debug, Default)]
 pub(super) struct Errors {
     channel: [AtomicU64; ReplyCode::ERRORS.len()],
@@ -24,7 +24,7 @@ impl Errors {
         }
     }
 
-    /// By the order of `ReplyCode::ERRORS`.
+    /// The counts, in the order of `ReplyCode::ERRORS`.
     #[cfg(feature = "metrics")]
     pub(super) fn counts(&self, scope: Scope) -> [u64; ReplyCode::ERRORS.len()] {
         self.of(scope).each_ref().map(|count| count.load(Ordering::Relaxed))

@@ -1,7 +1,7 @@
-//! Serves a router over HTTP, to so many clients at once and to each for so long: a client that sends nothing, or does not read
-//! its answer, costs a socket for a while and nothing else.
+//! Serves a router over HTTP. The number of clients and the time of each are limited, so a client that sends nothing or
+//! does not read its answer occupies one socket for a limited time.
 //!
-//! A connection is for one request, so that its time is limited as a whole.
+//! A connection serves one request, so that one timeout limits all of it.
 
 use super::shared::Shared;
 use super::tasks::spawn;
@@ -18,21 +18,21 @@ use tokio::runtime::Handle;
 
 /// How long accepting pauses after an error such as "too many open files".
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of a request's head.
+/// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Clients of the metrics listener.
+/// The number of clients of the metrics listener.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     pub(super) open: AtomicU64,
 }
 
-/// Counts a client while it lives.
-struct Place(Arc<Shared>);
+/// A guard: counts one client while it lives.
+struct ClientSlot(Arc<Shared>);
 
-impl Place {
-    /// None when there are as many clients as may be.
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
+impl ClientSlot {
+    /// Takes a slot; `None` if `metrics_connections_max` is reached.
+    fn acquire(shared: &Arc<Shared>) -> Option<Self> {
         let clients = &shared.http_clients;
         let most = u64::from(shared.current().settings.metrics_connections_max);
         if clients.open.fetch_add(1, Ordering::Relaxed) < most {
@@ -44,23 +44,23 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         self.0.http_clients.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Accepts clients until the server's end.
+/// Accepts clients until the task is aborted.
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if let Some(place) = Place::take(&shared) {
+                if let Some(slot) = ClientSlot::acquire(&shared) {
                     let timeout = shared.current().settings.metrics_timeout;
                     let router = router.clone();
                     drop(spawn(&Handle::current(), async move {
                         serve_one(stream, router, timeout).await;
-                        drop(place);
+                        drop(slot);
                     }));
                 }
             }
@@ -72,7 +72,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
     }
 }
 
-/// Answers one request. Too late or with an error, the connection is closed.
+/// Answers one request. The connection is closed on an error or when the timeout passes.
 async fn serve_one(stream: TcpStream, router: Router, timeout: Duration) {
     let mut http = http1::Builder::new();
     http.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
@@ -88,10 +88,11 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// More than the buffers of two sockets take.
+    /// Larger than the buffers of two sockets.
     const ANSWER_BYTES: usize = 64 << 20;
 
-    /// Serves one client that sends `request` and then reads nothing; the client's end, once the broker has let go of it.
+    /// Serves one client that sends `request` and then reads nothing. Returns the client's socket once the broker has
+    /// closed its own end.
     async fn served(request: &[u8], timeout: Duration) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -105,22 +106,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_sends_half_a_request_or_does_not_read_its_answer_is_let_go() {
+    async fn a_client_that_sends_half_a_request_or_does_not_read_its_answer_is_disconnected() {
         for request in ["", "GET", "GET /small HTTP/1.1\r\nHost: x\r\n", "GET /large HTTP/1.1\r\nHost: x\r\n\r\n"] {
             let mut client = served(request.as_bytes(), Duration::from_millis(100)).await;
             let mut answer = Vec::new();
-            // A reset is an end as well.
+            // A reset ends the connection as well.
             let _ = client.read_to_end(&mut answer).await;
             assert!(answer.len() < ANSWER_BYTES, "{request:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_request_is_answered_in_whole_and_the_connection_is_for_one_alone() {
+    async fn a_request_is_answered_completely_and_a_connection_serves_only_one() {
         let request = "GET /small HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
         let mut client = served(request.as_bytes(), Duration::from_secs(10)).await;
         let mut answer = String::new();
-        // What was sent behind the request may reset the connection, after the answer.
+        // The second request may reset the connection after the answer.
         let _ = client.read_to_string(&mut answer).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("whole"), "{answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1);

@@ -1,4 +1,4 @@
-//! Accepts connections, as many as are allowed.
+//! Accepts AMQP connections, up to the limit.
 
 use super::connection::serve;
 use super::lone::TokioRunner;
@@ -17,7 +17,8 @@ use tokio_util::task::TaskTracker;
 /// How long accepting pauses after an error such as "too many open files".
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// Sockets beyond `connections_max`: enough for those that are shaking hands and those that are being told of the limit.
+/// Sockets allowed beyond `connections_max`: for clients that are in the handshake, or that are being refused because
+/// of the limit.
 const UNOPENED_MAX: i64 = 1024;
 
 /// Accepts until the server stops.

@@ -6,12 +6,12 @@ use std::io;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-/// Why a build without the page refuses an address for it.
+/// The error when a build without the metrics page is given an address for it.
 const NO_METRICS: &str = "this program was built without the feature `metrics` of the crate prontomq";
 
-/// Open sockets, before anybody is accepted.
+/// Open sockets, before the first client is accepted.
 pub(super) struct Listeners {
-    /// At least one.
+    /// Has at least one entry.
     pub(super) amqp: Vec<Listening>,
     pub(super) metrics: Option<TcpListener>,
 }
@@ -19,16 +19,16 @@ pub(super) struct Listeners {
 /// An open socket for AMQP.
 pub(super) struct Listening {
     pub(super) listener: TcpListener,
-    /// Where it listens, also when port 0 was asked for.
+    /// The address, with the port that was picked if the settings have port 0.
     pub(super) address: SocketAddr,
-    /// Of its connections' random numbers.
+    /// Seed of the random numbers of its connections.
     pub(super) seed: u64,
 }
 
 /// Listens on all addresses of the settings.
 ///
 /// # Errors
-/// An address that cannot be listened on; that there is none; no randomness.
+/// An address that cannot be listened on, no address at all, or no randomness.
 pub(super) async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
     let mut amqp = Vec::new();
     for address in &settings.amqp {
@@ -58,7 +58,8 @@ pub(super) async fn listen(settings: &Settings) -> Result<Listeners, StartError>
     Ok(Listeners { amqp, metrics })
 }
 
-/// Machines without IPv6 refuse its loopback address; the default settings name it all the same.
+/// Whether the error means that the machine has no IPv6. The default settings name the IPv6 loopback address on every
+/// machine.
 fn is_missing_ipv6(address: &SocketAddr, error: &io::Error) -> bool {
     address.is_ipv6()
         && address.ip().is_loopback()

@@ -1,11 +1,12 @@
-//! What a running broker holds, as JSON for the local socket. Names of fields are those of the snapshots.
+//! Lists the queues, exchanges and connections of a running broker as JSON for the local socket. Field names are those
+//! of the snapshots.
 
 use crate::broker::{Broker, ConnectionSnapshot, ExchangeSnapshot, QueueSnapshot};
 use crate::model::NamedLimit;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What can be listed.
+/// The kinds of objects that can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Listing {
@@ -18,7 +19,7 @@ pub(super) enum Listing {
 }
 
 impl Listing {
-    /// The items, as of this moment.
+    /// The objects as they are now.
     pub(super) fn items(self, broker: &Broker) -> Vec<Value> {
         match self {
             Self::Queues => broker.queue_snapshots().iter().map(queue).collect(),

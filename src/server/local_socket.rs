@@ -1,8 +1,9 @@
-//! The local socket: how commands on the same machine speak to a running broker.
+//! The local socket: how commands on the same machine talk to a running broker.
 //!
-//! It lies in the data directory and is for the broker's own user (and root) alone. A client sends one JSON object a line
-//! and gets JSON objects, one a line: any number of `{"progress": ...}`, and at the end of each request one `{"done": ...}`
-//! or one `{"error": "why"}`. A client that hangs up ends what it has asked for.
+//! The socket lies in the data directory and accepts only the broker's own user and root. A client sends requests as
+//! JSON objects, one per line. The answers are JSON objects too, one per line: any number of `{"progress": ...}`, and
+//! at the end of each request one `{"done": ...}` or one `{"error": "why"}`. When a client hangs up, its request is
+//! cancelled.
 //!
 //! | request | progress | done |
 //! |---|---|---|
@@ -10,7 +11,7 @@
 //! | `{"command": "status"}` | | totals, such as `{"queues": 3, "ready": 7, ...}` |
 //! | `{"command": "list", "what": "queues"}`; also `exchanges`, `connections` | | `{"count": 3}` |
 //!
-//! A list comes before its `done`, one `{"item": {...}}` a line.
+//! The items of a list precede its `done`, one `{"item": {...}}` per line.
 
 use super::listings::{Listing, status};
 use super::shared::Shared;
@@ -40,19 +41,19 @@ const SOCKET_FILE: &str = "prontomq.sock";
 /// The longest line that a client may send.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 
-/// How often a client hears of progress, at most.
+/// How often a client report of progress, at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long accepting pauses after an error such as "too many open files".
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest path of a socket, with the zero behind it (`sun_path`).
+/// The longest path of a socket, including the final zero byte (`sun_path`).
 const PATH_BYTES_MAX: usize = 108;
 
-/// How the socket of a data directory is reached.
+/// The path by which the socket of a data directory is reached.
 ///
-/// A path may be longer than the address of a socket can be. Then the directory is opened, and the socket is reached through the
-/// open directory, whose path below `/proc` is short. The path is valid for as long as this lives.
+/// If the path is too long for a socket's address, the directory is opened, and the socket is reached through the open
+/// directory, whose path below `/proc` is short. The path is valid while this value lives.
 #[derive(Debug)]
 pub(crate) struct SocketPath {
     path: PathBuf,
@@ -61,7 +62,7 @@ pub(crate) struct SocketPath {
 }
 
 impl SocketPath {
-    /// Where a broker on this data directory listens.
+    /// The socket of a broker on this data directory.
     ///
     /// # Errors
     /// When the path is too long and the directory cannot be opened.
@@ -81,16 +82,17 @@ impl SocketPath {
     }
 }
 
-/// The socket in a data directory that this process holds; gone again when dropped, unless a successor has put its own there.
+/// The socket in the data directory of this process. Dropping it deletes the socket's file, unless another process has
+/// replaced the file.
 pub(super) struct LocalSocket {
     listener: UnixListener,
     path: SocketPath,
-    /// Of the socket's file.
+    /// Inode of the socket's file.
     inode: u64,
 }
 
 impl LocalSocket {
-    /// Listens in place of a predecessor that was killed.
+    /// Binds the socket. Replaces the file of an earlier process that was killed.
     pub(super) fn bind(data_dir: &Path) -> io::Result<Self> {
         let path = SocketPath::of(data_dir)?;
         match std::fs::remove_file(path.path()) {
@@ -113,11 +115,11 @@ impl LocalSocket {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             };
             match accepted {
-                Ok((stream, _)) if is_welcome(&stream) => {
+                Ok((stream, _)) if is_allowed(&stream) => {
                     let task = serve(Arc::clone(&shared), stream);
                     drop(spawn(&Handle::current(), connections.track_future(task)));
                 }
-                Ok(_) => tracing::warn!("another user was turned away from the local socket"),
+                Ok(_) => tracing::warn!("another user was refused on the local socket"),
                 Err(error) => {
                     tracing::warn!(%error, "accepting on the local socket failed");
                     tokio::time::sleep(ERROR_PAUSE).await;
@@ -130,15 +132,16 @@ impl LocalSocket {
 impl Drop for LocalSocket {
     fn drop(&mut self) {
         let path = self.path.path();
-        let is_ours = std::fs::symlink_metadata(path).is_ok_and(|found| found.ino() == self.inode);
+        let is_ours = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == self.inode);
         if is_ours && let Err(error) = std::fs::remove_file(path) {
-            tracing::debug!(%error, "the local socket's file stays");
+            tracing::debug!(%error, "the local socket's file could not be deleted");
         }
     }
 }
 
-/// The file's mode says the same; between bind and chmod it does not.
-fn is_welcome(stream: &UnixStream) -> bool {
+/// Whether the client belongs to the broker's user or root. The file's mode enforces the same, but not yet between bind
+/// and chmod.
+fn is_allowed(stream: &UnixStream) -> bool {
     let ours = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0)
 }
@@ -151,29 +154,30 @@ enum Request {
     List { what: Listing },
 }
 
-/// A client, and the word that the broker stops.
+/// A connected client.
 struct Client {
     shared: Arc<Shared>,
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
+    /// Becomes true when the broker stops.
     stopping: watch::Receiver<bool>,
 }
 
-/// Why a request has no answer.
-enum Ended {
-    /// Tell the client.
+/// Why a request was not completed.
+enum RequestError {
+    /// The reason is sent to the client.
     Failed(String),
-    /// There is nobody to tell.
+    /// The client is gone.
     HungUp,
 }
 
-impl From<CopyError> for Ended {
+impl From<CopyError> for RequestError {
     fn from(error: CopyError) -> Self {
         Self::Failed(chain(&error).to_string())
     }
 }
 
-impl From<io::Error> for Ended {
+impl From<io::Error> for RequestError {
     fn from(_: io::Error) -> Self {
         Self::HungUp
     }
@@ -183,108 +187,111 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     let (reader, writer) = stream.into_split();
     let stopping = shared.stopping.subscribe();
     let mut client = Client { shared, reader: BufReader::new(reader), writer, stopping };
-    while let Ok(line) = client.line().await {
+    while let Ok(line) = client.read_line().await {
         let answer = match serde_json::from_slice(&line) {
             Ok(Request::Backup { target }) => client.backup(&target).await,
             Ok(Request::Status {}) => client.status().await,
             Ok(Request::List { what }) => client.list(what).await,
-            Err(error) => Err(Ended::Failed(format!("no such request: {error}"))),
+            Err(error) => Err(RequestError::Failed(format!("not a valid request: {error}"))),
         };
-        let told = match answer {
-            Ok(done) => client.say(&json!({ "done": done })).await,
-            Err(Ended::Failed(why)) => client.say(&json!({ "error": why })).await,
-            Err(Ended::HungUp) => return,
+        let sent = match answer {
+            Ok(done) => client.send(&json!({ "done": done })).await,
+            Err(RequestError::Failed(why)) => client.send(&json!({ "error": why })).await,
+            Err(RequestError::HungUp) => return,
         };
-        if told.is_err() {
+        if sent.is_err() {
             return;
         }
     }
 }
 
 impl Client {
-    /// The next line; an error at its end, when the broker stops, and for a line that is too long.
-    async fn line(&mut self) -> Result<Vec<u8>, Ended> {
+    /// Reads the next line.
+    ///
+    /// # Errors
+    /// `HungUp` at the end of the input, when the broker stops, and for a line that is too long.
+    async fn read_line(&mut self) -> Result<Vec<u8>, RequestError> {
         let mut line = Vec::new();
         let mut limited = (&mut self.reader).take(LINE_BYTES_MAX);
         tokio::select! {
             read = limited.read_until(b'\n', &mut line) => { read?; }
-            _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Ended::HungUp),
+            _ = self.stopping.wait_for(|stopping| *stopping) => return Err(RequestError::HungUp),
         }
-        if line.ends_with(b"\n") { Ok(line) } else { Err(Ended::HungUp) }
+        if line.ends_with(b"\n") { Ok(line) } else { Err(RequestError::HungUp) }
     }
 
-    async fn say(&mut self, line: &Value) -> io::Result<()> {
+    async fn send(&mut self, line: &Value) -> io::Result<()> {
         self.writer.write_all(format!("{line}\n").as_bytes()).await
     }
 
-    /// Returns when the client has hung up. What it says before its time is kept.
-    async fn hung_up(reader: &mut BufReader<OwnedReadHalf>) {
+    /// Waits until the client has hung up. Requests that it sends meanwhile stay in the buffer.
+    async fn wait_for_hang_up(reader: &mut BufReader<OwnedReadHalf>) {
         if let Ok([_, ..]) = reader.fill_buf().await {
             std::future::pending::<()>().await;
         }
     }
 
     /// The totals of the broker.
-    async fn status(&self) -> Result<Value, Ended> {
+    async fn status(&self) -> Result<Value, RequestError> {
         let broker = Arc::clone(&self.shared.broker);
-        // Many queues take their time, which no connection is to wait for.
+        // Summing up many queues takes long; it must not delay connections.
         Ok(run_blocking(move || status(&broker)).await)
     }
 
-    /// Sends the items of a listing.
-    async fn list(&mut self, what: Listing) -> Result<Value, Ended> {
+    /// Sends the items of a listing, one per line.
+    async fn list(&mut self, what: Listing) -> Result<Value, RequestError> {
         let broker = Arc::clone(&self.shared.broker);
         let items = run_blocking(move || what.items(&broker)).await;
         for item in &items {
-            self.say(&json!({ "item": item })).await?;
+            self.send(&json!({ "item": item })).await?;
         }
         Ok(json!({ "count": items.len() }))
     }
 
-    /// Copies the store while the broker goes on.
-    async fn backup(&mut self, target: &Path) -> Result<Value, Ended> {
+    /// Copies the store while the broker continues to work.
+    async fn backup(&mut self, target: &Path) -> Result<Value, RequestError> {
         if !target.is_absolute() {
-            return Err(Ended::Failed("the target of a backup is an absolute path".into()));
+            return Err(RequestError::Failed("the target of a backup is an absolute path".into()));
         }
-        let making = target.to_owned();
-        // Dropped on every way out of here, it takes with it what there is of the copy.
-        let target = run_blocking(move || BackupTarget::make(&making)).await?;
-        let (heard, mut events) = watch::channel(CopyEvent::Progress(CopyProgress::default()));
-        let given_up = Arc::new(AtomicBool::new(false));
-        let gives_up = Arc::clone(&given_up);
-        // Nobody listens any more once this task is gone.
-        let hears = Box::new(move |event| heard.send(event).is_ok() && !gives_up.load(Ordering::Relaxed));
-        self.shared.broker.writer().copy(target.file(), hears)?;
-        tracing::info!(target = %target.file().display(), "a backup begins");
-        if let Err(ended) = self.follow(&mut events).await {
-            tracing::info!(target = %target.file().display(), "a backup is given up");
-            given_up.store(true, Ordering::Relaxed);
-            // Until the writer has let go of it, so that the next one need not wait.
+        let target_path = target.to_owned();
+        // On every early return, dropping it deletes the partial copy.
+        let target = run_blocking(move || BackupTarget::make(&target_path)).await?;
+        let (sender, mut events) = watch::channel(CopyEvent::Progress(CopyProgress::default()));
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let cancelled = Arc::clone(&is_cancelled);
+        // Sending fails once this task has ended.
+        let report = Box::new(move |event| sender.send(event).is_ok() && !cancelled.load(Ordering::Relaxed));
+        self.shared.broker.writer().copy(target.file(), report)?;
+        tracing::info!(target = %target.file().display(), "backup started");
+        if let Err(error) = self.follow(&mut events).await {
+            tracing::info!(target = %target.file().display(), "backup cancelled");
+            is_cancelled.store(true, Ordering::Relaxed);
+            // Waits until the writer has released the copy, so that the next backup can start at once.
             while events.changed().await.is_ok() {}
-            return Err(ended);
+            return Err(error);
         }
         let bytes = run_blocking(move || target.finish()).await?;
-        tracing::info!(bytes, "a backup is done");
+        tracing::info!(bytes, "backup finished");
         Ok(json!({ "bytes": bytes }))
     }
 
-    /// Tells the client how far the copy has come, until all of it is there.
-    async fn follow(&mut self, events: &mut watch::Receiver<CopyEvent>) -> Result<(), Ended> {
+    /// Reports the progress of the copy to the client until the copy is complete.
+    async fn follow(&mut self, events: &mut watch::Receiver<CopyEvent>) -> Result<(), RequestError> {
         loop {
             tokio::select! {
                 changed = events.changed() => if changed.is_err() {
-                    return Err(Ended::Failed("the writer's thread died".into()));
+                    return Err(RequestError::Failed("the writer's thread died".into()));
                 },
-                () = Self::hung_up(&mut self.reader) => return Err(Ended::HungUp),
+                () = Self::wait_for_hang_up(&mut self.reader) => return Err(RequestError::HungUp),
                 _ = self.stopping.wait_for(|stopping| *stopping) => {
-                    return Err(Ended::Failed("the broker stops".into()));
+                    return Err(RequestError::Failed("the broker stops".into()));
                 }
             }
             let event = events.borrow_and_update().clone();
             match event {
                 CopyEvent::Failed(error) => return Err(error.into()),
                 CopyEvent::Progress(CopyProgress { pages_copied, pages, is_done }) => {
-                    self.say(&json!({ "progress": { "pages_copied": pages_copied, "pages": pages } })).await?;
+                    self.send(&json!({ "progress": { "pages_copied": pages_copied, "pages": pages } })).await?;
                     if is_done {
                         return Ok(());
                     }

@@ -1,7 +1,7 @@
-//! Lines on their way to a stream that may be closed, full or unread: no caller ever waits for the stream.
+//! Writes log lines to a stream that may be closed, full or unread. Callers never wait for the stream.
 //!
-//! Lines wait in a bounded queue for a thread of their own. A line that finds the queue full, and a line that the stream
-//! refuses, is dropped and counted. No error is passed on.
+//! Lines wait in a bounded queue for a thread that writes them. A line that finds the queue full, or that the stream
+//! refuses, is dropped and counted. Callers get no error.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr, write};
@@ -12,26 +12,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Writes lines to one stream, from any thread, without ever blocking. Clones share the queue.
+/// Writes lines to one stream from any thread, without blocking. Clones share the queue.
 #[derive(Clone)]
 pub struct LogWriter(Arc<Shared>);
 
 struct Shared {
-    /// What the stream is called in the report of dropped lines.
+    /// The stream's name in the report of dropped lines.
     name: &'static str,
     bytes_max: AtomicUsize,
     dropped: AtomicU64,
     queue: Mutex<Queue>,
     /// Wakes the writing thread.
     filled: Condvar,
-    /// Wakes those that flush.
+    /// Wakes callers of `flush`.
     emptied: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: Vec<u8>,
-    /// Bytes that the thread has taken and not yet written.
+    /// Bytes that the writing thread has taken and not yet written.
     in_flight: usize,
 }
 
@@ -42,8 +42,8 @@ impl fmt::Debug for LogWriter {
 }
 
 impl LogWriter {
-    /// Begins a thread that writes to `stream` until the process ends. `bytes_max` limits the lines that wait. Where no
-    /// thread can be had, every line is dropped.
+    /// Starts a thread that writes to `stream` until the process ends. `bytes_max` limits the waiting lines. If the
+    /// thread cannot be started, every line is dropped.
     pub fn start<S: AsFd + Send + 'static>(name: &'static str, stream: S, bytes_max: usize) -> Self {
         let shared = Arc::new(Shared {
             name,
@@ -61,7 +61,7 @@ impl LogWriter {
         Self(shared)
     }
 
-    /// Queues one line, which ends with a line feed. The line is dropped when the queue is full.
+    /// Queues one line, which must end with a line feed. If the queue is full, the line is dropped.
     pub fn write(&self, line: &[u8]) {
         let mut queue = self.0.queue();
         let bytes = queue.waiting.len() + queue.in_flight + line.len();
@@ -73,12 +73,12 @@ impl LogWriter {
         self.0.filled.notify_one();
     }
 
-    /// Changes how many bytes of lines may wait.
+    /// Sets how many bytes of lines may wait.
     pub fn set_bytes_max(&self, bytes_max: usize) {
         self.0.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
-    /// Waits until everything is written, but no longer than `patience`. Returns whether everything is written.
+    /// Waits until all lines are written, but no longer than `patience`. Returns whether they are.
     pub fn flush(&self, patience: Duration) -> bool {
         let queue = self.0.queue();
         let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() || queue.in_flight > 0;
@@ -86,7 +86,7 @@ impl LogWriter {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// How many lines were dropped so far.
+    /// Number of lines dropped so far.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -120,7 +120,7 @@ impl Shared {
     }
 }
 
-/// How many of the bytes the stream took before it failed.
+/// Writes the bytes. Returns how many the stream took before it failed.
 fn write_all(stream: &impl AsFd, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -147,7 +147,7 @@ mod tests {
     use std::io::{Read, pipe};
     use std::time::Instant;
 
-    /// Much longer than anything here takes.
+    /// Much longer than any step of these tests takes.
     const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_nobody_reads_blocks_no_caller_and_goes_on_once_it_is_read() {
+    fn an_unread_stream_blocks_no_caller_and_continues_once_it_is_read() {
         let (mut reader, writer) = pipe().unwrap();
         let log = LogWriter::start("test", writer, 4096);
         let line = [b'x'; 1023].iter().chain(b"\n").copied().collect::<Vec<_>>();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_refuse_every_line_count_it_and_take_the_next() {
+    fn lines_that_a_stream_refuses_are_counted_and_the_next_is_tried() {
         let (reader, closed) = pipe().unwrap();
         drop(reader);
         let full = File::options().write(true).open("/dev/full").unwrap();

@@ -1,41 +1,42 @@
-//! What clients take of memory, by what it is for: the one sum that the memory alarm looks at.
+//! The memory that clients use, by purpose. Its sum decides about the memory alarm.
 //!
-//! Queues count what they hold in their turns, connections what they hold at the end of each pass. What waits in inlets, and
-//! topology, are looked at from time to time.
+//! Queues update their part in their turns, connections update theirs at the end of each pass. Inlets and topology are
+//! sampled periodically.
 
 use crate::broker::Broker;
 use crate::exposition::machine::memory_limit;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Of the memory that the process may use, what clients may take unless a setting says otherwise.
+/// Default limit of clients' memory, as a share of the memory that the process may use.
 const MEMORY_SHARE: f64 = 0.6;
-/// And of that memory, what the process may have in all.
+/// Upper bound of the default limit of resident memory, as a share of the same.
 const PROCESS_SHARE: f64 = 0.9;
-/// What the broker itself may take beside that: its code's data, the store's caches, what the allocator wastes.
+/// Allowance for the broker itself on top of clients' memory: static data, the store's caches, overhead of the
+/// allocator.
 const OWN_BYTES: u64 = 128 << 20;
 
-/// The limit of memory that a setting means: 0 is a share of what the process may use.
+/// The limit of clients' memory in bytes. A setting of 0 means a share of the memory that the process may use.
 pub(super) fn limit_of_memory(setting: u64) -> u64 {
     if setting > 0 { setting } else { (memory_limit() as f64 * MEMORY_SHARE) as u64 }
 }
 
-/// What the process may have in all, unless a setting says otherwise.
+/// The default limit of resident memory in bytes, for this limit of clients' memory.
 pub(super) fn limit_of_process(of_clients: u64) -> u64 {
     of_clients.saturating_add(OWN_BYTES).min((memory_limit() as f64 * PROCESS_SHARE) as u64)
 }
 
-/// What one connection holds.
+/// The memory that one connection uses, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
-    /// Contents and transactions that are not complete.
+pub(super) struct ConnectionMemory {
+    /// Incomplete contents, and open transactions.
     pub(super) unfinished: i64,
-    /// Frames that are cut or parked, and output that waits for the socket.
+    /// Partial or parked frames, and output that waits for the socket.
     pub(super) buffers: i64,
     /// Channels, consumers, pending confirms, queues in use.
     pub(super) channels: i64,
 }
 
-/// What all of them hold, and the rest.
+/// The memory of all connections, of inlets and of topology, in bytes.
 #[derive(Debug, Default)]
 pub(super) struct ClientMemory {
     unfinished: AtomicI64,
@@ -45,7 +46,7 @@ pub(super) struct ClientMemory {
     topology: AtomicU64,
 }
 
-/// The sum in its parts, in bytes.
+/// Clients' memory in its parts, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MemoryUse {
     pub(super) queues: u64,
@@ -57,8 +58,8 @@ pub(super) struct MemoryUse {
 }
 
 impl ClientMemory {
-    /// A connection holds so much now; `reported` is what was added for it before.
-    pub(super) fn fold(&self, reported: &mut Held, now: Held) {
+    /// Updates the sum for one connection, which uses `now`; `reported` is the part that was added for it before.
+    pub(super) fn fold(&self, reported: &mut ConnectionMemory, now: ConnectionMemory) {
         let parts = [
             (&self.unfinished, now.unfinished - reported.unfinished),
             (&self.buffers, now.buffers - reported.buffers),
@@ -72,18 +73,18 @@ impl ClientMemory {
         *reported = now;
     }
 
-    /// Looks at what nobody folds in.
+    /// Samples inlets and topology, whose memory is not reported as it changes.
     pub(super) fn sample(&self, broker: &Broker) {
         self.inlets.store(broker.inlet_bytes(), Ordering::Relaxed);
         self.topology.store(broker.topology_bytes(), Ordering::Relaxed);
     }
 
-    /// Contents and transactions of all connections that are not complete.
+    /// Bytes of all connections' incomplete contents and open transactions.
     pub(super) fn unfinished_bytes(&self) -> u64 {
         positive(&self.unfinished)
     }
 
-    /// All of it, and what queues take.
+    /// All parts, including queues.
     pub(super) fn in_use(&self, broker: &Broker) -> MemoryUse {
         MemoryUse {
             queues: broker.memory_bytes(),
@@ -103,7 +104,7 @@ impl MemoryUse {
     }
 }
 
-/// Below zero for a moment while connections fold in what they hold.
+/// A sum may be below zero for a moment, while several connections update it. It then counts as zero.
 fn positive(bytes: &AtomicI64) -> u64 {
     u64::try_from(bytes.load(Ordering::Relaxed)).unwrap_or(0)
 }
@@ -113,15 +114,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_connections_hold_is_summed_up_and_gone_when_they_are() {
+    fn the_memory_of_connections_is_summed_up_and_released_with_them() {
         let memory = ClientMemory::default();
-        let (mut one, mut other) = (Held::default(), Held::default());
-        memory.fold(&mut one, Held { unfinished: 5, buffers: 7, channels: 1 });
-        memory.fold(&mut other, Held { unfinished: 3, buffers: 0, channels: 2 });
-        memory.fold(&mut one, Held { unfinished: 1, buffers: 9, channels: 1 });
+        let (mut one, mut other) = (ConnectionMemory::default(), ConnectionMemory::default());
+        memory.fold(&mut one, ConnectionMemory { unfinished: 5, buffers: 7, channels: 1 });
+        memory.fold(&mut other, ConnectionMemory { unfinished: 3, buffers: 0, channels: 2 });
+        memory.fold(&mut one, ConnectionMemory { unfinished: 1, buffers: 9, channels: 1 });
         assert_eq!((memory.unfinished_bytes(), positive(&memory.buffers), positive(&memory.channels)), (4, 9, 3));
-        memory.fold(&mut one, Held::default());
-        memory.fold(&mut other, Held::default());
+        memory.fold(&mut one, ConnectionMemory::default());
+        memory.fold(&mut other, ConnectionMemory::default());
         assert_eq!((memory.unfinished_bytes(), positive(&memory.buffers), positive(&memory.channels)), (0, 0, 0));
     }
 }

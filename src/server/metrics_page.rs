@@ -47,12 +47,12 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn metrics(State(page): State<Page>) -> Response {
     let Page { shared, exposition } = page;
-    // Many queues and descriptors take their time, which no connection is to wait for.
+    // Reading many queues and descriptors takes long; it must not delay connections.
     let text = run_blocking(move || exposition.render(&snapshot(&shared))).await;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
-/// Whether the broker can do its work: its store commits and reads.
+/// Answers whether the broker works: its store commits and reads.
 async fn healthz(State(page): State<Page>) -> Response {
     match page.shared.broker.writer().stats().trouble() {
         None => (StatusCode::OK, "ok\n".to_owned()).into_response(),
@@ -60,7 +60,7 @@ async fn healthz(State(page): State<Page>) -> Response {
     }
 }
 
-/// Whether clients may be sent here.
+/// Answers whether the broker accepts clients.
 async fn readyz(State(page): State<Page>) -> Response {
     if *page.shared.stopping.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
@@ -76,7 +76,7 @@ fn durability_labels(durability: Durability) -> Labels {
     }
 }
 
-/// The broker in numbers, as the page names them.
+/// The broker's numbers as the page presents them.
 fn snapshot(shared: &Shared) -> Snapshot {
     let now = shared.clock.now();
     let broker = shared.broker.snapshot();

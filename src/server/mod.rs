@@ -1,16 +1,20 @@
-//! The shell: sockets, tasks, the clock and the signals of a running broker. No protocol rule and no routing rule lives here.
+//! The shell: sockets, tasks, the clock and the signals of a running broker. It contains no rule of the protocol or of
+//! routing.
 //!
-//! - `start`: from settings to a running broker: `stores` opens the store, `listeners` the addresses, `translate` makes the settings
-//!   of each layer. `running`: the `Server`, and its stop.
+//! - `start`: from settings to a running broker. `stores` opens the store, `listeners` the addresses; `translate`
+//!   derives each layer's settings. `running`: the `Server`, and its stop.
 //! - `listener`: accepts connections. `connection`: one task per connection. `transport`: its bytes. `socket`: what the
-//!   kernel knows of its client.
-//! - `driver`: what a connection does that needs no socket. `simulation`: a broker of such connections, in virtual time.
-//! - `accounts`: users and vhosts of the settings. `errors`: errors that close channels and connections.
-//! - `local_socket`: for commands on the same machine, such as `prontomq backup`; `listings`: what it answers.
-//! - `lone`: where the broker's work is run, and when a connection's thread may commit.
-//! - `log_writer`: log lines on their way to a stream that may block or fail.
-//! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, to so many clients for so long.
-//! - `alarms`: memory and disk that run short; `alarm_watch` raises them. `memory`: what clients take of memory. `trim`: free memory goes back to the system.
+//!   kernel knows about its client.
+//! - `driver`: a connection without its socket. `backlog`: the notices that it has yet to handle. `simulation`: a
+//!   broker of such connections, in virtual time.
+//! - `accounts`: users and vhosts of the settings. `errors`: counts the errors that close channels and connections.
+//! - `local_socket`: serves commands on the same machine, such as `prontomq backup`; `listings`: the lists that it
+//!   sends.
+//! - `lone`: runs broker work, and decides when a connection's thread may commit.
+//! - `log_writer`: writes log lines to a stream that may block or fail.
+//! - `metrics_page`: `/metrics`, `/healthz`, `/readyz`. `http`: serves them, with limits on clients and time.
+//! - `alarms`: the alarms of memory and disk; `alarm_watch` raises them. `memory`: the memory that clients use. `trim`:
+//!   gives free memory back to the system.
 //! - `url`: URLs for clients on this machine.
 //! - `tasks`, `clock`: the only places that spawn tasks and read clocks. `shared`: what connections share.
 

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 /// How long a stop waits for clients to answer connection.close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long it then waits for the tasks of those that did not.
+/// How long the stop then waits for the tasks of clients that did not answer.
 const CUT_OFF_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long dropping a server waits for its store.
@@ -27,14 +27,15 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running broker.
 ///
-/// [`Server::stop`] ends it in good order. To drop it ends it as well, as far as that goes without awaiting:
+/// [`Server::stop`] stops it cleanly. Dropping it stops it as well, as far as possible without awaiting:
 ///
-/// - What was confirmed is stored, and the store is closed: once the drop is over, the data directory can be opened again. The
-///   drop blocks its thread meanwhile, for the time of a commit as a rule, and never for more than five seconds: a disk that
-///   takes longer is left to a thread of its own.
-/// - No client can connect any more. Open connections are sent `connection.close`, and are cut off two seconds later if they do
-///   not answer. The runtime's tasks do that, so it happens once they run, and not at all when the runtime ends first.
-/// - With a connection open, the messages of a queue may come back marked `redelivered`, as they do after a crash.
+/// - All confirmed messages are stored, and the store is closed: after the drop, the data directory can be opened
+///   again. The drop blocks its thread meanwhile, usually for the time of a commit and never for more than five
+///   seconds. If the disk takes longer, another thread goes on closing the store.
+/// - No client can connect any more. Open connections are sent `connection.close`, and are cut off two seconds later if
+///   they do not answer. Tasks of the runtime do this, so it does not happen if the runtime ends first.
+/// - If a connection was open, the messages of a queue may be marked `redelivered` after the next start, as after a
+///   crash.
 #[derive(Debug)]
 pub struct Server {
     pub(super) shared: Arc<Shared>,
@@ -43,24 +44,24 @@ pub struct Server {
     pub(super) connections: TaskTracker,
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) handle: Handle,
-    /// The store is closed, or is being closed by a thread that nobody has to wait for.
+    /// The store is closed, or another thread is closing it: dropping the server has nothing left to do.
     pub(super) has_stopped: bool,
 }
 
 impl Server {
-    /// The addresses that speak AMQP; with port 0 in the settings, the ports that were picked.
+    /// The AMQP addresses, with the ports that were picked if the settings have port 0.
     pub fn amqp_addresses(&self) -> &[SocketAddr] {
         &self.amqp
     }
 
-    /// A URL with which a client on this machine can connect at once, such as `amqp://guest:guest@127.0.0.1:5672/%2F`.
+    /// A URL with which a client on this machine can connect, such as `amqp://guest:guest@127.0.0.1:5672/%2F`.
     ///
-    /// It names the first user of the settings whose password is there in plain text, and that password; without configured
-    /// users it names `guest`. If there is neither, it names nobody, and the client has to.
+    /// It contains the first user of the settings whose password is given in plain text, and that password. If there is
+    /// none, it contains `guest` if that login works; otherwise no user, and the client has to supply one.
     pub fn url(&self) -> String {
         let current = self.shared.current();
         let guest = || self.accepts_login("guest", "guest").then(|| Login::new("guest", "guest", "/"));
-        let login = Login::of_users(&current.settings.users).or_else(guest).unwrap_or_else(Login::nobody);
+        let login = Login::of_users(&current.settings.users).or_else(guest).unwrap_or_else(Login::anonymous);
         login.url(self.amqp[0])
     }
 
@@ -69,28 +70,28 @@ impl Server {
         self.metrics
     }
 
-    /// The broker, for reading its state.
+    /// The broker, so that tests can read its state.
     #[doc(hidden)]
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
 
-    /// Whether there is a user to log in as.
+    /// Whether the broker has any user.
     #[cfg(feature = "cli")]
     pub(crate) fn has_users(&self) -> bool {
         !self.shared.broker.access().users().is_empty()
     }
 
-    /// Whether a client on this machine could log in so.
+    /// Whether a client on this machine could log in with this user and password.
     pub(crate) fn accepts_login(&self, user: &str, password: &str) -> bool {
         let users = self.shared.broker.access().users();
         users.log_in(user.as_bytes(), password.as_bytes(), true).is_ok()
     }
 
-    /// Takes over what can be changed while the broker runs; see [`Reloaded`] for what that is.
+    /// Applies the settings that can change while the broker runs; [`Reloaded`] lists them.
     ///
     /// # Errors
-    /// When the new settings are wrong; the former ones stay in force.
+    /// The new settings are wrong; the former ones stay in force.
     pub async fn reload(&self, wanted: &Settings) -> Result<Reloaded, StartError> {
         let former = self.shared.current();
         let reloaded = Reloaded::new(&former.settings, wanted);
@@ -98,26 +99,26 @@ impl Server {
         // Hashing passwords takes time.
         run_blocking(move || {
             accounts::reload(&shared, &former.settings, &settings)?;
-            shared.put_in_force(settings);
+            shared.apply_settings(settings);
             Ok(())
         })
         .await?;
         Ok(reloaded)
     }
 
-    /// Stops in good order: no new connections, connection.close for those that are open, everything flushed.
+    /// Stops cleanly: accepts no new connections, sends connection.close to the open ones, and flushes everything.
     ///
     /// # Errors
-    /// When the store could not be closed; whatever was confirmed is safe all the same.
+    /// The store could not be closed. Confirmed messages are safe even then.
     pub async fn stop(mut self) -> Result<(), StoreError> {
-        self.turn_clients_away();
+        self.begin_closing();
         if tokio::time::timeout(CLOSE_PATIENCE, self.connections.wait()).await.is_err() {
             let open = self.shared.broker.gauges().connections.load(Ordering::Relaxed);
             if open > 0 {
                 tracing::warn!(open, "clients that did not answer connection.close are cut off");
             }
             self.shared.cut_off.send_replace(true);
-            // Each connection logs its end, and gives back what it held.
+            // The connections' tasks log their ends and requeue their deliveries.
             if tokio::time::timeout(CUT_OFF_PATIENCE, self.connections.wait()).await.is_err() {
                 tracing::debug!("connections or backups have not ended");
             }
@@ -130,8 +131,8 @@ impl Server {
         closed
     }
 
-    /// Lets nobody in any more, and asks open connections to close.
-    fn turn_clients_away(&self) {
+    /// Accepts no more connections, and asks the open ones to close.
+    fn begin_closing(&self) {
         self.shared.stopping.send_replace(true);
         self.connections.close();
     }
@@ -148,7 +149,7 @@ impl Drop for Server {
         if std::mem::replace(&mut self.has_stopped, true) {
             return;
         }
-        self.turn_clients_away();
+        self.begin_closing();
         self.abort_tasks();
         if self.connections.is_empty() {
             self.shared.broker.quiesce(self.shared.clock.now());
@@ -163,8 +164,10 @@ impl Drop for Server {
         match run_within(DROP_PATIENCE, move || broker.writer().stop()) {
             Ok(Some(Ok(()))) => {}
             Ok(Some(Err(error))) => tracing::error!(error = %chain(&error), "the store could not be closed"),
-            Ok(None) => tracing::error!("the store is not closed yet; it is no longer waited for"),
-            Err(error) => tracing::error!(%error, "there is no thread to close the store"),
+            Ok(None) => {
+                tracing::error!("the store is not closed after five seconds; closing goes on in the background");
+            }
+            Err(error) => tracing::error!(%error, "no thread could be started to close the store"),
         }
     }
 }

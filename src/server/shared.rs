@@ -1,4 +1,4 @@
-//! What all connections of a server share.
+//! The state that all connections of a server share.
 
 use super::alarms::Alarms;
 use super::clock::Clock;
@@ -21,20 +21,21 @@ use tokio::sync::watch;
 /// Shared by the listeners, the connections and the metrics page.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// As at the start; see `current` for those that can change.
+    /// The settings at the start. `current` has the ones that can change.
     pub(super) settings: Settings,
     current: RwLock<Arc<Current>>,
-    /// Of `limits.outbox_bytes_max`, which every pass of a connection asks for.
+    /// `limits.outbox_bytes_max` of the current settings: every pass of a connection reads it, without a lock.
     outbox_bytes_max: AtomicU64,
     pub(super) identity: Identity,
     pub(super) broker: Arc<Broker>,
     pub(super) clock: Clock,
+    /// Set when the server begins to stop.
     pub(super) stopping: watch::Sender<bool>,
-    /// Clients that have not closed their connections by then are waited for no longer.
+    /// Set when the stop no longer waits for clients to close their connections.
     pub(super) cut_off: watch::Sender<bool>,
     pub(super) alarms: Alarms,
     pub(super) memory: ClientMemory,
-    pub(super) sizes: Sizes,
+    pub(super) sizes: MessageSizes,
     pub(super) errors: Errors,
     #[cfg(feature = "metrics")]
     pub(super) http_clients: Clients,
@@ -43,14 +44,14 @@ pub(super) struct Shared {
     pub(super) logs: Vec<LogWriter>,
 }
 
-/// The settings in force, and what follows from them.
+/// The settings in force, and the session settings derived from them.
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) settings: Settings,
     pub(super) session_settings: Arc<SessionSettings>,
 }
 
-/// What the process is called.
+/// The names of the node and the cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identity {
     pub(super) node_name: String,
@@ -76,7 +77,7 @@ impl Shared {
             cut_off: watch::Sender::new(false),
             alarms: Alarms::new(settings.limits.memory_bytes, settings.limits.resident_bytes),
             memory: ClientMemory::default(),
-            sizes: Sizes::default(),
+            sizes: MessageSizes::default(),
             errors: Errors::default(),
             #[cfg(feature = "metrics")]
             http_clients: Clients::default(),
@@ -90,15 +91,15 @@ impl Shared {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other settings in force, those of them that can change while the broker runs.
-    pub(super) fn put_in_force(&self, settings: Settings) {
+    /// Puts new settings in force. Only those that can change while the broker runs may differ.
+    pub(super) fn apply_settings(&self, settings: Settings) {
         self.outbox_bytes_max.store(settings.limits.outbox_bytes_max, Ordering::Relaxed);
         self.alarms.set_limits(settings.limits.memory_bytes, settings.limits.resident_bytes);
         let current = Arc::new(Current::new(settings, &self.identity));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
-    /// What may wait to be written to one socket.
+    /// Largest output that may wait for one socket, in bytes.
     pub(super) fn outbox_bytes_max(&self) -> usize {
         usize::try_from(self.outbox_bytes_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
@@ -111,22 +112,22 @@ impl Current {
     }
 }
 
-/// Body sizes of published messages, by the buckets of `MESSAGE_SIZE_BOUNDS`.
+/// Body sizes of all published messages, in the buckets of `MESSAGE_SIZE_BOUNDS`.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
+pub(super) struct MessageSizes {
     buckets: [AtomicU64; MESSAGE_SIZE_BOUNDS.len() + 1],
     sum: AtomicU64,
 }
 
-/// The sizes of one read's messages, to be folded in at its end.
+/// Body sizes of the messages of one read; added to `MessageSizes` at its end.
 #[derive(Debug, Default)]
-pub(super) struct SizesOfRead {
+pub(super) struct ReadSizes {
     buckets: [u64; MESSAGE_SIZE_BOUNDS.len() + 1],
     sum: u64,
     count: u64,
 }
 
-impl SizesOfRead {
+impl ReadSizes {
     pub(super) fn record(&mut self, bytes: usize) {
         let bucket = MESSAGE_SIZE_BOUNDS.iter().position(|bound| bytes as f64 <= *bound);
         self.buckets[bucket.unwrap_or(MESSAGE_SIZE_BOUNDS.len())] += 1;
@@ -135,8 +136,8 @@ impl SizesOfRead {
     }
 }
 
-impl Sizes {
-    pub(super) fn fold(&self, read: &mut SizesOfRead) {
+impl MessageSizes {
+    pub(super) fn fold(&self, read: &mut ReadSizes) {
         if read.count == 0 {
             return;
         }
@@ -146,7 +147,7 @@ impl Sizes {
             }
         }
         self.sum.fetch_add(read.sum, Ordering::Relaxed);
-        *read = SizesOfRead::default();
+        *read = ReadSizes::default();
     }
 
     #[cfg(feature = "metrics")]

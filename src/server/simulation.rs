@@ -1,8 +1,8 @@
-//! A broker without sockets, tasks, threads or clock: bytes go in and come out, and time passes as its owner says.
+//! A broker without sockets, tasks, threads or a real clock: bytes go in and out, and the caller advances the time.
 //!
-//! The same sessions, broker and group commit as behind sockets, carried by the same `Driver`; the store's writer is stepped.
-//! What is ready to run is picked at random from a seed: the same seed and the same calls give the same history. It is there
-//! for tests, for fuzzing, and for programs that want to see what a broker would do in a minute without waiting one.
+//! It runs the same sessions, broker, group commit and `Driver` as a server; the store's writer is stepped. The next
+//! step is picked at random from a seed, so the same seed and the same calls give the same history. It is meant for
+//! tests, for fuzzing, and for programs that want to see a minute of a broker's life without waiting for a minute.
 
 use super::accounts::recover_users;
 use super::clock::Clock;
@@ -24,14 +24,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-/// When a simulation begins, by the calendar: the start of 2026.
+/// The wall time at which a simulation begins: the start of 2026.
 const BEGINNING: WallMillis = WallMillis(1_767_225_600_000);
-/// What a cluster is called that has no name in the settings: the host's name would differ from machine to machine.
+/// The default name of the cluster. The host's name, which a server uses, would differ from machine to machine.
 const CLUSTER_NAME: &str = "prontomq@localhost";
-/// Steps after which a simulation that does not come to rest is at fault.
+/// A simulation that is not idle after this many steps has a fault.
 const STEPS_MAX: u32 = 10_000_000;
 
-/// Of so many reads, one brings a part of what has arrived.
+/// One read in this many takes only a part of the bytes that have arrived.
 const CUT_DIVISOR: u64 = 4;
 
 type Work = Box<dyn FnOnce(Now) + Send>;
@@ -53,17 +53,17 @@ impl crate::model::Clock for SimulatedClock {
     }
 }
 
-/// Keeps the broker's work until the simulation runs it.
+/// Queues broker work until the simulation runs it.
 #[derive(Default)]
-struct Queued(Mutex<VecDeque<Work>>);
+struct WorkQueue(Mutex<VecDeque<Work>>);
 
-impl Queued {
+impl WorkQueue {
     fn work(&self) -> MutexGuard<'_, VecDeque<Work>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Runner for Queued {
+impl Runner for WorkQueue {
     fn run(&self, work: Work) {
         self.work().push_back(work);
     }
@@ -72,33 +72,33 @@ impl Runner for Queued {
 /// The writers of the store and, once it is open, of the scratch store.
 type Writers = Arc<Mutex<Vec<WriterHandle>>>;
 
-/// Names a connection of a simulation.
+/// Identifies a connection of a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SimulatedConnection(u64);
 
 struct Client {
-    /// None once the broker has closed the connection.
+    /// `None` once the broker has closed the connection.
     driver: Option<Driver>,
-    /// Sent by the client, not yet read.
+    /// Bytes that the client has sent and the broker has not read.
     input: Vec<u8>,
-    /// Written by the broker, not yet taken.
+    /// Bytes that the broker has written and the client has not taken.
     output: Vec<u8>,
 }
 
-/// A broker, its clients' ends, and the time.
+/// A broker, its clients, and the time.
 pub struct Simulation {
     shared: Arc<Shared>,
-    queued: Arc<Queued>,
+    queued: Arc<WorkQueue>,
     writers: Writers,
     clock: SimulatedClock,
     random: Random,
     clients: BTreeMap<SimulatedConnection, Client>,
     connected: u64,
-    /// It ends like a process that is killed.
+    /// The simulation ends like a killed process.
     is_killed: bool,
 }
 
-/// What can be done next.
+/// A candidate for the next step.
 #[derive(Clone, Copy)]
 enum Step {
     Work,
@@ -107,8 +107,8 @@ enum Step {
 }
 
 impl Simulation {
-    /// A broker with these settings, apart from addresses, store and metrics; messages are kept in memory. `seed` decides
-    /// what is random in it.
+    /// Starts a broker with these settings; addresses, store and metrics are ignored, and messages are kept in memory.
+    /// All randomness comes from `seed`.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -117,7 +117,7 @@ impl Simulation {
         Self::start_on(store, settings, seed, SimulatedClock::default())
     }
 
-    /// The same, on a store that may outlive it; its time goes on from where `clock` stands.
+    /// As [`start`](Self::start), on a store that may outlive the simulation. Time continues from `clock`.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -127,7 +127,7 @@ impl Simulation {
         seed: u64,
         clock: SimulatedClock,
     ) -> Result<Self, StartError> {
-        // Nothing is asked of a disk but by the store.
+        // Only the given store may touch a disk.
         settings.store.kind = StoreKind::Memory;
         let recovered = store.recover().map_err(|error| StartError::Store(error.into()))?;
         let shared_clock: Arc<dyn crate::model::Clock> = Arc::new(clock.clone());
@@ -142,7 +142,7 @@ impl Simulation {
             opened.lock().unwrap_or_else(PoisonError::into_inner).push(writer.clone());
             Ok(writer)
         });
-        let queued = Arc::new(Queued::default());
+        let queued = Arc::new(WorkQueue::default());
         let runner: Arc<dyn Runner> = Arc::clone(&queued) as _;
         let now = crate::model::Clock::now(&clock);
         let broker = Broker::recover(broker_settings(&settings), runner, writer, Some(scratch), &recovered, now);
@@ -152,11 +152,11 @@ impl Simulation {
         let shared = Shared::new(settings, identity, broker, Clock::start(), Vec::new());
         let (random, clients) = (Random::new(seed), BTreeMap::new());
         let mut simulation = Self { shared, queued, writers, clock, random, clients, connected: 0, is_killed: false };
-        simulation.settle();
+        simulation.run_until_idle();
         Ok(simulation)
     }
 
-    /// Ends the broker as a kill of its process does: it writes nothing more, to the store or to clients.
+    /// Ends the broker like a kill of its process: it writes nothing more to the store or to clients.
     pub fn kill(mut self) {
         self.is_killed = true;
     }
@@ -165,17 +165,17 @@ impl Simulation {
         crate::model::Clock::now(&self.clock)
     }
 
-    /// The broker, for reading its state.
+    /// The broker, so that tests can read its state.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
 
-    /// Time since the beginning.
+    /// Time since the simulation began.
     pub fn elapsed(&self) -> Duration {
         Duration::from_micros(self.now().monotonic.0)
     }
 
-    /// A client connects.
+    /// Connects a client.
     pub fn connect(&mut self) -> SimulatedConnection {
         self.connected += 1;
         let client = SocketAddr::from((Ipv4Addr::LOCALHOST, (self.connected % 60_000) as u16 + 1));
@@ -185,50 +185,49 @@ impl Simulation {
         connection
     }
 
-    /// A client sends bytes, and everything happens that follows from them. What is sent to a connection that has ended is
-    /// lost.
+    /// Sends bytes from a client, then runs until idle. Bytes for a connection that has ended are lost.
     pub fn send(&mut self, connection: SimulatedConnection, bytes: &[u8]) {
         self.receive(connection, bytes);
-        self.settle();
+        self.run_until_idle();
     }
 
-    /// Bytes of a client arrive at the broker's socket. They are read in later steps, in pieces cut anywhere.
+    /// Delivers bytes of a client to the broker's socket. Later steps read them, in pieces of any size.
     pub fn receive(&mut self, connection: SimulatedConnection, bytes: &[u8]) {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.input.extend_from_slice(bytes);
         }
     }
 
-    /// What the broker has written since the last call.
+    /// Takes the bytes that the broker has written since the last call.
     pub fn take_output(&mut self, connection: SimulatedConnection) -> Vec<u8> {
         self.clients.get_mut(&connection).map(|client| std::mem::take(&mut client.output)).unwrap_or_default()
     }
 
-    /// Whether the broker has closed the connection, or the client has left it.
+    /// Whether the broker or the client has ended the connection.
     pub fn is_closed(&self, connection: SimulatedConnection) -> bool {
         self.clients.get(&connection).is_none_or(|client| client.driver.is_none())
     }
 
-    /// A client's socket closes without a word.
+    /// Closes a client's socket without connection.close.
     pub fn leave(&mut self, connection: SimulatedConnection) {
         let now = self.now();
         if let Some(Client { driver: Some(mut driver), .. }) = self.clients.remove(&connection) {
             driver.end(now);
         }
-        self.settle();
+        self.run_until_idle();
     }
 
-    /// Raises or ends the memory alarm, as the watch of a running broker does.
+    /// Raises or clears the memory alarm, as the alarm watch of a server does.
     pub fn set_memory_alarm(&mut self, on: bool) {
         self.shared.alarms.set_memory(on);
         let reason = self.shared.alarms.reason();
         for peer in self.shared.broker.peers() {
-            peer.tell_one(Notice::Alarm(reason.map(str::to_owned)));
+            peer.notify_one(Notice::Alarm(reason.map(str::to_owned)));
         }
-        self.settle();
+        self.run_until_idle();
     }
 
-    /// When something happens next by itself: a heartbeat, an expiry, a deadline, the next try of a store.
+    /// The time of the next timed event: a heartbeat, an expiry, a deadline, a store's retry.
     pub fn next_event(&self) -> Option<Duration> {
         let writers = self.writers();
         let stores = writers.iter().filter_map(WriterHandle::wakes_at);
@@ -238,16 +237,16 @@ impl Simulation {
         Some(Duration::from_micros(next.0.max(self.now().monotonic.0)))
     }
 
-    /// Lets time go by, and everything happen that falls into it, after what is to be done at this moment.
+    /// Runs until idle, then advances the time, handling each timed event at its own time.
     pub fn advance(&mut self, time: Duration) {
-        self.settle();
+        self.run_until_idle();
         let until = self.elapsed() + time;
         while let Some(next) = self.next_event().filter(|next| *next <= until) {
             self.clock.set(next);
             self.fire();
         }
         self.clock.set(until);
-        self.settle();
+        self.run_until_idle();
     }
 
     fn fire(&mut self) {
@@ -258,21 +257,21 @@ impl Simulation {
             }
         }
         self.shared.broker.tick(now);
-        self.settle();
+        self.run_until_idle();
     }
 
-    /// Lets happen what happens at this moment, in a random order: work is done, notices are taken, output is written, the
-    /// store works.
-    pub fn settle(&mut self) {
+    /// Takes steps in a random order until none is possible at the current time: broker work, connections' passes,
+    /// steps of the writers.
+    pub fn run_until_idle(&mut self) {
         for _ in 0..STEPS_MAX {
             if !self.step() {
                 return;
             }
         }
-        panic!("the simulation comes to rest");
+        panic!("the simulation becomes idle");
     }
 
-    /// Does one thing of what can be done at this moment, picked at random; `false` when there is none.
+    /// Takes one step that is possible at the current time, picked at random. Returns `false` if there is none.
     pub fn step(&mut self) -> bool {
         let mut steps: Vec<Step> = Vec::new();
         steps.extend((!self.queued.work().is_empty()).then_some(Step::Work));
@@ -291,7 +290,7 @@ impl Simulation {
         (self.random.next_u64() % count as u64) as usize
     }
 
-    /// Whether there was anything to do.
+    /// Tries a step. Returns whether there was anything to do.
     fn take_step(&mut self, step: Step) -> bool {
         let now = self.now();
         match step {
@@ -319,8 +318,8 @@ impl Simulation {
 }
 
 impl Client {
-    /// Reads, takes notices and writes, as a pass of a connection's task does; whether there was anything to do. `cut` says
-    /// how much is read.
+    /// Reads, takes notices and writes, like a pass of a connection's task. Returns whether there was anything to do.
+    /// `cut` is a random number that decides how much is read.
     fn pass(&mut self, cut: u64, now: Now) -> bool {
         let Some(driver) = &mut self.driver else { return false };
         let has_read = !self.input.is_empty()
@@ -340,7 +339,7 @@ impl Client {
         if wrote {
             self.output.extend_from_slice(driver.output());
             driver.note_write(driver.output().len());
-            driver.written(now);
+            driver.note_all_written(now);
         }
         driver.fold_counts();
         if driver.is_closing() && driver.output().is_empty() {
@@ -360,7 +359,7 @@ impl Drop for Simulation {
         for driver in self.clients.values_mut().filter_map(|client| client.driver.as_mut()) {
             driver.end(now);
         }
-        // Whatever the store still does, nobody asks for it any more.
+        // The simulation is over, so a failure to close its store does not matter.
         let _ = self.shared.broker.writer().stop();
     }
 }

@@ -1,30 +1,31 @@
-//! What the kernel knows of the other end of a socket that the broker does not read from at the moment.
+//! The kernel's view of a client whose socket the broker does not read at the moment.
 //!
-//! While a connection is not read, no byte of its client can show that it lives. Its TCP still acknowledges what the broker
-//! sends, heartbeats among it, so a cable that was pulled does not look alive: what is sent stays unacknowledged.
+//! While a socket is not read, received bytes cannot show that the client is alive. But the client's TCP still
+//! acknowledges everything that the broker sends, including heartbeats. If the cable was pulled, sent bytes stay
+//! unacknowledged.
 
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// How often a connection that is not read is looked at, beside its heartbeats.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the client's TCP is checked while its connection is not read, in addition to each heartbeat.
+pub(super) const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The other end, as far as its TCP shows it.
+/// The state of the client's TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    /// The client has closed its end, or reset the connection.
+pub(super) struct PeerState {
+    /// Whether the client has closed its end or reset the connection.
     pub(super) has_hung_up: bool,
-    /// For how long its TCP has not shown that it is there.
+    /// How long the client's TCP has not shown a sign of life.
     pub(super) silence: Duration,
 }
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the kernel fills a structure of plain numbers")]
-pub(super) fn peer(stream: &TcpStream) -> Peer {
+pub(super) fn peer(stream: &TcpStream) -> PeerState {
     use std::mem::offset_of;
     use std::os::fd::AsRawFd;
 
-    /// States of RFC 9293, as Linux numbers them.
+    /// A TCP state of RFC 9293, as Linux numbers it.
     const ESTABLISHED: u8 = 1;
 
     // SAFETY: every bit pattern of this structure of numbers is a value, zeros too.
@@ -36,19 +37,23 @@ pub(super) fn peer(stream: &TcpStream) -> Peer {
         libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len)
     };
     if status != 0 {
-        return Peer { has_hung_up: true, silence: Duration::MAX };
+        return PeerState { has_hung_up: true, silence: Duration::MAX };
     }
-    // While the client's window is closed the kernel probes it, and less and less often: until it does, nothing is owed. Where
-    // nothing waits to be sent, heartbeats are acknowledged. Linux counts what waits since 4.6.
+    // While the client's receive window is closed, the kernel probes it, at growing intervals: between two probes the
+    // client owes no acknowledgement. If nothing waits to be sent, heartbeats are acknowledged. Linux reports unsent
+    // bytes since 4.6.
     let counts_unsent = len as usize > offset_of!(libc::tcp_info, tcpi_notsent_bytes);
     let is_probed = info.tcpi_notsent_bytes > 0 || !counts_unsent;
     let owes_nothing = is_probed && info.tcpi_unacked == 0 && info.tcpi_probes == 0;
     let since_ack = Duration::from_millis(info.tcpi_last_ack_recv.into());
-    Peer { has_hung_up: info.tcpi_state != ESTABLISHED, silence: if owes_nothing { Duration::ZERO } else { since_ack } }
+    PeerState {
+        has_hung_up: info.tcpi_state != ESTABLISHED,
+        silence: if owes_nothing { Duration::ZERO } else { since_ack },
+    }
 }
 
-/// Other systems are not asked: a peer counts as alive until writing to it fails.
+/// On other systems a client counts as alive until writing to its socket fails.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn peer(_: &TcpStream) -> Peer {
-    Peer { has_hung_up: false, silence: Duration::ZERO }
+pub(super) fn peer(_: &TcpStream) -> PeerState {
+    PeerState { has_hung_up: false, silence: Duration::ZERO }
 }

@@ -1,4 +1,4 @@
-//! From settings to a running broker.
+//! Starts a broker from its settings.
 
 use super::accounts::recover_users;
 use super::alarm_watch::watch;
@@ -29,12 +29,13 @@ impl Server {
     /// Opens the store and the listeners; returns once clients can connect. Runs on the current tokio runtime.
     ///
     /// # Errors
-    /// See [`StartError`]; the text names the setting to look at.
+    /// See [`StartError`]; its text names the setting at fault.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         Self::start_logged(settings, Vec::new()).await
     }
 
-    /// As [`start`](Self::start), for a process whose log is written by these writers: metrics count what they drop.
+    /// As [`start`](Self::start), for a process whose log is written by `logs`: the metrics count the lines that they
+    /// drop.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -59,7 +60,7 @@ impl Server {
         );
         let identity = identity(&settings, &recovered);
         log_recovered(&settings, &identity, &recovered);
-        let listeners = match open_doors(&settings, &recovered, &broker).await {
+        let listeners = match recover_users_and_listen(&settings, &recovered, &broker).await {
             Ok(listeners) => listeners,
             Err(error) => {
                 // The next attempt must find the data directory free.
@@ -84,7 +85,7 @@ impl Server {
                 accept(Arc::clone(&shared), Arc::clone(&runner), listener, connections.clone(), seed),
             ));
         }
-        if let Some(socket) = listen_locally(&shared.settings) {
+        if let Some(socket) = open_local_socket(&shared.settings) {
             tasks.push(spawn(&handle, socket.accept(Arc::clone(&shared), connections.clone())));
         }
         let metrics = listeners.metrics.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -102,13 +103,17 @@ impl Server {
     }
 }
 
-/// Makes the users known who may come in, and listens where they may.
-async fn open_doors(settings: &Settings, recovered: &RecoveredState, broker: &Broker) -> Result<Listeners, StartError> {
+/// Recovers the users, then opens the listeners, so that no client connects before its user is known.
+async fn recover_users_and_listen(
+    settings: &Settings,
+    recovered: &RecoveredState,
+    broker: &Broker,
+) -> Result<Listeners, StartError> {
     recover_users(settings, recovered, broker)?;
     listen(settings).await
 }
 
-/// What the process is called: by the settings, or else by the host.
+/// The names of the node and the cluster: from the settings, or derived from the host's name.
 fn identity(settings: &Settings, recovered: &RecoveredState) -> Identity {
     let or = |name: &str, default: &str| if name.is_empty() { default.to_owned() } else { name.to_owned() };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -150,8 +155,8 @@ fn log_limits(shared: &Shared) {
     );
 }
 
-/// A broker does its work without it too; a store in memory has no directory to put it in.
-fn listen_locally(settings: &Settings) -> Option<LocalSocket> {
+/// Opens the local socket. A broker works without it too. A memory store has no directory for it.
+fn open_local_socket(settings: &Settings) -> Option<LocalSocket> {
     if settings.store.kind == StoreKind::Memory {
         return None;
     }

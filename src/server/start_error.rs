@@ -9,25 +9,25 @@ use std::net::SocketAddr;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// An address cannot be listened on; names the setting.
+    /// An address cannot be listened on.
     Listen {
-        /// `amqp` or `metrics`.
+        /// The setting that has the address: `amqp` or `metrics`.
         setting: &'static str,
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
     /// The store cannot be opened.
     Store(OpenError),
     /// A list of the settings is wrong: users, vhosts, or the addresses to listen on.
     Entry {
-        /// Which one.
+        /// The setting, and where in the list the fault is.
         entry: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The machine gives no randomness.
+    /// The system's source of randomness failed.
     Random(String),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for StartError {
             Self::Store(OpenError::Store(StoreError::Damaged(cause))) => {
                 write!(f, "data_dir: the file is damaged: {}. ", chain(cause.as_source()))?;
                 f.write_str(
-                    "`prontomq doctor` with this --data-dir says how, and with --repair saves what can be saved",
+                    "`prontomq doctor` with this --data-dir shows the damage, and with --repair saves what can be saved",
                 )
             }
             Self::Store(error) => write!(f, "data_dir: {}", chain(error)),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Opens the store and starts its writer. Blocks.
 ///
 /// # Errors
-/// As `Store::recover`, and what opening a store of this kind brings.
+/// The errors of `Store::recover`, and those of opening a store of this kind.
 pub(super) fn open_store(
     settings: &Settings,
     clock: Arc<dyn Clock>,
@@ -25,7 +25,7 @@ pub(super) fn open_store(
             Box::new(SqliteStore::open(&sqlite_settings(settings))?)
         }
         StoreKind::Memory => {
-            tracing::warn!("store.kind is memory: everything is forgotten when the broker stops");
+            tracing::warn!("store.kind is memory: all messages, queues and exchanges are lost when the broker stops");
             Box::new(MemoryStore::open(MemoryDisk::default()))
         }
     };
@@ -51,14 +51,15 @@ fn log_durability(store: &StoreSettings) {
     }
 }
 
-/// How to open the scratch store; none where no file is kept. What an earlier process left there goes first.
+/// Returns how to open the scratch store; `None` if the broker keeps no files. Deletes the files that an earlier
+/// process left in it.
 pub(super) fn scratch_store(settings: &Settings, clock: Arc<dyn Clock>) -> Option<OpenScratch> {
     if !settings.keeps_files() {
         return None;
     }
     let directory = SpoolStore::directory_below(&settings.data_dir);
     if let Err(error) = SpoolStore::clear(&directory) {
-        tracing::warn!(%error, "what an earlier process left in the scratch store cannot be deleted");
+        tracing::warn!(%error, "files that an earlier process left in the scratch store cannot be deleted");
     }
     let writer = scratch_writer_settings(settings);
     Some(Box::new(move || {

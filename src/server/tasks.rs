@@ -1,4 +1,4 @@
-//! Tasks of the runtime: the only place where one is spawned.
+//! Tasks of the runtime. No other file spawns one.
 
 use super::clock::Clock;
 use crate::broker::Broker;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// Spawns a task that belongs to the server; its end is somebody's business, so the handle is returned.
+/// Spawns a task of the server. The handle is returned so that the caller can await or abort the task.
 pub(super) fn spawn<F>(handle: &Handle, task: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
@@ -23,16 +23,16 @@ where
     handle.spawn(task)
 }
 
-/// Runs work that blocks, on a thread where it may.
+/// Runs blocking work on the runtime's pool for such work.
 ///
 /// # Panics
-/// When the work does.
+/// If the work panics.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
-/// Runs work that blocks, on a thread of its own, and waits for it no longer than `patience`; `None` when it takes longer, and
-/// goes on by itself. For callers that cannot await.
+/// Runs blocking work on a new thread, and waits for it no longer than `patience`. Returns `None` if the work takes
+/// longer; it then goes on in the background. For callers that cannot await.
 pub(super) fn run_within<T: Send + 'static>(
     patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! From the settings to those of each layer.
+//! Translates the settings into the settings of each layer.
 
 use super::memory::limit_of_memory;
 use crate::auth::mechanism;
@@ -46,9 +46,9 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
     }
 }
 
-/// Of the memory limit, what transient messages may take unless a setting says otherwise: one part in so many.
+/// Default memory of transient messages, as a fraction of the memory limit: one part in this many.
 const TRANSIENT_SHARE: u64 = 4;
-/// And at most so much.
+/// Upper bound of that default, in bytes.
 const TRANSIENT_BYTES_MAX: u64 = 4 << 30;
 
 pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> SessionSettings {
@@ -87,10 +87,10 @@ pub(super) fn writer_settings(settings: &Settings) -> WriterSettings {
     }
 }
 
-/// Rows of one batch of the scratch store: nobody waits for it, so it is as large as pays, and one turn of a queue that
-/// hands so many over is still short.
+/// Most rows of one batch of the scratch store. No publisher waits for such a batch, so it is as large as is efficient;
+/// a turn that contributes this many rows is still short.
 const SCRATCH_BATCH_ROWS_MAX: usize = 8_192;
-/// And bytes.
+/// Most bytes of one batch of the scratch store.
 const SCRATCH_BATCH_BYTES_MAX: usize = 4 << 20;
 
 pub(super) fn scratch_writer_settings(settings: &Settings) -> WriterSettings {

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const DEFAULT_VHOST: &str = "/";
 
-/// Who a URL names, with the password.
+/// The user, password and vhost of a URL, percent-encoded.
 pub(super) struct Login {
     user_info: String,
     vhost: String,
 }
 
 impl Login {
-    /// The first of the users whose password is known here.
+    /// The first user whose password is given in plain text.
     pub(super) fn of_users(users: &[UserEntry]) -> Option<Self> {
         users.iter().find_map(|user| {
             let password = user.password.as_ref()?.reveal();
@@ -25,8 +25,8 @@ impl Login {
         Self { user_info: format!("{}:{}@", encoded(user), encoded(password)), vhost: encoded(vhost) }
     }
 
-    /// Nobody: the client has to name its user itself.
-    pub(super) fn nobody() -> Self {
+    /// Without a user: the client has to supply one.
+    pub(super) fn anonymous() -> Self {
         Self { user_info: String::new(), vhost: encoded(DEFAULT_VHOST) }
     }
 
@@ -36,19 +36,20 @@ impl Login {
     }
 }
 
-/// The vhost of a user who may not open `/`; `None` for one who may.
+/// The first vhost of a user that may not open `/`; `None` if the user may.
 fn vhost_of(user: &UserEntry) -> Option<&str> {
     let opens_default = user.vhosts.iter().any(|vhost| vhost == DEFAULT_VHOST);
     user.vhosts.first().map(String::as_str).filter(|_| !opens_default)
 }
 
-/// The path of a user's URL. Without one a URL means the vhost `/` to every client.
+/// The path of a user's URL. Every client takes a URL without a path to mean the vhost `/`.
 #[cfg(feature = "cli")]
 pub(crate) fn path_of(user: &UserEntry) -> String {
     vhost_of(user).map(|vhost| format!("/{}", encoded(vhost))).unwrap_or_default()
 }
 
-/// Where a client on this machine connects to. The address that stands for all addresses is none of them.
+/// The address to which a client on this machine connects. The unspecified address, which listens on all, becomes
+/// loopback.
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -58,7 +59,7 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// A name as a part of a URL (RFC 3986, percent-encoding).
+/// Percent-encodes a name as a part of a URL (RFC 3986).
 pub(crate) fn encoded(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_to_connect_to_is_never_the_one_that_stands_for_all() {
+    fn the_unspecified_address_becomes_loopback() {
         for (listening, shown) in
             [("0.0.0.0:5672", "127.0.0.1:5672"), ("[::]:5672", "[::1]:5672"), ("10.0.0.7:1", "10.0.0.7:1")]
         {
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_the_first_user_whose_password_is_known_and_a_vhost_of_theirs() {
+    fn a_url_contains_the_first_user_with_a_plain_password_and_a_vhost_of_that_user() {
         let address = "0.0.0.0:5672".parse().unwrap();
         let mut hashed = UserEntry::new("hashed", "");
         hashed.password = None;
@@ -103,6 +104,6 @@ mod tests {
         till.vhosts = vec!["shop".to_owned()];
         assert_eq!(Login::of_users(&[till]).unwrap().url(address), "amqp://till:p%40ss@127.0.0.1:5672/shop");
         assert!(Login::of_users(&[hashed]).is_none());
-        assert_eq!(Login::nobody().url(address), "amqp://127.0.0.1:5672/%2F");
+        assert_eq!(Login::anonymous().url(address), "amqp://127.0.0.1:5672/%2F");
     }
 }

@@ -345,7 +345,7 @@ impl History {
     }
 
     fn settle(&mut self) {
-        self.simulation().settle();
+        self.simulation().run_until_idle();
         if !self.alarm && !self.faults.is_full.load(Ordering::Relaxed) {
             self.ledger.all_is_read();
         }

@@ -2,7 +2,7 @@
 
 use super::histories::{records_of, settings};
 use crate::broker::topology::Records;
-use crate::broker::{Broker, Carried, Link, Runner};
+use crate::broker::{Broker, CommandOutcome, Link, Runner};
 use crate::model::command::{BindTo, ExchangeDeclare, QueueDeclare};
 use crate::model::{Answer, Arguments, ChannelKey, Command, Name, Notice, Now, RequestNo};
 use crate::store::commit::{WriterHandle, WriterSettings};
@@ -16,17 +16,17 @@ const QUEUES: usize = 1_000;
 
 type Work = Box<dyn FnOnce(Now) + Send>;
 
-/// Keeps the broker's work, to be done piece by piece.
+/// Queues broker work, which the test runs piece by piece.
 #[derive(Default)]
-struct Pieces(Mutex<VecDeque<Work>>);
+struct WorkQueue(Mutex<VecDeque<Work>>);
 
-impl Pieces {
+impl WorkQueue {
     fn next(&self) -> Option<Work> {
         self.0.lock().unwrap().pop_front()
     }
 }
 
-impl Runner for Pieces {
+impl Runner for WorkQueue {
     fn run(&self, work: Work) {
         self.0.lock().unwrap().push_back(work);
     }
@@ -57,7 +57,7 @@ fn notices(link: &Link) -> Vec<Notice> {
 
 #[test]
 fn many_exclusive_queues_are_deleted_in_slices_between_which_others_are_served() {
-    let (disk, pieces) = (MemoryDisk::default(), Arc::new(Pieces::default()));
+    let (disk, pieces) = (MemoryDisk::default(), Arc::new(WorkQueue::default()));
     let mut store = MemoryStore::open(disk.clone());
     let recovered = store.recover().unwrap();
     let writer =
@@ -67,7 +67,7 @@ fn many_exclusive_queues_are_deleted_in_slices_between_which_others_are_served()
     let broker = Broker::recover(settings(), runner, writer, None, &recovered, Now::default());
     broker.create_vhost(&Name::from("/"));
     let (mut ending, mut other) = (open(&broker), open(&broker));
-    // An exchange that goes with the last of these queues, in memory and in the store.
+    // An auto-delete exchange, which is deleted with the last of these queues, in memory and in the store.
     let exchange = ExchangeDeclare {
         exchange: Name::from("auto"),
         kind: Name::from("fanout"),
@@ -89,18 +89,21 @@ fn many_exclusive_queues_are_deleted_in_slices_between_which_others_are_served()
         }));
     }
     for command in commands {
-        assert_eq!(ending.command(CHANNEL, RequestNo(1), command, Now::default()), Carried::Out);
+        assert_eq!(ending.command(CHANNEL, RequestNo(1), command, Now::default()), CommandOutcome::Accepted);
     }
     assert!(broker.writer().flush());
     assert_eq!(records_of(&broker).0.len(), 1);
 
     notices(&ending);
-    assert!(!ending.end(Now::default()), "it takes more than one slice");
+    assert!(!ending.end(Now::default()), "deletion takes more than one slice");
     let mut slices = 1;
     while let Some(piece) = pieces.next() {
-        assert_eq!(other.command(CHANNEL, RequestNo(2), declare("other", false), Now::default()), Carried::Out);
+        assert_eq!(
+            other.command(CHANNEL, RequestNo(2), declare("other", false), Now::default()),
+            CommandOutcome::Accepted
+        );
         assert!(matches!(notices(&other)[..], [Notice::Answer { answer: Answer::QueueDeclared { .. }, .. }]));
-        assert!(notices(&ending).is_empty(), "it is not over");
+        assert!(notices(&ending).is_empty(), "the deletion is not complete");
         let before = broker.cells().len();
         piece(Now::default());
         slices += 1;

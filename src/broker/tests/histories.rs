@@ -1,9 +1,9 @@
-//! Random histories: eight connections on threads of their own declare, bind, unbind and delete the same names, queues expire
-//! and delete themselves, and the store may die at any batch.
+//! Random histories: eight connections, each on its own thread, declare, bind, unbind and delete the same names; queues
+//! expire and auto-delete; and the store may die at any batch.
 //!
-//! What was answered must be in the store, and nothing that was answered as gone; a store that lives to the end holds what
-//! memory holds. `PRONTOMQ_TOPOLOGY_HISTORIES=1000 cargo test --lib histories` is the long run, and
-//! `PRONTOMQ_TOPOLOGY_SEED` begins it elsewhere.
+//! Everything that was answered as created must be in the store, and nothing that was answered as deleted. A store that
+//! lives to the end has the same records as memory. `PRONTOMQ_TOPOLOGY_HISTORIES=1000 cargo test --lib histories` is a
+//! long run; `PRONTOMQ_TOPOLOGY_SEED` sets its first seed.
 
 use super::mortal_store::{Death, MortalStore};
 use crate::broker::topology::Records;
@@ -30,11 +30,11 @@ use std::time::Duration;
 
 const CONNECTIONS: u64 = 8;
 const STEPS: usize = 150;
-/// Requests of one connection that wait for their answers.
+/// Most requests of one connection that wait for their answers.
 const WINDOW: usize = 8;
 const CHANNEL: ChannelKey = ChannelKey { number: 1, incarnation: 1 };
 const PATIENCE_SECONDS: u32 = 60;
-/// The broker's time goes on by so much with every step of a connection.
+/// How much the broker's time advances with each event.
 const MICROS_PER_STEP: u64 = 20;
 const EXPIRES_MS: i32 = 1;
 
@@ -50,7 +50,7 @@ fn topology_in_memory_in_the_store_and_in_answers_agrees_whenever_the_store_dies
 
 // ---- time and threads ------------------------------------------------------------------------------------------
 
-/// Counts every event, and is the broker's clock as well.
+/// Counts events; also the broker's clock.
 #[derive(Default)]
 struct Ticks(AtomicU64);
 
@@ -92,9 +92,9 @@ impl Wake for Unpark {
     }
 }
 
-// ---- what was done ---------------------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------------------------
 
-/// A name, or a binding, that is there or not.
+/// An exchange, queue or binding, which may exist or not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
     Exchange(String),
@@ -110,19 +110,19 @@ impl Thing {
         }
     }
 
-    /// Whether the store is to know it.
+    /// Whether the store must have a record of the thing.
     fn is_durable(&self) -> bool {
         let ends = if let Self::Binding { to, .. } = self { to.is_durable() } else { true };
         ends && !self.name().starts_with(['t', 'e'])
     }
 
-    /// Whether it may go by itself: auto-delete, expiry, and what hangs on these.
+    /// Whether the thing may disappear without a request: by auto-delete, by expiry, or with another thing.
     fn is_fleeting(&self) -> bool {
         let ends = if let Self::Binding { to, .. } = self { to.is_fleeting() } else { false };
         ends || self.name().starts_with(['a', 'x'])
     }
 
-    fn goes_with(&self, gone: &Self) -> bool {
+    fn is_deleted_with(&self, gone: &Self) -> bool {
         let loses_end = match self {
             Self::Binding { source, to, .. } => **to == *gone || *gone == Self::Exchange(source.clone()),
             _ => false,
@@ -131,27 +131,27 @@ impl Thing {
     }
 }
 
-/// What a deed means for its thing.
+/// The effect of a deed on its thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    /// It is there afterwards.
+enum DeedEffect {
+    /// The thing exists afterwards.
     Puts,
-    /// It was there: a confirmed message, a passive declaration.
+    /// The thing existed: a confirmed message, a passive declaration.
     Shows,
-    /// It is gone afterwards.
+    /// The thing is deleted afterwards.
     Removes,
 }
 
-/// One thing done: when it was asked for, and when it was answered, if ever.
+/// One request: when it was sent, and when it was answered, if ever.
 #[derive(Clone, Debug)]
 struct Deed {
     thing: Thing,
-    what: What,
-    asked: u64,
-    answered: u64,
+    effect: DeedEffect,
+    sent_at: u64,
+    answered_at: u64,
 }
 
-/// Not answered when the store died.
+/// Marks a request that was not answered when the store died.
 const NEVER: u64 = u64::MAX;
 
 // ---- a connection ----------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ struct Connection {
     ticks: Arc<Ticks>,
     waker: Waker,
     requests: u32,
-    /// Requests that wait, by number; messages by sequence number.
+    /// Requests without an answer, by number; messages by sequence number.
     waiting: HashMap<u32, Option<Deed>>,
     unconfirmed: HashMap<u64, Deed>,
     consuming: BTreeMap<u32, String>,
@@ -215,7 +215,7 @@ impl Connection {
         self.pick(&["d0", "d1", "d2", "d3", "a0", "a1", "a2", "t0"])
     }
 
-    /// Everything until the end, which leaves nothing behind that waits.
+    /// Takes all steps of the connection, then waits until every request is answered.
     fn run(mut self) -> Vec<Deed> {
         for _ in 0..STEPS {
             if self.store_failed {
@@ -263,8 +263,8 @@ impl Connection {
             auto_delete: name.starts_with('a'),
             arguments,
         };
-        let what = if declare.passive { What::Shows } else { What::Puts };
-        self.command(Command::QueueDeclare(declare), Some((Thing::Queue(name), what)));
+        let effect = if declare.passive { DeedEffect::Shows } else { DeedEffect::Puts };
+        self.command(Command::QueueDeclare(declare), Some((Thing::Queue(name), effect)));
     }
 
     fn declare_exchange(&mut self) {
@@ -279,8 +279,8 @@ impl Connection {
             internal: false,
             arguments: Arguments::default(),
         };
-        let what = if declare.passive { What::Shows } else { What::Puts };
-        self.command(Command::ExchangeDeclare(declare), Some((Thing::Exchange(name), what)));
+        let effect = if declare.passive { DeedEffect::Shows } else { DeedEffect::Puts };
+        self.command(Command::ExchangeDeclare(declare), Some((Thing::Exchange(name), effect)));
     }
 
     fn bind(&mut self, binds: bool) {
@@ -300,8 +300,8 @@ impl Connection {
             (false, true) => Command::QueueUnbind(bind),
             (false, false) => Command::ExchangeUnbind(bind),
         };
-        let what = if binds { What::Puts } else { What::Removes };
-        self.command(command, Some((Thing::Binding { source, to, key }, what)));
+        let effect = if binds { DeedEffect::Puts } else { DeedEffect::Removes };
+        self.command(command, Some((Thing::Binding { source, to, key }, effect)));
     }
 
     fn delete_queue(&mut self) {
@@ -311,16 +311,16 @@ impl Connection {
             if_unused: self.below(4) == 0,
             if_empty: self.below(4) == 0,
         };
-        self.command(Command::QueueDelete(delete), Some((Thing::Queue(name), What::Removes)));
+        self.command(Command::QueueDelete(delete), Some((Thing::Queue(name), DeedEffect::Removes)));
     }
 
     fn delete_exchange(&mut self) {
         let name = self.exchange_name();
         let delete = Command::ExchangeDelete { exchange: Name::from(name.as_str()), if_unused: self.below(4) == 0 };
-        self.command(delete, Some((Thing::Exchange(name), What::Removes)));
+        self.command(delete, Some((Thing::Exchange(name), DeedEffect::Removes)));
     }
 
-    /// An auto-delete queue goes with its last consumer.
+    /// Starts or cancels a consumer: an auto-delete queue is deleted with its last one.
     fn consume_or_cancel(&mut self) {
         if let Some((slot, queue)) = self.consuming.pop_first() {
             let cell = self.broker.vhost(b"/").unwrap().queue(queue.as_bytes());
@@ -348,19 +348,19 @@ impl Connection {
         let queue = self.queue_name();
         let raw = PropertiesWriter::new().delivery_mode(2).to_vec();
         let message = Message::new(b"", queue.as_bytes(), &Properties::check(&raw).unwrap(), b"body");
-        let asked = self.ticks.next();
+        let sent_at = self.ticks.next();
         let holder = Holder { connection: self.link.peer().id(), channel: CHANNEL };
-        let promise = Promise { owner: PromiseOwner::Channel(holder), sequence: asked };
+        let promise = Promise { owner: PromiseOwner::Channel(holder), sequence: sent_at };
         let routed = self.link.publish(message, Some(promise)).unwrap();
         if routed > 0 {
             let thing = Thing::Queue(queue);
-            let deed = Deed { thing, what: What::Shows, asked, answered: NEVER };
-            self.unconfirmed.insert(asked, deed);
+            let deed = Deed { thing, effect: DeedEffect::Shows, sent_at, answered_at: NEVER };
+            self.unconfirmed.insert(sent_at, deed);
         }
         self.link.flush(self.ticks.now());
     }
 
-    /// The connection ends, and its exclusive queue with it.
+    /// Ends the connection, and with it its exclusive queue; then opens a new one.
     fn reconnect(&mut self) {
         while !self.waiting.is_empty() || !self.unconfirmed.is_empty() {
             self.wait();
@@ -370,19 +370,19 @@ impl Connection {
         self.link = Self::link(&self.broker, self.random.next_u64());
     }
 
-    fn command(&mut self, command: Command, deed: Option<(Thing, What)>) {
+    fn command(&mut self, command: Command, deed: Option<(Thing, DeedEffect)>) {
         self.requests += 1;
-        let asked = self.ticks.next();
-        let deed = deed.map(|(thing, what)| Deed { thing, what, asked, answered: NEVER });
+        let sent_at = self.ticks.next();
+        let deed = deed.map(|(thing, effect)| Deed { thing, effect, sent_at, answered_at: NEVER });
         self.waiting.insert(self.requests, deed);
-        // A refusal comes through the inlet as well.
+        // A refusal comes through the inlet too, so the outcome does not matter here.
         let _ = self.link.command(CHANNEL, RequestNo(self.requests), command, self.ticks.now());
     }
 
-    /// Waits for one notice at least.
+    /// Waits for at least one notice.
     fn wait(&mut self) {
         for _ in 0..PATIENCE_SECONDS {
-            if self.link.peer().is_ready(&self.waker) {
+            if self.link.peer().has_notices(&self.waker) {
                 return self.take_notices();
             }
             thread::park_timeout(Duration::from_secs(1));
@@ -394,7 +394,7 @@ impl Connection {
         let mut notices = Vec::new();
         self.link.peer().take(&mut notices);
         for notice in notices {
-            let answered = self.ticks.next();
+            let answered_at = self.ticks.next();
             match notice {
                 Notice::Answer { request, answer, .. } => {
                     let deed = self.waiting.remove(&request.0).expect("a request is answered once");
@@ -404,7 +404,7 @@ impl Connection {
                             self.done.extend(deed);
                         }
                         (_, Answer::Refused(_)) => {}
-                        (deed, _) => self.done.extend(deed.map(|deed| Deed { answered, ..deed })),
+                        (deed, _) => self.done.extend(deed.map(|deed| Deed { answered_at, ..deed })),
                     }
                 }
                 Notice::Promised { first, last, kept, .. } => {
@@ -412,7 +412,7 @@ impl Connection {
                         let Some(deed) = self.unconfirmed.remove(&sequence) else { continue };
                         self.store_failed |= !kept;
                         if kept {
-                            self.done.push(Deed { answered, ..deed });
+                            self.done.push(Deed { answered_at, ..deed });
                         }
                     }
                 }
@@ -439,7 +439,7 @@ impl History {
         let lived = broker.writer().flush();
         let memory = records_of(&broker);
         let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The store that died was given up, as a file would be by a process that is gone.
+        // The dead store has released its disk, as a process that dies releases its files.
         drop(broker);
         let (after, recovered) = start(Box::new(MemoryStore::open(disk)), &ticks);
         let stored = Records::of(&recovered);
@@ -454,7 +454,7 @@ impl History {
     fn run_connections(broker: &Arc<Broker>, ticks: &Arc<Ticks>, random: &mut Random) -> Vec<Deed> {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            // Queues expire while connections are at work.
+            // Queues expire while the connections work.
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     broker.tick(ticks.now());
@@ -511,27 +511,28 @@ fn differences(one: &Records, other: &Records, one_name: &str, other_name: &str)
     differ.then(|| format!("only in {one_name}: {only_one:?}; only in {other_name}: {only_other:?}"))
 }
 
-/// Each answer was given by a state that lasts, unless something later has changed that state or may have.
+/// Checks each answer against the recovered store, unless a later request has changed the thing or may have.
 fn check_answers(deeds: &[Deed], recovered: &RecoveredState) -> Vec<String> {
     let stored = things_in(recovered);
     let things: BTreeSet<&Thing> = deeds.iter().map(|deed| &deed.thing).filter(|thing| thing.is_durable()).collect();
     let mut faults = Vec::new();
     for thing in things {
-        let shows = || deeds.iter().filter(|deed| deed.what != What::Removes && deed.thing == *thing);
-        let puts = || shows().filter(|deed| deed.what == What::Puts);
-        let removals = || deeds.iter().filter(|deed| deed.what == What::Removes && thing.goes_with(&deed.thing));
-        let is_overtaken = |by: &Deed, at: u64| by.answered != NEVER && by.asked > at;
-        let may_be_there = puts().any(|put| !removals().any(|by| is_overtaken(by, put.answered)));
-        let removed_at = removals().map(|removal| removal.answered).chain([0]);
+        let shows = || deeds.iter().filter(|deed| deed.effect != DeedEffect::Removes && deed.thing == *thing);
+        let puts = || shows().filter(|deed| deed.effect == DeedEffect::Puts);
+        let removals =
+            || deeds.iter().filter(|deed| deed.effect == DeedEffect::Removes && thing.is_deleted_with(&deed.thing));
+        let is_overtaken = |by: &Deed, at: u64| by.answered_at != NEVER && by.sent_at > at;
+        let may_be_there = puts().any(|put| !removals().any(|by| is_overtaken(by, put.answered_at)));
+        let removed_at = removals().map(|removal| removal.answered_at).chain([0]);
         let may_be_gone = thing.is_fleeting()
             || removed_at.into_iter().any(|removed_at| !shows().any(|by| is_overtaken(by, removed_at)));
         let wrong = match stored.contains(thing) {
-            true if !may_be_there => "gone and is in the store",
-            false if !may_be_gone => "there and is not in the store",
+            true if !may_be_there => "deleted and is in the store",
+            false if !may_be_gone => "existing and is not in the store",
             _ => continue,
         };
-        let of_thing = deeds.iter().filter(|deed| thing.goes_with(&deed.thing));
-        let deeds: Vec<_> = of_thing.map(|deed| (deed.asked, deed.answered, deed.what)).collect();
+        let of_thing = deeds.iter().filter(|deed| thing.is_deleted_with(&deed.thing));
+        let deeds: Vec<_> = of_thing.map(|deed| (deed.sent_at, deed.answered_at, deed.effect)).collect();
         faults.push(format!("{thing:?} was answered as {wrong}: {deeds:?}"));
     }
     faults

@@ -1,4 +1,4 @@
-//! Tests of the broker as a whole, without sessions: links on threads, over a store in memory.
+//! Tests of the whole broker without sessions: links on several threads, and a store in memory.
 
 mod ending;
 mod histories;

@@ -1,4 +1,4 @@
-//! A store that refuses some batches for a while, and may die at one of them.
+//! A store that refuses some batches at first, and may die at one of them.
 
 use crate::model::QueueId;
 use crate::model::random::Random;
@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// When the store dies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
-    /// At the how-manieth batch.
+    /// The number of the batch at which the store dies, counted from the start.
     pub(super) batch: u64,
-    /// Whether that batch is flushed first, so that only its outcome is lost.
+    /// Whether this batch is flushed first, so that only its outcome is lost.
     pub(super) keeps_batch: bool,
 }
 
-/// What was wrong with the order in which batches came.
+/// Faults in the order of batches.
 pub(super) type Faults = Arc<Mutex<Vec<String>>>;
 
 pub(super) struct MortalStore {
@@ -37,7 +37,7 @@ impl MortalStore {
         Self { inner: MemoryStore::open(disk), death, random: Random::new(seed), batches: 0, declared, deleted, faults }
     }
 
-    /// No row is written ahead of its queue, and none behind its queue's deletion.
+    /// Checks that no row is written before its queue's record or after its queue's deletion.
     fn check_order(&mut self, batch: &Batch) {
         for change in &batch.topology {
             match change {

@@ -1,4 +1,4 @@
-//! Bindings: made, removed, and gone with what they lead from or to.
+//! Bindings: made and removed by clients, and removed with their source or destination.
 
 use super::{Changes, ON_DEFAULT_EXCHANGE, Topology};
 use crate::model::command::BindTo;
@@ -7,7 +7,7 @@ use crate::routing::{Binding, Destination, ExchangeKind};
 use crate::store::{self, BindingRecord, TopologyChange};
 
 impl Topology {
-    /// Makes a binding. Whose an exclusive queue is comes before all else that may be wrong.
+    /// Makes a binding. The owner of an exclusive queue is checked before everything else.
     pub(in crate::broker) fn bind(
         &mut self,
         bind: &BindTo,
@@ -54,7 +54,7 @@ impl Topology {
         Ok(Changes::new(record.map(TopologyChange::PutBinding).into_iter().collect(), durable))
     }
 
-    /// Ends a binding; one that is not there is no error, not even at another connection's exclusive queue.
+    /// Removes a binding. It is no error if the binding is missing, even for another connection's exclusive queue.
     pub(in crate::broker) fn unbind(
         &mut self,
         unbind: &BindTo,
@@ -78,7 +78,7 @@ impl Topology {
             if entry.exchange.bindings.kind() == ExchangeKind::Headers {
                 self.headers_bindings -= 1;
             }
-            self.binding_gone(&unbind.source, durable, &binding, &mut records);
+            self.record_unbinding(&unbind.source, durable, &binding, &mut records);
             self.auto_delete(&unbind.source, &mut records);
         }
         Ok(Changes::new(records, durable))
@@ -92,7 +92,7 @@ impl Topology {
         Ok(())
     }
 
-    pub(super) fn binding_gone(
+    pub(super) fn record_unbinding(
         &self,
         source: &Name,
         source_durable: bool,

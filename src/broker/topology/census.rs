@@ -1,4 +1,4 @@
-//! How many exchanges, queues and bindings a vhost has, what they take of memory, and how many there may be.
+//! The limits of exchanges, queues and bindings of a vhost, and the memory that they take.
 
 use super::exchanges::ExchangeEntry;
 use super::{QueueEntry, Topology};
@@ -9,20 +9,20 @@ use crate::model::names::exchange_in_vhost;
 use crate::model::{AmqpError, Name};
 use crate::routing::{Binding, Destination};
 
-/// What a name takes beside its place in a table: its bytes, in two tables, about.
+/// Estimated bytes of a name, in two tables, besides the tables' entries.
 const NAME_BYTES: usize = 64;
-/// What a binding takes: it stands in a table by its key, and in one by its destination; about.
+/// Estimated bytes of a binding, which is in one table by its key and in another by its destination.
 const BINDING_BYTES: usize = 2 * size_of::<Binding>() + 2 * NAME_BYTES;
 
 impl Topology {
-    /// What all of it takes of memory, about. Arguments are not weighed: each is at most a frame.
+    /// Estimated bytes of the topology. Arguments are not counted: each is at most as large as a frame.
     pub(in crate::broker) fn held_bytes(&self) -> u64 {
         let exchanges = self.exchanges.len() * (size_of::<ExchangeEntry>() + NAME_BYTES);
         let queues = self.queues.len() * (size_of::<QueueEntry>() + size_of::<Cell>() + NAME_BYTES);
         (exchanges + queues + self.bindings_count * BINDING_BYTES) as u64
     }
 
-    /// Whether a queue may be added.
+    /// Checks that the limit allows one more queue.
     pub(in crate::broker) fn check_queue_room(&self, queue: &Name, limits: &VhostLimits) -> Result<(), AmqpError> {
         let most = limits.queues;
         if self.queues.len() < most {
@@ -32,7 +32,7 @@ impl Topology {
         Err(AmqpError::precondition_failed(text))
     }
 
-    /// Whether an exchange may be declared: it is there, or may be added.
+    /// Checks that the exchange exists or the limit allows one more.
     pub(in crate::broker) fn check_exchange_room(
         &self,
         declare: &ExchangeDeclare,
@@ -46,7 +46,7 @@ impl Topology {
         Err(AmqpError::precondition_failed(format!("cannot declare {exchange}: exchange limit of {most} is reached")))
     }
 
-    /// Whether a binding may be made: it is there, or may be added.
+    /// Checks that the binding exists or the limit allows one more.
     pub(in crate::broker) fn check_binding_room(
         &self,
         bind: &BindTo,
@@ -62,9 +62,9 @@ impl Topology {
             routing_key: bind.routing_key.clone(),
             arguments: bind.arguments.clone(),
         };
-        let is_there =
+        let exists =
             self.exchanges.get(bind.source.as_bytes()).is_some_and(|entry| entry.exchange.bindings.contains(&binding));
-        if is_there {
+        if exists {
             return Ok(());
         }
         let exchange = exchange_in_vhost(bind.source.as_str(), self.vhost.as_str());

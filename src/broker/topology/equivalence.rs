@@ -1,4 +1,4 @@
-//! Whether a declaration means what is there.
+//! Checks whether a declaration matches the existing exchange or queue.
 
 use super::exchanges::ExchangeEntry;
 use super::queues::QueueEntry;
@@ -49,14 +49,14 @@ impl ExchangeEntry {
 }
 
 impl QueueEntry {
-    /// Whether a declaration of this queue means the queue as it is.
+    /// Checks that a declaration of this queue matches the queue.
     pub(in crate::broker) fn check_equivalent(&self, declare: &QueueDeclare, vhost: &str) -> Result<(), AmqpError> {
         let name = declare.queue.as_str();
         if declare.exclusive != self.cell.owner().is_some() {
             return Err(AmqpError::exclusive_queue(name, vhost));
         }
         let at = crate::model::names::queue_in_vhost(name, vhost);
-        // An exclusive queue is stored as not durable, whatever was asked for.
+        // An exclusive queue is never durable, even if its declaration asks for it.
         let flags = [
             ("durable", declare.durable && !declare.exclusive, self.durable),
             ("auto_delete", declare.auto_delete, self.auto_delete),

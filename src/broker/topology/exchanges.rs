@@ -1,4 +1,4 @@
-//! Exchanges: their declaration and deletion, and that of exchanges which lose their last binding.
+//! Exchanges: declaration, deletion, and auto-deletion with the last binding.
 
 use super::{Changes, ON_DEFAULT_EXCHANGE, RESERVED_PREFIX, Topology, reserved};
 use crate::broker::object_metrics::{ExchangeCounts, SharedExchangeCounts};
@@ -11,7 +11,7 @@ use crate::store::{ExchangeRecord, TopologyChange};
 use crate::wire::table::Value;
 use std::sync::Arc;
 
-/// The exchanges of every vhost, beside the default one.
+/// The predeclared exchanges of every vhost, besides the default one.
 const PREDECLARED: [(&str, ExchangeKind, bool); 6] = [
     ("amq.direct", ExchangeKind::Direct, false),
     ("amq.fanout", ExchangeKind::Fanout, false),
@@ -32,7 +32,7 @@ pub(super) struct ExchangeEntry {
     pub(super) counts: Arc<SharedExchangeCounts>,
 }
 
-/// The exchanges that a vhost begins with.
+/// The predeclared exchanges of a new vhost.
 pub(super) fn predeclared() -> impl Iterator<Item = (Name, ExchangeEntry)> {
     PREDECLARED.into_iter().map(|(name, kind, internal)| {
         let exchange = routing::Exchange { bindings: Bindings::new(kind), alternate: None };
@@ -125,7 +125,7 @@ impl Topology {
             self.headers_bindings -= outgoing.len();
         }
         for binding in outgoing {
-            self.binding_gone(exchange, entry.durable, &binding, records);
+            self.record_unbinding(exchange, entry.durable, &binding, records);
         }
         if entry.durable {
             records.push(TopologyChange::DeleteExchange { vhost: self.vhost.clone(), name: exchange.clone() });
@@ -133,7 +133,7 @@ impl Topology {
         self.remove_destination(&Destination::Exchange(exchange.clone()), entry.durable, records);
     }
 
-    /// Ends all bindings that lead somewhere; auto-delete exchanges that lose their last go too.
+    /// Removes all bindings to a destination, and deletes auto-delete exchanges that lose their last binding.
     pub(super) fn remove_destination(
         &mut self,
         destination: &Destination,
@@ -159,7 +159,7 @@ impl Topology {
         }
     }
 
-    /// An exchange lost a binding.
+    /// Deletes an exchange that has lost a binding, if it is auto-delete and has no other binding.
     pub(super) fn auto_delete(&mut self, source: &Name, records: &mut Vec<TopologyChange>) {
         let unused = self
             .exchanges
@@ -198,7 +198,7 @@ pub(crate) struct ExchangeSnapshot {
     pub durable: bool,
     pub auto_delete: bool,
     pub internal: bool,
-    /// What was published to it.
+    /// Counts of messages to the exchange.
     pub counts: ExchangeCounts,
 }
 
@@ -215,7 +215,7 @@ impl ExchangeEntry {
         }
     }
 
-    /// It is there already.
+    /// The change of a declaration that finds this exchange.
     fn existing(&self) -> Changes {
         Changes::existing(self.durable && !self.predeclared)
     }

@@ -1,15 +1,17 @@
-//! The journal: changes of topology reach the store in the order in which they changed memory.
+//! The journal: topology changes reach the store in the order in which they changed memory.
 //!
-//! A change is appended under the topology's lock, in the step that changes memory, and gets a number. One thread at a time
-//! takes what was appended and hands it to the store's writer, so the order stays. An answer waits until the change that it
-//! speaks of is durable; where an earlier change had made it so already, for the last one before it.
+//! A change is appended under the topology's lock, in the step that changes memory, and gets a number. One thread at a
+//! time takes the appended changes and submits them to the store's writer, so the order is kept. An answer waits until
+//! its change is durable. If a request changes nothing because an earlier change had the same result, its answer waits
+//! for the last change before it.
 //!
-//! No row of a queue is flushed ahead of the queue's own record. The record is appended before anybody can find the queue;
-//! a turn hands over what was appended before it contributes rows ([`Unhanded`]); and the writer takes topology into a batch
-//! no later than rows that were submitted after it.
+//! No row of a queue is flushed before the queue's own record. The record is appended before any thread can find the
+//! queue; a turn submits the journal before it contributes rows ([`PendingJournals`]); and the writer adds topology to
+//! a batch no later than rows that were submitted after it.
 //!
-//! While the store refuses a batch, the writer tries it again, and the answers wait. Once the store has failed for good,
-//! memory is ahead of it for good: what is not durable by then is answered with an error, and so is all that depends on it.
+//! While the store refuses a batch, the writer retries it, and answers wait. If the store fails for good, memory stays
+//! ahead of it: changes that are not durable by then are answered with an error, and so are all requests that depend on
+//! them.
 
 use crate::store::TopologyChange;
 use crate::store::commit::Completion;
@@ -18,19 +20,20 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a method changes of what the store knows.
+/// The durable changes of one method.
 #[derive(Debug)]
 pub(in crate::broker) enum Changes {
-    /// Nothing durable is concerned: the answer waits for nothing.
+    /// The method concerns nothing durable: its answer does not wait.
     Nothing,
-    /// An earlier change has made it so: it has to be durable before that is answered.
+    /// An earlier change had the same result: the answer waits until that change is durable.
     Earlier,
-    /// What the store is to change, in this order.
+    /// The changes for the store, in this order.
     New(Vec<TopologyChange>),
 }
 
 impl Changes {
-    /// These records; without any, an earlier change has made it so if something durable is concerned.
+    /// `New` with these records. Without records, `Earlier` if the method concerns something durable, or else
+    /// `Nothing`.
     pub(super) fn new(records: Vec<TopologyChange>, is_durable: bool) -> Self {
         match (records.is_empty(), is_durable) {
             (false, _) => Self::New(records),
@@ -39,53 +42,53 @@ impl Changes {
         }
     }
 
-    /// What holds already, and is durable or not.
+    /// The changes of a method that finds its result in place.
     pub(in crate::broker) fn existing(is_durable: bool) -> Self {
         if is_durable { Self::Earlier } else { Self::Nothing }
     }
 }
 
-/// Numbers the changes of one vhost, from 1. The number 0 is always durable.
+/// The number of a change of one vhost, from 1. Number 0 is always durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::broker) struct ChangeNo(u64);
 
-/// Counts the journals of a broker from which the writer has yet to get something.
+/// Counts the journals of a broker that have changes which the writer does not have yet.
 #[derive(Clone, Debug, Default)]
-pub(in crate::broker) struct Unhanded(Arc<AtomicUsize>);
+pub(in crate::broker) struct PendingJournals(Arc<AtomicUsize>);
 
-impl Unhanded {
-    /// Whether the writer may not have got all that was appended before this call.
+impl PendingJournals {
+    /// Whether the writer may lack changes that were appended before this call.
     pub(in crate::broker) fn is_any(&self) -> bool {
         self.0.load(Ordering::Acquire) > 0
     }
 
-    /// What a journal gave out was submitted to the writer.
-    pub(in crate::broker) fn submitted(&self) {
+    /// Records that the changes taken from a journal were submitted to the writer.
+    pub(in crate::broker) fn note_submitted(&self) {
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Changes that memory has made and the writer has not got. Part of the topology, behind its lock.
+/// Changes that memory has made and the writer does not have yet. Part of the topology, behind its lock.
 #[derive(Debug)]
 pub(in crate::broker) struct Journal {
     changes: Vec<TopologyChange>,
     last: ChangeNo,
-    unhanded: Unhanded,
+    pending_journals: PendingJournals,
 }
 
 impl Journal {
-    pub(super) fn new(unhanded: Unhanded) -> Self {
-        Self { changes: Vec::new(), last: ChangeNo::default(), unhanded }
+    pub(super) fn new(pending_journals: PendingJournals) -> Self {
+        Self { changes: Vec::new(), last: ChangeNo::default(), pending_journals }
     }
 
-    /// Takes in what a method has changed; returns the number with which that is durable.
+    /// Appends the changes of a method. Returns the number of the change with which the method's result is durable.
     pub(in crate::broker) fn append(&mut self, changes: Changes) -> ChangeNo {
         match changes {
             Changes::Nothing => ChangeNo::default(),
             Changes::Earlier => self.last,
             Changes::New(records) => {
                 if self.changes.is_empty() {
-                    self.unhanded.0.fetch_add(1, Ordering::Relaxed);
+                    self.pending_journals.0.fetch_add(1, Ordering::Relaxed);
                 }
                 self.changes.extend(records);
                 self.last = ChangeNo(self.last.0 + 1);
@@ -94,46 +97,48 @@ impl Journal {
         }
     }
 
-    /// Gives out what was appended, up to which number. [`Unhanded::submitted`] must follow once the writer has it.
+    /// Takes the appended changes, and the number of the last one. [`PendingJournals::note_submitted`] must follow once
+    /// the writer has them.
     pub(in crate::broker) fn take(&mut self) -> Option<(Vec<TopologyChange>, ChangeNo)> {
         (!self.changes.is_empty()).then(|| (std::mem::take(&mut self.changes), self.last))
     }
 }
 
-/// How far the store has come with a journal, and what waits for it.
+/// How much of a journal the store has committed, and the callbacks that wait for more.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Progress {
-    /// Held from taking changes off the journal until the writer has them. The topology's lock and the writer's are
-    /// taken inside it.
-    handing: Mutex<()>,
+    /// Held while changes are taken from the journal and submitted to the writer. The topology's lock and the writer's
+    /// are taken inside it.
+    submission: Mutex<()>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// The last durable change.
     durable: ChangeNo,
-    /// Up to here the outcome is known; beyond `durable` it is that the store has failed.
-    settled: ChangeNo,
+    /// The last change whose outcome is known. If it is greater than `durable`, the store has failed.
+    known: ChangeNo,
     waiting: BTreeMap<ChangeNo, Vec<Completion>>,
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("durable", &self.durable).field("settled", &self.settled).finish()
+        f.debug_struct("State").field("durable", &self.durable).field("known", &self.known).finish()
     }
 }
 
 impl State {
     /// Whether a change is durable, if that is known.
     fn outcome(&self, number: ChangeNo) -> Option<bool> {
-        (number <= self.settled).then_some(number <= self.durable)
+        (number <= self.known).then_some(number <= self.durable)
     }
 }
 
 impl Progress {
-    /// The right to hand over.
-    pub(in crate::broker) fn handing(&self) -> MutexGuard<'_, ()> {
-        self.handing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The right to submit changes to the writer.
+    pub(in crate::broker) fn submission(&self) -> MutexGuard<'_, ()> {
+        self.submission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,34 +150,34 @@ impl Progress {
         number == ChangeNo::default() || self.state().outcome(number) == Some(true)
     }
 
-    /// Runs `then` once it is known whether this change is durable: now if it is known already, or else on the thread that
-    /// commits it.
-    pub(in crate::broker) fn when_durable(&self, number: ChangeNo, then: impl FnOnce(bool) + Send + 'static) {
+    /// Calls `on_outcome` once it is known whether this change is durable: at once if it is known already, or else on
+    /// the thread that commits the change.
+    pub(in crate::broker) fn when_durable(&self, number: ChangeNo, on_outcome: impl FnOnce(bool) + Send + 'static) {
         if number == ChangeNo::default() {
-            return then(true);
+            return on_outcome(true);
         }
         let mut state = self.state();
         match state.outcome(number) {
             Some(durable) => {
                 drop(state);
-                then(durable);
+                on_outcome(durable);
             }
-            None => state.waiting.entry(number).or_default().push(Box::new(then)),
+            None => state.waiting.entry(number).or_default().push(Box::new(on_outcome)),
         }
     }
 
-    /// The outcome of all changes up to this one.
-    pub(in crate::broker) fn settle(&self, up_to: ChangeNo, durable: bool) {
+    /// Records the outcome of all changes up to this one, and runs the callbacks that waited for them.
+    pub(in crate::broker) fn note_outcome(&self, up_to: ChangeNo, durable: bool) {
         let mut state = self.state();
-        state.settled = state.settled.max(up_to);
+        state.known = state.known.max(up_to);
         if durable {
             state.durable = state.durable.max(up_to);
         }
         let waiting = state.waiting.split_off(&ChangeNo(up_to.0 + 1));
         let known = std::mem::replace(&mut state.waiting, waiting);
         drop(state);
-        for then in known.into_values().flatten() {
-            then(durable);
+        for on_outcome in known.into_values().flatten() {
+            on_outcome(durable);
         }
     }
 }
@@ -188,29 +193,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_given_out_in_its_order_and_counted_until_it_is_submitted() {
-        let unhanded = Unhanded::default();
-        let mut journal = Journal::new(unhanded.clone());
+    fn changes_are_taken_in_order_and_counted_until_they_are_submitted() {
+        let pending_journals = PendingJournals::default();
+        let mut journal = Journal::new(pending_journals.clone());
         assert_eq!(journal.append(Changes::Earlier), ChangeNo(0));
-        assert!(!unhanded.is_any());
+        assert!(!pending_journals.is_any());
         assert_eq!(journal.append(Changes::New(vec![deletion(1), deletion(2)])), ChangeNo(1));
         assert_eq!(journal.append(Changes::Nothing), ChangeNo(0));
         assert_eq!(journal.append(Changes::New(vec![deletion(3)])), ChangeNo(2));
         assert_eq!(journal.append(Changes::Earlier), ChangeNo(2));
         assert_eq!(journal.take(), Some((vec![deletion(1), deletion(2), deletion(3)], ChangeNo(2))));
         assert_eq!(journal.take(), None);
-        // While the writer is yet to get the first ones, more may be appended.
+        // More may be appended before the first ones are submitted.
         journal.append(Changes::New(vec![deletion(4)]));
-        unhanded.submitted();
-        assert!(unhanded.is_any());
+        pending_journals.note_submitted();
+        assert!(pending_journals.is_any());
         journal.take();
-        assert!(unhanded.is_any());
-        unhanded.submitted();
-        assert!(!unhanded.is_any());
+        assert!(pending_journals.is_any());
+        pending_journals.note_submitted();
+        assert!(!pending_journals.is_any());
     }
 
     #[test]
-    fn what_waits_for_a_change_is_run_in_order_once_its_outcome_is_known_and_fails_for_good_with_the_store() {
+    fn callbacks_run_in_order_once_their_change_has_an_outcome_and_fail_for_good_with_the_store() {
         let (progress, (sender, ran)) = (Progress::default(), channel());
         let wait = |number: u64, name: &'static str| {
             let sender = sender.clone();
@@ -221,10 +226,10 @@ mod tests {
         wait(1, "first");
         wait(3, "third");
         assert_eq!(ran.try_iter().collect::<Vec<_>>(), [("nothing", true)]);
-        progress.settle(ChangeNo(2), true);
+        progress.note_outcome(ChangeNo(2), true);
         wait(2, "late");
         assert_eq!(ran.try_iter().collect::<Vec<_>>(), [("first", true), ("second", true), ("late", true)]);
-        progress.settle(ChangeNo(3), false);
+        progress.note_outcome(ChangeNo(3), false);
         wait(3, "too late");
         wait(2, "durable");
         assert_eq!(ran.try_iter().collect::<Vec<_>>(), [("third", false), ("too late", false), ("durable", true)]);

@@ -1,10 +1,10 @@
-//! Exchanges, queues and bindings of one vhost: the rules of their declaration, and the one truth about them.
+//! The exchanges, queues and bindings of one vhost, and the rules of their declaration.
 //!
-//! Methods change memory at once and return what the store has to know of it; the journal takes that under the same lock.
+//! Methods change memory and return the changes for the store, which are appended to the journal under the same lock.
 //!
 //! - `exchanges`, `bindings`, `queues`: the tables of a virtual host, with declare, bind, unbind and delete.
-//! - `equivalence`: whether a declaration matches the existing exchange or queue. `census`: counts, and their limits.
-//! - `journal`: the order in which changes reach the store, and what waits for them.
+//! - `equivalence`: checks whether a declaration matches the existing exchange or queue. `census`: limits, and memory.
+//! - `journal`: keeps the order in which changes reach the store, and the callbacks that wait for them.
 
 mod bindings;
 mod census;
@@ -14,7 +14,7 @@ mod journal;
 mod queues;
 
 pub(crate) use exchanges::ExchangeSnapshot;
-pub(super) use journal::{ChangeNo, Changes, Journal, Progress, Unhanded};
+pub(super) use journal::{ChangeNo, Changes, Journal, PendingJournals, Progress};
 pub(super) use queues::QueueEntry;
 
 use super::cell::Cell;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 const RESERVED_PREFIX: &str = "amq.";
 const ON_DEFAULT_EXCHANGE: &str = "operation not permitted on the default exchange";
 
-/// All names of one vhost.
+/// The exchanges, queues and bindings of one vhost.
 #[derive(Debug)]
 pub(super) struct Topology {
     vhost: Name,
@@ -38,23 +38,24 @@ pub(super) struct Topology {
     queues: AHashMap<Name, QueueEntry>,
     /// Exchanges that may have bindings to a destination.
     sources: AHashMap<Destination, AHashSet<Name>>,
-    /// Bindings of headers exchanges: while there are any, a route over several exchanges may depend on headers.
+    /// Number of bindings of headers exchanges. While there are any, a route over several exchanges may depend on
+    /// headers.
     headers_bindings: usize,
-    /// Bindings of all exchanges.
+    /// Number of bindings of all exchanges.
     bindings_count: usize,
     journal: Journal,
 }
 
-/// Where a message goes.
+/// The queues of a message.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) cells: Vec<Arc<Cell>>,
-    /// Whether exchange and routing key alone decide.
+    /// Whether exchange and routing key alone decide, so that the route may be remembered.
     pub(super) memoisable: bool,
 }
 
 impl Topology {
-    pub(super) fn new(vhost: Name, unhanded: Unhanded) -> Self {
+    pub(super) fn new(vhost: Name, pending_journals: PendingJournals) -> Self {
         Self {
             vhost,
             exchanges: exchanges::predeclared().collect(),
@@ -62,11 +63,11 @@ impl Topology {
             sources: AHashMap::new(),
             headers_bindings: 0,
             bindings_count: 0,
-            journal: Journal::new(unhanded),
+            journal: Journal::new(pending_journals),
         }
     }
 
-    /// What the store is to know of changes, in their order.
+    /// The journal of changes for the store.
     pub(super) fn journal(&mut self) -> &mut Journal {
         &mut self.journal
     }
@@ -76,7 +77,7 @@ impl Topology {
         self.exchanges.iter().map(|(name, entry)| entry.snapshot(&self.vhost, name))
     }
 
-    /// Where a message to a named exchange goes, and what counts the messages of that exchange.
+    /// The queues of a message to a named exchange, and the counts of that exchange.
     pub(super) fn route(
         &self,
         exchange: &[u8],
@@ -95,7 +96,8 @@ impl Topology {
         Ok((self.route_inside(exchange, routing_key, headers), Arc::clone(&entry.counts)))
     }
 
-    /// As `route`, for the broker itself: internal exchanges are open to it, and a missing one leads nowhere.
+    /// As [`route`](Self::route), for messages of the broker itself: it may use internal exchanges, and a missing
+    /// exchange routes to no queue.
     pub(super) fn route_inside(&self, exchange: &[u8], routing_key: &[u8], headers: Option<Table<'_>>) -> Route {
         if exchange.is_empty() {
             let cells = self.queues.get(routing_key).map(|queue| Arc::clone(&queue.cell)).into_iter().collect();
@@ -116,7 +118,7 @@ impl Topology {
     }
 }
 
-/// Everything durable, as the store is to hold it: what tests compare.
+/// All durable records, as text, for tests to compare.
 #[cfg(test)]
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Records(pub(super) std::collections::BTreeSet<String>);

@@ -8,7 +8,7 @@ use crate::routing::Destination;
 use crate::store::{QueueRecord, TopologyChange};
 use std::sync::Arc;
 
-/// A queue as the topology knows it.
+/// A queue's entry in the topology.
 #[derive(Clone, Debug)]
 pub(in crate::broker) struct QueueEntry {
     pub(in crate::broker) cell: Arc<Cell>,
@@ -22,7 +22,8 @@ impl Topology {
         self.queues.get(name)
     }
 
-    /// The queue of that name, if this connection may use it: missing is 404, another's exclusive one is 405.
+    /// The queue of that name, if this connection may use it. The error is 404 for a missing queue, 405 for another
+    /// connection's exclusive one.
     pub(in crate::broker) fn usable(&self, name: &Name, connection: ConnectionId) -> Result<&QueueEntry, AmqpError> {
         let vhost = self.vhost.as_str();
         let entry = self.queues.get(name.as_bytes()).ok_or_else(|| AmqpError::no_queue(name.as_str(), vhost))?;
@@ -30,7 +31,8 @@ impl Topology {
         Ok(entry)
     }
 
-    /// The queue that a declaration means, if there is one of that name; it must mean that.
+    /// The existing queue of a declaration, if there is one of that name. It is an error if the declaration does not
+    /// match it.
     pub(in crate::broker) fn equivalent_queue(
         &self,
         declare: &QueueDeclare,
@@ -42,12 +44,12 @@ impl Topology {
         Ok(Some(entry))
     }
 
-    /// Whether a name may be given to a new queue by a client.
+    /// Checks that a client may give this name to a new queue.
     pub(in crate::broker) fn check_queue_name(name: &str) -> Result<(), AmqpError> {
         if name.starts_with(RESERVED_PREFIX) { Err(reserved("queue", name)) } else { Ok(()) }
     }
 
-    /// Adds a queue of a name that is free, and its record if it is durable and not recovered.
+    /// Adds a queue whose name is free, with the record for the store if the queue is durable and not recovered.
     pub(in crate::broker) fn insert_queue(
         &mut self,
         name: Name,
@@ -59,7 +61,7 @@ impl Topology {
         Changes::new(records, false)
     }
 
-    /// Takes a queue out, with its bindings. None when it is not there, or there is another of that name by now.
+    /// Removes a queue and its bindings. `None` if it is gone, or a newer queue has its name.
     pub(in crate::broker) fn remove_queue(&mut self, name: &Name, id: QueueId) -> Option<Changes> {
         if !self.has_queue(name, id) {
             return None;
@@ -73,7 +75,7 @@ impl Topology {
         Some(Changes::new(records, entry.durable))
     }
 
-    /// Whether this incarnation of a queue is there.
+    /// Whether the queue with this name has this id.
     pub(in crate::broker) fn has_queue(&self, name: &Name, id: QueueId) -> bool {
         self.queues.get(name.as_bytes()).is_some_and(|entry| entry.cell.id() == id)
     }

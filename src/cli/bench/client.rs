@@ -1,6 +1,7 @@
-//! A light AMQP client for load: blocking, and as cheap per message as the wire allows, so that it is not the limit.
+//! A light, blocking AMQP client for load. It spends little time per message, so that the client does not limit the
+//! rate.
 
-use super::seen::{ending, sentence};
+use super::broker_frame::{ending, sentence};
 use super::target::Target;
 use crate::wire::frame::{Frame, FrameKind, OVERHEAD_BYTES, read_frame};
 use crate::wire::method::MethodId;
@@ -17,9 +18,9 @@ pub(super) const CHANNEL: u16 = 1;
 pub(super) const CHANNEL_MAX: u16 = 2047;
 const READ_BYTES: usize = 256 * 1024;
 const FRAME_MAX: u32 = 131_072;
-/// The longest piece of a body that a frame holds.
+/// The longest part of a body that fits into a frame.
 pub(super) const PAYLOAD_MAX: usize = FRAME_MAX as usize - OVERHEAD_BYTES;
-/// What the broker is to announce instead of doing it silently.
+/// Capabilities with which the broker announces refusals, blocking and cancelled consumers.
 const CAPABILITIES: [&str; 3] = ["authentication_failure_close", "connection.blocked", "consumer_cancel_notify"];
 
 /// A queue to declare.
@@ -28,11 +29,11 @@ pub(super) struct Queue<'a> {
     pub(super) name: &'a str,
     pub(super) durable: bool,
     pub(super) exclusive: bool,
-    /// 1 for a queue without priorities.
+    /// Number of priorities; 1 for a queue without them.
     pub(super) priorities: u16,
 }
 
-/// One connection with its open channels. Its errors are sentences that name no connection.
+/// One connection with its open channels. Its errors are sentences that do not name the connection.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: TcpStream,
@@ -43,12 +44,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects, logs in and opens so many channels.
+    /// Connects, logs in and opens `channels` channels.
     pub(super) fn connect(target: &Target, channels: u16) -> io::Result<Self> {
         let (stream, patience) = (target.connect()?, target.patience);
         let mut client = Self { stream, patience, input: vec![0; READ_BYTES], filled: 0, used: 0 };
         client.write(b"AMQP\x00\x00\x09\x01")?;
-        client.expect(10, 10).map_err(|error| if client.is_amqp_so_far() { error } else { no_amqp() })?;
+        client.expect(10, 10).map_err(|error| if client.may_be_amqp() { error } else { not_amqp() })?;
         client.log_in(target)?;
         let tune_ok = connection::TuneOk { channel_max: CHANNEL_MAX, frame_max: FRAME_MAX, heartbeat: 0 };
         client.send(0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)))?;
@@ -82,17 +83,17 @@ impl Client {
         self.expect(10, 30).map_err(|error| io::Error::other(format!("login as user {user:?}: {error}")))
     }
 
-    /// Whether what has come and was not a whole frame could be the beginning of a method.
-    fn is_amqp_so_far(&self) -> bool {
+    /// Whether the received bytes, which are no whole frame, could be the beginning of a method frame.
+    fn may_be_amqp(&self) -> bool {
         self.input[self.used..self.filled].first().is_none_or(|octet| *octet == FrameKind::Method.octet())
     }
 
-    /// From now on the broker may be silent for as long as it likes.
+    /// Switches the read timeout off: from now on, the broker may be silent for any time.
     pub(super) fn allow_silence(&self) -> io::Result<()> {
         self.stream.set_read_timeout(None)
     }
 
-    /// Closes the connection; what was published before has been taken when this returns.
+    /// Closes the connection. The broker has taken all earlier publishes when this returns.
     pub(super) fn close(&mut self) -> io::Result<()> {
         let mut out = Vec::new();
         write_close(&mut out);
@@ -102,10 +103,10 @@ impl Client {
 
     /// Writes frames.
     pub(super) fn write(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.stream.write_all(frames).map_err(|error| self.in_words(&error))
+        self.stream.write_all(frames).map_err(|error| self.describe(&error))
     }
 
-    fn in_words(&self, error: &io::Error) -> io::Error {
+    fn describe(&self, error: &io::Error) -> io::Error {
         io::Error::other(sentence(error, self.patience))
     }
 
@@ -135,23 +136,23 @@ impl Client {
         }
     }
 
-    /// Reads, then hands over up to `most` whole frames; at least one unless the read brought only a part. A method by
-    /// which the broker ends or blocks the work is an error.
+    /// Passes up to `most` whole frames to `each`, at least one; reads first if none is buffered. A method by which the
+    /// broker ends or blocks the load is an error.
     pub(super) fn next_frames(&mut self, most: usize, mut each: impl FnMut(Frame<'_>)) -> io::Result<()> {
-        let mut handed = 0;
+        let mut count = 0;
         loop {
-            while handed < most {
+            while count < most {
                 let cut = read_frame(&self.input[self.used..self.filled], usize::MAX);
-                let cut = cut.map_err(|_| no_amqp())?;
+                let cut = cut.map_err(|_| not_amqp())?;
                 let Some(cut) = cut else { break };
                 if let Some(why) = ending(&cut.frame) {
                     return Err(io::Error::other(why));
                 }
                 self.used += cut.consumed;
-                handed += 1;
+                count += 1;
                 each(cut.frame);
             }
-            if handed > 0 {
+            if count > 0 {
                 return Ok(());
             }
             self.input.copy_within(self.used..self.filled, 0);
@@ -161,9 +162,9 @@ impl Client {
                 self.input.resize(self.input.len() * 2, 0);
             }
             match self.stream.read(&mut self.input[self.filled..]) {
-                Ok(0) => return Err(self.in_words(&io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(self.describe(&io::ErrorKind::UnexpectedEof.into())),
                 Ok(len) => self.filled += len,
-                Err(error) => return Err(self.in_words(&error)),
+                Err(error) => return Err(self.describe(&error)),
             }
         }
     }
@@ -213,7 +214,7 @@ impl Client {
         self.expect(40, 21)
     }
 
-    /// `header` is what a headers exchange is to look for.
+    /// Binds a queue. `header` is the header that a headers exchange matches.
     pub(super) fn bind(
         &mut self,
         queue: &str,
@@ -242,7 +243,7 @@ impl Client {
         self.expect(85, 11)
     }
 
-    /// For each consumer of the channel that is to come.
+    /// Sets the prefetch of each future consumer of the channel.
     pub(super) fn prefetch(&mut self, channel: u16, count: u16) -> io::Result<()> {
         let mut out = Vec::new();
         write_fields(&mut out, channel, MethodId { class_id: 60, method_id: 10 }, |fields| {
@@ -254,7 +255,7 @@ impl Client {
         self.expect(60, 11)
     }
 
-    /// Without an answer, which would come between the deliveries to earlier consumers.
+    /// Starts a consumer with `no-wait`: an answer would arrive between deliveries to earlier consumers.
     pub(super) fn consume(&mut self, channel: u16, queue: &str, consumer_tag: &str, no_ack: bool) -> io::Result<()> {
         let consume = basic::Consume {
             queue: queue.into(),
@@ -269,12 +270,12 @@ impl Client {
     }
 }
 
-/// connection.close.
+/// Writes connection.close.
 pub(super) fn write_close(out: &mut Vec<u8>) {
     let close = connection::Close { reply_code: 200, reply_text: "bye".into(), class_id: 0, method_id: 0 };
     write_method(out, 0, AMQPClass::Connection(connection::AMQPMethod::Close(close)));
 }
 
-fn no_amqp() -> io::Error {
+fn not_amqp() -> io::Error {
     io::Error::other("the server does not speak AMQP 0-9-1")
 }

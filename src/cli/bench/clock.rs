@@ -1,5 +1,5 @@
-//! The one clock of a run: all its threads count from the same moment, so that a time written into a body can be
-//! compared with that of its delivery.
+//! The clock of a run. All threads share it, so that the time written into a body can be compared with the time of its
+//! delivery.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ impl Clock {
     }
 }
 
-/// Microseconds, of which a `u64` holds half a million years.
+/// A duration in microseconds; a `u64` holds half a million years of them.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

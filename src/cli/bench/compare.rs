@@ -1,15 +1,16 @@
-//! Two brokers under the same load, in turn: the figures of each over all rounds, and how the medians compare.
+//! Compares two brokers that get the same load in turn: the figures of each over all rounds, and the ratios of the
+//! medians.
 
 use serde_json::{Map, Value, json};
 
-/// One of the two brokers, and what came of its runs, as [`as_json`](super::report::as_json) says it.
+/// One of the two brokers, and the outcomes of its runs in the form of [`as_json`](super::report::as_json).
 #[derive(Clone, Debug)]
-pub(super) struct Side {
+pub(super) struct BrokerRuns {
     pub(super) broker: String,
     pub(super) outcomes: Vec<Value>,
 }
 
-/// What is compared: a field of a run's JSON, what it is called in words, and the unit it is said in.
+/// A figure to compare: the field of a run's JSON, its name in the table, and its unit there.
 struct Figure {
     field: &'static str,
     words: &'static str,
@@ -25,7 +26,7 @@ const FIGURES: [Figure; 6] = [
     Figure { field: "broker_resident_bytes", words: "memory, MiB", unit: 1_048_576.0 },
 ];
 
-/// Least, middle and most of what the rounds brought.
+/// Minimum, median and maximum over the rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     min: f64,
@@ -33,8 +34,8 @@ struct Spread {
     max: f64,
 }
 
-impl Side {
-    /// Of the rounds that have this figure; none when none has.
+impl BrokerRuns {
+    /// The spread over the rounds that have this figure; `None` if no round has it.
     fn spread(&self, field: &str) -> Option<Spread> {
         let mut values: Vec<f64> = self.outcomes.iter().filter_map(|outcome| outcome[field].as_f64()).collect();
         values.sort_by(f64::total_cmp);
@@ -47,21 +48,21 @@ impl Side {
         self.outcomes.iter().filter_map(|outcome| outcome[field].as_u64()).sum()
     }
 
-    /// Messages lost or come twice, in all rounds.
+    /// Number of lost and duplicate messages in all rounds.
     pub(super) fn faults(&self) -> u64 {
         self.sum("faults")
     }
 }
 
-/// The first broker's median over the second's.
-fn ratio(sides: &[Side; 2], field: &str) -> Option<f64> {
+/// The first broker's median divided by the second's.
+fn ratio(sides: &[BrokerRuns; 2], field: &str) -> Option<f64> {
     let [first, second] = sides;
     let (first, second) = (first.spread(field)?.median, second.spread(field)?.median);
     (second != 0.0).then(|| first / second)
 }
 
-/// A table: a line for each figure that was measured.
-pub(super) fn as_text(scenario: &str, sides: &[Side; 2]) -> String {
+/// A table with a line for each measured figure.
+pub(super) fn as_text(scenario: &str, sides: &[BrokerRuns; 2]) -> String {
     let [first, second] = sides;
     let rounds = first.outcomes.len();
     let mut lines = vec![format!("{scenario}: {rounds} rounds, first {}, second {}", first.broker, second.broker)];
@@ -86,8 +87,8 @@ pub(super) fn as_text(scenario: &str, sides: &[Side; 2]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// One object: every outcome as a run of its own says it, and the ratios under the names of the outcomes' fields.
-pub(super) fn as_json(scenario: &str, sides: &[Side; 2]) -> Value {
+/// One object: all outcomes, each in the form of a single run, and the ratios under the same field names.
+pub(super) fn as_json(scenario: &str, sides: &[BrokerRuns; 2]) -> Value {
     let brokers = sides.each_ref().map(|side| json!({ "broker": side.broker, "outcomes": side.outcomes }));
     let ratios =
         FIGURES.iter().filter_map(|figure| Some((figure.field.to_owned(), json!(ratio(sides, figure.field)?))));
@@ -99,17 +100,17 @@ pub(super) fn as_json(scenario: &str, sides: &[Side; 2]) -> Value {
 mod tests {
     use super::*;
 
-    fn sides() -> [Side; 2] {
+    fn sides() -> [BrokerRuns; 2] {
         let outcome = |rate: f64| json!({ "rate": rate, "faults": 0 });
         let first = [40.0, 10.0, 20.0, 90.0].map(|rate| json!({ "rate": rate, "broker_resident_bytes": 3 << 20 }));
         let mut second = [1.0, 3.0, 20.0].map(outcome).to_vec();
         second.push(json!({ "rate": 2.0, "faults": 5, "gaps": 4, "duplicates": 1 }));
-        let side = |name: &str, outcomes| Side { broker: name.to_owned(), outcomes };
+        let side = |name: &str, outcomes| BrokerRuns { broker: name.to_owned(), outcomes };
         [side("here", first.to_vec()), side("there", second)]
     }
 
     #[test]
-    fn a_spread_is_of_all_rounds_and_the_ratio_of_the_medians() {
+    fn a_spread_covers_all_rounds_and_a_ratio_compares_medians() {
         let sides = sides();
         assert_eq!(sides[0].spread("rate"), Some(Spread { min: 10.0, median: 30.0, max: 90.0 }));
         assert_eq!(ratio(&sides, "rate"), Some(12.0));
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_what_was_measured_and_names_the_broker_that_lost_messages() {
+    fn the_table_has_the_measured_figures_and_names_the_broker_that_lost_messages() {
         let text = as_text("A", &sides());
         let cells = |begin: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.starts_with(begin)).unwrap();

@@ -1,32 +1,33 @@
-//! Confirms of one publisher: how many it may still have open, and how long each took.
+//! The confirms of one publisher: how many more messages it may publish, and how long each confirm took.
 
+use super::broker_frame::BrokerFrame;
 use super::client::Client;
 use super::meter::{Meter, PATIENCE, lock};
-use super::seen::Seen;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Times that are kept for each message that may be unconfirmed: so far may confirmed ones be ahead of one that is not.
+/// Slots for times per message that may be unconfirmed. It limits how far confirmed messages can be ahead of an
+/// unconfirmed one.
 const AHEAD: u64 = 8;
 
-/// What is unconfirmed, shared by the publisher's writer and reader. Messages are dealt out to channels in turn, and are
-/// known by their place in the order of publishing.
+/// The unconfirmed messages, shared by the publisher's writer and reader. Messages go to the channels in turn, and are
+/// identified by their place in the order of publishing.
 #[derive(Debug)]
 pub(super) struct Window {
     in_flight_max: u64,
     channels: u64,
     confirmed: Mutex<Confirmed>,
     more: Condvar,
-    /// When each unconfirmed message was sent or due, in microseconds, by its place modulo the length.
+    /// When each unconfirmed message was sent or due, in microseconds, indexed by its place modulo the length.
     sent_at: Box<[AtomicU64]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Confirmed {
     count: u64,
-    /// All messages before this one are.
+    /// All messages before this place are confirmed.
     below: u64,
 }
 
@@ -42,43 +43,43 @@ impl Window {
         &self.sent_at[(place & (self.sent_at.len() as u64 - 1)) as usize]
     }
 
-    /// Notes when a message was sent or due.
+    /// Records when a message was sent or due.
     #[inline]
-    pub(super) fn sent(&self, place: u64, at: u64) {
+    pub(super) fn note_sent(&self, place: u64, at: u64) {
         self.slot(place).store(at, Ordering::Relaxed);
     }
 
-    fn room_beside(&self, sent: u64, confirmed: Confirmed) -> u64 {
+    fn room_with(&self, sent: u64, confirmed: Confirmed) -> u64 {
         let slots = self.sent_at.len() as u64;
         (self.in_flight_max + confirmed.count).min(slots + confirmed.below).saturating_sub(sent)
     }
 
-    /// Waits until something may be published; how much.
+    /// Waits until messages may be published. Returns how many.
     pub(super) fn room(&self, sent: u64, meter: &Meter) -> u64 {
         let mut confirmed = lock(&self.confirmed);
-        while self.room_beside(sent, *confirmed) == 0 && !meter.is_over() {
+        while self.room_with(sent, *confirmed) == 0 && !meter.is_over() {
             let waited = self.more.wait_timeout(confirmed, PATIENCE);
             confirmed = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        self.room_beside(sent, *confirmed)
+        self.room_with(sent, *confirmed)
     }
 }
 
-/// The delivery tags of one channel that are confirmed.
+/// The confirmed delivery tags of one channel.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tags {
-    /// This one, and all before it.
+    /// This tag and all before it are confirmed.
     below: u64,
     ahead: BTreeSet<u64>,
 }
 
 impl Tags {
-    /// This tag, and all before it, are confirmed.
+    /// The tag up to which all tags are confirmed.
     pub(super) fn below(&self) -> u64 {
         self.below
     }
 
-    /// Takes an acknowledgement; hands over the tags that were not confirmed before.
+    /// Applies an acknowledgement. Calls `newly` with each tag that was not confirmed before.
     pub(super) fn acknowledge(&mut self, tag: u64, multiple: bool, mut newly: impl FnMut(u64)) {
         if multiple {
             (self.below + 1..=tag).filter(|tag| !self.ahead.contains(tag)).for_each(newly);
@@ -96,7 +97,7 @@ impl Tags {
     }
 }
 
-/// Reads until the connection is closed.
+/// Reads confirms until the connection is closed.
 pub(super) fn read(client: &mut Client, window: Option<&Window>, meter: &Meter) -> io::Result<()> {
     let channels = window.map_or(1, |window| window.channels);
     let mut confirmed = vec![Tags::default(); channels as usize];
@@ -104,14 +105,14 @@ pub(super) fn read(client: &mut Client, window: Option<&Window>, meter: &Meter) 
     loop {
         newly.clear();
         let mut is_closed = false;
-        client.next_frames(usize::MAX, |frame| match Seen::of(frame) {
-            Seen::Ack(tag, multiple) => {
+        client.next_frames(usize::MAX, |frame| match BrokerFrame::of(frame) {
+            BrokerFrame::Ack(tag, multiple) => {
                 let channel = u64::from(frame.channel).saturating_sub(1);
                 if let Some(tags) = confirmed.get_mut(channel as usize) {
                     tags.acknowledge(tag, multiple, |tag| newly.push((tag - 1) * channels + channel));
                 }
             }
-            Seen::CloseOk => is_closed = true,
+            BrokerFrame::CloseOk => is_closed = true,
             _ => {}
         })?;
         if is_closed {
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_confirmed_once_whatever_the_order() {
+    fn a_tag_is_confirmed_once_in_any_order() {
         let mut tags = Tags::default();
         let mut newly = Vec::new();
         for (tag, multiple) in [(1, false), (3, false), (3, false), (5, false), (4, true), (2, false), (9, true)] {
@@ -152,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn room_is_what_is_neither_in_flight_nor_too_far_ahead_of_the_first_unconfirmed() {
+    fn room_excludes_messages_in_flight_and_too_far_ahead_of_the_first_unconfirmed_one() {
         let window = Window::new(10, 2);
-        let room = |sent, count, below| window.room_beside(sent, Confirmed { count, below });
+        let room = |sent, count, below| window.room_with(sent, Confirmed { count, below });
         assert_eq!(window.sent_at.len(), 128);
         assert_eq!((room(4, 0, 0), room(10, 0, 0), room(10, 3, 0)), (6, 0, 3));
         assert_eq!((room(127, 126, 0), room(128, 127, 0), room(128, 127, 5)), (1, 0, 5));

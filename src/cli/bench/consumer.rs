@@ -1,13 +1,13 @@
-//! A consumer: one connection and one thread that takes, checks and acknowledges.
+//! A consumer: one connection and one thread that takes, checks and acknowledges messages.
 
+use super::broker_frame::BrokerFrame;
 use super::client::{CHANNEL, Client};
-use super::ledger::Lane;
-use super::message::{Deal, Stamp};
+use super::ledger::SequenceKey;
+use super::message::{Distribution, MessageStamp};
 use super::meter::{Meter, lock};
 use super::rpc::Answer;
-use super::running::{self, Ending, Running};
+use super::running::{self, Ending, RunningThreads};
 use super::scenario::Consume;
-use super::seen::Seen;
 use super::target::Target;
 use crate::wire::writer::write_ack;
 use std::io;
@@ -16,52 +16,52 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// How often a consumer that leaves messages standing looks whether there are more than those.
-const STANDING_LOOK: Duration = Duration::from_micros(200);
+/// How often a consumer that leaves standing messages in the queue checks whether there are more than those.
+const STANDING_CHECK_INTERVAL: Duration = Duration::from_micros(200);
 
-/// What one consumer is to do.
+/// The task of one consumer.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) consume: Consume,
     /// Name and number of each queue.
     pub(super) queues: Vec<(String, u16)>,
-    /// Which of the meter's ledgers is that of these queues.
+    /// Index of these queues' ledger in the meter.
     pub(super) ledger: usize,
-    /// How many messages stay in the queues.
+    /// Number of messages that must stay in the queues.
     pub(super) standing: u64,
-    /// How publishers deal out their numbers.
-    pub(super) deal: Deal,
+    /// How publishers distribute their numbers.
+    pub(super) distribution: Distribution,
     /// Channels of the connection.
     pub(super) channels: u16,
-    /// Whether each message is a request that is to be answered.
+    /// Whether each message is a request to answer.
     pub(super) answers: bool,
-    /// Copies of each message that is published.
+    /// Copies of each published message.
     pub(super) copies: u64,
 }
 
 /// Connects and starts consuming.
-pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<Running> {
+pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<RunningThreads> {
     let mut client = Client::connect(target, job.channels)?;
     let prefetch = job.consume.prefetch;
     if let Some(prefetch) = prefetch {
         (CHANNEL..=job.channels).try_for_each(|channel| client.prefetch(channel, prefetch))?;
     }
-    // No queue is without a consumer, and no channel.
+    // Every queue and every channel has a consumer.
     let pairs = job.queues.iter().cycle().zip((CHANNEL..=job.channels).cycle());
     for ((name, number), channel) in pairs.take(job.queues.len().max(job.channels.into())) {
         client.consume(channel, name, &format!("{number:05}"), prefetch.is_none())?;
     }
     client.allow_silence()?;
     let stream = client.stream.try_clone()?;
-    let reader = running::begin("a consumer", meter, move |meter| take(&mut client, &job, meter));
-    Ok(Running { stream: Some(stream), threads: vec![reader], ending: Ending::Cut })
+    let reader = running::start_thread("a consumer", meter, move |meter| take(&mut client, &job, meter));
+    Ok(RunningThreads { stream: Some(stream), threads: vec![reader], ending: Ending::Cut })
 }
 
-/// What a channel of a consumer is at.
+/// The state of one channel of a consumer.
 #[derive(Clone, Debug, Default)]
 struct Inbound {
     unacked: u32,
-    /// Of the message that is coming in.
+    /// The queue of the message that is arriving.
     queue: u16,
     in_body: bool,
     answer: Option<Answer>,
@@ -76,10 +76,10 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
         let mut ledger = None;
         let mut latencies = None;
         client.next_frames(usize::MAX, |frame| {
-            // What is said of the connection as a whole has no channel.
+            // Frames of channel 0 concern the whole connection.
             let Some(on) = inbound.get_mut(usize::from(frame.channel).saturating_sub(1)) else { return };
-            match Seen::of(frame) {
-                Seen::Deliver { tag, consumer } => {
+            match BrokerFrame::of(frame) {
+                BrokerFrame::Deliver { tag, consumer } => {
                     on.in_body = false;
                     on.queue = number_of(consumer);
                     on.unacked += 1;
@@ -88,17 +88,17 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
                         on.unacked = 0;
                     }
                 }
-                Seen::Header(payload) if job.answers => on.answer = Answer::to(payload),
-                Seen::Body(body) => {
-                    // Once the run is over, what other consumers held comes again.
+                BrokerFrame::Header(payload) if job.answers => on.answer = Answer::to(payload),
+                BrokerFrame::Body(body) => {
+                    // Once the run is over, messages of closed consumers are redelivered, and must not count.
                     if !on.in_body && !meter.is_over() {
                         on.in_body = true;
-                        // Not before: a run that ends by its count ends here.
+                        // A message counts when its body begins, since a run that ends by its count may end here.
                         count += 1;
-                        if let Some(Stamp { publisher, number, at }) = Stamp::read(body) {
-                            let (priority, place) = job.deal.place(number);
-                            let lane = Lane { publisher, queue: on.queue, priority };
-                            ledger.get_or_insert_with(|| lock(&meter.ledgers[job.ledger])).arrived(lane, place);
+                        if let Some(MessageStamp { publisher, number, at }) = MessageStamp::read(body) {
+                            let (priority, place) = job.distribution.place(number);
+                            let key = SequenceKey { publisher, queue: on.queue, priority };
+                            ledger.get_or_insert_with(|| lock(&meter.ledgers[job.ledger])).note_arrival(key, place);
                             let now = *now.get_or_insert_with(|| meter.clock.micros());
                             latencies
                                 .get_or_insert_with(|| meter.delivery.lock())
@@ -119,7 +119,7 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
             && consumed + job.standing > meter.published.load(Ordering::Relaxed) * job.copies
             && !meter.is_over()
         {
-            thread::sleep(STANDING_LOOK);
+            thread::sleep(STANDING_CHECK_INTERVAL);
         }
         if !out.is_empty() {
             client.write(&out)?;
@@ -127,7 +127,7 @@ fn take(client: &mut Client, job: &Job, meter: &Meter) -> io::Result<()> {
     }
 }
 
-/// The number that a consumer tag is.
+/// Parses a consumer tag, which is a number.
 fn number_of(consumer_tag: &[u8]) -> u16 {
     consumer_tag.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
 }

@@ -1,70 +1,71 @@
-//! Which messages arrived: gaps and duplicates per publisher, queue and priority, whatever the order.
+//! Records arrived messages: finds gaps and duplicates per publisher, queue and priority, in any order of arrival.
 
 use ahash::AHashMap;
 use std::collections::BTreeSet;
 
-/// How many numbers may arrive ahead of a missing one before that is called lost.
+/// How many numbers may arrive ahead of a missing one before it counts as lost.
 const AHEAD_MAX: usize = 1_000_000;
 
 /// The numbers of one publisher in one queue, of one priority.
 #[derive(Debug, Default)]
-struct Track {
-    /// All below have arrived or been called lost.
+struct Sequence {
+    /// All numbers below have arrived or count as lost.
     next: u64,
     ahead: BTreeSet<u64>,
-    /// Behind the last that must have arrived in the end.
+    /// All numbers below must have arrived in the end.
     mark: u64,
     gaps: u64,
     duplicates: u64,
 }
 
-impl Track {
-    fn arrived(&mut self, number: u64) {
+impl Sequence {
+    fn note_arrival(&mut self, number: u64) {
         if number == self.next && self.ahead.is_empty() {
             self.next += 1;
         } else if number < self.next || !self.ahead.insert(number) {
             self.duplicates += 1;
         } else {
-            self.close_up();
+            self.advance();
             while self.ahead.len() > AHEAD_MAX {
-                self.give_up();
+                self.skip_gap();
             }
         }
     }
 
-    fn close_up(&mut self) {
+    fn advance(&mut self) {
         while self.ahead.remove(&self.next) {
             self.next += 1;
         }
     }
 
-    /// Calls lost what is missing before the first that is ahead.
-    fn give_up(&mut self) {
+    /// Counts the missing numbers before the first one ahead as lost.
+    fn skip_gap(&mut self) {
         if let Some(first) = self.ahead.first().copied() {
             self.gaps += first - self.next;
             self.next = first;
-            self.close_up();
+            self.advance();
         }
     }
 }
 
-/// All that the consumers of some queues have seen.
+/// All messages that the consumers of some queues have taken.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    tracks: AHashMap<Lane, Track>,
-    /// The measuring has ended.
+    sequences: AHashMap<SequenceKey, Sequence>,
+    /// Measuring has ended.
     is_marked: bool,
 }
 
-/// The way from a publisher through a queue. What overtakes by its priority leaves no gap in its own lane.
+/// Identifies a sequence of numbers: a publisher, a queue and a priority. Messages of higher priority overtake others,
+/// so each priority has its own sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Lane {
+pub(super) struct SequenceKey {
     pub(super) publisher: u16,
     pub(super) queue: u16,
     pub(super) priority: u8,
 }
 
-/// What was wrong with the numbers that arrived.
+/// Counts of lost and duplicate messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     pub(super) gaps: u64,
@@ -78,42 +79,42 @@ impl Faults {
 }
 
 impl Ledger {
-    /// A message arrived; a lane's numbers begin at 0.
-    pub(super) fn arrived(&mut self, lane: Lane, number: u64) {
-        self.tracks.entry(lane).or_default().arrived(number);
+    /// Records the arrival of a message. The numbers of each sequence begin at 0.
+    pub(super) fn note_arrival(&mut self, key: SequenceKey, number: u64) {
+        self.sequences.entry(key).or_default().note_arrival(number);
     }
 
-    /// All before this number must arrive, whether or not a later one does; unless the measuring has ended.
-    pub(super) fn await_below(&mut self, lane: Lane, number: u64) {
+    /// Records that all numbers below this one must arrive. Has no effect once measuring has ended.
+    pub(super) fn expect_below(&mut self, key: SequenceKey, number: u64) {
         if !self.is_marked {
-            self.tracks.entry(lane).or_default().mark = number;
+            self.sequences.entry(key).or_default().mark = number;
         }
     }
 
-    /// The measuring ends here: what is missing below the last that has arrived is lost, or on its way to another
-    /// consumer. Of what is published from now on nothing is asked.
+    /// Ends measuring. Numbers missing below the last arrived one are lost, or on their way to another consumer.
+    /// Messages published from now on are not checked.
     pub(super) fn mark(&mut self) {
         self.is_marked = true;
-        for track in self.tracks.values_mut() {
-            track.mark = track.mark.max(track.ahead.last().map_or(track.next, |last| last + 1));
+        for sequence in self.sequences.values_mut() {
+            sequence.mark = sequence.mark.max(sequence.ahead.last().map_or(sequence.next, |last| last + 1));
         }
     }
 
-    /// Whether all below the marks has arrived.
+    /// Whether all numbers below the marks have arrived.
     pub(super) fn is_complete(&self) -> bool {
-        self.tracks.values().all(|track| track.next >= track.mark)
+        self.sequences.values().all(|sequence| sequence.next >= sequence.mark)
     }
 
-    /// What is wrong, when nothing more will arrive that is below the marks.
+    /// Counts the faults. Call this when no more messages below the marks can arrive.
     pub(super) fn close(&mut self) -> Faults {
         let mut faults = Faults::default();
-        for track in self.tracks.values_mut() {
-            while track.ahead.first().is_some_and(|first| *first < track.mark) {
-                track.give_up();
+        for sequence in self.sequences.values_mut() {
+            while sequence.ahead.first().is_some_and(|first| *first < sequence.mark) {
+                sequence.skip_gap();
             }
-            track.gaps += track.mark.saturating_sub(track.next);
-            faults.gaps += track.gaps;
-            faults.duplicates += track.duplicates;
+            sequence.gaps += sequence.mark.saturating_sub(sequence.next);
+            faults.gaps += sequence.gaps;
+            faults.duplicates += sequence.duplicates;
         }
         faults
     }
@@ -126,7 +127,7 @@ mod tests {
     fn faults(numbers: &[u64]) -> Faults {
         let mut ledger = Ledger::default();
         for number in numbers {
-            ledger.arrived(Lane { publisher: 0, queue: 0, priority: 0 }, *number);
+            ledger.note_arrival(SequenceKey { publisher: 0, queue: 0, priority: 0 }, *number);
         }
         ledger.mark();
         ledger.close()
@@ -138,43 +139,43 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_below_the_last_is_a_gap_and_what_comes_again_a_duplicate() {
+    fn a_missing_number_below_the_last_is_a_gap_and_a_repeated_one_a_duplicate() {
         assert_eq!(faults(&[0, 1, 4, 4, 1, 7]), Faults { gaps: 4, duplicates: 2 });
     }
 
     #[test]
-    fn what_comes_late_is_not_lost_and_of_what_is_behind_the_mark_nothing_is_asked() {
+    fn a_late_number_is_not_lost_and_numbers_after_the_mark_are_not_checked() {
         let mut ledger = Ledger::default();
-        let lane = Lane { publisher: 0, queue: 0, priority: 0 };
+        let key = SequenceKey { publisher: 0, queue: 0, priority: 0 };
         for number in [0, 3, 1] {
-            ledger.arrived(lane, number);
+            ledger.note_arrival(key, number);
         }
         ledger.mark();
-        ledger.arrived(lane, 7);
+        ledger.note_arrival(key, 7);
         assert!(!ledger.is_complete());
-        ledger.arrived(lane, 2);
+        ledger.note_arrival(key, 2);
         assert!(ledger.is_complete());
         assert_eq!(ledger.close(), Faults::default());
     }
 
     #[test]
-    fn what_was_awaited_and_never_came_is_a_gap_too() {
+    fn an_expected_number_that_never_arrives_is_a_gap() {
         let mut ledger = Ledger::default();
-        let lane = Lane { publisher: 0, queue: 0, priority: 0 };
-        ledger.arrived(lane, 0);
-        ledger.await_below(lane, 2);
+        let key = SequenceKey { publisher: 0, queue: 0, priority: 0 };
+        ledger.note_arrival(key, 0);
+        ledger.expect_below(key, 2);
         ledger.mark();
-        // After the end nothing more is asked.
-        ledger.await_below(lane, 9);
+        // After the end of measuring, no more numbers are expected.
+        ledger.expect_below(key, 9);
         assert!(!ledger.is_complete());
         assert_eq!(ledger.close(), Faults { gaps: 1, duplicates: 0 });
     }
 
     #[test]
-    fn lanes_are_counted_apart() {
+    fn sequences_are_counted_separately() {
         let mut ledger = Ledger::default();
         for (publisher, queue, priority) in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 7)] {
-            ledger.arrived(Lane { publisher, queue, priority }, 0);
+            ledger.note_arrival(SequenceKey { publisher, queue, priority }, 0);
         }
         ledger.mark();
         assert_eq!(ledger.close(), Faults::default());

@@ -1,4 +1,4 @@
-//! The messages of one publisher: where each goes, what it bears, how long it is, and the stamp by which it is known.
+//! The messages of one publisher: address, properties, size, and the stamp that identifies each message.
 
 use super::client::PAYLOAD_MAX;
 use super::publisher::Job;
@@ -7,21 +7,21 @@ use crate::wire::properties::{PropertiesWriter, Property};
 use crate::wire::table::{Table, TableWriter, Value};
 use crate::wire::writer::{Content, write_address, write_publish};
 
-/// Where publisher and number are told apart: the number's share of the first eight octets of a body.
+/// Bits of the message's number in the first eight octets of a body; the other bits are the publisher.
 const NUMBER_BITS: u32 = 48;
 /// Digits of a correlation-id: a number in hexadecimal.
 const CORRELATION_DIGITS: usize = 16;
 
-/// What the first octets of a body say: who published it, as which of its messages, and when.
+/// The first octets of a body: the publisher, the number of the message, and the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct MessageStamp {
     pub(super) publisher: u16,
     pub(super) number: u64,
-    /// In microseconds of the run's clock.
+    /// When the message was sent or due, in microseconds of the run's clock.
     pub(super) at: u64,
 }
 
-impl Stamp {
+impl MessageStamp {
     pub(super) const BYTES: usize = 16;
 
     #[inline]
@@ -38,16 +38,16 @@ impl Stamp {
     }
 }
 
-/// How a publisher's numbers are dealt out: to queues in turn, and in each queue to priorities in turn.
+/// How a publisher's numbers are distributed: to the queues in turn, and in each queue to the priorities in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Deal {
-    /// Queues; 1 where each takes all.
+pub(super) struct Distribution {
+    /// Number of queues; 1 if each queue gets all messages.
     pub(super) queues: u64,
     pub(super) priorities: u64,
 }
 
-impl Deal {
-    /// The priority of a number, and its place among those of its queue and priority.
+impl Distribution {
+    /// The priority of a number, and its place among the numbers of the same queue and priority.
     #[inline]
     pub(super) fn place(self, number: u64) -> (u8, u64) {
         let in_queue = number / self.queues;
@@ -58,12 +58,12 @@ impl Deal {
     }
 }
 
-/// Where a message goes.
+/// The address of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Envelope {
-    /// Exchange and routing key, written.
+    /// Exchange and routing key, encoded.
     pub(super) address: Vec<u8>,
-    /// The header that a headers exchange looks at.
+    /// The header that a headers exchange matches.
     pub(super) header: Option<(&'static str, String)>,
 }
 
@@ -74,7 +74,7 @@ impl Envelope {
         Self { address, header: None }
     }
 
-    /// Its properties, with a priority and a correlation-id that are yet to be filled in.
+    /// The properties of its messages, with placeholders for priority and correlation-id.
     fn properties(&self, job: &Job, reply_to: Option<&str>) -> Vec<u8> {
         let mut headers = Vec::new();
         let mut properties = PropertiesWriter::new();
@@ -102,27 +102,27 @@ pub(super) fn correlation_id(number: u64) -> String {
     format!("{number:0CORRELATION_DIGITS$x}")
 }
 
-/// The messages of one publisher, one after the other.
+/// Writes the messages of one publisher, one after the other.
 #[derive(Debug)]
 pub(super) struct Messages {
     publisher: u16,
-    deal: Deal,
-    /// Address and properties, in turn.
+    distribution: Distribution,
+    /// Addresses with properties, used in turn.
     envelopes: Vec<(Vec<u8>, Vec<u8>)>,
     turn: usize,
-    /// Octets of correlation-id and reply-to, which are the last of the properties.
+    /// Octets of correlation-id and reply-to, which are at the end of the properties.
     tail: usize,
     sizes: Sizes,
     body: Vec<u8>,
 }
 
 impl Messages {
-    /// Beginning with the job's first; requests where there is a queue to reply to.
+    /// The messages of a job, from its first one. They are requests if there is a queue for replies.
     pub(super) fn new(job: &Job, reply_to: Option<&str>) -> Self {
         let sealed = |envelope: &Envelope| (envelope.address.clone(), envelope.properties(job, reply_to));
         Self {
             publisher: job.publisher,
-            deal: job.load.deal(),
+            distribution: job.load.distribution(),
             envelopes: job.envelopes.iter().map(sealed).collect(),
             turn: (job.first % job.envelopes.len() as u64) as usize,
             tail: reply_to.map_or(0, |queue| 1 + CORRELATION_DIGITS + 1 + queue.len()),
@@ -131,26 +131,26 @@ impl Messages {
         }
     }
 
-    /// Appends the message of this number, which follows the one before it.
+    /// Appends the message of this number. Numbers must be consecutive.
     #[inline]
     pub(super) fn write(&mut self, out: &mut Vec<u8>, channel: u16, number: u64, at: u64) {
         let turn = self.turn;
         self.turn = if turn + 1 == self.envelopes.len() { 0 } else { turn + 1 };
         let (address, properties) = &mut self.envelopes[turn];
         let tail = properties.len() - self.tail;
-        if self.deal.priorities > 1 {
-            properties[tail - 1] = self.deal.place(number).0;
+        if self.distribution.priorities > 1 {
+            properties[tail - 1] = self.distribution.place(number).0;
         }
         if self.tail > 0 {
             properties[tail + 1..][..CORRELATION_DIGITS].copy_from_slice(correlation_id(number).as_bytes());
         }
-        Stamp { publisher: self.publisher, number, at }.write(&mut self.body);
+        MessageStamp { publisher: self.publisher, number, at }.write(&mut self.body);
         let body = &self.body[..self.sizes.next()];
         write_publish(out, channel, false, Content { address, properties, body }, PAYLOAD_MAX);
     }
 }
 
-/// Sizes between two limits, each as likely as the other, and the same in every run.
+/// Uniformly distributed sizes between two limits, the same in every run.
 #[derive(Debug)]
 struct Sizes {
     size: Size,
@@ -164,7 +164,7 @@ impl Sizes {
         if least == most {
             return most;
         }
-        // SplitMix64 (Steele, Lea, Flood 2014): a few multiplications, good enough in all its bits.
+        // SplitMix64 (Steele, Lea, Flood 2014): a few multiplications, and good enough in all bits.
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -180,24 +180,24 @@ mod tests {
 
     #[test]
     fn a_stamp_is_read_as_it_was_written() {
-        let stamp = Stamp { publisher: 65_535, number: (1 << NUMBER_BITS) - 1, at: 7 };
+        let stamp = MessageStamp { publisher: 65_535, number: (1 << NUMBER_BITS) - 1, at: 7 };
         let mut body = [0; 20];
         stamp.write(&mut body);
-        assert_eq!(Stamp::read(&body), Some(stamp));
-        assert_eq!(Stamp::read(&body[..15]), None);
+        assert_eq!(MessageStamp::read(&body), Some(stamp));
+        assert_eq!(MessageStamp::read(&body[..15]), None);
     }
 
     #[test]
     fn every_queue_gets_every_priority_and_places_have_no_gaps() {
-        let deal = Deal { queues: 10, priorities: 10 };
-        let places: Vec<_> = (0..).step_by(10).take(20).map(|number| deal.place(number)).collect();
+        let distribution = Distribution { queues: 10, priorities: 10 };
+        let places: Vec<_> = (0..).step_by(10).take(20).map(|number| distribution.place(number)).collect();
         let expected: Vec<_> = (0..20).map(|number| (number % 10, u64::from(number / 10))).collect();
         assert_eq!(places, expected);
-        assert_eq!(Deal { queues: 3, priorities: 1 }.place(10), (0, 3));
+        assert_eq!(Distribution { queues: 3, priorities: 1 }.place(10), (0, 3));
     }
 
     #[test]
-    fn sizes_reach_both_limits_evenly_and_are_the_same_again() {
+    fn sizes_are_uniform_up_to_both_limits_and_reproducible() {
         let size = Size { least: 16, most: 19 };
         let drawn = || {
             let mut sizes = Sizes { size, state: 3 };

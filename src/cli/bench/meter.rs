@@ -1,4 +1,4 @@
-//! Counts and latencies that the threads of a run share. A latency histogram is locked once per read, not per message.
+//! The counts and latencies that the threads of a run share. A histogram is locked once per read, not per message.
 
 use super::clock::Clock;
 use super::ledger::Ledger;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a thread waits before it looks whether the run is over.
+/// How long a thread waits before it checks whether the run is over.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Latencies in microseconds.
@@ -18,27 +18,27 @@ pub(super) fn no_latencies() -> Micros {
     Histogram::new(3).expect("three figures are allowed")
 }
 
-/// What has happened so far.
+/// The counts and latencies of a run so far.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) clock: Clock,
     pub(super) published: AtomicU64,
     pub(super) confirmed: AtomicU64,
     pub(super) consumed: AtomicU64,
-    /// Round trips that are complete.
+    /// Complete round trips.
     pub(super) answered: AtomicU64,
     pub(super) stop: AtomicBool,
-    /// From publish, or when it was due, to confirm.
+    /// Times from a publish, or from when it was due, to its confirm.
     pub(super) confirm: Latencies,
-    /// From publish, or when it was due, to delivery.
+    /// Times from a publish, or from when it was due, to its delivery.
     pub(super) delivery: Latencies,
-    /// From connect, or when it was due, to close-ok; or from a request to its reply.
+    /// Times from a connect, or from when it was due, to its close-ok; or from a request to its reply.
     pub(super) round_trip: Latencies,
-    /// What the disk takes for the same bytes.
+    /// Latencies of the disk for the same bytes.
     pub(super) probe: Latencies,
     /// One per group of consumers that share queues.
     pub(super) ledgers: Vec<Mutex<Ledger>>,
-    /// What requesters have had back.
+    /// Replies that requesters have received.
     pub(super) replies: Mutex<Ledger>,
     failure: Mutex<Option<String>>,
 }
@@ -71,7 +71,7 @@ impl Meter {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A connection ended before the run did; the first reason is kept.
+    /// Records why a connection ended before the run; only the first reason is kept.
     pub(super) fn fail(&self, why: String) {
         if !self.is_over() {
             lock(&self.failure).get_or_insert(why);
@@ -83,7 +83,7 @@ impl Meter {
     }
 }
 
-/// The latencies since they were last taken.
+/// Latencies since the last `take`.
 #[derive(Debug)]
 pub(super) struct Latencies(Mutex<Micros>);
 
@@ -96,13 +96,13 @@ impl Latencies {
         lock(&self.0)
     }
 
-    /// Moves what there is into an empty histogram.
+    /// Takes the latencies, and leaves an empty histogram.
     pub(super) fn take(&self) -> Micros {
         std::mem::replace(&mut *self.lock(), no_latencies())
     }
 }
 
-/// A thread that panicked leaves counts that are still good.
+/// Locks a mutex, ignoring poison: counts are still valid after a thread has panicked.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

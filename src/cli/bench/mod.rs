@@ -1,5 +1,6 @@
-//! `prontomq bench`: load for any AMQP 0-9-1 broker, and what it made of it.
+//! `prontomq bench`: puts load on any AMQP 0-9-1 broker and measures it.
 
+mod broker_frame;
 mod client;
 mod clock;
 mod compare;
@@ -19,15 +20,14 @@ mod relay;
 mod report;
 mod rpc;
 mod run;
+mod run_topology;
 mod running;
 mod scenario;
-mod seen;
-mod stage;
 mod target;
 mod watch;
 
 use clap::Args;
-use compare::Side;
+use compare::BrokerRuns;
 use indicatif::{ProgressBar, ProgressStyle};
 use options::LoadOptions;
 use run::{End, Plan};
@@ -41,48 +41,48 @@ use watch::{Outcome, Second};
 
 /// Put load on an AMQP 0-9-1 broker and measure it.
 ///
-/// What a scenario says is changed by the options below it. Each publisher and consumer has a connection of its own.
-/// Everything that is taken is checked: exit code 1 when a message is lost or comes twice, and when the broker refuses, blocks
+/// The options below change the scenario's load. Each publisher and each consumer has its own connection. All received
+/// messages are checked: the exit code is 1 if a message is lost or duplicated, or if the broker refuses, blocks
 /// (connection.blocked) or ends the load.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// The broker.
+    /// The URL of the broker.
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     url: String,
-    /// How long the broker may be without an answer, or the load without a message, before the run fails.
+    /// The run fails if the broker does not answer, or no message moves, for this long.
     #[arg(long, default_value = "20s", value_parser = positive_duration)]
     patience: Duration,
     #[command(flatten)]
     load: LoadOptions,
-    /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run to their end.
+    /// How long to measure: 500ms, 5s, 10m, 1h. D and D2 run until the queue is empty.
     #[arg(long, default_value = "5s", value_parser = positive_duration)]
     duration: Duration,
-    /// Publish so many messages instead, and measure until all have come and, where asked for, are confirmed.
+    /// Publish this many messages instead, and measure until all are received and, with confirms, confirmed.
     #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// How long to run before measuring; by default a fifth of the duration.
     #[arg(long, conflicts_with = "count", value_parser = duration)]
     warm_up: Option<Duration>,
-    /// The broker's process, for its processor time and memory.
+    /// The id of the broker's process, to measure its processor time and memory.
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
-    /// Every 5 ms append the bytes published since to this file and flush it: what the disk itself takes. There has to be
-    /// room for all that is published.
+    /// Measure the disk itself: every 5 ms, append the bytes published since to this file and flush it. The file grows
+    /// by all published bytes.
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
-    /// Write a line for each second to this file, comma-separated.
+    /// Write comma-separated values to this file, one line per second.
     #[arg(long, value_name = "FILE")]
     series: Option<PathBuf>,
     /// Draw rate and latencies over time into this file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Another broker, which gets the same load in turn with the first; the first is then held against it.
+    /// Compare with another broker, which gets the same load in turn with the first.
     #[arg(long, value_name = "URL", conflicts_with_all = ["series", "plot"])]
     compare: Option<String>,
-    /// The other broker's process.
+    /// The id of the other broker's process.
     #[arg(long, value_name = "PID", requires = "compare")]
     compare_pid: Option<u32>,
-    /// How many runs each of the two brokers gets.
+    /// Number of runs for each of the two brokers.
     #[arg(long, default_value = "5", requires = "compare", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Print one JSON object.
@@ -90,7 +90,7 @@ pub(super) struct Bench {
     json: bool,
 }
 
-/// What is printed, and how many messages were lost or came twice.
+/// The text to print, and the number of lost and duplicate messages.
 struct Report {
     text: String,
     faults: u64,
@@ -106,7 +106,7 @@ impl Bench {
         };
         match report {
             Ok(Report { text, faults }) => {
-                // A closed stdout has nobody to be told.
+                // If stdout is closed, the result cannot be reported.
                 let _ = std::io::stdout().lock().write_all(text.as_bytes());
                 if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
@@ -138,12 +138,13 @@ impl Bench {
         Ok(Report { text, faults: outcome.faults.count() })
     }
 
-    /// Interleaved, so that what changes about the machine meanwhile changes for both.
+    /// Measures two brokers in turn, so that changes of the machine affect both.
     fn measure_in_turn(&self, other: &str) -> Result<Report, String> {
         let plan = self.plan()?;
         let targets = [Target::parse(&self.url, self.patience)?, Target::parse(other, self.patience)?];
         let plans = [plan.clone(), Plan { broker_pid: self.compare_pid, ..plan }];
-        let mut sides = targets.each_ref().map(|target| Side { broker: target.address.clone(), outcomes: Vec::new() });
+        let mut sides =
+            targets.each_ref().map(|target| BrokerRuns { broker: target.address.clone(), outcomes: Vec::new() });
         for round in 1..=self.rounds {
             for ((target, plan), side) in targets.iter().zip(&plans).zip(&mut sides) {
                 let outcome = watched(target, plan);
@@ -156,7 +157,7 @@ impl Bench {
         } else {
             compare::as_text(&self.load.name(), &sides)
         };
-        Ok(Report { text, faults: sides.iter().map(Side::faults).sum() })
+        Ok(Report { text, faults: sides.iter().map(BrokerRuns::faults).sum() })
     }
 
     fn title(&self, load: &Load) -> String {
@@ -187,7 +188,7 @@ impl Bench {
     }
 }
 
-/// One run, shown while it lasts.
+/// Runs the plan once, and shows its progress.
 fn watched(target: &Target, plan: &Plan) -> Result<Outcome, String> {
     let bar = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is a constant"));
@@ -196,10 +197,10 @@ fn watched(target: &Target, plan: &Plan) -> Result<Outcome, String> {
     outcome
 }
 
-/// Live, on stderr, and only where that is a terminal.
+/// Shows a second of the run on stderr, only on a terminal.
 fn show(bar: &ProgressBar, second: &Second) {
-    let stations = [&second.round_trip, &second.confirm];
-    let latencies = stations.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&second.delivery);
+    let latencies_first = [&second.round_trip, &second.confirm];
+    let latencies = latencies_first.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&second.delivery);
     let (p99, max) = (latencies.value_at_quantile(0.99), latencies.max());
     let at = second.at.as_secs_f64();
     bar.set_message(format!("{at:.0} s: {:.0}/s, latency p99 {p99} us, max {max} us", second.rate));

@@ -1,82 +1,83 @@
-//! The options that make a load of a scenario, and which of them do not go together.
+//! The options that change a scenario's load, and the combinations that are refused.
 
 use super::client::CHANNEL_MAX;
-use super::message::Stamp;
-use super::scenario::{Consume, Course, Kind, Load, Route, Scenario, Size};
+use super::message::MessageStamp;
+use super::scenario::{Consume, Kind, Load, Route, Scenario, Size, Workflow};
 use clap::{Args, ValueEnum};
 
-/// A scenario, and what is changed about it.
+/// A scenario, and changes of it.
 #[derive(Debug, Args)]
 pub(super) struct LoadOptions {
-    /// Which load.
+    /// The load to run.
     #[arg(long, value_enum, ignore_case = true, default_value = "A")]
     scenario: Scenario,
-    /// Queues; publishers give to each in turn.
+    /// Number of queues; publishers publish to each in turn.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     queues: Option<u16>,
-    /// Connections that publish.
+    /// Number of connections that publish.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     publishers: Option<u16>,
-    /// Connections that consume, 0 for none. In relay as many workers stand before them.
+    /// Number of connections that consume, 0 for none. Relay has the same number of workers in addition.
     #[arg(long)]
     consumers: Option<u16>,
-    /// Connections that are opened before and stay idle throughout.
+    /// Number of additional connections that stay idle.
     #[arg(long, default_value = "0")]
     connections: u16,
-    /// Channels of each connection; publishers give to each in turn, and each has a consumer.
+    /// Channels of each connection; publishers use each in turn, and each has a consumer.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=i64::from(CHANNEL_MAX)))]
     channels: u16,
-    /// Body bytes, at least 16; or two limits, 16..1024, between which all sizes are as likely.
+    /// Body bytes, at least 16; or two limits, such as 16..1024, between which sizes are uniformly distributed.
     #[arg(long, value_parser = size)]
     size: Option<Size>,
-    /// Priorities that messages bear in turn, from 0 on, in queues that know them; 1 for none.
+    /// Number of priorities, from 0, which messages have in turn, in priority queues; 1 for none.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     priorities: Option<u16>,
     /// Publish through an exchange of this kind.
     #[arg(long, value_enum)]
     exchange: Option<Kind>,
-    /// Bindings of the exchange, dealt out to the queues; by default one for each. Messages match each in turn.
+    /// Number of bindings of the exchange, distributed among the queues; by default one per queue. Messages match each
+    /// in turn.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     bindings: Option<u32>,
-    /// Messages per second of all publishers; latencies then count from when a message was due. Without it, and without
-    /// confirms (A, D, fanout, queues, topic), delivery latencies are for the most part time in the queue.
+    /// Messages per second of all publishers together; latencies then count from the time at which a message was due.
+    /// Without it, and without confirms (A, D, fanout, queues, topic), delivery latencies are mostly time in the queue.
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     #[command(flatten)]
     acks: AckOptions,
-    /// Persistent messages in durable queues, or not.
+    /// Whether messages are persistent, in durable queues.
     #[arg(long)]
     persistent: Option<bool>,
-    /// Messages that are published first: D and D2 drain them, in other scenarios they stay in the queues throughout.
+    /// Number of messages that are published first: D and D2 drain them, in other scenarios they stay in the queues.
     #[arg(long)]
     standing: Option<u64>,
-    /// A write for each message instead of batches.
+    /// Write each message by itself instead of in batches.
     #[arg(long)]
     one_write_each: bool,
 }
 
-/// What is confirmed and acknowledged, and how much may wait for it.
+/// Confirms and acknowledgements.
 #[derive(Args, Debug)]
 struct AckOptions {
-    /// Publishes of each publisher that may be unconfirmed, 0 for no confirms. With 0, the workers of relay acknowledge as soon
-    /// as they have published.
+    /// Most unconfirmed publishes of each publisher, 0 for no confirms. With 0, the workers of relay acknowledge as
+    /// soon as they have published.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     confirms: Option<u64>,
-    /// Unacknowledged deliveries of each consumer, 0 for no-ack.
+    /// Most unacknowledged deliveries of each consumer, 0 for no-ack.
     #[arg(long)]
     prefetch: Option<u16>,
-    /// Acknowledge so many deliveries at a time.
+    /// Acknowledge this many deliveries at a time.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     ack_every: Option<u32>,
 }
 
 impl LoadOptions {
-    /// What the scenario is called.
+    /// The name of the scenario.
     pub(super) fn name(&self) -> String {
         self.scenario.to_possible_value().expect("none is skipped").get_name().to_owned()
     }
 
-    /// The load, or why there is none.
+    /// The load, or the reason why the options are refused.
     pub(super) fn load(&self) -> Result<Load, String> {
         let scenario = self.scenario.load();
         let or_none = |option: Option<u64>, scenario| option.map_or(scenario, |some| (some > 0).then_some(some));
@@ -98,7 +99,7 @@ impl LoadOptions {
             confirms_in_flight: or_none(self.acks.confirms, scenario.confirms_in_flight),
             consume: self.consume(scenario.consume),
             route,
-            course: scenario.course,
+            workflow: scenario.workflow,
             standing: self.standing.unwrap_or(scenario.standing),
             rate: self.rate,
             one_write_each: self.one_write_each,
@@ -116,10 +117,10 @@ impl LoadOptions {
         (consumers > 0).then_some(Consume { consumers, prefetch, ack_every })
     }
 
-    /// What cannot be done, or would do nothing; each with the reason.
+    /// Combinations that are impossible or without effect, each with the reason.
     fn refusals(&self, load: &Load) -> [(bool, &'static str); 18] {
-        let (drains, calls) = (load.course == Course::Drain, load.course == Course::Call);
-        let (connects, relays) = (load.course == Course::Connect, load.course == Course::Relay);
+        let (drains, calls) = (load.workflow == Workflow::Drain, load.workflow == Workflow::Call);
+        let (connects, relays) = (load.workflow == Workflow::Connect, load.workflow == Workflow::Relay);
         let consumes = load.consume.is_some();
         let prefetch = load.consume.and_then(|consume| consume.prefetch);
         let bindings = match load.route {
@@ -160,13 +161,13 @@ fn positive(text: &str) -> Result<f64, String> {
     if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected more than 0".to_owned()) }
 }
 
-/// Reads a size, or two with `..` between them; both may be drawn.
+/// Parses a size, or two limits with `..` between them; both limits are included.
 fn size(text: &str) -> Result<Size, String> {
     let (least, most) = text.split_once("..").unwrap_or((text, text));
     let [least, most] = [least, most].map(|size| size.parse::<u32>().map(|size| size as usize));
     match (least, most) {
-        (Ok(least), Ok(most)) if least < Stamp::BYTES || most < Stamp::BYTES => {
-            Err(format!("expected at least {} bytes", Stamp::BYTES))
+        (Ok(least), Ok(most)) if least < MessageStamp::BYTES || most < MessageStamp::BYTES => {
+            Err(format!("expected at least {} bytes", MessageStamp::BYTES))
         }
         (Ok(least), Ok(most)) if least <= most => Ok(Size { least, most }),
         _ => Err("expected a number of bytes, or two such as 16..1024, the lesser first".to_owned()),

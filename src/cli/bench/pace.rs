@@ -1,5 +1,5 @@
-//! When each message of a limited rate is due. A publisher that was held up does not forget what it owes, and a message's
-//! latency counts from when it was due: what a stall delays is not left out (no coordinated omission).
+//! The times at which the messages of a limited rate are due. A publisher that was held up catches up, and a message's
+//! latency counts from the time at which it was due. So the delay of a stall is not left out (no coordinated omission).
 
 use super::meter::{Meter, PATIENCE};
 #[cfg(target_os = "linux")]
@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use std::thread;
 use std::time::Duration;
 
-/// An even rate from a moment on.
+/// A constant rate, beginning at a given time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     begin: Duration,
@@ -19,7 +19,7 @@ impl Pace {
         Self { begin, per_second }
     }
 
-    /// How many messages are due in all at `now`; the first at once.
+    /// The number of messages that are due by `now`; the first is due at the beginning.
     pub(super) fn due(&self, now: Duration) -> u64 {
         match now.checked_sub(self.begin) {
             Some(since) => (since.as_secs_f64() * self.per_second) as u64 + 1,
@@ -27,14 +27,14 @@ impl Pace {
         }
     }
 
-    /// When the message of this number, from 0, is due.
+    /// When the message of this number, counted from 0, is due.
     pub(super) fn moment(&self, number: u64) -> Duration {
         self.begin + Duration::from_secs_f64(number as f64 / self.per_second)
     }
 }
 
-/// Has threads that are begun from here on wake when they asked for it. Linux may add 50 us to each sleep, as long as it takes
-/// until the next message is due at 20,000/s.
+/// Makes threads that are started from here on wake in time. By default, Linux may add 50 us to each sleep, which is
+/// the interval of messages at 20,000/s.
 pub(super) fn wake_in_time() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
@@ -42,8 +42,9 @@ pub(super) fn wake_in_time() {
     }
 }
 
-/// Waits until the message of this number is due; when that was, or now where there is no pace. None once the run is over.
-pub(super) fn wait(pace: Option<Pace>, number: u64, meter: &Meter) -> Option<Duration> {
+/// Waits until the message of this number is due. Returns the time at which it was due, or the current time if there is
+/// no pace; `None` once the run is over.
+pub(super) fn wait_until_due(pace: Option<Pace>, number: u64, meter: &Meter) -> Option<Duration> {
     while !meter.is_over() {
         let now = meter.clock.elapsed();
         let due = pace.map_or(now, |pace| pace.moment(number));
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holds_the_rate_and_what_was_missed_stays_due() {
+    fn a_second_has_the_rate_and_missed_messages_stay_due() {
         let pace = Pace::new(Duration::from_secs(3), 20_000.0);
         assert_eq!(pace.due(Duration::from_secs(2)), 0);
         assert_eq!(pace.due(Duration::from_secs(3)), 1);

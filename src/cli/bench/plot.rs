@@ -1,4 +1,4 @@
-//! A run as a picture: its rate, and below its latencies, over time.
+//! Plots a run: the rate over time, and below it the latencies.
 
 use super::meter::{Micros, no_latencies};
 use super::watch::Second;
@@ -10,13 +10,13 @@ use plotters::prelude::{
 };
 
 const SIZE: (u32, u32) = (900, 620);
-/// Seconds are joined until no more points than this are left.
+/// Most points of a curve; seconds are merged to stay below it.
 const POINTS_MAX: usize = 300;
-/// Where the scale of latencies begins, in microseconds.
+/// The lower end of the scale of latencies, in microseconds.
 const LOWEST_MICROS: f64 = 10.0;
 const FONT: &str = "sans-serif";
 
-/// What is drawn of a stretch of time.
+/// One point of the curves, which stands for one or more seconds.
 struct Point {
     at: f64,
     rate: f64,
@@ -45,7 +45,7 @@ fn points(seconds: &[Second]) -> Vec<Point> {
     joined.map(point).collect()
 }
 
-/// A curve: the value of each point that has one.
+/// A curve, with a value for each point that has one.
 struct Curve {
     name: &'static str,
     colour: RGBColor,
@@ -71,7 +71,7 @@ fn most(curves: &[Curve]) -> f64 {
 
 type Failure = DrawingAreaErrorKind<std::io::Error>;
 
-/// An SVG of the run.
+/// The plot as SVG.
 pub(super) fn as_svg(title: &str, seconds: &[Second]) -> Result<String, String> {
     let mut svg = String::new();
     draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), title, &points(seconds))
@@ -106,7 +106,7 @@ fn draw(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, points: &[Point]
     area.present()
 }
 
-/// One panel; curves that have no value are left out.
+/// Draws one panel; curves without values are left out.
 fn panel<Y>(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     title: &str,
@@ -138,7 +138,7 @@ where
     }
     if curves.len() > 1 {
         let mut labels = chart.configure_series_labels();
-        // Where the lowest values would be, which are rare.
+        // The lower left corner, where values are rare.
         labels.position(SeriesLabelPosition::LowerLeft).background_style(WHITE.mix(0.6)).draw()?;
     }
     Ok(())
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_have_a_point_for_each_stretch_and_nothing_is_drawn_of_what_was_not_measured() {
+    fn curves_have_a_point_per_merged_stretch_and_unmeasured_ones_are_left_out() {
         let seconds: Vec<_> = (1..=1000).map(second).collect();
         let svg = as_svg("a < b", &seconds).unwrap();
         assert!(svg.contains("a &lt; b") && svg.contains("confirm p99") && !svg.contains("probe"));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_a_second_is_a_picture_too() {
+    fn a_run_without_seconds_is_plotted_too() {
         assert!(as_svg("", &[]).unwrap().trim_end().ends_with("</svg>"));
     }
 }

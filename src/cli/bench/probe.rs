@@ -1,4 +1,4 @@
-//! What the disk itself takes: the bytes that are published, appended to a file and flushed.
+//! Measures the disk itself: appends the published bytes to a file and flushes it.
 
 use super::clock::micros;
 use super::meter::Meter;
@@ -7,13 +7,13 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How often the probe appends what was published since.
+/// How often the probe appends the bytes published since.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// The most that it appends at once.
+/// Most bytes of one append.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
 
-/// Appends and flushes until the run is over. The file is never made shorter: where a file system discards what is freed,
-/// that keeps everybody's flushes waiting, the broker's too.
+/// Appends and flushes until the run is over. The file is never truncated: on file systems that discard freed blocks,
+/// this would delay all flushes, including the broker's.
 pub(super) fn probe(mut file: File, size: usize, meter: &Meter) -> io::Result<()> {
     let bytes = vec![b'x'; BATCH_BYTES_MAX as usize];
     let mut seen = meter.published.load(Ordering::Relaxed);
@@ -28,7 +28,8 @@ pub(super) fn probe(mut file: File, size: usize, meter: &Meter) -> io::Result<()
         let began = meter.clock.elapsed();
         file.write_all(&bytes[..count as usize])?;
         file.sync_data()?;
-        // An append that is late keeps those waiting that were due meanwhile, as a late confirm does with its messages.
+        // A late append delays the appends that were due meanwhile; they count as well, as messages behind a late
+        // confirm do.
         let took = micros(meter.clock.elapsed() - began);
         meter.probe.lock().record_correct(took, micros(INTERVAL)).expect("it grows as needed");
     }

@@ -1,11 +1,11 @@
-//! What a process takes, by `/proc`.
+//! The processor time and memory of a process, from `/proc`.
 
 use std::fs;
 
-/// The kernel's clock ticks per second, as `/proc/PID/stat` counts.
+/// Clock ticks per second in `/proc/PID/stat`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Processor seconds of a process, all its threads.
+/// Processor seconds of all threads of a process.
 pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -13,7 +13,7 @@ pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     Some(ticks / TICKS_PER_SECOND)
 }
 
-/// Resident memory of a process.
+/// Resident bytes of a process.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,14 +1,14 @@
-//! A publisher: one connection, a thread that writes and one that reads confirms.
+//! A publisher: one connection, a thread that writes, and a thread that reads confirms.
 
+use super::broker_frame::{is_hang_up, sentence};
 use super::client::{CHANNEL, Client};
 use super::clock::micros;
 use super::confirms::{self, Window};
 use super::message::{Envelope, Messages};
 use super::meter::{Meter, PATIENCE};
 use super::pace::Pace;
-use super::running::{self, Ending, Running};
+use super::running::{self, Ending, RunningThreads};
 use super::scenario::Load;
-use super::seen::{is_hang_up, sentence};
 use super::target::Target;
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -17,35 +17,36 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// What a publisher gathers before it writes.
+/// Bytes that a publisher collects before it writes.
 const WRITE_BYTES: usize = 32 * 1024;
 
-/// How often a publisher that is far ahead of the consumers looks whether they have come nearer.
-const AHEAD_LOOK: Duration = Duration::from_micros(200);
+/// How often a publisher checks whether the consumers have caught up, once it is too far ahead of them.
+const AHEAD_CHECK_INTERVAL: Duration = Duration::from_micros(200);
 
-/// What one publisher is to do.
+/// The task of one publisher.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) load: Load,
     pub(super) publisher: u16,
-    /// What the names of the run's queues begin with.
+    /// Prefix of the names of the run's queues.
     pub(super) name: Arc<str>,
-    /// Where its messages go, in turn.
+    /// The addresses of its messages, in turn.
     pub(super) envelopes: Arc<[Envelope]>,
-    /// The numbers it publishes.
+    /// The first number that it publishes.
     pub(super) first: u64,
+    /// The number after the last one that it publishes.
     pub(super) end: u64,
     pub(super) pace: Option<Pace>,
 }
 
-/// The channel after this one, in turn.
+/// The next channel in turn.
 #[inline]
 pub(super) fn next_channel(channel: u16, channels: u16) -> u16 {
     if channel == channels { CHANNEL } else { channel + 1 }
 }
 
 /// Connects and starts publishing.
-pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<Running> {
+pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result<RunningThreads> {
     let channels = job.load.channels;
     let mut client = Client::connect(target, channels)?;
     let window = job.load.confirms_in_flight.map(|in_flight| Arc::new(Window::new(in_flight, channels)));
@@ -55,16 +56,16 @@ pub(super) fn start(target: &Target, job: Job, meter: &Arc<Meter>) -> io::Result
     client.allow_silence()?;
     let (stream, writing) = (client.stream.try_clone()?, client.stream.try_clone()?);
     let (shared, patience) = (window.clone(), target.patience);
-    let writer = running::begin("a publisher", meter, move |meter| {
+    let writer = running::start_thread("a publisher", meter, move |meter| {
         match publish(writing, &job, shared.as_deref(), meter) {
-            // The reader finds out why.
+            // The reader finds and reports the reason.
             Err(error) if is_hang_up(&error) => Ok(()),
             published => published.map_err(|error| io::Error::other(sentence(&error, patience))),
         }
     });
     let reader =
-        running::begin("a publisher", meter, move |meter| confirms::read(&mut client, window.as_deref(), meter));
-    Ok(Running { stream: Some(stream), threads: vec![writer, reader], ending: Ending::Close })
+        running::start_thread("a publisher", meter, move |meter| confirms::read(&mut client, window.as_deref(), meter));
+    Ok(RunningThreads { stream: Some(stream), threads: vec![writer, reader], ending: Ending::Close })
 }
 
 fn publish(mut stream: TcpStream, job: &Job, window: Option<&Window>, meter: &Meter) -> io::Result<()> {
@@ -77,7 +78,7 @@ fn publish(mut stream: TcpStream, job: &Job, window: Option<&Window>, meter: &Me
         let room = window.map_or(u64::MAX, |window| window.room(sent, meter));
         let ahead = job.load.room(meter.published.load(Ordering::Relaxed), meter.consumed.load(Ordering::Relaxed));
         if ahead == 0 {
-            thread::sleep(AHEAD_LOOK);
+            thread::sleep(AHEAD_CHECK_INTERVAL);
             continue;
         }
         let now = meter.clock.elapsed();
@@ -95,7 +96,7 @@ fn publish(mut stream: TcpStream, job: &Job, window: Option<&Window>, meter: &Me
             messages.write(&mut out, channel, number, at);
             channel = next_channel(channel, job.load.channels);
             if let Some(window) = window {
-                window.sent(place, at);
+                window.note_sent(place, at);
             }
         }
         stream.write_all(&out)?;

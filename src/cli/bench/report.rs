@@ -1,12 +1,12 @@
-//! What came of a run, in words, as JSON and as a table of its seconds.
+//! Reports the outcome of a run: as text, as JSON, and as a table of its seconds.
 
 use super::meter::Micros;
-use super::scenario::{Course, Load};
+use super::scenario::{Load, Workflow};
 use super::watch::{Outcome, Second};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// Least processor time that is divided by: a tick.
+/// The shortest processor time to divide by: one tick.
 const CPU_SECONDS_MIN: f64 = 0.01;
 
 fn per_cpu_second(outcome: &Outcome) -> Option<f64> {
@@ -17,10 +17,10 @@ fn rate(outcome: &Outcome) -> f64 {
     outcome.messages as f64 / outcome.elapsed.as_secs_f64().max(1e-9)
 }
 
-/// The shortest last part of a run that still counts as a second of it.
+/// The shortest last interval of a run that counts as a whole second.
 const SECOND_MIN: Duration = Duration::from_millis(900);
 
-/// Rates of the whole seconds, in order of size. The last may be cut short; it counts when it is all there is.
+/// The rates of the whole seconds, sorted. A shorter last second counts only if it is the only one.
 fn rates(seconds: &[Second]) -> Vec<f64> {
     let whole = match seconds {
         [rest @ .., before, last] if last.at - before.at < SECOND_MIN => &seconds[..=rest.len()],
@@ -33,11 +33,11 @@ fn rates(seconds: &[Second]) -> Vec<f64> {
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
-/// Why the delivery latencies of a load say more of the load than of the broker; none where they do not.
+/// The reason why a load's delivery latencies depend more on the load than on the broker; `None` if they do not.
 fn caveat(load: &Load) -> Option<&'static str> {
-    match load.course {
-        Course::Drain => Some("most of it is time in the queue, before the drain began"),
-        Course::Flow if load.rate.is_none() && load.confirms_in_flight.is_none() => Some(
+    match load.workflow {
+        Workflow::Drain => Some("most of it is time in the queue, before the drain began"),
+        Workflow::Flow if load.rate.is_none() && load.confirms_in_flight.is_none() => Some(
             "most of it is time in the queue, as publishers wait for nothing; use --rate for the latency of a steady load",
         ),
         _ => None,
@@ -84,7 +84,7 @@ pub(super) fn as_text(scenario: &str, load: &Load, outcome: &Outcome) -> String 
     lines.join("\n") + "\n"
 }
 
-/// One object. `latency_*` is the round trip's where there are any, else the confirm's, else the delivery's.
+/// One object. `latency_*` is the latency of round trips; without these, of confirms; without these, of deliveries.
 pub(super) fn as_json(scenario: &str, outcome: &Outcome) -> Value {
     let rates = rates(&outcome.seconds);
     let mut object = Map::new();
@@ -96,8 +96,8 @@ pub(super) fn as_json(scenario: &str, outcome: &Outcome) -> Value {
     put("rate_min", json!(rates.first()));
     put("rate_median", json!(rates.get(rates.len() / 2)));
     put("rate_max", json!(rates.last()));
-    let stations = [&outcome.round_trip, &outcome.confirm];
-    let latency = stations.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&outcome.delivery);
+    let latencies_first = [&outcome.round_trip, &outcome.confirm];
+    let latency = latencies_first.into_iter().find(|latencies| !latencies.is_empty()).unwrap_or(&outcome.delivery);
     for (name, latencies) in [
         ("latency", latency),
         ("confirm_latency", &outcome.confirm),
@@ -130,7 +130,7 @@ fn quantiles(latencies: &Micros) -> Vec<(&'static str, u64)> {
     QUANTILES.iter().map(|(name, quantile)| (*name, latencies.value_at_quantile(*quantile))).collect()
 }
 
-/// Comma-separated, a line for each second; latencies in microseconds, empty where nothing was measured.
+/// Comma-separated values, a line for each second. Latencies are in microseconds, and empty if not measured.
 pub(super) fn as_csv(seconds: &[Second]) -> String {
     let mut text = String::from(
         "second,rate,confirm_p50_us,confirm_p99_us,confirm_p999_us,confirm_max_us,probe_p99_us,probe_max_us,broker_resident_bytes,\
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_second_counts_when_it_is_whole_or_all_there_is() {
+    fn a_last_second_counts_if_it_is_whole_or_the_only_one() {
         assert_eq!(rates(&[second(1000, 7.0), second(2000, 5.0)]), [5.0, 7.0]);
         assert_eq!(rates(&[second(1000, 7.0), second(1300, 5.0)]), [7.0]);
         assert_eq!(rates(&[second(300, 5.0)]), [5.0]);

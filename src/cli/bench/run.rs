@@ -4,11 +4,11 @@ use super::client::Client;
 use super::meter::Meter;
 use super::pace::Pace;
 use super::probe::probe;
-use super::running::{self, Ending, Running};
-use super::scenario::{Consume, Course, Load};
-use super::stage::Stage;
+use super::run_topology::RunTopology;
+use super::running::{self, Ending, RunningThreads};
+use super::scenario::{Consume, Load, Workflow};
 use super::target::Target;
-use super::watch::{LOOK, Outcome, Second, Stall, Watch};
+use super::watch::{CHECK_INTERVAL, Outcome, Recorder, Second, Stall};
 use super::{connector, consumer, publisher, relay, rpc};
 use std::fs::File;
 use std::io;
@@ -19,11 +19,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// How long what is missing at the end may still arrive before it is called lost.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// How long messages that are missing at the end may still arrive before they count as lost.
+const ARRIVAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long publishers' connections may take to close.
-const CLOSE_MAX: Duration = Duration::from_secs(5);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a load is run.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) warm_up: Duration,
     pub(super) end: End,
     pub(super) broker_pid: Option<u32>,
-    /// Where to append what is published.
+    /// The file to which the probe appends the published bytes.
     pub(super) probe: Option<PathBuf>,
 }
 
@@ -40,53 +40,54 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     After(Duration),
-    /// So many messages of all publishers.
+    /// When this many messages, of all publishers together, have passed.
     Count(u64),
 }
 
-/// A load at work.
-pub(super) struct Work<'a> {
+/// The state of a run.
+pub(super) struct ActiveRun<'a> {
     target: &'a Target,
     pub(super) plan: &'a Plan,
-    stage: Stage,
+    topology: RunTopology,
     pub(super) meter: Arc<Meter>,
-    running: Vec<Running>,
+    running: Vec<RunningThreads>,
     idle: Vec<TcpStream>,
 }
 
-/// Runs a load for a time, for a number of messages, or to the end of its standing messages; tells of each second.
+/// Runs a load for a time, for a number of messages, or until its standing messages are drained. Calls `each` once per
+/// second.
 pub(super) fn run(target: &Target, plan: &Plan, mut each: impl FnMut(&Second)) -> io::Result<Outcome> {
     let consumers = plan.load.consume.map_or(0, |consume| consume.consumers);
     let meter = Arc::new(Meter::new(consumers.min(plan.load.queues).max(1).into()));
-    let stage = Stage::set(target, &plan.load)?;
-    let mut work = Work { target, plan, stage, meter, running: Vec::new(), idle: Vec::new() };
-    let outcome = work.go(&mut each).and_then(|outcome| work.settle().map(|()| outcome));
-    work.meter.stop.store(true, Ordering::Relaxed);
-    // After a failure there is nothing that the next run could mix up.
-    let close_max = if outcome.is_ok() { CLOSE_MAX } else { Duration::ZERO };
-    running::end(work.running.drain(..), &work.meter, work.meter.clock.elapsed() + close_max);
-    let struck = work.stage.strike();
+    let topology = RunTopology::declare(target, &plan.load)?;
+    let mut run = ActiveRun { target, plan, topology, meter, running: Vec::new(), idle: Vec::new() };
+    let outcome = run.execute(&mut each).and_then(|outcome| run.wait_for_arrivals().map(|()| outcome));
+    run.meter.stop.store(true, Ordering::Relaxed);
+    // After a failure no other run follows, so nothing has to be drained.
+    let close_max = if outcome.is_ok() { CLOSE_PATIENCE } else { Duration::ZERO };
+    running::end(run.running.drain(..), &run.meter, run.meter.clock.elapsed() + close_max);
+    let deleted = run.topology.delete();
     let mut outcome = outcome?;
-    for mut ledger in work.meter.all_ledgers() {
+    for mut ledger in run.meter.all_ledgers() {
         let faults = ledger.close();
         outcome.faults.gaps += faults.gaps;
         outcome.faults.duplicates += faults.duplicates;
     }
-    struck.map(|()| outcome)
+    deleted.map(|()| outcome)
 }
 
-impl Work<'_> {
-    fn go(&mut self, each: &mut impl FnMut(&Second)) -> io::Result<Outcome> {
-        let Load { course, standing, .. } = self.plan.load;
+impl ActiveRun<'_> {
+    fn execute(&mut self, each: &mut impl FnMut(&Second)) -> io::Result<Outcome> {
+        let Load { workflow, standing, .. } = self.plan.load;
         self.open_idle()?;
         self.fill(standing)?;
-        // A number of messages is counted from the first; a duration begins after the warm-up.
-        let mut watch = Watch::start(self);
-        match (course, self.plan.end) {
-            (Course::Drain, _) => {
-                // What was written last is still on its way into the queue.
+        // With a number of messages, measuring begins at the first one; with a duration, after the warm-up.
+        let mut recorder = Recorder::start(self);
+        match (workflow, self.plan.end) {
+            (Workflow::Drain, _) => {
+                // The last messages written are still on their way into the queue.
                 thread::sleep(Duration::from_millis(500));
-                watch = Watch::start(self);
+                recorder = Recorder::start(self);
                 self.consume(0)?;
             }
             (_, End::Count(_)) => {
@@ -96,38 +97,39 @@ impl Work<'_> {
             (_, End::After(_)) => {
                 self.consume(standing)?;
                 self.publish(standing)?;
-                while watch.elapsed(self) < self.plan.warm_up {
-                    thread::sleep(LOOK.min(self.plan.warm_up));
+                while recorder.elapsed(self) < self.plan.warm_up {
+                    thread::sleep(CHECK_INTERVAL.min(self.plan.warm_up));
                     self.check()?;
-                    watch.moved(self)?;
+                    recorder.check_progress(self)?;
                 }
-                watch = Watch::start(self);
+                recorder = Recorder::start(self);
             }
         }
         loop {
-            let (end, count) = match (course, self.plan.end) {
-                (Course::Drain, _) => (None, standing * self.counted_each()),
+            let (end, count) = match (workflow, self.plan.end) {
+                (Workflow::Drain, _) => (None, standing * self.counted_each()),
                 (_, End::Count(count)) => (None, count * self.counted_each()),
                 (_, End::After(duration)) => (Some(duration), u64::MAX),
             };
-            watch.pause(self, end.unwrap_or(Duration::MAX));
+            recorder.pause(self, end.unwrap_or(Duration::MAX));
             self.check()?;
-            let ended = end.is_some_and(|end| watch.elapsed(self) >= end)
-                || (watch.moved(self)? >= count && self.is_confirmed());
-            if watch.is_second(self) || ended {
-                watch.turn(self, each);
+            let ended = end.is_some_and(|end| recorder.elapsed(self) >= end)
+                || (recorder.check_progress(self)? >= count && self.is_confirmed());
+            if recorder.is_second(self) || ended {
+                recorder.end_second(self, each);
             }
             if ended {
-                return Ok(watch.end(self));
+                return Ok(recorder.end(self));
             }
         }
     }
 
-    /// Several consumers of a queue are not equally far when the measuring ends: what is still on its way may arrive.
-    fn settle(&self) -> io::Result<()> {
+    /// Waits for messages that are still on their way: when measuring ends, some consumers of a queue are further than
+    /// others.
+    fn wait_for_arrivals(&self) -> io::Result<()> {
         self.meter.all_ledgers().for_each(|mut ledger| ledger.mark());
         let begin = self.meter.clock.elapsed();
-        while self.meter.clock.elapsed() - begin < SETTLE_MAX
+        while self.meter.clock.elapsed() - begin < ARRIVAL_PATIENCE
             && !self.meter.all_ledgers().all(|ledger| ledger.is_complete())
         {
             self.check()?;
@@ -143,7 +145,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// How long nothing may move before the run is given up.
+    /// How long no message may move before the run fails.
     pub(super) fn patience(&self) -> Duration {
         self.target.patience
     }
@@ -152,10 +154,11 @@ impl Work<'_> {
         self.meter.failure().map_or(Ok(()), |why| Err(io::Error::other(why)))
     }
 
-    /// Messages so far, at the last station of their way.
+    /// The number of messages so far that have passed the last step of the load: answered, consumed, confirmed or
+    /// published.
     pub(super) fn counted(&self) -> u64 {
-        let counter = match (self.plan.load.course, self.plan.load.consume, self.plan.load.confirms_in_flight) {
-            (Course::Connect | Course::Call, ..) => &self.meter.answered,
+        let counter = match (self.plan.load.workflow, self.plan.load.consume, self.plan.load.confirms_in_flight) {
+            (Workflow::Connect | Workflow::Call, ..) => &self.meter.answered,
             (_, Some(_), _) => &self.meter.consumed,
             (_, None, Some(_)) => &self.meter.confirmed,
             (_, None, None) => &self.meter.published,
@@ -163,7 +166,7 @@ impl Work<'_> {
         counter.load(Ordering::Relaxed)
     }
 
-    /// Whether all of a number of messages are confirmed, where confirms are asked for.
+    /// Whether all messages are confirmed, in a run with a number of messages and with confirms.
     fn is_confirmed(&self) -> bool {
         let Load { standing, confirms_in_flight, .. } = self.plan.load;
         match (self.plan.end, confirms_in_flight) {
@@ -172,21 +175,21 @@ impl Work<'_> {
         }
     }
 
-    /// How often each message is counted there.
+    /// How often `counted` counts each message.
     fn counted_each(&self) -> u64 {
-        match (self.plan.load.course, self.plan.load.consume) {
-            (Course::Flow | Course::Drain | Course::Relay, Some(_)) => self.plan.load.copies(),
+        match (self.plan.load.workflow, self.plan.load.consume) {
+            (Workflow::Flow | Workflow::Drain | Workflow::Relay, Some(_)) => self.plan.load.copies(),
             _ => 1,
         }
     }
 
     fn job(&self, publisher: u16) -> publisher::Job {
-        let envelopes = Arc::clone(&self.stage.envelopes);
-        let name = Arc::clone(&self.stage.name);
+        let envelopes = Arc::clone(&self.topology.envelopes);
+        let name = Arc::clone(&self.topology.name);
         publisher::Job { load: self.plan.load, publisher, name, envelopes, first: 0, end: u64::MAX, pace: None }
     }
 
-    /// Publishes what is to stand in the queues.
+    /// Publishes the standing messages.
     fn fill(&mut self, standing: u64) -> io::Result<()> {
         if standing == 0 {
             return Ok(());
@@ -206,8 +209,8 @@ impl Work<'_> {
             stall.check(count, self.meter.clock.elapsed(), self.patience())?;
             thread::sleep(Duration::from_millis(5));
         }
-        // Closing at once could lose what the kernel still holds.
-        self.stage.ask(&self.plan.load)?;
+        // Closing the connection at once could lose bytes that are still in the kernel's buffers.
+        self.topology.sync(&self.plan.load)?;
         self.running.push(running);
         self.meter.confirm.take();
         Ok(())
@@ -217,10 +220,10 @@ impl Work<'_> {
         let load = self.plan.load;
         let begin = self.meter.clock.elapsed();
         let pace = load.rate.map(|rate| Pace::new(begin, rate / f64::from(load.publishers)));
-        let start = match load.course {
-            Course::Flow | Course::Drain | Course::Relay => publisher::start,
-            Course::Connect => connector::start,
-            Course::Call => rpc::start,
+        let start = match load.workflow {
+            Workflow::Flow | Workflow::Drain | Workflow::Relay => publisher::start,
+            Workflow::Connect => connector::start,
+            Workflow::Call => rpc::start,
         };
         for publisher in 0..load.publishers {
             let first = if publisher == 0 { standing } else { 0 };
@@ -233,8 +236,8 @@ impl Work<'_> {
         }
         if let Some(path) = &self.plan.probe {
             let (file, size) = (File::create(path)?, load.size.mean());
-            let thread = running::begin("the probe", &self.meter, move |meter| probe(file, size, meter));
-            self.running.push(Running { stream: None, threads: vec![thread], ending: Ending::Cut });
+            let thread = running::start_thread("the probe", &self.meter, move |meter| probe(file, size, meter));
+            self.running.push(RunningThreads { stream: None, threads: vec![thread], ending: Ending::Cut });
         }
         Ok(())
     }
@@ -243,14 +246,14 @@ impl Work<'_> {
         let Some(consume) = self.plan.load.consume else { return Ok(()) };
         for consumer in 0..consume.consumers {
             self.consume_as(consumer, consume, standing)?;
-            if self.plan.load.course == Course::Relay {
+            if self.plan.load.workflow == Workflow::Relay {
                 self.relay_as(consumer, consume)?;
             }
         }
         Ok(())
     }
 
-    /// The queues of one of so many consumers: each has several, or each queue has several consumers.
+    /// The queues of a consumer: each consumer has several queues, or each queue has several consumers.
     fn queues_of(&self, consumer: u16, consumers: u16) -> impl Iterator<Item = u16> {
         let queues = self.plan.load.queues;
         (0..queues).filter(
@@ -261,17 +264,17 @@ impl Work<'_> {
     }
 
     fn consume_as(&mut self, consumer: u16, consume: Consume, standing: u64) -> io::Result<()> {
-        let Load { course, channels, queues, .. } = self.plan.load;
-        let names = if course == Course::Relay { &self.stage.outputs } else { &self.stage.queues };
+        let Load { workflow, channels, queues, .. } = self.plan.load;
+        let names = if workflow == Workflow::Relay { &self.topology.outputs } else { &self.topology.queues };
         let own = self.queues_of(consumer, consume.consumers);
         let job = consumer::Job {
             consume,
             queues: own.map(|queue| (names[usize::from(queue)].clone(), queue)).collect(),
             ledger: usize::from(consumer % queues),
             standing: standing * self.plan.load.copies(),
-            deal: self.plan.load.deal(),
+            distribution: self.plan.load.distribution(),
             channels,
-            answers: course == Course::Call,
+            answers: workflow == Workflow::Call,
             copies: self.plan.load.copies(),
         };
         self.running.push(consumer::start(self.target, job, &self.meter)?);
@@ -280,24 +283,24 @@ impl Work<'_> {
 
     fn relay_as(&mut self, worker: u16, consume: Consume) -> io::Result<()> {
         let Load { channels, confirms_in_flight, one_write_each, .. } = self.plan.load;
-        let passage = |number: u16| relay::Passage {
-            input: self.stage.queues[usize::from(number)].clone(),
-            output: self.stage.outputs[usize::from(number)].clone(),
+        let pair = |number: u16| relay::QueuePair {
+            input: self.topology.queues[usize::from(number)].clone(),
+            output: self.topology.outputs[usize::from(number)].clone(),
             number,
         };
-        let passages = self.queues_of(worker, consume.consumers).map(passage).collect();
-        let job = relay::Job { consume, passages, channels, confirms: confirms_in_flight.is_some(), one_write_each };
+        let pairs = self.queues_of(worker, consume.consumers).map(pair).collect();
+        let job = relay::Job { consume, pairs, channels, confirms: confirms_in_flight.is_some(), one_write_each };
         self.running.push(relay::start(self.target, job, &self.meter)?);
         Ok(())
     }
 }
 
-/// The part of a whole that falls to one of several.
+/// One part of a number that is divided as evenly as possible.
 fn share(whole: u64, parts: u16, part: u16) -> u64 {
     whole / u64::from(parts) + u64::from(u64::from(part) < whole % u64::from(parts))
 }
 
-/// An idle connection hears nothing: whatever comes says that it is at an end.
+/// Checks an idle connection: the broker sends it nothing unless it closes the connection.
 fn is_still_idle(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     match stream.peek(&mut [0]) {

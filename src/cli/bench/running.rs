@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How often a thread that is about to end is looked at.
-const END_LOOK: Duration = Duration::from_millis(1);
+/// How often to check whether a thread has ended.
+const END_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Threads that end when the run is over; those of a connection, once its socket is shut.
+/// Threads that end when the run is over. Threads of a connection end once its socket is shut.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningThreads {
     pub(super) stream: Option<TcpStream>,
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) ending: Ending,
@@ -22,18 +22,18 @@ pub(super) struct Running {
 /// How a connection ends when the run is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Its socket is shut.
+    /// The socket is shut down.
     Cut,
-    /// By connection.close, behind what its first thread has written. A socket that is shut leaves the broker with what it has
-    /// yet to read, which would be part of the next run's load.
+    /// The client sends connection.close after all output of its first thread. If the socket were shut down, the broker
+    /// would still have input to read, which would add to the next run's load.
     Close,
 }
 
-/// Ends connections and their threads, by the meter's clock before `until` where the broker does not answer.
-pub(super) fn end(all: impl IntoIterator<Item = Running>, meter: &Meter, until: Duration) {
+/// Ends connections and their threads; at `until`, by the meter's clock, even if the broker has not answered.
+pub(super) fn end(all: impl IntoIterator<Item = RunningThreads>, meter: &Meter, until: Duration) {
     let (mut closing, cut): (Vec<_>, Vec<_>) = all.into_iter().partition(|each| each.ending == Ending::Close);
-    cut.into_iter().for_each(Running::cut);
-    // All closes are sent before the first answer is waited for.
+    cut.into_iter().for_each(RunningThreads::cut);
+    // All closes are sent before waiting for the first answer.
     closing.iter_mut().for_each(|each| each.close(meter, until));
     for each in closing {
         each.threads.iter().for_each(|thread| {
@@ -43,7 +43,7 @@ pub(super) fn end(all: impl IntoIterator<Item = Running>, meter: &Meter, until: 
     }
 }
 
-impl Running {
+impl RunningThreads {
     fn cut(self) {
         // An error means that the socket is closed already.
         let _ = self.stream.map(|stream| stream.shutdown(Shutdown::Both));
@@ -56,7 +56,7 @@ impl Running {
         let (Some(stream), Some(writer)) = (&mut self.stream, self.threads.first()) else { return };
         let mut frame = Vec::new();
         write_close(&mut frame);
-        let rest = until.saturating_sub(meter.clock.elapsed()).max(END_LOOK);
+        let rest = until.saturating_sub(meter.clock.elapsed()).max(END_CHECK_INTERVAL);
         let is_sent = wait_for(writer, meter, until)
             && stream.set_write_timeout(Some(rest)).is_ok()
             && stream.write_all(&frame).is_ok();
@@ -66,16 +66,17 @@ impl Running {
     }
 }
 
-/// Whether the thread has ended by then.
+/// Waits for a thread until `until`. Returns whether it has ended.
 fn wait_for(thread: &JoinHandle<()>, meter: &Meter, until: Duration) -> bool {
     while !thread.is_finished() && meter.clock.elapsed() < until {
-        thread::sleep(END_LOOK);
+        thread::sleep(END_CHECK_INTERVAL);
     }
     thread.is_finished()
 }
 
-/// Begins a thread of a run. What ends it before the run is over fails the run, in the name of `who`.
-pub(super) fn begin(
+/// Starts a thread of a run. An error that ends the thread before the run is over fails the run, with `who` as the
+/// subject.
+pub(super) fn start_thread(
     who: &'static str,
     meter: &Arc<Meter>,
     work: impl FnOnce(&Meter) -> io::Result<()> + Send + 'static,

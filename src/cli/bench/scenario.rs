@@ -1,52 +1,52 @@
-//! Named loads, and what a load is.
+//! Loads, and the scenarios, which are loads with names.
 
-use super::message::Deal;
+use super::message::Distribution;
 use clap::ValueEnum;
 
-/// What is published and how it is taken.
+/// A load: the messages that are published, and how they are consumed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Load {
     pub(super) queues: u16,
     pub(super) publishers: u16,
-    /// Connections beside those of publishers and consumers, which do nothing.
+    /// Additional connections that stay idle.
     pub(super) idle_connections: u16,
     /// Channels of each connection.
     pub(super) channels: u16,
     /// Body bytes.
     pub(super) size: Size,
-    /// Priorities that messages bear in turn; with 1 they have none.
+    /// Number of priorities that messages have in turn; with 1 they have none.
     pub(super) priorities: u16,
-    /// Persistent messages in durable queues.
+    /// Whether messages are persistent, in durable queues.
     pub(super) persistent: bool,
-    /// Publishes that may be unconfirmed on each channel; none without confirms.
+    /// Most unconfirmed publishes of each publisher; `None` without confirms.
     pub(super) confirms_in_flight: Option<u64>,
-    /// Who takes them.
+    /// The consumers, if any.
     pub(super) consume: Option<Consume>,
     pub(super) route: Route,
-    pub(super) course: Course,
-    /// Messages that are published first.
+    pub(super) workflow: Workflow,
+    /// Number of messages that are published first.
     pub(super) standing: u64,
     /// Messages per second of all publishers together.
     pub(super) rate: Option<f64>,
-    /// A write for each message, as most client libraries do.
+    /// Whether each message is written by itself, as most client libraries do.
     pub(super) one_write_each: bool,
-    /// How many messages publishers may be ahead of the consumers; none without a limit.
+    /// How many messages publishers may be ahead of the consumers; `None` without a limit.
     pub(super) ahead_max: Option<u64>,
 }
 
 impl Load {
-    /// How publishers deal out their numbers.
-    pub(super) fn deal(&self) -> Deal {
+    /// How publishers distribute their numbers.
+    pub(super) fn distribution(&self) -> Distribution {
         let queues = if self.route.is_fanout() { 1 } else { self.queues.into() };
-        Deal { queues, priorities: self.priorities.into() }
+        Distribution { queues, priorities: self.priorities.into() }
     }
 
-    /// How many messages may be published when so many are, and so many copies are consumed.
+    /// How many more messages may be published, given the numbers of published messages and consumed copies.
     pub(super) fn room(&self, published: u64, consumed: u64) -> u64 {
         self.ahead_max.map_or(u64::MAX, |most| (consumed / self.copies() + most).saturating_sub(published))
     }
 
-    /// Copies that each message makes.
+    /// Number of copies of each message.
     pub(super) fn copies(&self) -> u64 {
         if self.route.is_fanout() { self.queues.into() } else { 1 }
     }
@@ -69,23 +69,23 @@ impl Size {
     }
 }
 
-/// How they are taken.
+/// How messages are consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Consume {
     pub(super) consumers: u16,
-    /// Unacknowledged deliveries; none means no-ack.
+    /// Most unacknowledged deliveries; `None` means no-ack.
     pub(super) prefetch: Option<u16>,
-    /// Deliveries that one acknowledgement covers.
+    /// Number of deliveries that one acknowledgement covers.
     pub(super) ack_every: u32,
 }
 
-/// How messages find their queues.
+/// How messages are routed to queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// By the queue's name, each queue in turn.
+    /// By queue name through the default exchange, to each queue in turn.
     Queue,
-    /// Through an exchange. Bindings are dealt out to the queues, one for each unless said otherwise; the messages' keys
-    /// match one binding each, in turn.
+    /// Through an exchange. The bindings are distributed among the queues, by default one per queue. Each message's key
+    /// matches one binding, in turn.
     Exchange { kind: Kind, bindings: Option<u32> },
 }
 
@@ -119,25 +119,25 @@ impl Kind {
         if self == Self::Topic { format!("bench.{binding}.*") } else { self.routing_key(binding) }
     }
 
-    /// What this binding matches, and no other, but for a fanout exchange.
+    /// The key that only this binding matches; a fanout exchange ignores it.
     pub(super) fn routing_key(self, binding: u32) -> String {
         format!("bench.{binding}.key")
     }
 }
 
-/// What happens when.
+/// The sequence of publishing and consuming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Course {
-    /// Publishers and consumers at once, while the standing messages stay in the queues.
+pub(super) enum Workflow {
+    /// Publishers and consumers work at the same time, while the standing messages stay in the queues.
     Flow,
-    /// The standing messages are taken, and no other.
+    /// Only the standing messages are consumed.
     Drain,
-    /// As flow, with a connection for each message.
+    /// As `Flow`, with a new connection for each message.
     Connect,
     /// Each publisher waits for a consumer's reply to one message before the next.
     Call,
-    /// As flow, with a worker between publisher and consumer: it takes a message from the publisher's queue and publishes it
-    /// to the consumer's.
+    /// As `Flow`, with a worker between publisher and consumer: it takes messages from the publisher's queue and
+    /// publishes them to the consumer's.
     Relay,
 }
 
@@ -159,10 +159,10 @@ pub(super) enum Scenario {
     /// as D, persistent and beyond what a queue keeps in memory
     #[value(name = "D2")]
     D2,
-    /// confirm one by one, 16 B, transient
+    /// one publish in flight, 16 B, transient
     #[value(name = "E")]
     E,
-    /// confirm one by one, 1 KiB, persistent
+    /// one publish in flight, 1 KiB, persistent
     #[value(name = "F")]
     F,
     /// as B, without consumers
@@ -183,15 +183,16 @@ pub(super) enum Scenario {
     Connections,
     /// requests that a consumer answers, 16 B, transient, one in flight; latency of the round trip
     Rpc,
-    /// as B, through a worker that on one channel takes, publishes to a second queue, and acknowledges once that is confirmed;
-    /// the consumer takes from the second queue, and publishers are at most 10,000 messages ahead of it
+    /// as B, through a worker that takes messages, publishes them to a second queue, and acknowledges them once that is
+    /// confirmed, all on one channel; the consumer takes from the second queue, and publishers are at most 10,000
+    /// messages ahead of it
     Relay,
 }
 
 /// The standing messages of D and D2.
 const STANDING: u64 = 1_000_000;
 
-/// Enough to keep the workers of relay busy, and so few that what is measured is no growing queue.
+/// Enough messages to keep the workers of relay busy, and few enough that the load is not measured on a growing queue.
 const RELAY_AHEAD: u64 = 10_000;
 
 impl Scenario {
@@ -209,7 +210,7 @@ impl Scenario {
             confirms_in_flight: None,
             consume: no_ack,
             route: Route::Queue,
-            course: Course::Flow,
+            workflow: Workflow::Flow,
             standing: 0,
             rate: None,
             one_write_each: false,
@@ -217,7 +218,7 @@ impl Scenario {
         };
         let b =
             Load { size: Size::of(1024), persistent: true, confirms_in_flight: Some(1000), consume: acks(1000), ..a };
-        let drain = Load { course: Course::Drain, standing: STANDING, ..a };
+        let drain = Load { workflow: Workflow::Drain, standing: STANDING, ..a };
         let through = |kind, bindings| Route::Exchange { kind, bindings };
         match self {
             Self::A => a,
@@ -234,9 +235,9 @@ impl Scenario {
             Self::Topic => Load { route: through(Kind::Topic, Some(10_000)), ..a },
             Self::Large => Load { size: Size::of(1 << 20), confirms_in_flight: Some(10), consume: acks(10), ..b },
             Self::Priorities => Load { priorities: 10, ..b },
-            Self::Connections => Load { course: Course::Connect, ..a },
-            Self::Rpc => Load { course: Course::Call, ..a },
-            Self::Relay => Load { course: Course::Relay, ahead_max: Some(RELAY_AHEAD), ..b },
+            Self::Connections => Load { workflow: Workflow::Connect, ..a },
+            Self::Rpc => Load { workflow: Workflow::Call, ..a },
+            Self::Relay => Load { workflow: Workflow::Relay, ahead_max: Some(RELAY_AHEAD), ..b },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a broker is and who logs in: an AMQP URL, and the socket that it leads to.
+//! The address of a broker and a login, from an AMQP URL; and the connection to that address.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -15,16 +15,17 @@ pub(super) struct Target {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) vhost: String,
-    /// How long the broker may take for an answer.
+    /// The longest time that the broker may take for an answer.
     pub(super) patience: Duration,
 }
 
 impl Target {
-    /// Reads a URL, whose login and vhost may be percent-encoded. Defaults are guest, guest, port 5672 and the vhost `/`.
+    /// Parses a URL, whose login and vhost may be percent-encoded. The defaults are guest, guest, port 5672 and the
+    /// vhost `/`.
     pub(super) fn parse(url: &str, patience: Duration) -> Result<Self, String> {
         let rest = url.strip_prefix(SCHEME).ok_or_else(|| format!("{url}: expected {SCHEME}..."))?;
         let (rest, vhost) = rest.split_once('/').filter(|(_, vhost)| !vhost.is_empty()).unwrap_or_else(|| {
-            // A slash with nothing behind it is the default too.
+            // A final slash means the default too.
             (rest.trim_end_matches('/'), "%2f")
         });
         let (login, address) = rest.rsplit_once('@').unwrap_or(("guest:guest", rest));
@@ -57,7 +58,7 @@ impl Target {
         Err(last)
     }
 
-    /// Neither reads nor writes wait longer than the broker may take.
+    /// Limits reads and writes to the time that the broker may take.
     fn set_options(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.patience))?;
@@ -75,14 +76,14 @@ impl Target {
     }
 }
 
-/// The system's words without its number.
+/// The system's text of an error, without its number.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error ").next().unwrap_or_default().to_owned()
 }
 
 fn with_port(address: &str) -> Result<String, String> {
-    // An IPv6 address stands in brackets.
+    // An IPv6 address is in brackets.
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (address, PORT),
@@ -94,7 +95,7 @@ fn with_port(address: &str) -> Result<String, String> {
     }
 }
 
-/// A text whose `%` and two hexadecimal digits stand for an octet; None when it is not UTF-8 or no digits follow.
+/// Decodes percent-encoding; `None` if the result is not UTF-8, or a `%` is not followed by two hexadecimal digits.
 fn decode(text: &str) -> Option<String> {
     let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_url_leaves_out_has_its_default() {
+    fn missing_parts_of_a_url_have_their_defaults() {
         for (url, address, user, password, vhost) in [
             ("amqp://h", "h:5672", "guest", "guest", "/"),
             ("amqp://h/", "h:5672", "guest", "guest", "/"),

@@ -1,18 +1,18 @@
-//! What a run brings, second by second.
+//! Measures a run, second by second.
 
 use super::ledger::Faults;
 use super::meter::{Micros, no_latencies};
 use super::process::{cpu_seconds, resident_bytes};
-use super::run::Work;
+use super::run::ActiveRun;
 use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// How often a run with an end in time looks whether it has failed.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// How often a run that ends by time checks whether it has failed.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) messages: u64,
@@ -28,7 +28,7 @@ pub(super) struct Outcome {
     pub(super) seconds: Vec<Second>,
 }
 
-/// What one second of a run brought.
+/// The figures of one second of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Second {
     pub(super) at: Duration,
@@ -40,19 +40,19 @@ pub(super) struct Second {
     pub(super) broker_resident_bytes: Option<u64>,
 }
 
-/// Measures from its start to its end, second by second.
-pub(super) struct Watch {
+/// Records the figures of a run, second by second.
+pub(super) struct Recorder {
     began: Duration,
     counted: u64,
     client_cpu_seconds: f64,
     broker_cpu_seconds: Option<f64>,
-    turned: Duration,
-    counted_then: u64,
+    second_began: Duration,
+    counted_before: u64,
     stall: Stall,
     seconds: Vec<Second>,
 }
 
-/// How far a count had come, and when it came so far.
+/// The last value of a count, and since when it has not changed.
 pub(super) struct Stall {
     count: u64,
     since: Duration,
@@ -63,7 +63,7 @@ impl Stall {
         Self { count, since: now }
     }
 
-    /// An error when the count has stood still for longer than `patience`.
+    /// An error if the count has not changed for longer than `patience`.
     pub(super) fn check(&mut self, count: u64, now: Duration, patience: Duration) -> io::Result<()> {
         if count != self.count {
             *self = Self::new(count, now);
@@ -74,70 +74,70 @@ impl Stall {
     }
 }
 
-impl Watch {
-    pub(super) fn start(work: &Work<'_>) -> Self {
-        work.meter.confirm.take();
-        work.meter.delivery.take();
-        work.meter.round_trip.take();
-        work.meter.probe.take();
-        let (began, counted) = (work.meter.clock.elapsed(), work.counted());
+impl Recorder {
+    pub(super) fn start(run: &ActiveRun<'_>) -> Self {
+        run.meter.confirm.take();
+        run.meter.delivery.take();
+        run.meter.round_trip.take();
+        run.meter.probe.take();
+        let (began, counted) = (run.meter.clock.elapsed(), run.counted());
         let client_cpu_seconds = cpu_seconds(std::process::id()).unwrap_or_default();
-        let broker_cpu_seconds = work.plan.broker_pid.and_then(cpu_seconds);
-        let (turned, counted_then, stall, seconds) = (began, counted, Stall::new(counted, began), Vec::new());
-        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, turned, counted_then, stall, seconds }
+        let broker_cpu_seconds = run.plan.broker_pid.and_then(cpu_seconds);
+        let (second_began, counted_before, stall, seconds) = (began, counted, Stall::new(counted, began), Vec::new());
+        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, second_began, counted_before, stall, seconds }
     }
 
-    pub(super) fn elapsed(&self, work: &Work<'_>) -> Duration {
-        work.meter.clock.elapsed() - self.began
+    pub(super) fn elapsed(&self, run: &ActiveRun<'_>) -> Duration {
+        run.meter.clock.elapsed() - self.began
     }
 
-    /// Sleeps for a moment, not beyond the next second or the end.
-    pub(super) fn pause(&self, work: &Work<'_>, end: Duration) {
-        let now = work.meter.clock.elapsed();
-        let next = (self.turned + SECOND).saturating_sub(now);
+    /// Sleeps for a moment, but not beyond the next second or the end.
+    pub(super) fn pause(&self, run: &ActiveRun<'_>, end: Duration) {
+        let now = run.meter.clock.elapsed();
+        let next = (self.second_began + SECOND).saturating_sub(now);
         let rest = end.saturating_sub(now - self.began);
-        let look = if end == Duration::MAX { Duration::from_millis(1) } else { LOOK };
-        thread::sleep(next.min(rest).min(look));
+        let interval = if end == Duration::MAX { Duration::from_millis(1) } else { CHECK_INTERVAL };
+        thread::sleep(next.min(rest).min(interval));
     }
 
-    /// How many messages have come so far; an error when it has been long that one came.
-    pub(super) fn moved(&mut self, work: &Work<'_>) -> io::Result<u64> {
-        let counted = work.counted();
-        self.stall.check(counted, work.meter.clock.elapsed(), work.patience())?;
+    /// The number of messages so far; an error if none has moved for too long.
+    pub(super) fn check_progress(&mut self, run: &ActiveRun<'_>) -> io::Result<u64> {
+        let counted = run.counted();
+        self.stall.check(counted, run.meter.clock.elapsed(), run.patience())?;
         Ok(counted - self.counted)
     }
 
-    pub(super) fn is_second(&self, work: &Work<'_>) -> bool {
-        work.meter.clock.elapsed() - self.turned >= SECOND
+    pub(super) fn is_second(&self, run: &ActiveRun<'_>) -> bool {
+        run.meter.clock.elapsed() - self.second_began >= SECOND
     }
 
-    pub(super) fn turn(&mut self, work: &Work<'_>, each: &mut impl FnMut(&Second)) {
-        let (now, counted) = (work.meter.clock.elapsed(), work.counted());
+    pub(super) fn end_second(&mut self, run: &ActiveRun<'_>, each: &mut impl FnMut(&Second)) {
+        let (now, counted) = (run.meter.clock.elapsed(), run.counted());
         let second = Second {
             at: now - self.began,
-            rate: (counted - self.counted_then) as f64 / (now - self.turned).as_secs_f64().max(1e-9),
-            confirm: work.meter.confirm.take(),
-            delivery: work.meter.delivery.take(),
-            round_trip: work.meter.round_trip.take(),
-            probe: work.meter.probe.take(),
-            broker_resident_bytes: work.plan.broker_pid.and_then(resident_bytes),
+            rate: (counted - self.counted_before) as f64 / (now - self.second_began).as_secs_f64().max(1e-9),
+            confirm: run.meter.confirm.take(),
+            delivery: run.meter.delivery.take(),
+            round_trip: run.meter.round_trip.take(),
+            probe: run.meter.probe.take(),
+            broker_resident_bytes: run.plan.broker_pid.and_then(resident_bytes),
         };
-        (self.turned, self.counted_then) = (now, counted);
+        (self.second_began, self.counted_before) = (now, counted);
         each(&second);
         self.seconds.push(second);
     }
 
-    pub(super) fn end(self, work: &Work<'_>) -> Outcome {
+    pub(super) fn end(self, run: &ActiveRun<'_>) -> Outcome {
         let merged = |part: fn(&Second) -> &Micros| {
             self.seconds.iter().map(part).fold(no_latencies(), |mut all, one| {
                 all.add(one).expect("both grow as needed");
                 all
             })
         };
-        let cpu = work.plan.broker_pid.and_then(cpu_seconds);
+        let cpu = run.plan.broker_pid.and_then(cpu_seconds);
         Outcome {
-            messages: self.counted_then - self.counted,
-            elapsed: self.turned - self.began,
+            messages: self.counted_before - self.counted,
+            elapsed: self.second_began - self.began,
             confirm: merged(|second| &second.confirm),
             delivery: merged(|second| &second.delivery),
             round_trip: merged(|second| &second.round_trip),

@@ -1,4 +1,4 @@
-//! What SQL cannot cut out of a message by itself: properties, headers and arguments, as JSON.
+//! SQL functions that decode properties, headers and arguments to JSON.
 
 use crate::model::Message;
 use crate::wire::properties::Properties;
@@ -17,8 +17,8 @@ const TABLE: &str = "amqp_table";
 /// The views whose `arguments` are encoded tables.
 const WITH_ARGUMENTS: [&str; 3] = ["v_queues", "v_exchanges", "v_bindings"];
 
-/// Has the views give `arguments` as JSON: for this connection, views of the same names and columns stand before those of
-/// the file. A file without views stays without.
+/// Makes the views show `arguments` as JSON: for this connection, temporary views of the same names and columns hide
+/// those of the file. If the file has no views, none are created.
 pub(super) fn decode_arguments(connection: &Connection) -> Result<()> {
     for view in WITH_ARGUMENTS {
         let mut columns = connection.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
@@ -36,8 +36,8 @@ pub(super) fn decode_arguments(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Adds `amqp_properties(head)`, `amqp_headers(head)` and `amqp_table(arguments)`. What is NULL stays NULL; a message
-/// without headers has none.
+/// Adds `amqp_properties(head)`, `amqp_headers(head)` and `amqp_table(arguments)`. NULL stays NULL; the headers of a
+/// message without headers are NULL.
 pub(super) fn add_to(connection: &Connection) -> Result<()> {
     add(connection, "amqp_properties", |head| {
         let message = message_of(head)?;
@@ -53,7 +53,7 @@ pub(super) fn add_to(connection: &Connection) -> Result<()> {
     })
 }
 
-/// `make` has none for what it cannot read, and some none for SQL's NULL.
+/// Adds a function. `make` returns `None` if it cannot read the bytes, and `Some(None)` for NULL.
 fn add(
     connection: &Connection,
     name: &'static str,
@@ -64,16 +64,16 @@ fn add(
         let bytes = match context.get_raw(0) {
             ValueRef::Null => return Ok(None),
             ValueRef::Blob(bytes) => bytes,
-            // The views give arguments as JSON already.
+            // The temporary views decode arguments already.
             ValueRef::Text(json) if name == TABLE => return Ok(Some(String::from_utf8_lossy(json).into_owned())),
-            _ => return Err(Error::UserFunctionError(format!("{name} wants a blob").into())),
+            _ => return Err(Error::UserFunctionError(format!("{name} expects a blob").into())),
         };
         let unreadable = || Error::UserFunctionError(format!("{name}: these bytes cannot be read").into());
         make(bytes).map(|json| json.map(|json| json.to_string())).ok_or_else(unreadable)
     })
 }
 
-/// A message without its body, should that lie elsewhere.
+/// A stored message, without its body if that is stored separately.
 fn message_of(head: &[u8]) -> Option<Message> {
     Message::from_stored(head, None)
 }
@@ -106,7 +106,8 @@ fn table(table: &Table<'_>) -> Json {
     Json::Object(entries.collect::<Map<_, _>>())
 }
 
-/// Numbers become numbers and text becomes text; what JSON has no word for becomes an object or text that names it.
+/// Numbers become numbers and text becomes text. A value that JSON cannot express becomes an object or a text that
+/// describes it.
 fn value(value: &Value<'_>) -> Json {
     match *value {
         Value::Bool(it) => it.into(),
@@ -129,12 +130,12 @@ fn value(value: &Value<'_>) -> Json {
     }
 }
 
-/// JSON has neither infinities nor NaN.
+/// A float as JSON; as text if it is infinite or NaN, which JSON lacks.
 fn float(number: f64) -> Json {
     serde_json::Number::from_f64(number).map_or_else(|| number.to_string().into(), Json::Number)
 }
 
-/// Its digits as they were sent: a JSON number would lose some.
+/// A decimal with all its digits, as text: a JSON number could lose some.
 fn decimal(scale: u8, value: u32) -> String {
     let scale = usize::from(scale);
     let digits = format!("{value:0>width$}", width = scale + 1);
@@ -156,17 +157,17 @@ mod tests {
     use crate::wire::properties::{PropertiesWriter, Property};
     use crate::wire::table::write_table;
 
-    fn ask(function: &str, blob: &[u8]) -> Result<Option<String>> {
+    fn call(function: &str, blob: &[u8]) -> Result<Option<String>> {
         let connection = Connection::open_in_memory().unwrap();
         add_to(&connection).unwrap();
         connection.query_row(&format!("SELECT {function}(?1)"), [blob], |row| row.get(0))
     }
 
     fn json_of(function: &str, blob: &[u8]) -> Json {
-        serde_json::from_str(&ask(function, blob).unwrap().expect("not NULL")).unwrap()
+        serde_json::from_str(&call(function, blob).unwrap().expect("not NULL")).unwrap()
     }
 
-    /// A table with a value of every type, with its length before it.
+    /// An encoded table with a value of every type, preceded by its length.
     fn every_type() -> Vec<u8> {
         let mut bytes = Vec::new();
         write_table(&mut bytes, |table| {
@@ -250,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_null_and_nonsense_is_an_error() {
+    fn missing_headers_are_null_and_unreadable_bytes_are_an_error() {
         let bare = head(&PropertiesWriter::new());
-        assert_eq!(ask("amqp_headers", &bare).unwrap(), None);
+        assert_eq!(call("amqp_headers", &bare).unwrap(), None);
         assert_eq!(json_of("amqp_properties", &bare), json!({}));
         assert_eq!(json_of("amqp_table", &[0; 4]), json!({}));
         for function in ["amqp_properties", "amqp_headers", TABLE] {
-            let error = ask(function, b"\x01nonsense").unwrap_err().to_string();
+            let error = call(function, b"\x01nonsense").unwrap_err().to_string();
             assert!(error.contains(function), "{error}");
             let connection = Connection::open_in_memory().unwrap();
             add_to(&connection).unwrap();

@@ -1,4 +1,4 @@
-//! Rows as people and programs want them: a table, CSV, JSON.
+//! Prints rows as a table, as CSV or as JSON.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ const BLOB_SHOWN: usize = 16;
 /// The column of the views that holds JSON.
 const ARGUMENTS: &str = "arguments";
 
-/// How rows are written.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Table,
@@ -23,12 +23,12 @@ pub(super) enum Format {
     Json,
 }
 
-/// Takes rows and writes them. A table is written at the end, when the widths of its columns are known.
+/// Writes rows. A table is written at the end, when the widths of its columns are known.
 pub(super) struct Printer<W> {
     format: Format,
     columns: Vec<String>,
     out: W,
-    /// Rows of a table.
+    /// The rows of a table, until it is written.
     kept: Vec<Vec<String>>,
     rows: u64,
 }
@@ -43,7 +43,7 @@ impl<W: Write> Printer<W> {
         Ok(Self { format, columns, out, kept: Vec::new(), rows: 0 })
     }
 
-    /// How many columns each row has.
+    /// The number of columns of each row.
     pub(super) fn columns(&self) -> usize {
         self.columns.len()
     }
@@ -91,7 +91,7 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// For a terminal: in one line, nothing that moves the cursor, and not too wide.
+/// A cell of a table on a terminal: on one line, without control characters, and not too wide.
 fn cell(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => String::new(),
@@ -150,7 +150,7 @@ fn json(value: ValueRef<'_>) -> serde_json::Value {
     }
 }
 
-/// A text that is a JSON object as that object.
+/// A text that contains a JSON object, as that object; any other value as in [`json`].
 fn json_object(value: ValueRef<'_>) -> serde_json::Value {
     let object = value.as_bytes().ok().and_then(|text| serde_json::from_slice(text).ok());
     object.filter(serde_json::Value::is_object).unwrap_or_else(|| json(value))
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_lines_up_and_cannot_move_the_cursor() {
+    fn a_table_is_aligned_and_has_no_control_characters() {
         let expected = [
             "text         number  it's",
             "-----------  ------  -------",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_wide_for_a_table_is_cut_visibly() {
+    fn a_cell_that_is_too_wide_is_cut_visibly() {
         let long = "ä".repeat(100);
         let row = [ValueRef::Text(long.as_bytes()), ValueRef::Blob(&[1; 40]), ValueRef::Null];
         let line = printed(Format::Table, &[row]).lines().last().map(str::to_owned).unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_quotes_what_it_must() {
+    fn csv_quotes_only_where_necessary() {
         let expected = "text,number,it's\r\n\"a, \"\"b\"\"\n\x1b[2J\",-5,\r\n\u{FFFD},0.5,00ff\r\n";
         assert_eq!(printed(Format::Csv, &ROWS), expected);
     }

@@ -1,4 +1,4 @@
-//! How a client gets in: its login, the limit of connections, and the vhost that it opens.
+//! The admission of a client: its login, the limit of connections, and the vhost that it opens.
 
 use crate::auth::LoginFailure;
 use crate::broker::{Client, Counters, Link, Opening};
@@ -8,23 +8,23 @@ use crate::session::{Login, LoginRefusal};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-/// One connection on its way in, and its place among the open connections.
+/// The state of one connection's admission; it counts against the limit of open connections.
 #[derive(Debug)]
 pub(super) struct Admission {
     id: ConnectionId,
     client: SocketAddr,
-    /// Of the random numbers of the connection.
+    /// Seed of the connection's random numbers.
     seed: u64,
-    /// It has a place among the connections that `connections_max` limits.
+    /// The connection counts against `connections_max`.
     is_admitted: bool,
-    /// Whose login was refused; for the log.
+    /// The user whose login was refused; for the log.
     refused_user: Box<str>,
-    /// Which vhost was refused; for the log.
+    /// The vhost that was refused; for the log.
     refused_vhost: Box<str>,
 }
 
 impl Admission {
-    /// A connection was accepted; `end` must follow.
+    /// Counts a connection that was just accepted. `end` must follow.
     pub(super) fn new(shared: &Shared, client: SocketAddr, seed: u64) -> Self {
         Counters::add(&shared.broker.counters().connections_opened, 1);
         shared.broker.gauges().connections.fetch_add(1, Ordering::Relaxed);
@@ -46,12 +46,12 @@ impl Admission {
         self.client
     }
 
-    /// Whose login was refused; empty if none was.
+    /// The user whose login was refused; empty if none was.
     pub(super) fn refused_user(&self) -> &str {
         &self.refused_user
     }
 
-    /// Which vhost was refused; empty if none was.
+    /// The vhost that was refused; empty if none was.
     pub(super) fn refused_vhost(&self) -> &str {
         &self.refused_vhost
     }
@@ -83,7 +83,7 @@ impl Admission {
     /// Opens the vhost that `connection.open` names.
     ///
     /// # Errors
-    /// `not_allowed`: the limit of connections is reached, there is no such vhost, or the user may not open it.
+    /// `not_allowed`: the limit of connections is reached, the vhost does not exist, or the user may not open it.
     pub(super) fn open_vhost(
         &mut self,
         shared: &Shared,
@@ -98,18 +98,18 @@ impl Admission {
             .admit(shared)
             .and_then(|()| Link::open_vhost(&shared.broker, name, opening))
             .inspect_err(|_| self.refused_vhost = name.into())?;
-        let notify = |reason: Option<&str>| opened.peer().tell_one(Notice::Alarm(reason.map(str::to_owned)));
+        let notify = |reason: Option<&str>| opened.peer().notify_one(Notice::Alarm(reason.map(str::to_owned)));
         if let Some(reason) = shared.alarms.reason() {
             notify(Some(reason));
             if shared.alarms.reason().is_none() {
-                // The alarm ended meanwhile, and the notice of its end may be in front of this one.
+                // The alarm ended meanwhile; the notice of its end may be ahead of the one just sent.
                 notify(None);
             }
         }
         Ok(opened)
     }
 
-    /// Takes a place among the open connections.
+    /// Counts the connection against `connections_max`.
     fn admit(&mut self, shared: &Shared) -> Result<(), AmqpError> {
         let limit = shared.current().settings.connections_max;
         let admitted = &shared.broker.gauges().admitted;
@@ -123,7 +123,7 @@ impl Admission {
         Ok(())
     }
 
-    /// The connection has ended and gives its place back.
+    /// Ends the connection's part in all counts.
     pub(super) fn end(&mut self, shared: &Shared) {
         Counters::add(&shared.broker.counters().connections_closed, 1);
         shared.broker.gauges().connections.fetch_sub(1, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! A connection in log lines: who it is, how it ended, and which errors closed it or its channels.
+//! A connection in log lines: its client, user and vhost, how it ended, and the errors that closed it or its channels.
 
 use crate::model::{ReplyCode, Scope};
 use crate::session::{Ending, Failure};
 use std::net::SocketAddr;
 
-/// Which connection a log line is about. Until the login, user and vhost are those that were refused, or empty.
+/// The connection that a log line is about. Before the login, user and vhost are the refused ones, or empty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionIdentity<'a> {
     pub(super) connection: u64,
@@ -16,13 +16,14 @@ pub(super) struct ConnectionIdentity<'a> {
 }
 
 impl ConnectionIdentity<'_> {
-    /// The connection has opened this vhost.
+    /// Logs that the connection has opened this vhost.
     pub(super) fn log_opened(&self, vhost: &str) {
         let Self { connection, client, name, user, .. } = self;
         tracing::info!(connection, %client, name, user, vhost, "connection opened");
     }
 
-    /// The connection has ended. A client that left before it logged in is a health check: not worth a line at `info`.
+    /// Logs the end of the connection. A client that left before it logged in is most likely a health check, and is
+    /// logged at `debug` only.
     pub(super) fn log_closed(&self, ending: Option<&Ending>, has_logged_in: bool) {
         let Self { connection, client, name, user, vhost } = self;
         let reason = match ending {
@@ -42,7 +43,7 @@ impl ConnectionIdentity<'_> {
         }
     }
 
-    /// Logs an error as RabbitMQ does: at once, with the client and the text that the client is sent.
+    /// Logs an error as RabbitMQ does: immediately, with the client and the text that is sent to the client.
     pub(super) fn log_failure(&self, failure: &Failure) {
         let Self { connection, client, name, user, vhost } = self;
         let Failure { channel, operation, error } = failure;
@@ -51,7 +52,7 @@ impl ConnectionIdentity<'_> {
             Scope::Channel => {
                 tracing::warn!(connection, %client, name, user, vhost, channel, operation, code, text, "channel error");
             }
-            // The broker or its operator wants it so.
+            // The broker or its operator closes the connection on purpose.
             Scope::Connection if error.code == ReplyCode::ConnectionForced => {
                 tracing::info!(connection, %client, name, user, vhost, code, text, "connection forced to close");
             }

@@ -1,64 +1,65 @@
-//! What one connection adds to the broker's numbers.
+//! One connection's part in the broker's counters and gauges.
 //!
-//! The connection counts in plain numbers and adds them up once per read or pass: no message touches what all threads share.
+//! The connection counts in plain numbers, and adds them to the shared ones once per read or pass. So no message
+//! touches memory that threads share.
 
 use crate::broker::{Counters, Gauges, Link, Publishes, Traffic};
-use crate::server::memory::Held;
-use crate::server::shared::{Shared, SizesOfRead};
+use crate::server::memory::ConnectionMemory;
+use crate::server::shared::{ReadSizes, Shared};
 use crate::session::{Output, Session, Tally};
 
-/// What has been counted of a connection, and how much of it the broker's numbers have.
+/// The counts of a connection, and the part of them that the broker's numbers already include.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionMetrics {
-    /// Of this read.
-    sizes: SizesOfRead,
-    /// Of this read.
+    /// Body sizes of this read's messages.
+    sizes: ReadSizes,
+    /// Publishes of this read.
     published: Publishes,
-    /// Since the last fold, channels excepted.
+    /// Traffic since the last `fold`, without channels.
     traffic: Traffic,
-    /// Already added.
+    /// Opened channels that the broker's numbers include.
     channels_opened: u64,
-    /// Already added.
+    /// Closed channels that the broker's numbers include.
     channels_closed: u64,
-    /// Already added.
+    /// The session's tally as the broker's numbers include it.
     tally: Tally,
-    /// Already added.
-    held: Held,
+    /// The connection's memory as the broker's sum includes it.
+    memory: ConnectionMemory,
 }
 
 impl ConnectionMetrics {
-    /// A message went to so many queues.
+    /// Counts a message that went to `queues` queues.
     pub(super) fn note_publish(&mut self, body_bytes: usize, mandatory: bool, queues: u32) {
         self.sizes.record(body_bytes);
         self.published.note(mandatory, queues);
     }
 
-    /// The message is to be confirmed, or not.
+    /// Counts the message as one to confirm, if it is one.
     pub(super) fn note_promise(&mut self, to_be_confirmed: bool) {
         self.published.received_confirm += u64::from(to_be_confirmed);
     }
 
-    /// The socket was read.
+    /// Counts a read from the socket.
     pub(super) fn note_read(&mut self, bytes: usize) {
         self.traffic.reads += 1;
         self.traffic.bytes_in += bytes as u64;
     }
 
-    /// The socket was written to.
+    /// Counts a write to the socket.
     pub(super) fn note_write(&mut self, bytes: usize) {
         self.traffic.writes += 1;
         self.traffic.bytes_out += bytes as u64;
     }
 
-    /// Adds what one read published.
+    /// Adds the publishes of one read to the broker's numbers.
     pub(super) fn fold_publishes(&mut self, shared: &Shared) {
         shared.sizes.fold(&mut self.sizes);
         self.traffic.published += self.published.received;
         shared.broker.counters().fold_publishes(&mut self.published);
     }
 
-    /// Adds what the connection has done since the last call; returns the session's tally. The link is that of a connection
-    /// that has opened a vhost.
+    /// Adds everything since the last call to the broker's numbers, and returns the session's tally. `link` is `Some`
+    /// once the connection has opened a vhost.
     pub(super) fn fold(
         &mut self,
         shared: &Shared,
@@ -96,13 +97,13 @@ impl ConnectionMetrics {
         tally
     }
 
-    /// The connection holds so much memory now.
-    pub(super) fn fold_memory(&mut self, shared: &Shared, held: Held) {
-        shared.memory.fold(&mut self.held, held);
+    /// Updates the broker's sum with the memory that the connection uses now.
+    pub(super) fn fold_memory(&mut self, shared: &Shared, memory: ConnectionMemory) {
+        shared.memory.fold(&mut self.memory, memory);
     }
 
-    /// The memory that the broker's numbers have of the connection.
-    pub(super) fn held(&self) -> Held {
-        self.held
+    /// The connection's memory as the broker's sum includes it.
+    pub(super) fn memory(&self) -> ConnectionMemory {
+        self.memory
     }
 }

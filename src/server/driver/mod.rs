@@ -1,11 +1,11 @@
 //! One connection without its socket: bytes and the time go in, bytes come out.
 //!
-//! What comes in is parsed, routed and handed to the queues in one synchronous pass; the session and the broker meet only here.
+//! Input is parsed, routed and given to the queues in one synchronous pass. The session and the broker meet only here.
 //! Sockets and timers belong to `connection`, or to a `Simulation`.
 //!
 //! - `admission`: login, the vhost, and the limit of connections.
-//! - `outlet`: where the session's publishes and acknowledgements go.
-//! - `metrics`: what the connection adds to the broker's numbers. `identity`: the connection in log lines.
+//! - `outlet`: takes the session's publishes and acknowledgements to the queues.
+//! - `metrics`: the connection's part in the broker's numbers. `identity`: the connection in log lines.
 
 mod admission;
 mod identity;
@@ -17,9 +17,9 @@ use self::identity::ConnectionIdentity;
 use self::metrics::ConnectionMetrics;
 use self::outlet::LinkOutlet;
 use super::backlog::Backlog;
-use super::memory::Held;
+use super::memory::ConnectionMemory;
 use super::shared::Shared;
-use crate::broker::{Carried, Link};
+use crate::broker::{CommandOutcome, Link};
 use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now};
 use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, Settlement, Tally};
 use std::net::SocketAddr;
@@ -27,9 +27,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-/// Rounds of notices in one pass.
+/// Rounds of taking notices in one pass.
 const ROUNDS_MAX: u32 = 4;
-/// Buffers above this size are given back when the connection falls idle.
+/// Buffers above this size are freed when the connection becomes idle.
 const IDLE_BUFFER_BYTES: usize = 1024;
 
 /// A connection's session, its link to the broker, and its buffers.
@@ -38,23 +38,23 @@ pub(super) struct Driver {
     admission: Admission,
     session: Session,
     link: Option<Link>,
-    /// The beginning of a frame whose rest has not come.
+    /// The beginning of a frame whose rest has not arrived.
     partial: Vec<u8>,
     out: Output,
     notices: Vec<Notice>,
     backlog: Backlog,
-    /// Output that input added while too much waited already.
+    /// Bytes of output that input added while too much output was waiting.
     added_while_backed_up: usize,
     metrics: ConnectionMetrics,
     closing: bool,
-    /// What ends with the connection is being deleted: nothing is written until that is over.
+    /// The connection's exclusive queues are being deleted: nothing is written until they are gone.
     ending: bool,
-    /// It has published.
+    /// The connection has published.
     publishes: bool,
 }
 
 impl Driver {
-    /// A connection was accepted; `end` must follow.
+    /// The driver of a connection that was just accepted. `end` must follow.
     pub(super) fn new(shared: Arc<Shared>, client: SocketAddr, seed: u64, now: Now) -> Self {
         Self {
             admission: Admission::new(&shared, client, seed),
@@ -77,62 +77,63 @@ impl Driver {
         self.admission.id()
     }
 
-    /// When `tick` is wanted.
+    /// When `tick` must be called.
     pub(super) fn deadline(&self) -> Option<Monotonic> {
         self.session.deadline()
     }
 
-    /// The client has closed its end. Whether there is still something to do of what it sent before.
-    pub(super) fn hung_up(&mut self, now: Now) -> bool {
+    /// The client has closed its end. Returns whether input that it sent before is still to be carried out.
+    pub(super) fn note_hang_up(&mut self, now: Now) -> bool {
         self.session.hung_up(now)
     }
 
-    /// Whether nothing more is to be read: once the output is written, the socket closes.
+    /// Whether the connection is closing: nothing more is read, and the socket closes once the output is written.
     pub(super) fn is_closing(&self) -> bool {
         self.closing
     }
 
-    /// Whether no more input is to be taken: the session waits for others, or what comes in adds too much to an output that
-    /// is not read.
+    /// Whether no more input may be taken: the session waits for an answer, or the input adds too much to an output
+    /// that the client does not read.
     pub(super) fn is_saturated(&self) -> bool {
         self.session.is_saturated() || self.added_while_backed_up > self.session.parked_bytes_max()
     }
 
-    /// Whether the client was silent for too long: nobody would read what is left of the output.
+    /// Whether the client missed its heartbeats: the rest of the output would not be read.
     pub(super) fn has_lost_client(&self) -> bool {
         matches!(self.session.ending(), Some(Ending::MissedHeartbeats))
     }
 
-    /// Whether the client is blocked until an alarm ends.
+    /// Whether the client is blocked by an alarm.
     pub(super) fn is_blocked(&self) -> bool {
         self.session.is_blocked()
     }
 
-    /// Whether so much waits to be written that notices wait.
+    /// Whether so much output waits that notices have to wait too.
     pub(super) fn is_backed_up(&self) -> bool {
         let is_to_close = || self.link.as_ref().is_some_and(|link| link.peer().is_to_close());
         !self.ending && self.out.bytes.len() > self.outbox_bytes_max() && !is_to_close()
     }
 
-    /// The client has shown that it lives, so long ago.
-    pub(super) fn heard(&mut self, now: Now, ago: Duration) {
+    /// Records a sign of life from the client, `ago` before now.
+    pub(super) fn note_alive(&mut self, now: Now, ago: Duration) {
         self.session.heard(now.monotonic.minus(ago));
     }
 
-    /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
+    /// Whether the client must wait because it publishes faster than the store writes. The waker is called once it may
+    /// go on.
     pub(super) fn waits_for_store(&self, waker: &Waker) -> bool {
         self.publishes && self.shared.broker.flow().must_wait(self.id(), waker)
     }
 
-    /// Whether notices have come; otherwise the waker is called when one does.
+    /// Whether notices are waiting; if not, the waker is called when one arrives.
     pub(super) fn has_notices(&self, waker: &Waker) -> bool {
-        !self.backlog.is_empty() || self.link.as_ref().is_some_and(|link| link.peer().is_ready(waker))
+        !self.backlog.is_empty() || self.link.as_ref().is_some_and(|link| link.peer().has_notices(waker))
     }
 
-    /// The connection's task is awake.
-    pub(super) fn rouse(&self) {
+    /// Notes that the connection's task is awake, so that notices need not wake it.
+    pub(super) fn note_awake(&self) {
         if let Some(link) = &self.link {
-            link.peer().rouse();
+            link.peer().note_awake();
         }
     }
 
@@ -140,14 +141,14 @@ impl Driver {
         self.shared.outbox_bytes_max()
     }
 
-    /// The broker stops.
+    /// Closes the connection because the broker stops.
     pub(super) fn stop(&mut self, now: Now) {
         let reason = "broker forced connection closure with reason 'shutdown'";
         self.notice(Notice::Close(AmqpError::connection_forced(reason)), now);
         self.carry_out(now);
     }
 
-    /// A deadline passed.
+    /// Handles a deadline that has passed, and frees buffers.
     pub(super) fn tick(&mut self, now: Now) {
         self.session.tick(now, &mut self.out);
         self.carry_out(now);
@@ -156,26 +157,26 @@ impl Driver {
 
     // ---- input -------------------------------------------------------------------------------------------------
 
-    /// Bytes came in. `end_read` follows the last of a pass.
+    /// Takes bytes that were read. `end_read` must follow the last call of a pass.
     pub(super) fn receive(&mut self, input: &[u8], now: Now) {
         self.metrics.note_read(input.len());
         self.session.heard(now.monotonic);
         self.take_input(input, now);
     }
 
-    /// Has the session take output's state into account.
+    /// Informs the session whether output is waiting, and of the alarm if its notice is still waiting.
     fn note_output(&mut self, now: Now) {
         let waits = self.is_backed_up();
         let reason = self.shared.alarms.reason();
         if waits && reason.is_some() != self.session.is_alarmed() {
-            // The notice of it waits, and what is read now must not go on as if there were no alarm.
+            // The alarm's notice waits behind the output, but input that is read now must already heed the alarm.
             self.notice(Notice::Alarm(reason.map(str::to_owned)), now);
         }
         let (session, mut outlet, out) = self.parts(now);
         session.set_output_waits(waits, now, &mut outlet, out);
     }
 
-    /// What was gathered goes to the queues.
+    /// Flushes the batches of this read to their queues, and counts its publishes.
     pub(super) fn end_read(&mut self, now: Now) {
         self.with_link(|link| link.flush(now));
         self.shared.alarms.note_memory(self.shared.memory.in_use(&self.shared.broker).sum());
@@ -184,19 +185,19 @@ impl Driver {
 
     fn take_input(&mut self, input: &[u8], now: Now) {
         if self.partial.is_empty() {
-            let used = self.process(input, now);
+            let used = self.feed_session(input, now);
             self.partial.extend_from_slice(&input[used..]);
             return;
         }
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(input);
-        let used = self.process(&partial, now);
+        let used = self.feed_session(&partial, now);
         partial.drain(..used);
         self.partial = partial;
     }
 
-    /// Gives input to the session and carries out what it asks for; returns how much was used.
-    fn process(&mut self, input: &[u8], now: Now) -> usize {
+    /// Gives input to the session and carries out its effects. Returns how many bytes were used.
+    fn feed_session(&mut self, input: &[u8], now: Now) -> usize {
         let mut used = 0;
         self.note_output(now);
         let (was_backed_up, before) = (self.is_backed_up(), self.out.bytes.len());
@@ -211,20 +212,20 @@ impl Driver {
                 }
                 return used;
             }
-            // The answer may be at hand already.
+            // The answer that the session waits for may have arrived already.
             self.take_notices(now);
         }
     }
 
     fn notice(&mut self, notice: Notice, now: Now) {
         if matches!(notice, Notice::Ended) {
-            return self.ended(now);
+            return self.finish_end(now);
         }
         let (session, mut outlet, out) = self.parts(now);
         session.notice(notice, now, &mut outlet, out);
     }
 
-    /// The session, where it publishes to, and where it writes to.
+    /// The session, its outlet, and its output.
     fn parts(&mut self, now: Now) -> (&mut Session, LinkOutlet<'_>, &mut Output) {
         let Self { admission, session, link, out, metrics, publishes, .. } = self;
         (session, LinkOutlet { connection: admission.id(), now, link: link.as_mut(), metrics, publishes }, out)
@@ -240,7 +241,7 @@ impl Driver {
                 self.carry_out_one(effect, now);
             }
             if self.out.effects.is_empty() {
-                // Keeps the room for the next pass.
+                // Keeps the capacity for the next pass.
                 self.out.effects = effects;
                 return;
             }
@@ -251,7 +252,7 @@ impl Driver {
         match effect {
             Effect::Commit(commit) => self.commit(commit, now),
             Effect::Written { channel, consumer, queue, count, bytes } => {
-                self.with_link(|link| link.written(channel, consumer, queue, count, bytes, now));
+                self.with_link(|link| link.note_written(channel, consumer, queue, count, bytes, now));
             }
             Effect::Command { channel, request, command } => {
                 let Some(link) = &mut self.link else { return };
@@ -260,10 +261,10 @@ impl Driver {
                     link.keep_attached(channel, &self.session.queues_in_use(channel));
                 }
                 match link.command(channel, request, command, now) {
-                    Carried::Out => {}
-                    Carried::ToQueue => self.session.undecided(channel, request),
-                    // What the channel sent behind it is not to be carried out.
-                    Carried::Back => self.take_all_notices(now),
+                    CommandOutcome::Accepted => {}
+                    CommandOutcome::Undecided => self.session.undecided(channel, request),
+                    // The commands that the channel sent after the refused one must not be carried out.
+                    CommandOutcome::Refused => self.take_all_notices(now),
                 }
             }
             Effect::Bounce { channel, queue, lend, permit } => {
@@ -275,7 +276,7 @@ impl Driver {
             Effect::ConnectionEnds => {
                 self.ending |= self.link.as_mut().is_some_and(|link| !link.end(now));
                 if !self.ending {
-                    self.ended(now);
+                    self.finish_end(now);
                 }
             }
             Effect::Authenticate { mechanism, response } => self.log_in(&mechanism, &response, now),
@@ -290,7 +291,7 @@ impl Driver {
         }
     }
 
-    /// A transaction goes to its queues.
+    /// Sends a transaction to its queues.
     fn commit(&mut self, commit: Commit, now: Now) {
         let Some(link) = &mut self.link else { return };
         self.publishes = true;
@@ -329,18 +330,18 @@ impl Driver {
 
     // ---- output ------------------------------------------------------------------------------------------------
 
-    /// What is to be written.
+    /// The bytes to write.
     pub(super) fn output(&self) -> &[u8] {
         if self.ending { &[] } else { &self.out.bytes }
     }
 
-    /// So many bytes of the output were written.
+    /// Counts a write of `bytes` bytes of the output.
     pub(super) fn note_write(&mut self, bytes: usize) {
         self.metrics.note_write(bytes);
     }
 
-    /// All of the output was written.
-    pub(super) fn written(&mut self, now: Now) {
+    /// Called when all of the output was written: makes room for frames that waited, and reports written deliveries.
+    pub(super) fn note_all_written(&mut self, now: Now) {
         self.out.bytes.clear();
         self.added_while_backed_up = 0;
         self.session.flushed(&mut self.out);
@@ -350,7 +351,7 @@ impl Driver {
         self.session.flush_confirms(&mut self.out);
     }
 
-    /// What the broker and its queues have to say goes to the session.
+    /// Gives the waiting notices of the broker and its queues to the session.
     pub(super) fn take_notices(&mut self, now: Now) {
         let held_input = self.session.holds_input();
         for _ in 0..ROUNDS_MAX {
@@ -363,7 +364,7 @@ impl Driver {
         self.bound_unfinished(now);
         self.session.flush_confirms(&mut self.out);
         if held_input && !self.session.holds_input() {
-            // What was read before.
+            // The session goes on with input that was read before.
             self.take_input(&[], now);
             self.end_read(now);
             self.bound_unfinished(now);
@@ -371,7 +372,7 @@ impl Driver {
         }
     }
 
-    /// Gives notices to the session until there are none, or too much output waits. Whether there were any.
+    /// Gives notices to the session until none is left or too much output waits. Returns whether there were any.
     fn take_some_notices(&mut self, now: Now) -> bool {
         let Some(link) = &self.link else { return false };
         if !self.backlog.is_empty() {
@@ -384,7 +385,7 @@ impl Driver {
         }
         link.peer().take(&mut self.notices);
         let mut notices = std::mem::take(&mut self.notices);
-        let has_come = !notices.is_empty();
+        let had_notices = !notices.is_empty();
         let mut left = notices.drain(..);
         for notice in left.by_ref() {
             self.notice(notice, now);
@@ -394,10 +395,10 @@ impl Driver {
         }
         self.backlog.extend(left);
         self.notices = notices;
-        has_come
+        had_notices
     }
 
-    /// Gives all notices that have come to the session, however much output waits.
+    /// Gives all waiting notices to the session, however much output waits.
     fn take_all_notices(&mut self, now: Now) {
         if let Some(link) = &self.link {
             link.peer().take(&mut self.notices);
@@ -408,9 +409,9 @@ impl Driver {
         }
     }
 
-    /// Contents and transactions that are not complete keep to their limits.
+    /// Enforces the limits of contents and transactions that are not complete.
     fn bound_unfinished(&mut self, now: Now) {
-        let own = u64::try_from(self.metrics.held().unfinished).unwrap_or(0);
+        let own = u64::try_from(self.metrics.memory().unfinished).unwrap_or(0);
         let others = self.shared.memory.unfinished_bytes().saturating_sub(own);
         let (session, mut outlet, out) = self.parts(now);
         session.bound_unfinished(others, now, &mut outlet, out);
@@ -431,11 +432,11 @@ impl Driver {
 
     // ---- the end -----------------------------------------------------------------------------------------------
 
-    /// Adds to the broker's numbers what the connection has done since the last time. Called after each pass.
+    /// Adds everything since the last call to the broker's numbers, and logs new failures. Called after each pass.
     pub(super) fn fold_counts(&mut self) {
         let tally = self.metrics.fold(&self.shared, self.link.as_ref(), &mut self.session, &mut self.out);
-        let held = self.held(tally);
-        self.metrics.fold_memory(&self.shared, held);
+        let memory = self.memory(tally);
+        self.metrics.fold_memory(&self.shared, memory);
         if !self.out.failures.is_empty() {
             let failures = std::mem::take(&mut self.out.failures);
             let identity = self.identity();
@@ -446,7 +447,7 @@ impl Driver {
         }
     }
 
-    /// The connection as the log names it.
+    /// The connection as log lines name it.
     fn identity(&self) -> ConnectionIdentity<'_> {
         let admission = &self.admission;
         ConnectionIdentity {
@@ -458,37 +459,41 @@ impl Driver {
         }
     }
 
-    /// What ends with the connection is gone.
-    fn ended(&mut self, now: Now) {
+    /// Called once the connection's exclusive queues are deleted.
+    fn finish_end(&mut self, now: Now) {
         self.ending = false;
         self.link = None;
         self.backlog.clear();
         self.session.ended(now, &mut self.out);
     }
 
-    /// What the connection holds of memory.
-    fn held(&self, tally: Tally) -> Held {
+    /// The memory that the connection uses.
+    fn memory(&self, tally: Tally) -> ConnectionMemory {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (partial, out, backlog) = (self.partial.capacity(), self.out.bytes.capacity(), self.backlog.held_bytes());
         let buffers = partial + out + self.session.parked_bytes() + backlog;
         let link = self.link.as_ref().map_or(0, Link::held_bytes);
-        Held { unfinished: tally.unfinished_bytes, buffers: bytes(buffers), channels: tally.kept_bytes + bytes(link) }
+        ConnectionMemory {
+            unfinished: tally.unfinished_bytes,
+            buffers: bytes(buffers),
+            channels: tally.kept_bytes + bytes(link),
+        }
     }
 
-    /// What the connection held goes back.
+    /// Requeues the unacknowledged deliveries of the connection, and deletes its exclusive queues.
     pub(super) fn end_link(&mut self, now: Now) {
         if let Some(mut link) = self.link.take() {
             link.end(now);
         }
     }
 
-    /// The end, when nothing more comes of the connection. Called once.
+    /// Ends the connection: releases everything that it holds, and logs its end. Called once.
     pub(super) fn end(&mut self, now: Now) {
         self.end_link(now);
         self.session.forget_channels();
         self.partial = Vec::new();
         self.fold_counts();
-        self.metrics.fold_memory(&self.shared, Held::default());
+        self.metrics.fold_memory(&self.shared, ConnectionMemory::default());
         self.admission.end(&self.shared);
         self.identity().log_closed(self.session.ending(), self.session.user().is_some());
     }

@@ -1,4 +1,4 @@
-//! Where a session's publishes and acknowledgements go.
+//! The driver's [`Outlet`]: takes a session's publishes and acknowledgements to the queues.
 
 use super::metrics::ConnectionMetrics;
 use crate::broker::Link;
@@ -7,7 +7,7 @@ use crate::model::{
 };
 use crate::session::{Outlet, Publish, Settlement};
 
-/// Where a session's publishes go: through the connection's link, and into its counts.
+/// Sends publishes and acknowledgements through the connection's link, and counts the publishes.
 pub(super) struct LinkOutlet<'a> {
     pub(super) connection: ConnectionId,
     pub(super) now: Now,
@@ -40,7 +40,8 @@ impl Outlet for LinkOutlet<'_> {
     fn settle(&mut self, channel: ChannelKey, settlement: Settlement) {
         let Settlement { queue, lend, outcome, counted, continues } = settlement;
         if let Some(link) = &mut self.link {
-            // What another method requeues may be on its way again before this comes back.
+            // A delivery that an earlier method requeued may be lent again before this one is requeued, so requeues of
+            // two methods stay apart.
             let joins = continues || outcome != SettleOutcome::Requeued;
             link.settle(channel, queue, lend, outcome, counted, joins);
         }

@@ -1,4 +1,4 @@
-//! Connections with new notices, collected while this thread runs the work that they come from.
+//! Connections with new notices, collected while this thread runs the broker work that produces the notices.
 
 use crate::model::Now;
 use std::cell::RefCell;
@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 /// Work on a connection that any thread may do in place of its task.
 pub(in crate::server) trait ConnectionWork: Send + Sync {
-    /// Does it here, or wakes the task if that is at work.
+    /// Serves the connection on this thread, or wakes its task if the task is busy with it.
     fn run_here(&self, now: Now);
 
-    /// Only wakes the task.
+    /// Wakes the connection's task.
     fn wake(&self);
 }
 
 thread_local! {
-    /// Connections with new notices, while this thread runs broker work itself; they are served when that ends.
+    /// `Some` while this thread runs broker work itself: connections with new notices, to be served when the work ends.
     static DEFERRED: RefCell<Option<Vec<Arc<dyn ConnectionWork>>>> = const { RefCell::new(None) };
 }
 
-/// Leaves a connection to this thread, if it collects them; otherwise gives it back.
+/// Adds a connection to those that this thread collects. Returns it as the error if the thread collects none.
 pub(in crate::server) fn defer<T: ConnectionWork + 'static>(connection: Arc<T>) -> Result<(), Arc<T>> {
     DEFERRED.with_borrow_mut(|deferred| match deferred {
         Some(all) => {
@@ -29,12 +29,13 @@ pub(in crate::server) fn defer<T: ConnectionWork + 'static>(connection: Arc<T>) 
     })
 }
 
-/// Whether this thread collects connections.
+/// Whether this thread collects connections with new notices.
 pub(super) fn is_deferring() -> bool {
     DEFERRED.with_borrow(Option::is_some)
 }
 
-/// A guard: while it lives, wake-ups of connections are collected on this thread. When it is dropped, their tasks are woken.
+/// A guard: while it lives, wake-ups of connections are collected on this thread. When it is dropped, their tasks are
+/// woken.
 pub(super) struct Deferring;
 
 impl Deferring {
@@ -47,7 +48,7 @@ impl Deferring {
         DEFERRED.with_borrow(|deferred| deferred.as_ref().is_none_or(Vec::is_empty))
     }
 
-    /// Ends it, and returns the connections.
+    /// Stops collecting, and returns the connections.
     pub(super) fn end(self) -> Vec<Arc<dyn ConnectionWork>> {
         DEFERRED.take().unwrap_or_default()
     }

@@ -1,34 +1,35 @@
 //! Predicts whether the broker serves a single connection, so that its own thread may make the commit.
 //!
-//! No thread polls the sockets meanwhile. So it is done only where recent history says that nothing comes: of some commits in
-//! a row, which the writer's thread made, none saw a thread of the runtime wake. One commit of many stays the writer's, to see
-//! whether that still holds; and should a commit take long, another thread of the runtime is woken to poll the sockets.
+//! While a connection's thread commits, no thread may be polling the sockets. So it commits only if recent history
+//! predicts that no input arrives: during the last 8 commits of the writer's thread, no other thread of the runtime
+//! woke. Every 32nd commit is left to the writer's thread, to check that this is still true. If a commit takes long,
+//! another thread of the runtime is woken to poll the sockets.
 
-use super::timer::{CommitTimer, Timed};
+use super::timer::{CommitTimer, TimedCommit};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
-/// Commits in a row during which nothing came, before a connection's thread may make them.
+/// Quiet commits in a row before a connection's thread may commit.
 const QUIET_MIN: u32 = 8;
 
-/// How many it makes before the writer makes one.
+/// Commits of connections' threads before the writer's thread makes one.
 const INLINE_COMMITS_MAX: u32 = 31;
 
 /// How long sockets may stay unpolled.
 const UNPOLLED_MAX: Duration = Duration::from_millis(1);
 
-/// Recent history.
+/// Observes recent commits, and predicts from them.
 pub(super) struct LoneDetector {
     handle: Handle,
     threads: RuntimeMetrics,
-    /// How often threads of the runtime had parked or unparked when the last commit was reported; the thread that made it, if
-    /// it is one of them, counts as parked.
+    /// How often threads of the runtime had parked or unparked when the last commit was reported. If the thread that
+    /// committed belongs to the runtime, it counts as parked.
     park_count_at_last_commit: AtomicU64,
-    /// Commits in a row of the writer's thread that saw nothing else.
+    /// Commits of the writer's thread in a row during which no other thread of the runtime woke.
     quiet_commits: AtomicU32,
-    /// Commits of connections' threads since then.
+    /// Commits of connections' threads since the writer's thread last committed.
     inline_commits: AtomicU32,
     timer: OnceLock<Option<CommitTimer>>,
 }
@@ -46,13 +47,14 @@ impl LoneDetector {
         }
     }
 
-    /// Asked before each pass of a connection, so it only reads two numbers.
+    /// Whether recent history predicts a single connection. Called before each pass of a connection, so it only reads
+    /// two numbers.
     pub(super) fn predicts_lone(&self) -> bool {
         self.quiet_commits.load(Ordering::Relaxed) >= QUIET_MIN
             && self.inline_commits.load(Ordering::Relaxed) < INLINE_COMMITS_MAX
     }
 
-    /// Asked by a thread of the runtime: whether no other is awake, and there is another that can be woken.
+    /// Whether the calling thread of the runtime is the only one awake, and the runtime has another that can be woken.
     pub(super) fn is_only_thread_awake(&self) -> bool {
         self.threads.num_workers() > 1 && self.awake() <= 1
     }
@@ -63,7 +65,7 @@ impl LoneDetector {
     }
 
     fn awake(&self) -> usize {
-        // An odd count is of a thread that sleeps.
+        // tokio counts each park and each unpark, so a thread with an odd count is parked.
         self.counts().filter(|count| count % 2 == 0).count()
     }
 
@@ -71,8 +73,9 @@ impl LoneDetector {
         (0..self.threads.num_workers()).map(|thread| self.threads.worker_park_unpark_count(thread))
     }
 
-    /// A thread of the runtime begins a commit, which is timed as long as the answer lives. `None` where that is not possible.
-    pub(super) fn begin_commit(&self) -> Option<Timed<'_>> {
+    /// Records that the calling thread of the runtime begins a commit. The commit is timed while the returned guard
+    /// lives. `None` if there is no timer.
+    pub(super) fn begin_commit(&self) -> Option<TimedCommit<'_>> {
         let timer = self.timer.get_or_init(|| CommitTimer::start(self.handle.clone())).as_ref()?;
         let timed = timer.begin(UNPOLLED_MAX);
         self.inline_commits.fetch_add(1, Ordering::Relaxed);
@@ -80,21 +83,21 @@ impl LoneDetector {
         Some(timed)
     }
 
-    /// A thread of the store reports an outcome while all threads of the runtime sleep.
+    /// Records that a thread of the store reports an outcome while all threads of the runtime sleep.
     pub(super) fn note_quiet(&self) {
-        let turns: u64 = self.counts().sum();
-        match turns.wrapping_sub(self.park_count_at_last_commit.swap(turns, Ordering::Relaxed)) {
-            // Several queues hear of one commit.
+        let park_count: u64 = self.counts().sum();
+        match park_count.wrapping_sub(self.park_count_at_last_commit.swap(park_count, Ordering::Relaxed)) {
+            // The outcome of the same commit was reported for another queue before.
             0 => {}
-            // One thread woke and went to sleep again, for what was committed.
+            // One thread woke and parked again, to handle the commit's own outcome.
             2 => drop(self.quiet_commits.fetch_add(1, Ordering::Relaxed)),
             _ => self.quiet_commits.store(0, Ordering::Relaxed),
         }
         self.inline_commits.store(0, Ordering::Relaxed);
     }
 
-    /// It reports one while a thread of the runtime is awake.
-    pub(super) fn note_company(&self) {
+    /// Records that a thread of the store reports an outcome while a thread of the runtime is awake.
+    pub(super) fn note_busy(&self) {
         if self.quiet_commits.load(Ordering::Relaxed) > 0 {
             self.quiet_commits.store(0, Ordering::Relaxed);
         }

@@ -1,16 +1,18 @@
-//! Work on the thread that is awake: what spares wake-ups when one connection is all that is going on.
+//! Runs broker work on a thread that is awake, to save wake-ups while the broker serves a single connection.
 //!
-//! While the runtime is busy, a task is soon found by a thread that is awake. When all of its threads sleep, the store's own
-//! thread, which is awake, runs the queue's turn, and serves the connections that have notices from it: to wake another
-//! thread for that takes longer than the work. And where a lone connection waits for its commits, its own thread makes them.
+//! While the runtime is busy, an awake thread soon picks up a new task. When all of its threads sleep, the store's
+//! thread, which is awake, runs the queue's turn and serves the connections that get notices from it: waking another
+//! thread takes longer than this work. And if a single connection waits for its commits, the connection's own thread
+//! makes them.
 //!
-//! All of it rests on which thread calls, so this folder alone has thread-locals that change what a call does. It is off where
-//! the store does not commit in place.
+//! All of this depends on which thread calls, so only this folder has thread-locals that change what a call does. It is
+//! off if the store does not commit in place.
 //!
-//! - `runner`: runs the broker's work, on the runtime's threads or on the caller's.
-//! - `deferred`: connections with new notices, collected until the work that woke them is done.
-//! - `offer`: a thread that will commit what it hands over.
-//! - `detector`: whether a single connection is served. `timer`: wakes a thread for the sockets if a commit takes long.
+//! - `runner`: runs broker work, on the runtime's threads or on the caller's.
+//! - `deferred`: connections with new notices, collected until the work that notified them ends.
+//! - `offer`: a thread's offer to commit the rows that it submits.
+//! - `detector`: predicts whether the broker serves a single connection. `timer`: wakes a thread to poll the sockets if
+//!   a commit takes long.
 
 mod deferred;
 mod detector;

@@ -1,6 +1,7 @@
-//! Wakes a thread of the runtime to poll the sockets when the thread that would poll them commits for too long.
+//! Wakes a thread of the runtime to poll the sockets when a commit on one of its threads takes too long.
 //!
-//! Of the threads that sleep, one polls the sockets. While that one works, none does, until it is done or another is woken.
+//! One of the runtime's sleeping threads polls the sockets. When that thread starts to work, no thread polls them until
+//! it sleeps again or another one is woken.
 
 use crate::server::tasks::spawn;
 use rustix::fd::OwnedFd;
@@ -13,10 +14,10 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Soon, but not at once, which would mean never.
+/// The shortest time that can be set: zero would disarm the timer.
 const NOW: Duration = Duration::from_nanos(1);
 
-/// A timer that costs a system call to set, and a thread that sleeps until it expires.
+/// A timerfd, which costs one system call to set, and a thread that sleeps until it expires.
 pub(super) struct CommitTimer(Arc<TimerShared>);
 
 struct TimerShared {
@@ -24,11 +25,11 @@ struct TimerShared {
     has_ended: AtomicBool,
 }
 
-/// A guard: a commit that is timed while this lives.
-pub(super) struct Timed<'a>(&'a TimerShared);
+/// A guard: a commit is timed while it lives.
+pub(super) struct TimedCommit<'a>(&'a TimerShared);
 
 impl CommitTimer {
-    /// `None` when the system refuses the timer or the thread.
+    /// Starts the timer's thread; `None` if the system refuses the timer or the thread.
     pub(super) fn start(handle: Handle) -> Option<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).ok()?;
         let shared = Arc::new(TimerShared { timer, has_ended: AtomicBool::new(false) });
@@ -39,7 +40,7 @@ impl CommitTimer {
                 if timed.has_ended.load(Ordering::Acquire) {
                     return;
                 }
-                // A thread wakes for it, and then polls the sockets.
+                // A thread of the runtime wakes for this empty task, and then polls the sockets.
                 drop(spawn(&handle, async {}));
             }
         };
@@ -47,10 +48,10 @@ impl CommitTimer {
         Some(Self(shared))
     }
 
-    /// Times what begins now, and in general takes no longer than `time`, which is below a second.
-    pub(super) fn begin(&self, time: Duration) -> Timed<'_> {
+    /// Begins to time a commit that usually takes less than `time`. `time` must be below one second.
+    pub(super) fn begin(&self, time: Duration) -> TimedCommit<'_> {
         self.0.set(time);
-        Timed(&self.0)
+        TimedCommit(&self.0)
     }
 }
 
@@ -61,7 +62,7 @@ impl Drop for CommitTimer {
     }
 }
 
-impl Drop for Timed<'_> {
+impl Drop for TimedCommit<'_> {
     fn drop(&mut self) {
         self.0.set(Duration::ZERO);
     }
@@ -90,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn only_what_takes_too_long_wakes_another_thread() {
+    fn only_a_commit_that_takes_too_long_wakes_another_thread() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let timer = CommitTimer::start(runtime.handle().clone()).unwrap();
         let wait_until = |condition: &dyn Fn() -> bool| {
             let began = Instant::now();
             while !condition() {
-                assert!(began.elapsed() < Duration::from_secs(10), "in vain");
+                assert!(began.elapsed() < Duration::from_secs(10), "the condition did not come true in time");
                 thread::yield_now();
             }
         };

@@ -1,11 +1,11 @@
-//! Whatever happens in whatever order: permits used are deliveries lent, and nobody waits for a permit that is free.
+//! In any order of events, the used permits equal the lent deliveries, and no queue waits for a free permit.
 
 use super::*;
 
-/// How many steps the model takes, for a long run by hand.
+/// The environment variable with the number of steps, for a long run by hand.
 const STEPS: &str = "PRONTOMQ_PERMIT_STEPS";
 const STEPS_USUALLY: u64 = 30_000;
-/// A world is left for a new one after so many steps.
+/// A new world begins after this many steps.
 const STEPS_OF_A_WORLD: u64 = 1_000;
 const QUEUES: usize = 4;
 const CHANNELS: usize = 2;
@@ -14,7 +14,7 @@ const LIMITS: u64 = 7;
 struct Model {
     world: World,
     random: Random,
-    /// What queues had of each limit after the last step: permits, and deliveries that are on their way with one.
+    /// The queues' part of each limit after the last step: granted permits, and deliveries on their way that use one.
     before: BTreeMap<ChannelKey, (LimitId, u32, usize)>,
 }
 
@@ -73,7 +73,7 @@ impl Model {
             73..88 => self.settle(channel),
             88..91 => self.end_transaction(channel),
             91..96 => {
-                // Every third ends the limit.
+                // One change in three ends the limit.
                 let limit = self.random.next_u64() % (LIMITS * 3 / 2);
                 self.world.limit(channel, if limit < LIMITS { limit as u32 } else { 0 });
             }
@@ -147,7 +147,7 @@ impl Model {
         }
     }
 
-    /// A queue's turn panics: what was in its inbox is lost, and what it was granted.
+    /// A queue's turn panics: its inbox and its grants are lost.
     fn fail(&mut self) {
         let id = self.a_queue();
         let queue = self.world.queues.get_mut(&id).unwrap();
@@ -171,7 +171,8 @@ impl Model {
         }
     }
 
-    /// Permits used are deliveries lent; those granted are on their way to queues; and no limit is exceeded.
+    /// Checks that used permits equal lent deliveries, that granted permits are on their way to queues, and that no
+    /// limit is exceeded.
     fn check(&mut self) {
         let Self { world, before, .. } = self;
         for (channel, live) in &world.channels {
@@ -203,14 +204,18 @@ impl Model {
                 before.get(channel).filter(|(last, ..)| *last == id).copied().unwrap_or((id, 0, 0));
             if granted > last_granted || of_queues > last_of_queues {
                 assert!(counts.lent + granted <= counts.limit, "nothing is granted beyond the limit: {counts:?}");
-                assert_eq!(in_flight(false), 0, "nor before all is counted that was on its way");
+                assert_eq!(
+                    in_flight(false),
+                    0,
+                    "nothing is granted before all deliveries without permits have arrived"
+                );
             }
             before.insert(*channel, (id, granted, of_queues));
         }
     }
 
-    /// Everything comes to rest: who could be given a message has been.
-    fn check_rest(&mut self) {
+    /// Runs until idle, and checks that every consumer that can take a message has got it.
+    fn check_idle(&mut self) {
         self.world.run_all();
         self.check();
         for (channel, live) in &self.world.channels {
@@ -222,17 +227,17 @@ impl Model {
                 if counts.lent >= counts.limit {
                     continue;
                 }
-                assert_eq!(counts.waiting, 0, "nobody waits for what is free: {counts:?}");
+                assert_eq!(counts.waiting, 0, "no queue waits for a free permit: {counts:?}");
             }
             for consumer in &live.consumers {
                 let queue = &self.world.queues[&consumer.queue].state;
-                let is_held = |held: &Held| held.queue == consumer.queue;
+                let is_held = |delivery: &LentDelivery| delivery.queue == consumer.queue;
                 let holds = live.unacked.iter().chain(live.held_back.iter().map(|(held, _)| held)).any(is_held);
-                // A prefetch of its own may hold it back as long as it holds something.
+                // The consumer's own prefetch may hold it back while it has unacknowledged messages.
                 let may_take = !(consumer.has_prefetch && holds);
                 assert!(
                     queue.ready_count() == 0 || !may_take,
-                    "{consumer:?} of {channel:?} is not given what is there"
+                    "{consumer:?} of {channel:?} does not get the ready messages"
                 );
             }
         }
@@ -251,10 +256,10 @@ fn permits_used_are_deliveries_lent_in_any_order_of_events() {
             model.step();
             model.check();
             if step % 50 == 49 {
-                model.check_rest();
+                model.check_idle();
             }
         }
-        model.check_rest();
+        model.check_idle();
         delivered += model.world.delivered;
     }
     assert!(delivered > steps / 20, "the histories deliver something: {delivered}");

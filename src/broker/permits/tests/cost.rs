@@ -1,11 +1,13 @@
-//! What a delivery costs does not grow with those who wait: counted in inputs that queues take, not in time.
+//! The cost of a delivery does not grow with the number of waiting queues. It is counted in inputs of queues, not in
+//! time.
 
 use super::*;
 
 const PREFETCH: u32 = 30;
 const DELIVERIES: u64 = 3_000;
 
-/// How many inputs the queues take per thousand deliveries, each acknowledged by itself, once all stand in line.
+/// Number of inputs that the queues take per thousand deliveries, each acknowledged individually, once all queues stand
+/// in line.
 fn inputs_per_thousand(queues: usize, consumers: usize) -> u64 {
     let mut world = World::new();
     let channel = world.open_channel();

@@ -1,5 +1,5 @@
-//! Channels, their permits and queues without a broker between them: each queue has an inbox, the connection has an inlet, and
-//! a test decides in what order they are emptied.
+//! Channels, their permits and queues without a broker: each queue has an inbox, the connection has an inlet, and the
+//! test decides in which order they are emptied.
 
 mod any_order;
 mod cost;
@@ -24,13 +24,13 @@ const NOW: Now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
 struct Queue {
     state: QueueState,
     inbox: VecDeque<QueueCommand>,
-    /// No grant finds it any more.
+    /// The queue has failed: grants no longer reach it.
     is_gone: bool,
 }
 
-/// A delivery that the client has.
+/// A delivery that the client has not settled.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct LentDelivery {
     queue: QueueId,
     lend: LendId,
     counted: bool,
@@ -40,18 +40,18 @@ struct Held {
 struct Consumer {
     slot: ConsumerSlot,
     queue: QueueId,
-    /// Its own prefetch may hold it back.
+    /// The consumer has a prefetch of its own, which may hold it back.
     has_prefetch: bool,
 }
 
-/// A channel as its session and its link know it together.
+/// The combined state of a channel in its session and its link.
 #[derive(Default)]
 struct Channel {
     limit: Option<LimitId>,
     last_limit: u32,
-    unacked: Vec<Held>,
-    /// Settled by a transaction that is not committed.
-    held_back: Vec<(Held, SettleOutcome)>,
+    unacked: Vec<LentDelivery>,
+    /// Deliveries settled in a transaction that is not committed.
+    held_back: Vec<(LentDelivery, SettleOutcome)>,
     consumers: Vec<Consumer>,
     attached: BTreeSet<QueueId>,
 }
@@ -61,24 +61,24 @@ struct World {
     channels: BTreeMap<ChannelKey, Channel>,
     permits: BTreeMap<ChannelKey, ChannelPermits>,
     inlet: VecDeque<Notice>,
-    /// Queues to whose inboxes something came, in order.
+    /// Queues whose inboxes got inputs, in order.
     woken: Vec<QueueId>,
     numbers: u32,
-    /// Inputs that queues have taken.
+    /// Number of inputs that queues have taken.
     applied: u64,
     delivered: u64,
-    /// Deliveries by consumers.
+    /// Number of deliveries per consumer.
     shares: BTreeMap<ConsumerSlot, u64>,
 }
 
 /// The permits of all channels, for one input of one queue.
-struct Hand<'a> {
+struct TestPermits<'a> {
     queue: QueueId,
     permits: &'a mut BTreeMap<ChannelKey, ChannelPermits>,
     grants: Vec<(LimitKey, Vec<Grant>)>,
 }
 
-impl Hand<'_> {
+impl TestPermits<'_> {
     fn with<T>(
         &mut self,
         limit: LimitKey,
@@ -92,7 +92,7 @@ impl Hand<'_> {
     }
 }
 
-impl Permits for Hand<'_> {
+impl Permits for TestPermits<'_> {
     fn request(&mut self, limit: LimitKey) -> u32 {
         self.with(limit, |permits, queue, grants| permits.request(queue, grants)).unwrap_or(0)
     }
@@ -179,7 +179,7 @@ impl World {
         self.push(queue, QueueCommand::Publish(messages));
     }
 
-    // ---- what a link does ----------------------------------------------------------------------------------------
+    // ---- the link --------------------------------------------------------------------------------------------------
 
     fn consume(&mut self, channel: ChannelKey, queue: QueueId, change: impl FnOnce(&mut Consume)) -> ConsumerSlot {
         let (requester, slot) = (self.requester(channel), ConsumerSlot(self.number()));
@@ -202,7 +202,7 @@ impl World {
         slot
     }
 
-    fn hand_grants(&mut self, limit: LimitKey, mut grants: Vec<Grant>) {
+    fn send_grants(&mut self, limit: LimitKey, mut grants: Vec<Grant>) {
         let mut at = 0;
         while let Some(&Grant { queue, permits }) = grants.get(at) {
             at += 1;
@@ -219,7 +219,7 @@ impl World {
         let mut grants = Vec::new();
         act(permits, &mut grants);
         let limit = LimitKey { holder: holder(channel), id: permits.id() };
-        self.hand_grants(limit, grants);
+        self.send_grants(limit, grants);
     }
 
     /// basic.qos with `global`.
@@ -251,7 +251,7 @@ impl World {
         }
     }
 
-    fn settle(&mut self, channel: ChannelKey, held: Held, outcome: SettleOutcome) {
+    fn settle(&mut self, channel: ChannelKey, held: LentDelivery, outcome: SettleOutcome) {
         self.push(held.queue, QueueCommand::Settle { lends: vec![held.lend], outcome });
         if held.counted {
             self.with_permits(channel, |permits, grants| permits.release(1, grants));
@@ -265,21 +265,21 @@ impl World {
         }
     }
 
-    // ---- what queues and the session do ------------------------------------------------------------------------------
+    // ---- queues and the session ------------------------------------------------------------------------------------
 
     /// A queue takes the next input of its inbox. Returns whether there was one.
     fn run_queue(&mut self, id: QueueId) -> bool {
         let Self { queues, permits, .. } = self;
         let Some(queue) = queues.get_mut(&id) else { return false };
         let Some(input) = queue.inbox.pop_front() else { return false };
-        let mut hand = Hand { queue: id, permits, grants: Vec::new() };
+        let mut hand = TestPermits { queue: id, permits, grants: Vec::new() };
         let mut out = Effects::default();
         queue.state.apply(input.into(), NOW, &mut hand, &mut out);
         let grants = hand.grants;
         queue.is_gone |= out.effects.iter().any(|effect| matches!(effect, QueueEffect::Deleted { .. }));
         self.applied += 1;
         for (limit, grants) in grants {
-            self.hand_grants(limit, grants);
+            self.send_grants(limit, grants);
         }
         self.inlet.extend(out.notices.into_iter().map(|(_, notice)| notice));
         true
@@ -293,7 +293,7 @@ impl World {
             Notice::Answer { channel, answer: Answer::Got { delivery, .. }, .. } => {
                 let Some(lend) = delivery.lend else { return true };
                 match self.channels.get_mut(&channel) {
-                    Some(live) => live.unacked.push(Held { queue: delivery.queue, lend, counted: false }),
+                    Some(live) => live.unacked.push(LentDelivery { queue: delivery.queue, lend, counted: false }),
                     None => self.push(delivery.queue, QueueCommand::Bounce { lend }),
                 }
             }
@@ -320,7 +320,7 @@ impl World {
         let limit = self.channels.get(&channel).and_then(|live| live.limit);
         match self.channels.get_mut(&channel).filter(|_| takes) {
             Some(live) => {
-                live.unacked.push(Held { queue, lend, counted: limit.is_some() });
+                live.unacked.push(LentDelivery { queue, lend, counted: limit.is_some() });
                 if limit.is_some() && limit != delivery.permit {
                     self.with_permits(channel, |permits, _| permits.count_delivery());
                 }
@@ -334,7 +334,7 @@ impl World {
         }
     }
 
-    /// Until nothing is left to do.
+    /// Runs until all inboxes and the inlet are empty.
     fn run_all(&mut self) {
         loop {
             for queue in std::mem::take(&mut self.woken) {

@@ -1,14 +1,14 @@
-//! Equal consumers get equal shares, whatever the client acknowledges at once.
+//! Equal consumers get equal shares, regardless of how many deliveries the client acknowledges at once.
 
 use super::*;
 
 const CASES: u64 = 100;
-/// Deliveries in which every consumer's share is looked at, at least; and for each consumer.
+/// Fewest deliveries in which shares are compared, in total and per consumer.
 const WINDOW_MIN: u64 = 300;
 const WINDOW_EACH: u64 = 30;
 const WINDOWS: u64 = 4;
 
-/// Takes deliveries and acknowledges them in bursts, until the client has had so many more.
+/// Acknowledges deliveries in bursts until the client has received `deliveries` more.
 fn take(world: &mut World, channel: ChannelKey, deliveries: u64, mut burst: impl FnMut() -> u64) {
     let until = world.delivered + deliveries;
     while world.delivered < until {
@@ -38,7 +38,7 @@ fn shares_are_equal_for_any_number_of_queues_consumers_and_permits() {
             }
         }
         world.run_all();
-        // Bursts of one size, or of any.
+        // Bursts of one size, or of random sizes.
         let most = 1 + below(limit);
         let mut burst = || if most % 2 == 0 { most } else { 1 + below(most) };
         take(&mut world, channel, window, &mut burst);
@@ -53,7 +53,7 @@ fn shares_are_equal_for_any_number_of_queues_consumers_and_permits() {
     }
 }
 
-/// Acknowledges everything, until the client has nothing.
+/// Acknowledges everything until the client has no unacknowledged delivery.
 fn take_all(world: &mut World, channel: ChannelKey) {
     loop {
         let held = std::mem::take(&mut world.channels.get_mut(&channel).expect("it is open").unacked);
@@ -78,13 +78,13 @@ fn consumers_that_waited_for_permits_have_their_turns_when_permits_are_free() {
         let of_lower: Vec<_> = (0..lower).map(|_| world.consume(channel, queue, |_| {})).collect();
         let urgent = |consume: &mut Consume| consume.priority = 1;
         let of_higher: Vec<_> = (0..higher).map(|_| world.consume(channel, queue, urgent)).collect();
-        // Consumers without a limit take what comes after the first that finds no permit.
+        // Consumers without a limit take the messages behind the first one that finds no permit.
         for _ in 0..below(3) {
             world.consume(other, queue, |consume| (consume.no_ack, consume.priority) = (true, 1));
         }
         world.run_all();
         for _ in 0..3 {
-            // More than there are permits for, all at once or one by one; then there is always one.
+            // More messages than permits: all at once, or one by one so that a permit is always free.
             for _ in 0..1 + below(3) {
                 world.publish(queue, (1 + below(limit + lower + higher)) as usize);
                 world.run_all();
@@ -102,7 +102,11 @@ fn consumers_that_waited_for_permits_have_their_turns_when_permits_are_free() {
             let (least, most) = (turns(&of_higher).into_iter().min(), turns(&of_higher).into_iter().max());
             let is_equal = least > Some(0) && most <= least.map(|least| least + 1);
             assert!(is_equal, "{higher} of {of_higher:?}, limit {limit}: {:?}", world.shares);
-            assert_eq!(turns(&of_lower).iter().sum::<u64>(), 0, "the higher ones could take everything");
+            assert_eq!(
+                turns(&of_lower).iter().sum::<u64>(),
+                0,
+                "the consumers of higher priority could take everything"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a frame from the broker means to a load client, and why a broker no longer serves it.
+//! The frames of the broker on which a load client acts, and the reasons for which a broker ends a load.
 
 use super::target::plain;
 use crate::wire::frame::{Frame, FrameKind};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// A frame that a load client acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen<'a> {
+pub(super) enum BrokerFrame<'a> {
     /// basic.deliver.
     Deliver { tag: u64, consumer: &'a [u8] },
     /// basic.ack from the broker: tag, multiple.
@@ -18,11 +18,11 @@ pub(super) enum Seen<'a> {
     Body(&'a [u8]),
     /// connection.close-ok: the client closes the socket.
     CloseOk,
-    /// Anything else.
+    /// Any other frame.
     Other,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> BrokerFrame<'a> {
     pub(super) fn of(frame: Frame<'a>) -> Self {
         let payload = frame.payload;
         match frame.kind {
@@ -50,7 +50,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// A method by which the broker ends, refuses or blocks what a load needs, as a sentence; None for any other frame.
+/// A sentence for a method by which the broker ends, refuses or blocks the load; `None` for any other frame.
 pub(super) fn ending(frame: &Frame<'_>) -> Option<String> {
     let [0, class, 0, method, fields @ ..] = frame.payload else { return None };
     if frame.kind != FrameKind::Method {
@@ -66,7 +66,7 @@ pub(super) fn ending(frame: &Frame<'_>) -> Option<String> {
     }
 }
 
-/// The reply code and text of a close; the text of most brokers begins with the code's name.
+/// The reply code and text of a close. In most brokers, the text begins with the name of the code.
 fn reason(fields: &[u8]) -> String {
     match fields.split_first_chunk() {
         Some((code, text)) => format!("{} {}", u16::from_be_bytes(*code), shortstr(text)),
@@ -74,19 +74,19 @@ fn reason(fields: &[u8]) -> String {
     }
 }
 
-/// A short string, in one line.
+/// A short string, on one line.
 fn shortstr(fields: &[u8]) -> String {
     let text = fields.split_first().map_or(&[][..], |(len, rest)| &rest[..rest.len().min((*len).into())]);
     String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Whether the peer's end of the connection is closed.
+/// Whether the error means that the broker closed the connection.
 pub(super) fn is_hang_up(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
-/// The failure of a read or a write, as a sentence.
+/// A sentence for the failure of a read or a write.
 pub(super) fn sentence(error: &io::Error, patience: Duration) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_method_holds_it_is_read_without_a_panic(
+        fn a_method_with_any_fields_is_read_without_a_panic(
             class in prop::sample::select(vec![10_u8, 20, 60]),
             method in prop::sample::select(vec![30_u8, 40, 50, 60, 80, 120]),
             fields in prop::collection::vec(any::<u8>(), 0..40),
@@ -129,7 +129,7 @@ mod tests {
             bytes.extend_from_slice(&payload);
             bytes.push(0xCE);
             let frame = read_frame(&bytes, usize::MAX).unwrap().unwrap().frame;
-            let _ = Seen::of(frame);
+            let _ = BrokerFrame::of(frame);
             let text = ending(&frame).unwrap_or_default();
             prop_assert!(text.chars().all(|c| !c.is_control()), "{:?}", text);
         }

@@ -1,4 +1,4 @@
-//! Where a command that works on a store finds it: the data directory, by the rules of `prontomq serve`.
+//! The options by which a command finds its store: the data directory, determined as in `prontomq serve`.
 
 use crate::config::Sources;
 use crate::config::sources::File;
@@ -7,20 +7,22 @@ use std::path::PathBuf;
 
 /// The options that name a store.
 #[derive(Debug, Args)]
-pub(super) struct StorePlace {
-    /// Read the data directory from this configuration file, unless environment or --data-dir name one.
+pub(super) struct StoreOptions {
+    /// Read the data directory from this configuration file, unless the environment or --data-dir set one.
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// The broker's data directory; by default that of PRONTOMQ_DATA_DIR, of the configuration file, or ./prontomq-data.
+    /// The broker's data directory; by default that of PRONTOMQ_DATA_DIR, of the configuration file, or
+    /// ./prontomq-data.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
-impl StorePlace {
-    /// The data directory: the flag's, else that of the environment, else that of the file, else the default.
+impl StoreOptions {
+    /// The data directory: from the flag, otherwise from the environment, otherwise from the file, otherwise the
+    /// default.
     ///
     /// # Errors
-    /// What `prontomq serve` refuses in file or environment, as a sentence.
+    /// A sentence, if the file or the environment has settings that `prontomq serve` refuses.
     pub(super) fn directory(&self) -> Result<PathBuf, String> {
         let path = self.config.as_ref().map(|path| path.display().to_string());
         let text = self.config.as_ref().map(std::fs::read_to_string).transpose();
