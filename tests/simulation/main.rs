@@ -6,21 +6,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod coverage;
 mod history;
 mod ledger;
 mod store;
 mod wire;
 
-use history::{Coverage, History};
+use coverage::{COUNTERS, Coverage};
+use history::History;
 use prontomq::internals::store::memory::MemoryDisk;
 use std::panic::catch_unwind;
 use std::process::Command;
 
 /// Histories without further word.
 const SEEDS: u64 = 60;
-
-/// One of the counters.
-type Of = fn(&Coverage) -> u64;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -40,34 +39,10 @@ fn every_promise_is_kept_in_every_history() {
             Err(_) => panic!("SIMULATION_SEED={seed} SIMULATION_SEEDS=1 shows it again"),
         }
     }
-    let sum = |of: Of| all.iter().map(of).sum::<u64>();
-    let least = |of: Of| all.iter().map(of).min().unwrap_or_default();
-    println!("histories {}, each of at least {} frames", all.len(), least(|it| it.frames));
-    let counters: [(&str, Of); 22] = [
-        ("frames", |it| it.frames),
-        ("connections", |it| it.connections),
-        ("connections lost", |it| it.connections_lost),
-        ("missed heartbeats", |it| it.missed_heartbeats),
-        ("channels closed by the broker", |it| it.channels_closed_by_broker),
-        ("crashes", |it| it.crashes),
-        ("alarms", |it| it.alarms),
-        ("topology changes", |it| it.topology_changes),
-        ("batches", |it| it.batches),
-        ("batches refused", |it| it.refused_batches),
-        ("batches of unknown outcome", |it| it.unknown_batches),
-        ("full disks", |it| it.full_disks),
-        ("loads", |it| it.loads),
-        ("loads that failed", |it| it.failed_loads),
-        ("deliveries", |it| it.seen.deliveries),
-        ("redeliveries", |it| it.seen.redeliveries),
-        ("confirms", |it| it.seen.confirms),
-        ("refusals", |it| it.seen.refusals),
-        ("dead letters", |it| it.seen.dead_letters),
-        ("transactions committed", |it| it.seen.commits),
-        ("transactions rolled back", |it| it.seen.rollbacks),
-        ("transactions whose outcome was lost", |it| it.seen.torn_off),
-    ];
-    for (name, of) in counters {
+    let sum = |of: fn(&Coverage) -> u64| all.iter().map(of).sum::<u64>();
+    let fewest_frames = all.iter().map(|it| it.frames).min().unwrap_or_default();
+    println!("histories {}, each of at least {fewest_frames} frames", all.len());
+    for (name, of) in COUNTERS {
         println!("{:>12}  {name}", sum(of));
         assert!(sum(of) > 0 || count < SEEDS || name == "refusals", "no history has any {name}");
     }

@@ -1,6 +1,7 @@
 //! A store in memory that refuses batches, loses answers and fails reads.
 
 use prontomq::internals::model::random::Random;
+use prontomq::internals::server::SimulatedClock;
 use prontomq::internals::store::memory::{MemoryDisk, MemoryStore};
 use prontomq::internals::store::{
     Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, Recovered, Store, StoreError, StoreReader,
@@ -27,14 +28,26 @@ pub(crate) struct Faults {
     pub(crate) loads: AtomicU64,
 }
 
-pub(crate) struct FaultyStore {
+/// Where messages outlive the broker.
+pub(crate) trait Disk {
+    /// A store as the next process finds it; the disk has lost what a power failure takes.
+    fn open(&mut self, seed: u64, faults: &Arc<Faults>, clock: &SimulatedClock) -> Box<dyn Store>;
+}
+
+impl Disk for MemoryDisk {
+    fn open(&mut self, seed: u64, faults: &Arc<Faults>, _clock: &SimulatedClock) -> Box<dyn Store> {
+        Box::new(FaultyStore::open(self.clone(), seed, Arc::clone(faults)))
+    }
+}
+
+struct FaultyStore {
     inner: MemoryStore,
     random: Random,
     faults: Arc<Faults>,
 }
 
 impl FaultyStore {
-    pub(crate) fn open(disk: MemoryDisk, seed: u64, faults: Arc<Faults>) -> Self {
+    fn open(disk: MemoryDisk, seed: u64, faults: Arc<Faults>) -> Self {
         Self { inner: MemoryStore::open(disk), random: Random::new(seed), faults }
     }
 }
