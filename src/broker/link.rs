@@ -74,6 +74,15 @@ impl Default for Attached {
     }
 }
 
+impl Attached {
+    /// The same order at every run: what happens to one queue first decides what others get.
+    fn in_order(&self) -> Vec<&Arc<Cell>> {
+        let mut cells: Vec<_> = self.queues.values().collect();
+        cells.sort_unstable_by_key(|cell| cell.id());
+        cells
+    }
+}
+
 /// So many entries are kept, in use or not, before the first look.
 const SWEPT_AT_FIRST: usize = 64;
 
@@ -301,7 +310,7 @@ impl Link {
     fn limit_queues(&self, channel: ChannelKey, limit: Option<LimitId>, now: Now) {
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        for cell in self.attached.get(&channel).into_iter().flat_map(|attached| attached.queues.values()) {
+        for cell in self.attached.get(&channel).into_iter().flat_map(Attached::in_order) {
             cell.push(QueueCommand::ChannelLimit { holder, limit });
             list.push_back(Arc::clone(cell));
         }
@@ -326,11 +335,11 @@ impl Link {
         self.limits.remove(&channel);
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        let attached = self.attached.remove(&channel).unwrap_or_default().queues;
-        self.attached_count -= attached.len();
-        for cell in attached.into_values() {
+        let attached = self.attached.remove(&channel).unwrap_or_default();
+        self.attached_count -= attached.queues.len();
+        for cell in attached.in_order() {
             cell.push(QueueCommand::Detach { holder });
-            list.push_back(cell);
+            list.push_back(Arc::clone(cell));
         }
         self.broker.take_listed(list, now);
     }
@@ -370,7 +379,8 @@ impl Link {
             attached.queues.retain(|queue, _| !ending.contains(queue));
             self.attached_count -= before - attached.queues.len();
         }
-        let channels: Vec<ChannelKey> = self.attached.keys().copied().collect();
+        let mut channels: Vec<ChannelKey> = self.attached.keys().copied().collect();
+        channels.sort_unstable();
         for channel in channels {
             self.end_channel(channel, now);
         }
