@@ -14,7 +14,7 @@ use crate::broker::{Broker, OpenScratch, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
 use crate::model::{Monotonic, Notice, Now, WallMillis};
-use crate::store::commit::{Stepped, WriterHandle};
+use crate::store::commit::{Stepped, WriterHandle, WriterStats};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{BatchNo, Store};
 use std::collections::{BTreeMap, VecDeque};
@@ -226,6 +226,11 @@ impl Simulation {
             peer.tell_one(Notice::Alarm(reason.map(str::to_owned)));
         }
         self.settle();
+    }
+
+    /// The counters of the scratch store's writer; none before transient messages have gone beyond their budget.
+    pub fn scratch_stats(&self) -> Option<WriterStats> {
+        self.writers().get(1).map(WriterHandle::stats)
     }
 
     /// When something happens next by itself: a heartbeat, an expiry, a deadline, the next try of a store.
