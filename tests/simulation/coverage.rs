@@ -20,6 +20,7 @@ pub(crate) struct Coverage {
     pub(crate) full_disks: u64,
     pub(crate) loads: u64,
     pub(crate) failed_loads: u64,
+    pub(crate) spilled: u64,
     pub(crate) seen: Seen,
 }
 
@@ -27,7 +28,7 @@ pub(crate) struct Coverage {
 type Counter = fn(&Coverage) -> u64;
 
 /// All counters, as they are printed.
-pub(crate) const COUNTERS: [(&str, Counter); 22] = [
+pub(crate) const COUNTERS: [(&str, Counter); 23] = [
     ("frames", |it| it.frames),
     ("connections", |it| it.connections),
     ("connections lost", |it| it.connections_lost),
@@ -42,6 +43,7 @@ pub(crate) const COUNTERS: [(&str, Counter); 22] = [
     ("full disks", |it| it.full_disks),
     ("loads", |it| it.loads),
     ("loads that failed", |it| it.failed_loads),
+    ("messages spilled to the scratch store", |it| it.spilled),
     ("deliveries", |it| it.seen.deliveries),
     ("redeliveries", |it| it.seen.redeliveries),
     ("confirms", |it| it.seen.confirms),

@@ -27,6 +27,8 @@ const DEAD_LETTERING: [&str; 3] = ["short", "brief", "retry"];
 /// Queues that come and go.
 const VOLATILE: [&str; 4] = ["v0", "v1", "v2", "v3"];
 const EXCHANGES: [&str; 3] = ["e0", "e1", "e2"];
+/// Of so many seeds one has next to no memory for transient messages.
+const SPILLING_EVERY: u64 = 3;
 /// A history is at fault that takes longer.
 const DRAIN_ROUNDS: u32 = 2_000;
 
@@ -60,7 +62,8 @@ pub(crate) struct History {
     held_up_until: Duration,
 }
 
-fn settings() -> Settings {
+/// Little memory, so that messages are read back; in some histories so little that most transient ones are spilled.
+fn settings(seed: u64) -> Settings {
     let mut settings = Settings::default();
     settings.store.kind = StoreKind::Memory;
     settings.store.batch_rows_max = 20;
@@ -70,7 +73,7 @@ fn settings() -> Settings {
     settings.limits.window_tail_entries = 8;
     settings.limits.window_bytes = 4096;
     settings.limits.window_tail_bytes = 4096;
-    settings.limits.transient_bytes = 20_000;
+    settings.limits.transient_bytes = if seed.is_multiple_of(SPILLING_EVERY) { 2_000 } else { 20_000 };
     settings.limits.memory_bytes = 1 << 40;
     settings
 }
@@ -80,7 +83,7 @@ impl History {
         let faults = Arc::<Faults>::default();
         let clock = SimulatedClock::default();
         let store = disk.open(seed, &faults, &clock);
-        let simulation = Simulation::start_on(store, settings(), seed, clock.clone()).expect("the broker starts");
+        let simulation = Simulation::start_on(store, settings(seed), seed, clock.clone()).expect("the broker starts");
         let mut history = Self {
             seed,
             random: Random::new(seed ^ 0x5EED),
@@ -250,14 +253,19 @@ impl History {
 
     fn crash(&mut self) {
         self.coverage.crashes += 1;
-        let steps = self.below(40);
+        let (steps, receives) = (self.below(40), self.chance(50));
+        if !receives {
+            self.disk.hide_from_clients();
+        }
         for _ in 0..steps {
             self.simulation().step();
         }
-        if self.chance(50) {
+        if receives {
             self.receive_all();
         }
         let at = self.simulation().elapsed();
+        self.count_spilled();
+        self.disk.lose_power();
         self.simulation.take().expect("a broker runs").kill();
         while !self.clients.is_empty() {
             self.connection_gone(0);
@@ -267,10 +275,14 @@ impl History {
         self.start();
     }
 
+    fn count_spilled(&mut self) {
+        self.coverage.spilled += self.simulation().scratch_stats().map_or(0, |stats| stats.rows_inserted);
+    }
+
     fn start(&mut self) {
         let seed = self.random.next_u64();
         let store = self.disk.open(seed, &self.faults, &self.clock);
-        let simulation = Simulation::start_on(store, settings(), seed, self.clock.clone());
+        let simulation = Simulation::start_on(store, settings(self.seed), seed, self.clock.clone());
         self.simulation = Some(simulation.expect("the broker starts again"));
     }
 
@@ -294,6 +306,7 @@ impl History {
             self.drain(queue);
         }
         self.ledger.check_end();
+        self.count_spilled();
     }
 
     fn open_plain(&mut self, at: usize) {

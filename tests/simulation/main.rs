@@ -6,42 +6,73 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+#[path = "../crash/content.rs"]
+#[allow(dead_code, reason = "each test takes from the disk what it needs")]
+mod content;
 mod coverage;
+#[path = "../crash/disk.rs"]
+#[allow(dead_code, reason = "each test takes from the disk what it needs")]
+mod disk;
 mod history;
 mod ledger;
+mod power;
 mod store;
+#[path = "../crash/vfs.rs"]
+#[allow(dead_code, reason = "each test takes from the disk what it needs")]
+mod vfs;
 mod wire;
 
 use coverage::{COUNTERS, Coverage};
 use history::History;
+use power::PowerDisk;
 use prontomq::internals::store::memory::MemoryDisk;
 use std::panic::catch_unwind;
 use std::process::Command;
+use std::time::{Duration, Instant};
+use store::Disk;
 
 /// Histories without further word.
 const SEEDS: u64 = 60;
+/// Of so many seeds one is for the SQLite store.
+const POWER_DISK_EVERY: u64 = 20;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Whether the messages of a history are in SQLite, on a disk that loses its power at each crash.
+fn has_power_disk(seed: u64) -> bool {
+    seed.is_multiple_of(POWER_DISK_EVERY)
+}
+
 fn run(seed: u64) -> history::Outcome {
-    History::new(seed, Box::new(MemoryDisk::default())).run()
+    let disk: Box<dyn Disk> =
+        if has_power_disk(seed) { Box::new(PowerDisk::new()) } else { Box::new(MemoryDisk::default()) };
+    History::new(seed, disk).run()
 }
 
 #[test]
 fn every_promise_is_kept_in_every_history() {
     let (first, count) = (number("SIMULATION_SEED", 1), number("SIMULATION_SEEDS", SEEDS));
     let mut all: Vec<Coverage> = Vec::new();
+    let (began, mut power_disks, mut power_disks_took) = (Instant::now(), 0, Duration::ZERO);
     for seed in first..first + count {
+        let began = Instant::now();
         match catch_unwind(|| run(seed)) {
-            Ok(outcome) => all.push(outcome.coverage),
+            Ok(outcome) => {
+                all.push(outcome.coverage);
+                if has_power_disk(seed) {
+                    power_disks += 1;
+                    power_disks_took += began.elapsed();
+                }
+            }
             Err(_) => panic!("SIMULATION_SEED={seed} SIMULATION_SEEDS=1 shows it again"),
         }
     }
     let sum = |of: fn(&Coverage) -> u64| all.iter().map(of).sum::<u64>();
     let fewest_frames = all.iter().map(|it| it.frames).min().unwrap_or_default();
-    println!("histories {}, each of at least {fewest_frames} frames", all.len());
+    println!("histories {}, each of at least {fewest_frames} frames, in {:.1?}", all.len(), began.elapsed());
+    println!("{power_disks} of them with SQLite on a disk that loses its power, in {power_disks_took:.1?}");
     for (name, of) in COUNTERS {
         println!("{:>12}  {name}", sum(of));
         assert!(sum(of) > 0 || count < SEEDS || name == "refusals", "no history has any {name}");
@@ -58,7 +89,8 @@ fn prints_a_trace() {
 
 #[test]
 fn one_seed_gives_one_history_in_every_process() {
-    for seed in [1, 2, 3] {
+    // Some of them in memory, some on a disk.
+    for seed in [1, 9, 31, 20, 100] {
         let trace = || {
             let output = Command::new(std::env::current_exe().unwrap())
                 .args(["--ignored", "--exact", "--nocapture", "prints_a_trace"])

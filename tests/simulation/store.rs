@@ -32,6 +32,12 @@ pub(crate) struct Faults {
 pub(crate) trait Disk {
     /// A store as the next process finds it; the disk has lost what a power failure takes.
     fn open(&mut self, seed: u64, faults: &Arc<Faults>, clock: &SimulatedClock) -> Box<dyn Store>;
+
+    /// Clients learn nothing of what happens from here to the next loss of power: it may come at any moment in between.
+    fn hide_from_clients(&mut self) {}
+
+    /// The power fails; the process that has the disk writes nothing more.
+    fn lose_power(&mut self) {}
 }
 
 impl Disk for MemoryDisk {
@@ -52,7 +58,7 @@ impl FaultyStore {
     }
 }
 
-fn add(count: &AtomicU64) {
+pub(crate) fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
