@@ -12,6 +12,8 @@ pub(crate) struct Coverage {
     pub(crate) missed_heartbeats: u64,
     pub(crate) crashes: u64,
     pub(crate) alarms: u64,
+    /// Times at which nothing was owed to clients any more.
+    pub(crate) rests: u64,
     pub(crate) blocked: u64,
     pub(crate) topology_changes: u64,
     pub(crate) batches: u64,
@@ -21,6 +23,7 @@ pub(crate) struct Coverage {
     pub(crate) loads: u64,
     pub(crate) failed_loads: u64,
     pub(crate) spilled: u64,
+    pub(crate) cut_short: u64,
     pub(crate) seen: Seen,
 }
 
@@ -28,14 +31,17 @@ pub(crate) struct Coverage {
 type Counter = fn(&Coverage) -> u64;
 
 /// All counters, as they are printed.
-pub(crate) const COUNTERS: [(&str, Counter); 23] = [
+pub(crate) const COUNTERS: [(&str, Counter); 26] = [
     ("frames", |it| it.frames),
     ("connections", |it| it.connections),
     ("connections lost", |it| it.connections_lost),
     ("missed heartbeats", |it| it.missed_heartbeats),
     ("channels closed by the broker", |it| it.channels_closed_by_broker),
     ("crashes", |it| it.crashes),
+    ("losses of power in the midst of a write", |it| it.cut_short),
     ("alarms", |it| it.alarms),
+    ("clients blocked", |it| it.blocked),
+    ("rests at which all that is owed was checked", |it| it.rests),
     ("topology changes", |it| it.topology_changes),
     ("batches", |it| it.batches),
     ("batches refused", |it| it.refused_batches),

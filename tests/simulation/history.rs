@@ -3,15 +3,18 @@
 mod actions;
 mod answers;
 mod client;
+mod own;
 
 use super::coverage::Coverage;
 use super::ledger::{ChannelId, Crash, DEAD, Kind, Ledger};
 use super::store::{Disk, Faults};
 use super::wire::{Value, method, shortstr, table};
 use client::{Channel, Client, Mode};
+use own::Own;
 use prontomq::internals::model::random::Random;
 use prontomq::internals::server::{SimulatedClock, Simulation};
 use prontomq::{Settings, StoreKind};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,14 +24,27 @@ const FRAMES_MIN: u64 = 2_000;
 const CONNECTIONS_MIN: usize = 3;
 const CONNECTIONS_MAX: usize = 6;
 /// Queues that are there from the beginning to the end.
-const SAFE: [&str; 6] = ["work", "urgent", "short", "brief", "retry", DEAD];
+const SAFE: [&str; 7] = ["work", "other", "urgent", "short", "brief", "retry", DEAD];
 /// Those whose messages end in the queue for dead letters when they are dropped, rejected or expired.
 const DEAD_LETTERING: [&str; 3] = ["short", "brief", "retry"];
 /// Queues that come and go.
 const VOLATILE: [&str; 4] = ["v0", "v1", "v2", "v3"];
 const EXCHANGES: [&str; 3] = ["e0", "e1", "e2"];
-/// Of so many seeds one has next to no memory for transient messages.
+/// One of so many seeds has next to no memory for transient messages.
 const SPILLING_EVERY: u64 = 3;
+/// One of so many seeds commits few rows at once, and crashes while a transaction is under way.
+const SMALL_BATCHES_EVERY: u64 = 2;
+/// What clients do, and steps of the broker, before a loss of power in the midst of what comes of it.
+const HIDDEN_ACTIONS: u32 = 12;
+const HIDDEN_STEPS: u64 = 400;
+/// One of so many seeds crashes on a full disk.
+const FULL_AT_CRASH_EVERY: u64 = 3;
+/// For so many frames a crash waits for a transaction.
+const CRASH_WAITS: u64 = 200;
+/// One of so many seeds has queues that keep next to nothing in memory.
+const SHORT_WINDOW_EVERY: u64 = 4;
+const REST_SECONDS: u32 = 5;
+const HEARTBEAT: &[u8] = &[8, 0, 0, 0, 0, 0, 0, 0xCE];
 /// A history is at fault that takes longer.
 const DRAIN_ROUNDS: u32 = 2_000;
 
@@ -60,16 +76,21 @@ pub(crate) struct History {
     /// Commits that failed so far.
     failed_commits: u64,
     held_up_until: Duration,
+    /// Messages that the broker must not read before the alarm ends.
+    blocked: BTreeSet<u64>,
+    /// What channels have made that nobody else changes.
+    own: BTreeMap<ChannelId, Own>,
 }
 
 /// Little memory, so that messages are read back; in some histories so little that most transient ones are spilled.
 fn settings(seed: u64) -> Settings {
     let mut settings = Settings::default();
     settings.store.kind = StoreKind::Memory;
-    settings.store.batch_rows_max = 20;
+    settings.store.batch_rows_max = if seed.is_multiple_of(SMALL_BATCHES_EVERY) { 2 } else { 20 };
     settings.store.give_up_after = Duration::from_secs(100_000);
-    settings.limits.window_entries = 16;
-    settings.limits.window_entries_min = 4;
+    // A short window moves the ceiling of what may have been delivered often.
+    settings.limits.window_entries = if seed.is_multiple_of(SHORT_WINDOW_EVERY) { 2 } else { 16 };
+    settings.limits.window_entries_min = settings.limits.window_entries.min(4);
     settings.limits.window_tail_entries = 8;
     settings.limits.window_bytes = 4096;
     settings.limits.window_tail_bytes = 4096;
@@ -102,6 +123,8 @@ impl History {
             alarm: false,
             failed_commits: 0,
             held_up_until: Duration::ZERO,
+            blocked: BTreeSet::new(),
+            own: BTreeMap::new(),
         };
         history.declare_safe();
         history
@@ -124,7 +147,12 @@ impl History {
         let crash_at = [FRAMES_MIN / 3 + self.below(FRAMES_MIN / 4), FRAMES_MIN * 3 / 4 + self.below(FRAMES_MIN / 5)];
         let mut crashes = crash_at.into_iter().peekable();
         while self.coverage.frames < FRAMES_MIN || crashes.peek().is_some() {
-            if crashes.next_if(|at| *at <= self.coverage.frames).is_some() {
+            let reached = self.coverage.frames.saturating_sub(if self.waits_for_commit() { CRASH_WAITS } else { 0 });
+            if self.crashes_on_full_disk() && crashes.peek().is_some_and(|at| *at <= self.coverage.frames + CRASH_WAITS)
+            {
+                self.fill_disk();
+            }
+            if crashes.next_if(|at| *at <= reached).is_some() {
                 self.crash();
             }
             self.tick();
@@ -136,8 +164,19 @@ impl History {
         self.coverage.refused_batches = count(&self.faults.refused);
         self.coverage.unknown_batches = count(&self.faults.unknown);
         self.coverage.loads = count(&self.faults.loads);
+        self.coverage.cut_short = count(&self.faults.cut_short);
         self.coverage.failed_loads = count(&self.faults.unread);
         Outcome { coverage: self.coverage, trace: self.trace }
+    }
+
+    fn crashes_on_full_disk(&self) -> bool {
+        self.seed % FULL_AT_CRASH_EVERY == 1 && self.full_until.is_none()
+    }
+
+    /// A crash is more telling while a transaction is under way.
+    fn waits_for_commit(&self) -> bool {
+        let mut channels = self.clients.iter().flat_map(|client| client.channels.values());
+        self.seed.is_multiple_of(SMALL_BATCHES_EVERY) && !channels.any(|channel| !channel.commits.is_empty())
     }
 
     // ---- one thing that happens
@@ -152,6 +191,7 @@ impl History {
             2..=3 => self.pass_time(),
             4 => self.toggle_alarm(),
             5 if self.full_until.is_none() && self.chance(20) => self.fill_disk(),
+            6 if self.chance(20) => self.rest(),
             _ => self.act(),
         }
         if self.chance(60) {
@@ -164,6 +204,24 @@ impl History {
         }
         self.receive_all();
         self.note_hold_ups();
+    }
+
+    /// Alarms end, the store is well, and time passes: nothing is owed to clients then.
+    fn rest(&mut self) {
+        self.faults.is_well.store(true, Ordering::Relaxed);
+        if self.alarm {
+            self.toggle_alarm();
+        }
+        for _ in 0..REST_SECONDS {
+            for at in 0..self.clients.len() {
+                self.send(at, HEARTBEAT);
+            }
+            self.simulation().advance(Duration::from_secs(1));
+            self.receive_all();
+        }
+        self.check_nothing_is_owed();
+        self.coverage.rests += 1;
+        self.faults.is_well.store(false, Ordering::Relaxed);
     }
 
     fn note_hold_ups(&mut self) {
@@ -197,7 +255,7 @@ impl History {
         }
         for at in 0..self.clients.len() {
             if self.chance(90) {
-                self.send(at, &[8, 0, 0, 0, 0, 0, 0, 0xCE]);
+                self.send(at, HEARTBEAT);
             }
         }
         self.simulation().advance(Duration::from_millis(millis));
@@ -207,7 +265,15 @@ impl History {
         self.alarm = !self.alarm;
         self.coverage.alarms += u64::from(self.alarm);
         let on = self.alarm;
+        if !on {
+            self.alarm_is_over();
+        }
         self.simulation().set_memory_alarm(on);
+    }
+
+    fn alarm_is_over(&mut self) {
+        self.blocked.clear();
+        self.clients.iter_mut().for_each(|client| client.is_blocked = false);
     }
 
     fn fill_disk(&mut self) {
@@ -253,9 +319,11 @@ impl History {
 
     fn crash(&mut self) {
         self.coverage.crashes += 1;
-        let (steps, receives) = (self.below(40), self.chance(50));
-        if !receives {
-            self.disk.hide_from_clients();
+        let (mut steps, receives) = (self.below(40), self.chance(50));
+        if !receives && self.disk.hide_from_clients() {
+            // Something is to be written in the meantime.
+            (0..HIDDEN_ACTIONS).for_each(|_| self.act());
+            steps = HIDDEN_STEPS;
         }
         for _ in 0..steps {
             self.simulation().step();
@@ -272,7 +340,9 @@ impl History {
         }
         self.ledger.crashed(Crash { at, held_up_until: self.held_up_until });
         self.alarm = false;
+        self.alarm_is_over();
         self.start();
+        self.check_own();
     }
 
     fn count_spilled(&mut self) {
@@ -288,12 +358,8 @@ impl History {
 
     /// Alarms end, the store is well, all clients leave; what is left in the queues is taken out.
     fn end(&mut self) {
+        self.rest();
         self.faults.is_well.store(true, Ordering::Relaxed);
-        if self.alarm {
-            self.toggle_alarm();
-        }
-        self.simulation().advance(Duration::from_secs(5));
-        self.receive_all();
         while !self.clients.is_empty() {
             let connection = self.clients[0].connection;
             self.simulation().leave(connection);

@@ -1,8 +1,9 @@
 //! Whole histories of a broker in virtual time, each from a seed: several clients, faults of the store, lost connections, missed
 //! heartbeats, alarms, changes of topology and two crashes. A ledger checks what clients were promised: nothing confirmed is lost,
-//! nothing is with two at once, transactions are whole, what was delivered before is marked so.
+//! nothing is with two at once, transactions are whole, what was delivered before is marked so, prefetch limits hold, answered
+//! changes of topology last, and nobody waits for what could be done. `docs/simulation.md` says how it is run and what it finds.
 //!
-//! `SIMULATION_SEEDS` says how many, `SIMULATION_SEED` which is the first.
+//! `SIMULATION_SEEDS` is the number of histories, `SIMULATION_SEED` the first of them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
@@ -31,9 +32,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use store::Disk;
 
-/// Histories without further word.
+/// Histories of a run that names no number.
 const SEEDS: u64 = 60;
-/// Of so many seeds one is for the SQLite store.
+/// One of so many seeds is for the SQLite store.
 const POWER_DISK_EVERY: u64 = 20;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -72,7 +73,9 @@ fn every_promise_is_kept_in_every_history() {
     let sum = |of: fn(&Coverage) -> u64| all.iter().map(of).sum::<u64>();
     let fewest_frames = all.iter().map(|it| it.frames).min().unwrap_or_default();
     println!("histories {}, each of at least {fewest_frames} frames, in {:.1?}", all.len(), began.elapsed());
-    println!("{power_disks} of them with SQLite on a disk that loses its power, in {power_disks_took:.1?}");
+    println!(
+        "{power_disks} of them, those of every {POWER_DISK_EVERY}th seed, with SQLite on a disk that loses its power, in {power_disks_took:.1?}"
+    );
     for (name, of) in COUNTERS {
         println!("{:>12}  {name}", sum(of));
         assert!(sum(of) > 0 || count < SEEDS || name == "refusals", "no history has any {name}");

@@ -35,7 +35,8 @@ struct Mounted {
     _mount: Mount,
     disk: Arc<disk::Disk>,
     random: Random,
-    /// Operations of the disk that clients know the effects of.
+    faults: Arc<Faults>,
+    /// Operations of the disk whose effects clients may know, if not all.
     seen: Option<usize>,
 }
 
@@ -66,18 +67,20 @@ impl Disk for PowerDisk {
         let mount = Mount::new(self.place.path(), &disk);
         let store = SqliteStore::open(&settings(mount.path(), &mut random, clock)).expect("the store opens");
         let fails = Random::new(random.next_u64());
-        self.mounted = Some(Mounted { _mount: mount, disk: Arc::clone(&disk), random, seen: None });
+        let (kept, known) = (Arc::clone(&disk), Arc::clone(faults));
+        self.mounted = Some(Mounted { _mount: mount, disk: kept, random, faults: known, seen: None });
         Box::new(PowerStore { inner: store, disk, random: fails, faults: Arc::clone(faults) })
     }
 
-    fn hide_from_clients(&mut self) {
+    fn hide_from_clients(&mut self) -> bool {
         if let Some(mounted) = &mut self.mounted {
             mounted.seen = Some(mounted.disk.state().ops.len());
         }
+        self.mounted.is_some()
     }
 
     fn lose_power(&mut self) {
-        let Some(Mounted { disk, mut random, seen, .. }) = self.mounted.take() else { return };
+        let Some(Mounted { disk, mut random, faults, seen, .. }) = self.mounted.take() else { return };
         let ops = {
             let mut state = disk.state();
             state.kill();
@@ -86,6 +89,9 @@ impl Disk for PowerDisk {
         // In the midst of a commit, if no client can know of it.
         let hidden = seen.map_or(0, |seen| ops.len() - seen);
         let kept = ops.len() - (random.next_u64() % (hidden as u64 + 1)) as usize;
+        if kept < ops.len() {
+            add(&faults.cut_short);
+        }
         let mut replay = Replay::new(&self.files, &ops[..kept], random.next_u64());
         while replay.step().is_some() {}
         self.files = if random.next_u64().is_multiple_of(4) { replay.only_synced() } else { replay.torn() };

@@ -6,6 +6,9 @@ use super::{EXCHANGES, History, SAFE, VOLATILE};
 
 impl History {
     pub(super) fn act(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
         let at = self.below(self.clients.len() as u64) as usize;
         let number = 1 + self.below(3) as u16;
         match self.clients[at].channels.get(&number) {
@@ -14,7 +17,7 @@ impl History {
             Some(channel) if channel.is_closing || channel.awaits > 0 || !channel.commits.is_empty() => return,
             Some(_) => {}
         }
-        match self.below(40) {
+        match self.below(44) {
             0..=15 => self.publish_some(at, number),
             16..=18 => self.consume(at, number),
             19 => self.cancel(at, number),
@@ -24,12 +27,21 @@ impl History {
             32 => self.recover(at, number),
             33 => self.close_channel(at, number),
             34 => self.publish_nowhere(at, number),
+            35..=39 => self.use_own(at, number),
             _ => self.change_topology(at, number),
         }
     }
 
     fn publish_some(&mut self, at: usize, number: u16) {
-        let queue = if self.chance(85) { SAFE[self.below(5) as usize] } else { VOLATILE[self.below(4) as usize] };
+        let is_transaction = matches!(self.channel(at, number).mode, Mode::Transaction(_));
+        let queue = if is_transaction && self.chance(60) {
+            // Whether a transaction is whole can be seen where messages leave by acknowledgements only.
+            ["work", "other"][self.below(2) as usize]
+        } else if self.chance(85) {
+            SAFE[self.below(6) as usize]
+        } else {
+            VOLATILE[self.below(4) as usize]
+        };
         let most = if self.chance(15) { 40 } else { 4 };
         let count = 1 + self.below(most);
         let mut bytes = Vec::new();
@@ -52,8 +64,25 @@ impl History {
             channel.unconfirmed.insert(channel.published, message);
         }
         self.ledger.publish(message, queue, persistent, priority, channel.id, transaction);
+        self.note_blocked(at, message);
         let exchange = if queue == "work" && message % 3 == 0 { "fan" } else { "" };
-        publish(&Publish { channel: number, exchange, routing_key: queue, persistent, priority, number: message, size })
+        publish(&Publish {
+            channel: number,
+            exchange,
+            routing_key: queue,
+            persistent,
+            priority,
+            number: message,
+            size,
+            mandatory: false,
+        })
+    }
+
+    /// A message that is published by a blocked client is not read before the alarm ends.
+    pub(super) fn note_blocked(&mut self, at: usize, message: u64) {
+        if self.clients[at].is_blocked {
+            self.blocked.insert(message);
+        }
     }
 
     /// The broker closes the channel for it.
@@ -69,6 +98,7 @@ impl History {
             priority: 0,
             number: u64::MAX,
             size: 0,
+            mandatory: false,
         };
         self.send(at, &publish(&fields));
         self.channel(at, number).awaits += 1;
@@ -79,7 +109,7 @@ impl History {
     }
 
     fn any_queue(&mut self) -> &'static str {
-        if self.chance(80) { SAFE[self.below(6) as usize] } else { VOLATILE[self.below(4) as usize] }
+        if self.chance(80) { SAFE[self.below(7) as usize] } else { VOLATILE[self.below(4) as usize] }
     }
 
     /// What is on its way to a consumer that needs no acknowledgements is lost with its channel. To keep such losses apart,
@@ -107,6 +137,7 @@ impl History {
         }
         let tag = &tags[self.below(tags.len() as u64) as usize];
         // Deliveries may still be on their way: the consumer is known until the channel ends.
+        self.channel(at, number).cancelled.insert(tag.clone());
         self.send(at, &method(number, (60, 30), &[shortstr(tag), vec![0]]));
     }
 

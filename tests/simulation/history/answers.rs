@@ -2,8 +2,12 @@
 
 use super::super::ledger::{ChannelId, Given};
 use super::super::wire::{Incoming, method};
-use super::History;
-use super::client::Channel;
+use super::client::{Channel, Prefetch};
+use super::{History, SAFE};
+use std::collections::BTreeMap;
+
+/// The reply code for what is not there.
+const NOT_FOUND: u16 = 404;
 
 impl History {
     /// What the broker sent, to all clients. Channels that end are seen to first: what they held may be with others already.
@@ -54,7 +58,9 @@ impl History {
                 let Some(channel) = self.clients[at].channels.get(&number) else { return };
                 let (queue, no_ack) = channel.consumers[&consumer].clone();
                 let given = Given { queue: &queue, consumer: &consumer, tag, redelivered, number: message, no_ack };
+                assert!(!self.blocked.contains(&message), "seed {}: {message} was read during an alarm", self.seed);
                 self.ledger.delivered(channel.id, channel.is_closing || channel.is_recovering, &given, now);
+                self.check_prefetch(at, number, &consumer);
             }
             Incoming::GetOk { channel: number, tag, redelivered, number: message } => {
                 let Some(channel) = self.clients[at].channels.get_mut(&number) else { return };
@@ -77,6 +83,8 @@ impl History {
             if multiple { channel.unconfirmed.range(..=tag).map(|(tag, _)| *tag).collect() } else { vec![tag] };
         for tag in tags {
             let message = channel.unconfirmed.remove(&tag).expect("a confirm names what is open");
+            assert!(!channel.unroutable.contains(&message), "{message} is confirmed, and was not returned");
+            assert!(!self.blocked.contains(&message), "{message} was read during an alarm");
             self.ledger.promised(message, kept);
         }
     }
@@ -85,9 +93,17 @@ impl History {
         let now = self.simulation().elapsed();
         match method_id {
             (10, 50) => panic!("seed {}: the connection was closed: {:?}", self.seed, String::from_utf8_lossy(fields)),
-            (10, 60) => self.coverage.blocked += 1,
+            (10, 60) => {
+                self.coverage.blocked += 1;
+                // A notice that came late is of an alarm that has ended.
+                self.clients[at].is_blocked = self.alarm;
+            }
+            (10, 61) => self.clients[at].is_blocked = false,
             // Closed by the broker; what came before it counts.
             (20, 40) => {
+                let code = u16::from_be_bytes([fields[0], fields[1]]);
+                let text = String::from_utf8_lossy(fields);
+                assert_eq!(code, NOT_FOUND, "seed {}: only what is missing closes a channel: {text:?}", self.seed);
                 self.coverage.channels_closed_by_broker += 1;
                 self.send(at, &method(number, (20, 41), &[]));
                 self.close_here(at, number);
@@ -109,6 +125,15 @@ impl History {
             (60, 21) | (50, 11 | 21 | 41 | 51) | (40, 11 | 21) => {
                 if let Some(channel) = self.clients[at].channels.get_mut(&number) {
                     channel.awaits = channel.awaits.saturating_sub(1);
+                    let id = channel.id;
+                    self.own_changed(id);
+                }
+            }
+            // Returned; its number stands for its fields.
+            (60, 50) => {
+                let message = u64::from_be_bytes(fields.try_into().expect("eight bytes"));
+                if let Some(channel) = self.clients[at].channels.get_mut(&number) {
+                    assert!(channel.unroutable.remove(&message), "{message} was returned, and its queue is there");
                 }
             }
             (90, 21 | 31) => {
@@ -122,6 +147,44 @@ impl History {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// No consumer holds more than its channel allows.
+    fn check_prefetch(&mut self, at: usize, number: u16, consumer: &str) {
+        let Some((id, Prefetch { count, is_shared })) =
+            self.clients[at].channels.get(&number).and_then(|channel| Some((channel.id, channel.prefetch?)))
+        else {
+            return;
+        };
+        let outstanding = self.ledger.outstanding(id, (!is_shared).then_some(consumer));
+        assert!(outstanding <= count, "seed {}: {outstanding} of {count} are unacknowledged on {id:?}", self.seed);
+    }
+
+    /// All is read, and the store has kept up: nothing is owed to clients.
+    pub(super) fn check_nothing_is_owed(&mut self) {
+        let ready: BTreeMap<String, u64> = {
+            let cells = self.simulation().broker().cells();
+            cells.iter().map(|cell| (cell.name().as_str().to_owned(), cell.metrics().ready)).collect()
+        };
+        let channels = self.clients.iter().flat_map(|client| client.channels.values());
+        for channel in channels.filter(|channel| !channel.is_closing) {
+            let (seed, id) = (self.seed, channel.id);
+            assert!(channel.unconfirmed.is_empty(), "seed {seed}: no confirms of {:?} on {id:?}", channel.unconfirmed);
+            assert_eq!(channel.awaits, 0, "seed {seed}: answers are missing on {id:?}");
+            assert!(channel.commits.is_empty(), "seed {seed}: commits are not answered on {id:?}");
+            // A queue that was deleted has no consumers any more, and another of its name may be there.
+            let lasting = channel.consumers.iter().filter(|(_, (queue, _))| SAFE.contains(&queue.as_str()));
+            for (consumer, (queue, no_ack)) in lasting {
+                // A limit that consumers share stops those as well that need no acknowledgement.
+                let has_room = channel.prefetch.is_none_or(|Prefetch { count, is_shared }| {
+                    let is_free = *no_ack && !is_shared;
+                    is_free || self.ledger.outstanding(id, (!is_shared).then_some(consumer)) < count
+                });
+                let waits = has_room && !channel.cancelled.contains(consumer);
+                let ready = ready.get(queue).copied().unwrap_or_default();
+                assert!(!waits || ready == 0, "seed {seed}: {consumer} of {id:?} gets none of {ready} in {queue}");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The clients of a history, their channels, and how both begin and end.
 
 use super::super::ledger::ChannelId;
-use super::super::wire::{Parser, longstr, method, shortstr, table};
+use super::super::wire::{Parser, Value, longstr, method, shortstr, table};
 use super::History;
 use prontomq::internals::server::SimulatedConnection;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +12,14 @@ pub(super) enum Mode {
     Plain,
     Confirm,
     Transaction(u64),
+}
+
+/// The limit of what a channel's consumers may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prefetch {
+    pub(super) count: usize,
+    /// All consumers share it; else each has it.
+    pub(super) is_shared: bool,
 }
 
 pub(super) struct Channel {
@@ -32,6 +40,11 @@ pub(super) struct Channel {
     pub(super) is_recovering: bool,
     /// Methods whose answers have not come. One that fails ends the channel, and nothing behind it is carried out.
     pub(super) awaits: u32,
+    pub(super) prefetch: Option<Prefetch>,
+    /// Tags of consumers that are cancelled, or are to be.
+    pub(super) cancelled: BTreeSet<String>,
+    /// Mandatory messages that no queue takes, and that have not been returned.
+    pub(super) unroutable: BTreeSet<u64>,
 }
 
 impl Channel {
@@ -47,6 +60,9 @@ impl Channel {
             is_closing: false,
             is_recovering: false,
             awaits: 0,
+            prefetch: None,
+            cancelled: BTreeSet::new(),
+            unroutable: BTreeSet::new(),
         }
     }
 
@@ -64,7 +80,10 @@ pub(super) struct Client {
     pub(super) channels: BTreeMap<u16, Channel>,
     pub(super) opened: u64,
     pub(super) has_heartbeats: bool,
+    /// The broker has sent connection.blocked: it reads nothing until the alarm ends.
+    pub(super) is_blocked: bool,
 }
+
 impl History {
     pub(super) fn connect(&mut self) {
         let has_heartbeats = self.chance(30);
@@ -83,11 +102,13 @@ impl History {
             channels: BTreeMap::new(),
             opened: 0,
             has_heartbeats,
+            is_blocked: false,
         };
         self.clients.push(client);
         let at = self.clients.len() - 1;
-        let properties = table(&[]).into_iter().skip(4).collect::<Vec<u8>>();
-        let login = [longstr(&properties), shortstr("PLAIN"), longstr(b"\0guest\0guest"), shortstr("en_US")];
+        let capabilities = table(&[("connection.blocked", Value::True)]);
+        let properties = table(&[("capabilities", Value::Table(capabilities))]);
+        let login = [properties, shortstr("PLAIN"), longstr(b"\0guest\0guest"), shortstr("en_US")];
         self.send(at, b"AMQP\0\0\x09\x01");
         self.send(at, &method(0, (10, 11), &login));
         let heartbeat = u8::from(has_heartbeats);
@@ -123,12 +144,13 @@ impl History {
         }
         if self.chance(50) {
             let prefetch = 1 + self.below(20) as u8;
-            let global = u8::from(self.chance(40));
-            self.send(at, &method(number, (60, 10), &[vec![0, 0, 0, 0, 0, prefetch, global]]));
+            let is_shared = self.chance(40);
+            self.channel(at, number).prefetch = Some(Prefetch { count: usize::from(prefetch), is_shared });
+            self.send(at, &method(number, (60, 10), &[vec![0, 0, 0, 0, 0, prefetch, u8::from(is_shared)]]));
         }
     }
 
-    /// All that a channel holds is on its way back, whatever the client still hears.
+    /// All that a channel holds is on its way back, whatever the client still receives.
     pub(super) fn channel_gone(&mut self, channel: &Channel) {
         if let Mode::Transaction(transaction) = channel.mode {
             self.ledger.rolled_back(transaction, false);
