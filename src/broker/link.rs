@@ -74,6 +74,15 @@ impl Default for AttachedQueues {
     }
 }
 
+impl AttachedQueues {
+    /// The queues in the order of their ids. It is the same in every run, and decides which queue gets something first.
+    fn in_order(&self) -> Vec<&Arc<Cell>> {
+        let mut cells: Vec<_> = self.queues.values().collect();
+        cells.sort_unstable_by_key(|cell| cell.id());
+        cells
+    }
+}
+
 /// Number of attached queues at which the first sweep is due.
 const SWEPT_AT_FIRST: usize = 64;
 
@@ -305,7 +314,7 @@ impl Link {
     fn limit_queues(&self, channel: ChannelKey, limit: Option<LimitId>, now: Now) {
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        for cell in self.attached.get(&channel).into_iter().flat_map(|attached| attached.queues.values()) {
+        for cell in self.attached.get(&channel).into_iter().flat_map(AttachedQueues::in_order) {
             cell.push(QueueCommand::ChannelLimit { holder, limit });
             list.push_back(Arc::clone(cell));
         }
@@ -330,11 +339,11 @@ impl Link {
         self.limits.remove(&channel);
         let holder = self.holder(channel);
         let mut list = TurnList::new();
-        let attached = self.attached.remove(&channel).unwrap_or_default().queues;
-        self.attached_count -= attached.len();
-        for cell in attached.into_values() {
+        let attached = self.attached.remove(&channel).unwrap_or_default();
+        self.attached_count -= attached.queues.len();
+        for cell in attached.in_order() {
             cell.push(QueueCommand::Detach { holder });
-            list.push_back(cell);
+            list.push_back(Arc::clone(cell));
         }
         self.broker.take_listed(list, now);
     }
@@ -374,7 +383,8 @@ impl Link {
             attached.queues.retain(|queue, _| !ending.contains(queue));
             self.attached_count -= before - attached.queues.len();
         }
-        let channels: Vec<ChannelKey> = self.attached.keys().copied().collect();
+        let mut channels: Vec<ChannelKey> = self.attached.keys().copied().collect();
+        channels.sort_unstable();
         for channel in channels {
             self.end_channel(channel, now);
         }

@@ -200,6 +200,8 @@ impl Peer {
             let holder = Holder { connection: self.id, channel: *channel };
             (LimitKey { holder, id: permits.id() }, grants)
         };
-        permits.iter_mut().map(revoke).collect()
+        let mut revoked: Vec<_> = permits.iter_mut().map(revoke).collect();
+        revoked.sort_unstable_by_key(|(limit, _)| limit.holder);
+        revoked
     }
 }

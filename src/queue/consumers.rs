@@ -439,9 +439,11 @@ impl Consumers {
         lent
     }
 
-    /// The consumers of a channel.
+    /// The consumers of a channel, the oldest first.
     pub(super) fn of_holder(&self, holder: Holder) -> Vec<ConsumerKey> {
-        self.by_key.keys().filter(|key| key.holder == holder).copied().collect()
+        let mut keys: Vec<_> = self.by_key.keys().filter(|key| key.holder == holder).copied().collect();
+        keys.sort_unstable_by_key(|key| key.slot);
+        keys
     }
 
     /// Everything that a channel holds, in no order.

@@ -14,7 +14,7 @@ use crate::broker::{Broker, OpenScratch, Runner};
 use crate::config::{Settings, StoreKind};
 use crate::model::random::Random;
 use crate::model::{Monotonic, Notice, Now, WallMillis};
-use crate::store::commit::{StepOutcome, WriterHandle};
+use crate::store::commit::{StepOutcome, WriterHandle, WriterStats};
 use crate::store::memory::{MemoryDisk, MemoryStore};
 use crate::store::{BatchNo, Store};
 use std::collections::{BTreeMap, VecDeque};
@@ -225,6 +225,11 @@ impl Simulation {
             peer.notify_one(Notice::Alarm(reason.map(str::to_owned)));
         }
         self.run_until_idle();
+    }
+
+    /// The counters of the scratch store's writer; none before transient messages have gone beyond their budget.
+    pub fn scratch_stats(&self) -> Option<WriterStats> {
+        self.writers().get(1).map(WriterHandle::stats)
     }
 
     /// The time of the next timed event: a heartbeat, an expiry, a deadline, a store's retry.

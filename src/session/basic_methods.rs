@@ -426,13 +426,18 @@ impl Channel {
     /// Tells the queues what was flushed, so that they may send more.
     pub(super) fn report_written(&mut self, out: &mut Output) {
         self.report_noted = false;
-        let channel = self.key;
+        let (channel, from) = (self.key, out.effects.len());
         for (consumer, entry) in &mut self.consumers {
             let Some(queue) = entry.queue.filter(|_| entry.unreported > 0) else { continue };
             let count = std::mem::take(&mut entry.unreported);
             let bytes = std::mem::take(&mut entry.unreported_bytes);
             out.effects.push(Effect::Written { channel, consumer: *consumer, queue, count, bytes });
         }
+        // The same order at every run: that of the map differs.
+        out.effects[from..].sort_unstable_by_key(|effect| match effect {
+            Effect::Written { consumer, .. } => Some(*consumer),
+            _ => None,
+        });
     }
 }
 

@@ -45,6 +45,7 @@ struct Message {
 #[derive(Clone, Debug, Default)]
 struct Copy {
     seen: bool,
+    deliveries: u32,
     /// The broker's life in which a client saw it last.
     seen_life: u32,
     holder: Option<ChannelId>,
@@ -89,12 +90,21 @@ pub(crate) struct Given<'a> {
     pub(crate) no_ack: bool,
 }
 
+/// A message that a channel holds.
+#[derive(Clone, Debug)]
+struct Held {
+    number: u64,
+    queue: String,
+    /// Nothing for a get.
+    consumer: String,
+}
+
 #[derive(Default)]
 pub(crate) struct Ledger {
     messages: BTreeMap<u64, Message>,
     kinds: BTreeMap<String, Kind>,
-    /// What each channel holds: its tag, the message and its queue.
-    held: BTreeMap<ChannelId, BTreeMap<u64, (u64, String)>>,
+    /// What each channel holds, by tag.
+    held: BTreeMap<ChannelId, BTreeMap<u64, Held>>,
     /// Acknowledgements that the broker need not have read.
     unread: BTreeMap<ChannelId, Vec<(u64, String)>>,
     /// The last message of a publisher that a consumer was given for the first time.
@@ -128,12 +138,21 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug, Default)]
 struct Transaction {
     publishes: Vec<u64>,
-    /// What it acknowledged: the channel, the tag, the message and its queue.
-    acks: Vec<(ChannelId, u64, u64, String)>,
+    acks: Vec<TransactionAck>,
     /// tx.commit was sent, and its answer has not come.
     is_asked: bool,
     /// Nobody will ever know.
     is_unknown: bool,
+}
+
+/// What a transaction acknowledged.
+#[derive(Clone, Debug)]
+struct TransactionAck {
+    channel: ChannelId,
+    tag: u64,
+    held: Held,
+    /// How often clients were given the message by then.
+    deliveries: u32,
 }
 
 pub(crate) const DEAD: &str = "dead";
@@ -177,10 +196,10 @@ impl Ledger {
         }
     }
 
-    fn take_held(&mut self, channel: ChannelId, tag: u64, multiple: bool) -> Vec<(u64, u64, String)> {
+    fn take_held(&mut self, channel: ChannelId, tag: u64, multiple: bool) -> Vec<(u64, Held)> {
         let Some(held) = self.held.get_mut(&channel) else { return Vec::new() };
         let tags: Vec<u64> = if multiple { held.range(..=tag).map(|(tag, _)| *tag).collect() } else { vec![tag] };
-        tags.into_iter().filter_map(|tag| held.remove(&tag).map(|(number, queue)| (tag, number, queue))).collect()
+        tags.into_iter().filter_map(|tag| Some((tag, held.remove(&tag)?))).collect()
     }
 
     pub(crate) fn tags(&self, channel: ChannelId) -> Vec<u64> {
@@ -188,11 +207,14 @@ impl Ledger {
     }
 
     pub(crate) fn ack(&mut self, channel: ChannelId, tag: u64, multiple: bool, at: Duration, transaction: Option<u64>) {
-        for (tag, number, queue) in self.take_held(channel, tag, multiple) {
+        for (tag, held) in self.take_held(channel, tag, multiple) {
             if let Some(transaction) = transaction {
-                self.transactions.entry(transaction).or_default().acks.push((channel, tag, number, queue));
+                let deliveries = self.copy(held.number, &held.queue).map_or(0, |copy| copy.deliveries);
+                let ack = TransactionAck { channel, tag, held, deliveries };
+                self.transactions.entry(transaction).or_default().acks.push(ack);
                 continue;
             }
+            let Held { number, queue, .. } = held;
             self.acked(number, &queue, at, false);
             self.unread.entry(channel).or_default().push((number, queue));
         }
@@ -220,13 +242,13 @@ impl Ledger {
     }
 
     pub(crate) fn requeue(&mut self, channel: ChannelId, tag: u64, multiple: bool) {
-        for (_, number, queue) in self.take_held(channel, tag, multiple) {
+        for (_, Held { number, queue, .. }) in self.take_held(channel, tag, multiple) {
             self.came_back(number, &queue);
         }
     }
 
     pub(crate) fn reject(&mut self, channel: ChannelId, tag: u64, multiple: bool) {
-        for (_, number, queue) in self.take_held(channel, tag, multiple) {
+        for (_, Held { number, queue, .. }) in self.take_held(channel, tag, multiple) {
             let discards = !self.kind(&queue).dead_letters;
             if let Some(copy) = self.copy(number, &queue) {
                 copy.holder = None;
@@ -239,7 +261,7 @@ impl Ledger {
 
     /// All that a channel holds goes back: it closed, its connection died, or it asked for that.
     pub(crate) fn give_back(&mut self, channel: ChannelId) {
-        for (number, queue) in self.held.remove(&channel).unwrap_or_default().into_values() {
+        for Held { number, queue, .. } in self.held.remove(&channel).unwrap_or_default().into_values() {
             self.came_back(number, &queue);
         }
     }
@@ -273,7 +295,7 @@ impl Ledger {
         for number in publishes {
             self.promised(number, true);
         }
-        for (_, _, number, queue) in acks {
+        for TransactionAck { held: Held { number, queue, .. }, .. } in acks {
             self.acked(number, &queue, at, true);
         }
     }
@@ -281,7 +303,7 @@ impl Ledger {
     /// The channel of a transaction ends before its commit is answered: what it acknowledged may be back with others.
     pub(crate) fn release_acks(&mut self, transaction: u64) {
         let acks = self.transactions.get(&transaction).map(|it| it.acks.clone()).unwrap_or_default();
-        for (_, _, number, queue) in acks {
+        for TransactionAck { held: Held { number, queue, .. }, .. } in acks {
             self.came_back(number, &queue);
         }
     }
@@ -295,7 +317,7 @@ impl Ledger {
             self.seen.torn_off += 1;
             self.transactions.get_mut(&transaction).expect("it is there").is_unknown = true;
             let life = self.life;
-            for (_, _, number, queue) in acks {
+            for TransactionAck { held: Held { number, queue, .. }, .. } in acks {
                 // Either it came back or it is gone.
                 self.came_back(number, &queue);
                 if let Some(copy) = self.copy(number, &queue).filter(|copy| copy.acked.is_none()) {
@@ -310,12 +332,12 @@ impl Ledger {
         for number in publishes {
             self.messages.get_mut(&number).expect("it was published").promise = Promise::Withdrawn;
         }
-        for (channel, tag, number, queue) in acks {
+        for TransactionAck { channel, tag, held, .. } in acks {
             if channel_lives {
                 // Not acknowledged after all: the channel has it still.
-                self.held.entry(channel).or_default().insert(tag, (number, queue));
+                self.held.entry(channel).or_default().insert(tag, held);
             } else {
-                self.came_back(number, &queue);
+                self.came_back(held.number, &held.queue);
             }
         }
     }
@@ -339,7 +361,8 @@ impl Ledger {
             let copies = self.messages.get_mut(&number).filter(|_| no_ack).map(|message| &mut message.copies);
             if let Some(copies) = copies {
                 let acked = Some(Acked { life, at, is_final: false, may_be_unread: false });
-                copies.insert(queue.to_owned(), Copy { seen: true, seen_life: life, holder: None, acked });
+                copies
+                    .insert(queue.to_owned(), Copy { seen: true, deliveries: 1, seen_life: life, holder: None, acked });
             }
             return;
         }
@@ -387,9 +410,11 @@ impl Ledger {
         } else {
             copy.holder = Some(channel);
         }
+        copy.deliveries += 1;
         let is_first = !std::mem::replace(&mut copy.seen, true) && !redelivered;
         if !no_ack {
-            self.held.entry(channel).or_default().insert(tag, (number, queue.to_owned()));
+            let held = Held { number, queue: queue.to_owned(), consumer: consumer.to_owned() };
+            self.held.entry(channel).or_default().insert(tag, held);
         }
         if is_first && queue != DEAD && !crashed {
             let key = (channel, consumer.to_owned(), queue.to_owned(), publisher, priority);
@@ -425,22 +450,52 @@ impl Ledger {
             let is_done = copies.values().any(|copy| copy.acked.is_some());
             assert!(!is_safe || is_done || *is_discarded, "message {number} was confirmed and is lost: {message:?}");
         }
-        // A consumer may see a message before its transaction is stored. One that is seen in a later life was stored. What its
-        // queue drops or lets expire at once goes on as a dead letter, in a transaction of the store of its own.
-        for Transaction { publishes, .. } in self.transactions.values().filter(|it| it.is_unknown) {
-            let parts: Vec<_> = publishes
-                .iter()
-                .map(|number| (number, &self.messages[number]))
-                .filter(|(_, message)| message.persistent)
-                .filter(|(_, Message { queue, .. })| self.kind(queue).is_safe && !self.kind(queue).dead_letters)
-                .collect();
-            let is_stored =
-                parts.iter().any(|(_, message)| message.copies.values().any(|copy| copy.seen_life > message.life));
-            let lost: Vec<_> = parts.iter().filter(|(_, message)| message.copies.is_empty()).collect();
+        for transaction in self.transactions.values().filter(|it| it.is_unknown) {
+            self.check_whole(transaction);
+        }
+    }
+
+    /// A transaction whose outcome was lost is stored as a whole or not at all. A consumer may see a message before its
+    /// transaction is stored; one that is seen in a later life was stored. What its queue drops or lets expire at once goes on
+    /// as a dead letter, in a transaction of the store of its own; and what "urgent" has may be on its way to a consumer that
+    /// needs no acknowledgement.
+    fn check_whole(&self, Transaction { publishes, acks, .. }: &Transaction) {
+        let is_plain = |queue: &str| self.kind(queue).is_safe && !self.kind(queue).dead_letters && queue != "urgent";
+        let parts: Vec<_> = publishes
+            .iter()
+            .map(|number| (number, &self.messages[number]))
+            .filter(|(_, message)| message.persistent && is_plain(&message.queue))
+            .collect();
+        let is_stored =
+            parts.iter().any(|(_, message)| message.copies.values().any(|copy| copy.seen_life > message.life));
+        let lost: Vec<_> = parts.iter().filter(|(_, message)| message.copies.is_empty()).collect();
+        assert!(!is_stored || lost.is_empty(), "a transaction is torn: of {publishes:?} there is none of {lost:#?}");
+        let is_lost = !parts.is_empty() && lost.len() == parts.len();
+        for TransactionAck { held: Held { number, queue, .. }, deliveries, .. } in acks {
+            let message = &self.messages[number];
+            // A dead letter may be there a second time, for its original may have come back.
+            if !message.persistent || !is_plain(queue) || queue == DEAD {
+                continue;
+            }
+            let is_back = message.copies[queue].deliveries > *deliveries;
+            let was_stored = matches!(message.promise, Promise::Given { .. });
             assert!(
-                !is_stored || lost.is_empty(),
-                "a transaction is torn: of {publishes:?} there is none of {lost:#?}"
+                !is_lost || !was_stored || is_back,
+                "{publishes:?} are lost, and the acknowledgement of {number} is kept: {message:?}"
+            );
+            assert!(
+                !is_stored || !is_back,
+                "{publishes:?} are kept, and the acknowledgement of {number} is lost: {message:?}"
             );
         }
+    }
+
+    /// How many messages of a channel's consumers, or of one of them, are unacknowledged, or acknowledged in a transaction
+    /// that was not asked to commit.
+    pub(crate) fn outstanding(&self, channel: ChannelId, consumer: Option<&str>) -> usize {
+        let counts = |held: &Held| consumer.map_or(!held.consumer.is_empty(), |consumer| held.consumer == consumer);
+        let acks = self.transactions.values().filter(|it| !it.is_unknown && !it.is_asked).flat_map(|it| &it.acks);
+        let held = self.held.get(&channel).into_iter().flat_map(BTreeMap::values).filter(|held| counts(held)).count();
+        held + acks.filter(|ack| ack.channel == channel && counts(&ack.held)).count()
     }
 }

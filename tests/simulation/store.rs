@@ -1,6 +1,7 @@
 //! A store in memory that refuses batches, loses answers and fails reads.
 
 use prontomq::internals::model::random::Random;
+use prontomq::internals::server::SimulatedClock;
 use prontomq::internals::store::memory::{MemoryDisk, MemoryStore};
 use prontomq::internals::store::{
     Batch, BatchNo, CommitOutcome, LoadRequest, LoadedRange, Maintenance, ReadError, RecoveredState, Store, StoreError,
@@ -17,7 +18,7 @@ const UNREAD: u64 = 2;
 /// What the store does by itself, and what it has done.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// Everything is refused, as on a full disk.
+    /// The disk is full.
     pub(crate) is_full: AtomicBool,
     /// Nothing fails any more.
     pub(crate) is_well: AtomicBool,
@@ -26,22 +27,50 @@ pub(crate) struct Faults {
     pub(crate) unread: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) loads: AtomicU64,
+    /// Losses of power in the midst of what no client knew of.
+    pub(crate) cut_short: AtomicU64,
 }
 
-pub(crate) struct FaultyStore {
+/// Where messages outlive the broker.
+pub(crate) trait Disk {
+    /// A store as the next process finds it; the disk has lost what a power failure takes.
+    fn open(&mut self, seed: u64, faults: &Arc<Faults>, clock: &SimulatedClock) -> Box<dyn Store>;
+
+    /// Clients learn nothing of what happens from here to the next loss of power. Returns whether it may come at any moment in
+    /// between.
+    fn hide_from_clients(&mut self) -> bool {
+        false
+    }
+
+    /// The power fails; the process that has the disk writes nothing more.
+    fn lose_power(&mut self) {}
+}
+
+impl Disk for MemoryDisk {
+    fn open(&mut self, seed: u64, faults: &Arc<Faults>, _clock: &SimulatedClock) -> Box<dyn Store> {
+        Box::new(FaultyStore::open(self.clone(), seed, Arc::clone(faults)))
+    }
+}
+
+struct FaultyStore {
     inner: MemoryStore,
     random: Random,
     faults: Arc<Faults>,
 }
 
 impl FaultyStore {
-    pub(crate) fn open(disk: MemoryDisk, seed: u64, faults: Arc<Faults>) -> Self {
+    fn open(disk: MemoryDisk, seed: u64, faults: Arc<Faults>) -> Self {
         Self { inner: MemoryStore::open(disk), random: Random::new(seed), faults }
     }
 }
 
-fn add(count: &AtomicU64) {
+pub(crate) fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
+}
+
+/// There is space on a full disk for what gives space back.
+fn only_removes(batch: &Batch) -> bool {
+    batch.topology.is_empty() && batch.lanes.iter().all(|change| change.inserts.is_empty())
 }
 
 impl Store for FaultyStore {
@@ -52,7 +81,8 @@ impl Store for FaultyStore {
     fn commit(&mut self, batch: &Batch) -> CommitOutcome {
         let chance = self.random.next_u64() % 100;
         if !self.faults.is_well.load(Ordering::Relaxed) {
-            if self.faults.is_full.load(Ordering::Relaxed) || chance < REFUSED {
+            let is_full = self.faults.is_full.load(Ordering::Relaxed) && !only_removes(batch);
+            if is_full || chance < REFUSED {
                 add(&self.faults.refused);
                 return CommitOutcome::NotCommitted("the disk is full".into());
             }

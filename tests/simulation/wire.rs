@@ -22,6 +22,8 @@ fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 pub(crate) enum Value<'a> {
     Text(&'a str),
     Number(u32),
+    True,
+    Table(Vec<u8>),
 }
 
 pub(crate) fn table(fields: &[(&str, Value<'_>)]) -> Vec<u8> {
@@ -30,6 +32,8 @@ pub(crate) fn table(fields: &[(&str, Value<'_>)]) -> Vec<u8> {
         bytes.extend(shortstr(name));
         match value {
             Value::Text(text) => bytes.extend([vec![b'S'], longstr(text.as_bytes())].concat()),
+            Value::True => bytes.extend([b't', 1]),
+            Value::Table(table) => bytes.extend([vec![b'F'], table.clone()].concat()),
             Value::Number(number) => bytes.extend([vec![b'I'], number.to_be_bytes().to_vec()].concat()),
         }
     }
@@ -45,11 +49,13 @@ pub(crate) struct Publish<'a> {
     pub(crate) priority: u8,
     pub(crate) number: u64,
     pub(crate) size: usize,
+    pub(crate) mandatory: bool,
 }
 
 /// Method, header and body: three frames.
 pub(crate) fn publish(publish: &Publish<'_>) -> Vec<u8> {
-    let fields = [vec![0, 0], shortstr(publish.exchange), shortstr(publish.routing_key), vec![0]];
+    let fields =
+        [vec![0, 0], shortstr(publish.exchange), shortstr(publish.routing_key), vec![u8::from(publish.mandatory)]];
     let mut body = publish.number.to_be_bytes().to_vec();
     body.resize(8 + publish.size, b'.');
     let mut header = [vec![0, 60, 0, 0], (body.len() as u64).to_be_bytes().to_vec()].concat();
