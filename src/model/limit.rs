@@ -4,7 +4,7 @@ use super::ids::Holder;
 
 /// One limit of a channel, from the moment it is set until it is taken away; other numbers in between do not end it.
 /// Never reused within the channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitId(pub u32);
 
 /// A limit, named across the whole process.

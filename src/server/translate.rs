@@ -5,7 +5,7 @@ use crate::auth::mechanism;
 use crate::broker::{BrokerSettings, VhostLimits};
 use crate::config::Settings;
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
-use crate::session::SessionSettings;
+use crate::session::{ServerProperties, SessionSettings};
 use crate::store::commit::WriterSettings;
 use crate::store::sqlite::SqliteSettings;
 
@@ -54,11 +54,13 @@ const TRANSIENT_BYTES_MAX: u64 = 4 << 30;
 pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");
     SessionSettings {
-        product: settings.product.clone(),
-        version: settings.version.clone(),
-        platform: format!("ProntoMQ {version}"),
-        information: format!("ProntoMQ {version}, compatible with RabbitMQ clients"),
-        cluster_name: cluster_name.to_owned(),
+        properties: ServerProperties {
+            product: settings.product.clone(),
+            version: settings.version.clone(),
+            platform: format!("ProntoMQ {version}"),
+            information: format!("ProntoMQ {version}, compatible with RabbitMQ clients"),
+            cluster_name: cluster_name.to_owned(),
+        },
         mechanisms: mechanism::OFFERED.split(' ').map(str::to_owned).collect(),
         channel_max: settings.channels_max,
         frame_max: settings.frame_max,

@@ -7,7 +7,7 @@ use ahash::AHashSet;
 
 impl Channel {
     fn queues_in_use(&self) -> AHashSet<QueueId> {
-        let consumed = self.consumers.values().filter_map(|consumer| consumer.queue);
+        let consumed = self.consumers.queues();
         let settled = self.transaction.iter().flat_map(|transaction| &transaction.settlements);
         let settled = settled.map(|(_, delivered, _)| delivered.queue);
         consumed.chain(self.unacked.queues()).chain(settled).collect()

@@ -1,7 +1,7 @@
 //! A session by hand: frames in, effects and frames out, with answers as late as a test wants them. What needs no delay is
 //! proven by the golden dialogues.
 
-use super::{Effect, Login, Outlet, Output, Publish, Session, SessionSettings, Settlement};
+use super::{Effect, Login, Outlet, Output, Publish, ServerProperties, Session, SessionSettings, Settlement};
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Delivery, LendId, LimitChange, LimitId, Message, Monotonic,
     Name, Notice, Now, QueueId, RequestNo, WallMillis,
@@ -119,11 +119,13 @@ fn declared(queue: &str) -> Answer {
 impl Bench {
     fn connected() -> Self {
         let settings = SessionSettings {
-            product: "p".into(),
-            version: "1.0.0".into(),
-            platform: "p".into(),
-            information: "i".into(),
-            cluster_name: "c".into(),
+            properties: ServerProperties {
+                product: "p".into(),
+                version: "1.0.0".into(),
+                platform: "p".into(),
+                information: "i".into(),
+                cluster_name: "c".into(),
+            },
             mechanisms: vec!["PLAIN".into()],
             channel_max: 9,
             frame_max: 131_072,

@@ -1,7 +1,7 @@
 //! What a transactional channel holds back until its commit.
 
 use super::effect::RoutedMessage;
-use super::unacked::Delivered;
+use super::unacked::UnackedDelivery;
 use crate::model::{Name, SettleOutcome};
 
 /// A transaction, and the commit that is under way.
@@ -12,7 +12,7 @@ pub(super) struct Transaction {
     /// What these messages take of memory.
     publish_bytes: usize,
     /// Settlements in order: tag, delivery, fate.
-    pub(super) settlements: Vec<(u64, Delivered, SettleOutcome)>,
+    pub(super) settlements: Vec<(u64, UnackedDelivery, SettleOutcome)>,
     commit: Option<Commit>,
 }
 
@@ -49,7 +49,7 @@ impl Transaction {
     pub(super) fn held_bytes(&self) -> usize {
         self.publish_bytes
             + self.publishes.capacity() * size_of::<RoutedMessage>()
-            + self.settlements.capacity() * size_of::<(u64, Delivered, SettleOutcome)>()
+            + self.settlements.capacity() * size_of::<(u64, UnackedDelivery, SettleOutcome)>()
     }
 
     pub(super) fn begin_commit(&mut self) {

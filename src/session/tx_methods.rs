@@ -1,9 +1,9 @@
 //! The methods of class tx.
 
-use super::channel::Awaited;
 use super::effect::{Commit, Effect, Output};
 use super::machine::Session;
 use super::outlet::Outlet;
+use super::requests::RequestKind;
 use super::transaction::Transaction;
 use crate::model::{AmqpError, ChannelKey, Message, Now};
 use crate::wire::method::MethodId;
@@ -29,9 +29,9 @@ impl Session {
         let publishes = transaction.take_publishes();
         let settlements = std::mem::take(&mut transaction.settlements);
         transaction.begin_commit();
-        channel.note_request(id, Awaited::Commit);
+        channel.requests.add(id, RequestKind::Commit);
         let settlements =
-            settlements.into_iter().map(|(_, delivered, outcome)| delivered.settled(outcome, true)).collect();
+            settlements.into_iter().map(|(_, delivered, outcome)| delivered.settlement(outcome, true)).collect();
         out.effects.push(Effect::Commit(Commit { channel: key, publishes, settlements }));
         out.pause = true;
         Ok(())
@@ -54,7 +54,7 @@ impl Session {
         returned.iter().for_each(|message| self.write_return(channel.number, message, out));
         let live = self.channel(channel.number);
         if live.transaction.as_mut().is_some_and(|transaction| transaction.owed(promises)) {
-            live.commit_settled();
+            live.requests.complete_commit();
             self.proceed(channel.number, now, outlet, out);
         }
         self.end_draining(now, out);

@@ -3,30 +3,22 @@
 //! A connection is measured after each pass. Of the channels that were at work in it, the largest are closed until the
 //! connection is within its limits again: a channel that only waits is not closed for what another one sends.
 
-use super::basic_methods::PUBLISH;
-use super::channel::Channel;
 use super::effect::Output;
 use super::machine::Session;
+use super::method_ids::BASIC_PUBLISH;
 use super::outlet::Outlet;
-use super::transaction::Transaction;
 use crate::model::{AmqpError, NamedLimit, Now};
-
-impl Channel {
-    pub(super) fn unfinished_bytes(&self) -> usize {
-        self.content.held_bytes() + self.transaction.as_ref().map_or(0, Transaction::held_bytes)
-    }
-}
 
 impl Session {
     /// Closes channels with 506 whose unfinished bytes are too many; all other connections have `others` such bytes. Call it
     /// at the end of a pass, and carry out what comes of it.
     pub(crate) fn bound_unfinished(&mut self, others: u64, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
-        if self.touched.is_empty() {
+        if self.due.active.is_empty() {
             return;
         }
         let own = self.settings.connection_unfinished_bytes_max;
         // A frame or two are always let through: where a read ends is no fault of the client.
-        let rest = self.settings.unfinished_bytes_max.saturating_sub(others).max(self.payload_max as u64 * 2);
+        let rest = self.settings.unfinished_bytes_max.saturating_sub(others).max(self.tuning.payload_max as u64 * 2);
         if self.unfinished_bytes() <= own.min(rest) {
             return;
         }
@@ -39,7 +31,7 @@ impl Session {
         };
         let error = AmqpError::limit_reached(text);
         let mut at_work: Vec<(usize, u16)> = Vec::new();
-        for number in &self.touched {
+        for number in &self.due.active {
             let bytes = self.channels.get_mut(*number).map_or(0, |channel| channel.unfinished_bytes());
             at_work.push((bytes, *number));
         }
@@ -49,16 +41,16 @@ impl Session {
             && let Some((1.., number)) = at_work.pop()
         {
             out.refusals.note(limit);
-            self.fail(number, &error, Some(PUBLISH), now, outlet, out);
+            self.fail(number, &error, Some(BASIC_PUBLISH), now, outlet, out);
         }
     }
 
     /// As of now: the counts of the last pass, and what the channels at work have added since.
     fn unfinished_bytes(&mut self) -> u64 {
-        let mut bytes = self.tally.unfinished_bytes;
-        for number in &self.touched {
+        let mut bytes = self.metrics.unfinished_bytes;
+        for number in &self.due.active {
             if let Some(channel) = self.channels.get_mut(*number) {
-                bytes += channel.unfinished_bytes() as i64 - channel.tallied.unfinished_bytes;
+                bytes += channel.unfinished_bytes() as i64 - channel.measured.unfinished_bytes;
             }
         }
         u64::try_from(bytes).unwrap_or(0)
@@ -67,12 +59,13 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::channel::Channel;
     use super::super::channel::Stage;
-    use super::super::machine::State;
     use super::super::outlet::NoQueues;
+    use super::super::state::State;
     use super::*;
     use crate::model::{Monotonic, WallMillis};
-    use crate::session::{Effect, SessionSettings};
+    use crate::session::{Effect, ServerProperties, SessionSettings};
     use crate::wire::writer::{Content as Sent, write_method, write_publish};
     use amq_protocol::protocol::{AMQPClass, channel, tx};
     use proptest::prelude::*;
@@ -113,11 +106,7 @@ mod tests {
 
     fn settings() -> SessionSettings {
         SessionSettings {
-            product: String::new(),
-            version: String::new(),
-            platform: String::new(),
-            information: String::new(),
-            cluster_name: String::new(),
+            properties: ServerProperties::default(),
             mechanisms: Vec::new(),
             channel_max: 8,
             frame_max: FRAME_MAX,
@@ -270,13 +259,13 @@ mod tests {
                 client.carry_out();
                 let refusals = std::mem::take(&mut client.out.refusals);
                 closed += refusals.of(NamedLimit::ConnectionUnfinishedBytes) + refusals.of(NamedLimit::UnfinishedBytes);
-                let (counted, tallied) = (client.counted(), client.session.tally().unfinished_bytes);
+                let (counted, tallied) = (client.counted(), client.session.metrics().unfinished_bytes);
                 prop_assert_eq!(i64::try_from(counted).unwrap(), tallied);
                 // A channel that was closed within a content still knows how much of it is to come.
                 prop_assert!(counted <= most + u64::from(CHANNELS) * 256, "{} of {}, {} channels were closed", counted, most, closed);
             }
             client.session.forget_channels();
-            prop_assert_eq!(client.session.tally(), crate::session::Tally::default());
+            prop_assert_eq!(client.session.metrics(), crate::session::SessionMetrics::default());
         }
     }
 }

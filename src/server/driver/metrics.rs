@@ -5,7 +5,7 @@
 use crate::broker::{Counters, Gauges, Link, Publishes, Traffic};
 use crate::server::memory::Held;
 use crate::server::shared::{Shared, SizesOfRead};
-use crate::session::{Output, Session, Tally};
+use crate::session::{Output, Session, SessionMetrics};
 
 /// What has been counted of a connection, and how much of it the broker's numbers have.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct ConnectionMetrics {
     /// Already added.
     channels_closed: u64,
     /// Already added.
-    tally: Tally,
+    tally: SessionMetrics,
     /// Already added.
     held: Held,
 }
@@ -65,7 +65,7 @@ impl ConnectionMetrics {
         link: Option<&Link>,
         session: &mut Session,
         out: &mut Output,
-    ) -> Tally {
+    ) -> SessionMetrics {
         let counters = shared.broker.counters();
         let gauges = shared.broker.gauges();
         let opened = session.channels_opened();
@@ -85,7 +85,7 @@ impl ConnectionMetrics {
         if let Some(link) = link {
             link.peer().traffic().add(&done);
         }
-        let tally = session.tally();
+        let tally = session.metrics();
         let change = tally - self.tally;
         self.tally = tally;
         Gauges::add(&gauges.publishers, change.publishers);

@@ -21,7 +21,7 @@ use super::memory::Held;
 use super::shared::Shared;
 use crate::broker::{Carried, Link};
 use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now};
-use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, Settlement, Tally};
+use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, SessionMetrics, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -116,7 +116,7 @@ impl Driver {
 
     /// The client has shown that it lives, so long ago.
     pub(super) fn heard(&mut self, now: Now, ago: Duration) {
-        self.session.heard(now.monotonic.minus(ago));
+        self.session.client_alive(now.monotonic.minus(ago));
     }
 
     /// Whether the client publishes faster than the store writes; the waker is called once it may go on.
@@ -159,7 +159,7 @@ impl Driver {
     /// Bytes came in. `end_read` follows the last of a pass.
     pub(super) fn receive(&mut self, input: &[u8], now: Now) {
         self.metrics.note_read(input.len());
-        self.session.heard(now.monotonic);
+        self.session.client_alive(now.monotonic);
         self.take_input(input, now);
     }
 
@@ -467,7 +467,7 @@ impl Driver {
     }
 
     /// What the connection holds of memory.
-    fn held(&self, tally: Tally) -> Held {
+    fn held(&self, tally: SessionMetrics) -> Held {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (partial, out, backlog) = (self.partial.capacity(), self.out.bytes.capacity(), self.backlog.held_bytes());
         let buffers = partial + out + self.session.parked_bytes() + backlog;
