@@ -64,7 +64,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "metrics",
-        kind: Kind::AddressOrOff(|s| &mut s.metrics),
+        kind: Kind::AddressOrOff(|s| &mut s.metrics.address),
         meaning: "Address of `/metrics` (Prometheus), `/healthz` and `/readyz`.",
     },
     Setting {
@@ -74,41 +74,41 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "channels_max",
-        kind: Kind::Count(Integer::U16(|s| &mut s.channels_max), range(1, U16)),
+        kind: Kind::Count(Integer::U16(|s| &mut s.connection.channels_max), range(1, U16)),
         meaning: "Open channels per connection, as offered to clients.",
     },
     Setting {
         name: "frame_max",
-        kind: Kind::Bytes(Integer::U32(|s| &mut s.frame_max), range(4096, 16 * MIB)),
+        kind: Kind::Bytes(Integer::U32(|s| &mut s.connection.frame_max), range(4096, 16 * MIB)),
         meaning: "The largest frame, as offered to clients.",
     },
     Setting {
         name: "initial_frame_max",
-        kind: Kind::Bytes(Integer::U32(|s| &mut s.initial_frame_max), range(4096, MIB)),
+        kind: Kind::Bytes(Integer::U32(|s| &mut s.connection.initial_frame_max), range(4096, MIB)),
         meaning: "The largest frame before a client has logged in and agreed on another size; at most `frame_max`.",
     },
     Setting {
         name: "heartbeat",
-        kind: Kind::Seconds(|s| &mut s.heartbeat, range(0, U16 * 1000)),
+        kind: Kind::Seconds(|s| &mut s.connection.heartbeat, range(0, U16 * 1000)),
         meaning: "Heartbeat interval, as offered to clients. Whole seconds; 0 offers none. A client that has been silent for \
                   two to two and a half intervals is disconnected.",
     },
     Setting {
         name: "handshake_timeout",
-        kind: Kind::Time(|s| &mut s.handshake_timeout, range(100, YEAR)),
+        kind: Kind::Time(|s| &mut s.connection.handshake_timeout, range(100, YEAR)),
         meaning: "How long a client may take from connecting to an open connection.",
     },
     Setting {
         name: "message_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.message_bytes_max), range(1, 512 * MIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.connection.message_bytes_max), range(1, 512 * MIB)),
         meaning: "The largest message body; a larger one closes its channel with 406 PRECONDITION_FAILED.",
     },
     Setting {
         name: "log_format",
         kind: Kind::Choice(Choice {
             words: &["auto", "human", "json"],
-            get: |s| s.log_format as usize,
-            set: |s, index| s.log_format = LOG_FORMATS[index],
+            get: |s| s.logging.format as usize,
+            set: |s, index| s.logging.format = LOG_FORMATS[index],
         }),
         meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere. Not log lines are what `prontomq serve` \
                   prints on stdout when it has started, and on stderr the reason why it did not start: they are text with `auto`, \
@@ -118,48 +118,48 @@ pub(crate) const SETTINGS: &[Setting] = &[
         name: "log_level",
         kind: Kind::Choice(Choice {
             words: &["error", "warn", "info", "debug", "trace"],
-            get: |s| s.log_level as usize,
-            set: |s, index| s.log_level = LOG_LEVELS[index],
+            get: |s| s.logging.level as usize,
+            set: |s, index| s.logging.level = LOG_LEVELS[index],
         }),
         meaning: "Log lines of this level and of those before it are written.",
     },
     Setting {
         name: "log_queue_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.log_queue_bytes_max), range(4 * KIB, GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.logging.queue_bytes_max), range(4 * KIB, GIB)),
         meaning: "Log lines that wait to be written. While stderr or stdout takes none, further lines are dropped and counted \
                   (`prontomq_log_lines_dropped_total`); the broker never waits for either.",
     },
     Setting {
         name: "metrics_connections_max",
-        kind: Kind::Count(Integer::U32(|s| &mut s.metrics_connections_max), range(1, 65_536)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.metrics.connections_max), range(1, 65_536)),
         meaning: "Open connections of the metrics listener; one more is closed at once \
                   (`prontomq_metrics_connections_refused_total`).",
     },
     Setting {
         name: "metrics_timeout",
-        kind: Kind::Time(|s| &mut s.metrics_timeout, range(100, 3_600_000)),
+        kind: Kind::Time(|s| &mut s.metrics.timeout, range(100, 3_600_000)),
         meaning: "How long a connection of the metrics listener may take from connecting to the last byte of its answer; then \
                   it is closed. Each connection is for one request.",
     },
     Setting {
         name: "product",
-        kind: Kind::Text(|s| &mut s.product),
+        kind: Kind::Text(|s| &mut s.identity.product),
         meaning: "`product` as told to clients. Some, kombu and Celery among them, choose by product and version how \
                   they set their prefetch, which is why the default is not our own name.",
     },
     Setting {
         name: "version",
-        kind: Kind::Text(|s| &mut s.version),
+        kind: Kind::Text(|s| &mut s.identity.version),
         meaning: "`version` as told to clients; see `product`.",
     },
     Setting {
         name: "cluster_name",
-        kind: Kind::Text(|s| &mut s.cluster_name),
+        kind: Kind::Text(|s| &mut s.identity.cluster_name),
         meaning: "`cluster_name` as sent to clients and shown by metrics. Empty: the same as `node_name`.",
     },
     Setting {
         name: "node_name",
-        kind: Kind::Text(|s| &mut s.node_name),
+        kind: Kind::Text(|s| &mut s.identity.node_name),
         meaning: "This node's name as shown by metrics and in the log. Empty: `prontomq@` and the host's name.",
     },
     Setting {
@@ -324,57 +324,57 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "limits.consumer_window_messages",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages), range(1, MIB)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages), range(1, MIB)),
         meaning: "Messages on their way to one consumer's socket at first, at most `limits.consumer_window_messages_max`. With more \
                   the consumer counts as blocked: others are given the next ones, of a lower priority too, or they wait, and \
                   limits of length and time apply to them.",
     },
     Setting {
         name: "limits.consumer_window_messages_max",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages_max), range(1, MIB)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages_max), range(1, MIB)),
         meaning: "To how many messages that window grows when the consumer keeps up.",
     },
     Setting {
         name: "limits.consumer_window_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.consumer_window_bytes_max), range(KIB, GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.consumer_window.bytes_max), range(KIB, GIB)),
         meaning: "To how many bytes that window grows; one message may exceed it.",
     },
     Setting {
         name: "limits.windows_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows_bytes), range(64 * KIB, 64 * GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.all_bytes), range(64 * KIB, 64 * GIB)),
         meaning: "Memory for stored messages at the heads of all queues together. From half of it on the windows below \
                   are halved, step by step, down to `limits.window_entries_min`.",
     },
     Setting {
         name: "limits.transient_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.transient_bytes), range(0, 1024 * GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.transient_bytes), range(0, 1024 * GIB)),
         meaning: "Memory for transient messages; what is beyond waits in scratch files, which are deleted at every start. \
                   Their entries count. 0 is a quarter of `limits.memory_bytes`, at most 4 GiB.",
     },
     Setting {
         name: "limits.window_entries",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries), range(1, MIB)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.head_entries), range(1, MIB)),
         meaning: "Messages at the head of a queue that are kept in memory, per priority level.",
     },
     Setting {
         name: "limits.window_entries_min",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries_min), range(1, MIB)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.head_entries_min), range(1, MIB)),
         meaning: "The same while memory for windows runs short, at most `limits.window_entries`; a queue without consumers then \
                   keeps an eighth of it.",
     },
     Setting {
         name: "limits.window_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_bytes), range(4 * KIB, GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.head_bytes), range(4 * KIB, GIB)),
         meaning: "The same in bytes, and what one read from the store brings back at most; a single larger message exceeds it.",
     },
     Setting {
         name: "limits.window_tail_entries",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_tail_entries), range(1, MIB)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.tail_entries), range(1, MIB)),
         meaning: "Messages behind the head that are kept in memory before stored ones are left to the store.",
     },
     Setting {
         name: "limits.window_tail_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_tail_bytes), range(4 * KIB, GIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.tail_bytes), range(4 * KIB, GIB)),
         meaning: "The same in bytes.",
     },
     Setting {
@@ -530,8 +530,8 @@ mod tests {
     #[test]
     fn settings_that_are_printed_are_read_as_the_same() {
         let mut settings = other_settings();
-        (settings.limits.window_entries_min, settings.limits.consumer_window_messages) = (1, 1);
-        settings.initial_frame_max = 4096;
+        (settings.limits.windows.head_entries_min, settings.limits.consumer_window.messages) = (1, 1);
+        settings.connection.initial_frame_max = 4096;
         let text = as_file(&settings);
         let file = Some(File { path: "p.toml", text: &text });
         assert_eq!(Sources { file, ..Sources::default() }.settings(), Ok(settings));

@@ -14,5 +14,8 @@ pub(crate) mod value;
 
 pub use entries::{Password, UserEntry, VhostEntry};
 pub use reload::Reloaded;
-pub use settings::{DeadLetterSettings, Durability, Limits, LogFormat, LogLevel, Settings, StoreKind, StoreSettings};
+pub use settings::{
+    ConnectionSettings, ConsumerWindowSettings, DeadLetterSettings, Durability, IdentitySettings, Limits, LogFormat,
+    LogLevel, LogSettings, MetricsSettings, Settings, StoreKind, StoreSettings, WindowSettings,
+};
 pub use sources::{Origin, SettingError, Sources};

@@ -126,7 +126,7 @@ impl Sources<'_> {
             // An impossible value leaves the default.
             setting.kind.set(&mut settings, &Raw::Text(value));
         }
-        settings.log_format
+        settings.logging.format
     }
 }
 
@@ -302,7 +302,10 @@ mod tests {
         ];
         sources.flags = vec![Flag { flag: "--channels-max", setting: "channels_max", value: "3".into() }];
         let settings = sources.settings().unwrap();
-        assert_eq!((settings.channels_max, settings.connections_max, settings.frame_max), (3, 2, 5000));
+        assert_eq!(
+            (settings.connection.channels_max, settings.connections_max, settings.connection.frame_max),
+            (3, 2, 5000)
+        );
         assert_eq!(settings.store.kind, crate::config::StoreKind::Memory);
     }
 
@@ -310,13 +313,13 @@ mod tests {
     fn bytes_and_times_may_carry_units() {
         let settings = file("heartbeat = 30\nhandshake_timeout = \"500 ms\"\nmessage_bytes_max = \"3 MiB\"").settings();
         let settings = settings.unwrap();
-        assert_eq!(settings.heartbeat, Duration::from_secs(30));
-        assert_eq!(settings.handshake_timeout, Duration::from_millis(500));
-        assert_eq!(settings.message_bytes_max, 3 << 20);
+        assert_eq!(settings.connection.heartbeat, Duration::from_secs(30));
+        assert_eq!(settings.connection.handshake_timeout, Duration::from_millis(500));
+        assert_eq!(settings.connection.message_bytes_max, 3 << 20);
         let settings = variable("PRONTOMQ_LIMITS_PARKED_BYTES_MAX", "128KiB").settings().unwrap();
         assert_eq!(settings.limits.parked_bytes_max, 128 << 10);
         let settings = variable("PRONTOMQ_HEARTBEAT", "2min").settings().unwrap();
-        assert_eq!(settings.heartbeat, Duration::from_secs(120));
+        assert_eq!(settings.connection.heartbeat, Duration::from_secs(120));
     }
 
     #[test]
@@ -327,7 +330,7 @@ mod tests {
         }
         for (text, seconds) in [("2000 ms", 2), ("0", 0), ("0 ms", 0), ("65535 s", 65_535)] {
             let settings = variable("PRONTOMQ_HEARTBEAT", text).settings().unwrap();
-            assert_eq!(settings.heartbeat, Duration::from_secs(seconds), "{text}");
+            assert_eq!(settings.connection.heartbeat, Duration::from_secs(seconds), "{text}");
         }
     }
 
@@ -370,7 +373,7 @@ mod tests {
     fn lists_and_off_can_be_said_in_the_environment() {
         let settings = variable("PRONTOMQ_AMQP", "127.0.0.1:0, [::1]:0").settings().unwrap();
         assert_eq!(settings.amqp.len(), 2);
-        assert_eq!(variable("PRONTOMQ_METRICS", "off").settings().unwrap().metrics, None);
+        assert_eq!(variable("PRONTOMQ_METRICS", "off").settings().unwrap().metrics.address, None);
         assert!(variable("PRONTOMQ_LOOPBACK_USERS", "").settings().unwrap().loopback_users.is_empty());
     }
 

@@ -155,12 +155,12 @@ fn settings() -> Settings {
     settings.store.kind = StoreKind::Memory;
     settings.store.batch_rows_max = 20;
     settings.store.give_up_after = Duration::from_secs(100_000);
-    settings.limits.window_entries = 16;
-    settings.limits.window_entries_min = 4;
-    settings.limits.window_tail_entries = 8;
-    settings.limits.window_bytes = 4096;
-    settings.limits.window_tail_bytes = 4096;
-    settings.limits.transient_bytes = 20_000;
+    settings.limits.windows.head_entries = 16;
+    settings.limits.windows.head_entries_min = 4;
+    settings.limits.windows.tail_entries = 8;
+    settings.limits.windows.head_bytes = 4096;
+    settings.limits.windows.tail_bytes = 4096;
+    settings.limits.windows.transient_bytes = 20_000;
     settings.limits.memory_bytes = 1 << 40;
     settings
 }
