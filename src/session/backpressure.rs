@@ -1,5 +1,5 @@
-//! What a connection does not begin for now: methods whose answers add to an output that its client does not read, and more
-//! gets than may wait for their answers at the same time.
+//! Which methods a connection does not carry out for now: those whose answers add to an output that the client does not
+//! read, and more gets than may wait for their answers at the same time.
 //!
 //! Such methods are parked on their channel, with what follows them there. Acknowledgements, publishes and cancels add no
 //! output and go on. So the methods of a client that reads slowly are still handled, and one that does not read at all takes

@@ -1,4 +1,4 @@
-//! One channel of a connection: what it holds, and whether a frame may be carried out now.
+//! One channel of a connection: its parts, and the rule whether a frame may be carried out now.
 
 use super::confirms::Confirms;
 use super::consumers::Consumers;
@@ -136,7 +136,7 @@ impl Channel {
         }
     }
 
-    /// What its content and transaction take of memory that are not complete.
+    /// The memory that its unfinished content and transaction take, in bytes.
     pub(super) fn unfinished_bytes(&self) -> usize {
         self.content.held_bytes() + self.transaction.as_ref().map_or(0, Transaction::held_bytes)
     }

@@ -1,4 +1,4 @@
-//! The methods of class confirm, and the promises that come back.
+//! The methods of class confirm, and the promises that queues keep or refuse.
 
 use super::channel::Stage;
 use super::effect::Output;
@@ -23,7 +23,7 @@ impl Session {
         Ok(())
     }
 
-    /// Queues kept or refused promises of a channel.
+    /// A queue has kept or refused promises that it owed to a channel.
     pub(super) fn promised(
         &mut self,
         key: ChannelKey,
@@ -48,7 +48,7 @@ impl Session {
         }
     }
 
-    /// A channel has something to confirm at the end of this pass.
+    /// Lists a channel whose confirms are to be written at the end of this pass.
     pub(super) fn note_to_confirm(&mut self, number: u16) {
         let channel = self.channel(number);
         if !std::mem::replace(&mut channel.listings.to_confirm, true) {
@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    /// The end of a pass over input and notices: confirms are written, unless too much output waits already.
+    /// Call it at the end of a pass over input and notices: writes confirms, unless too much output waits already.
     pub(crate) fn flush_confirms(&mut self, out: &mut Output) {
         if !self.backpressure.output_waits() {
             self.flush_all_confirms(out);

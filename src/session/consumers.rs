@@ -18,7 +18,7 @@ pub(super) struct ConsumerEntry {
     pub(super) unreported_bytes: u64,
 }
 
-/// What a consumer takes of memory, about, beside its places in two tables: its tag, and its prefix.
+/// The memory that a consumer takes, about: its places in two tables, its tag and its prefix.
 const CONSUMER_BYTES: usize = size_of::<ConsumerEntry>() + 2 * size_of::<(Name, ConsumerSlot)>() + 64;
 
 /// The consumers of one channel.
@@ -89,12 +89,12 @@ impl Consumers {
         self.by_slot.iter_mut().map(|(slot, entry)| (*slot, entry))
     }
 
-    /// The queues of those whose queue has answered.
+    /// The queues of the consumers, as far as they have answered.
     pub(super) fn queues(&self) -> impl Iterator<Item = QueueId> {
         self.by_slot.values().filter_map(|entry| entry.queue)
     }
 
-    /// What they take of memory, about.
+    /// The memory that the consumers take, about, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.by_slot.capacity() * CONSUMER_BYTES
     }

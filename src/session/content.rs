@@ -131,7 +131,7 @@ impl Content {
         Ok(kept_max.map(|_| body))
     }
 
-    /// What it takes of memory.
+    /// The memory that it takes, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Self::Idle => 0,

@@ -8,7 +8,7 @@ use crate::model::{AmqpError, Command, Name};
 use crate::wire::method::{MethodId, WithTable};
 use amq_protocol::protocol::exchange;
 
-/// A name as declarations and bindings take it: without line ends.
+/// A name without its line ends, which declarations and bindings ignore.
 pub(super) fn clean_name(name: &str) -> Name {
     if name.contains(['\r', '\n']) { Name::from(name.replace(['\r', '\n'], "")) } else { Name::from(name) }
 }

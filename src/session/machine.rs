@@ -1,4 +1,4 @@
-//! The session as a whole: its state, and what a shell asks of it and reports to it. Input is in `input`, the handlers of
+//! The session as a whole: its state, and the calls of the shell. Input is in `input`, the handlers of
 //! methods in the `*_methods` beside it.
 
 use super::alarm::Alarm;
@@ -20,7 +20,7 @@ use crate::wire::frame::payload_max;
 use amq_protocol::protocol::connection;
 use std::sync::Arc;
 
-/// What a publish that is not confirmed takes of memory while its confirm is held back.
+/// The memory of a confirm that is held back, in bytes.
 const CONFIRM_BYTES: usize = size_of::<u64>();
 
 /// The protocol machine of one connection.
@@ -130,7 +130,7 @@ impl Session {
         self.holds_input() || self.parked_bytes() > most || self.held_confirm_bytes() > most
     }
 
-    /// What parked frames take of memory.
+    /// The memory that parked frames take, in bytes.
     pub(crate) fn parked_bytes(&self) -> usize {
         self.backpressure.parked_bytes()
     }
@@ -140,7 +140,7 @@ impl Session {
         self.settings.parked_bytes_max
     }
 
-    /// What publishes take that are not confirmed while output waits: their promises wait in the inlet.
+    /// The memory of publishes that are not confirmed while output waits, in bytes: their promises wait in the inlet.
     fn held_confirm_bytes(&self) -> usize {
         if !self.backpressure.output_waits() {
             return 0;

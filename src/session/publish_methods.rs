@@ -27,8 +27,8 @@ enum PublishBody<'a> {
 }
 
 impl Session {
-    /// basic.publish: with its content at once where that lies behind it, else frame by frame. Returns how much of
-    /// `behind` was used.
+    /// basic.publish. Its content is taken at once if all of it lies in `behind`, else frame by frame. Returns how many bytes of
+    /// `behind` were used.
     pub(super) fn basic_publish(
         &mut self,
         number: u16,
@@ -37,7 +37,7 @@ impl Session {
         outlet: &mut dyn Outlet,
         out: &mut Output,
     ) -> Result<usize, Fault> {
-        // One that is too large is read to its end before its channel closes.
+        // A message that is too large is read to its end before its channel closes.
         let most = self.settings.message_bytes_max;
         match whole_content(behind, number, self.tuning.payload_max).filter(|whole| whole.body.len() as u64 <= most) {
             Some(whole) => {
@@ -45,7 +45,7 @@ impl Session {
                 let content = PublishContent { properties, body: PublishBody::Borrowed(whole.body), size };
                 let used = whole.used;
                 self.publish(number, publish, content, outlet, out).map(|()| used).inspect_err(|_| {
-                    // Its content is still to be read past.
+                    // The content is still to be skipped.
                     self.channel(number).content.begin_discarded();
                 })
             }
@@ -100,7 +100,7 @@ impl Session {
             PublishBody::Owned(body) => Message::with_body(exchange, routing_key, &properties, body),
         };
         if let Some(fault) = fault {
-            // A missing exchange is reported first, as RabbitMQ does it.
+            // A missing exchange is reported first, as in RabbitMQ.
             return Err(Fault::of_publish(outlet.route(&message).err().unwrap_or(fault)));
         }
         let channel = self.channels.get_mut(number).expect("the publish came on an open channel");
@@ -120,7 +120,7 @@ impl Session {
         Ok(())
     }
 
-    /// A publish goes to so many queues. With none it is confirmed at once, and a mandatory one returned before that.
+    /// A publish went to `parts` queues. Without a queue it is confirmed at once; a mandatory message is returned before that.
     fn published(
         &mut self,
         number: u16,
@@ -131,7 +131,7 @@ impl Session {
     ) {
         let returned = returnable.filter(|_| parts == 0);
         if let Some(message) = returned {
-            // Confirms that are due stay in front of the return, so that the next one is the returned message's own.
+            // Confirms that are due go before the return: the next confirm after a return is that of the returned message.
             self.flush_confirms_of(number, out);
             self.write_return(number, message, out);
         }
@@ -155,7 +155,7 @@ impl Session {
         write_return(&mut out.bytes, number, code.number(), code.name(), message.content(), self.tuning.payload_max);
     }
 
-    /// What is wrong with a message, to be reported once its exchange was found in order.
+    /// The fault of a message, if it has one. It is reported only if the exchange exists.
     fn publish_fault(&self, properties: &Properties<'_>) -> Option<AmqpError> {
         if properties.reply_to() == Some(REPLY_TO.as_bytes()) {
             return Some(AmqpError::not_implemented("direct reply-to"));
@@ -199,7 +199,7 @@ mod tests {
     const NOW: Now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
     const KEY: ChannelKey = ChannelKey { number: 1, incarnation: 1 };
 
-    /// Only the limits matter here.
+    /// Settings whose limits matter here.
     fn settings() -> SessionSettings {
         SessionSettings {
             properties: ServerProperties::default(),
@@ -219,10 +219,10 @@ mod tests {
         }
     }
 
-    /// No exchange is there.
-    struct Missing;
+    /// An outlet without exchanges.
+    struct NoExchanges;
 
-    impl Outlet for Missing {
+    impl Outlet for NoExchanges {
         fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError> {
             self.route(&publish.message).map(|_| 1)
         }
@@ -261,14 +261,14 @@ mod tests {
         (session, out, frames)
     }
 
-    /// All of it is used: the shell has carried out what was to be done before.
+    /// Gives input, all of which the session uses: the shell has carried out earlier effects.
     fn give(session: &mut Session, input: &[u8], out: &mut Output) {
         out.pause = false;
-        assert_eq!(session.receive(input, NOW, &mut Missing, out), input.len());
+        assert_eq!(session.receive(input, NOW, &mut NoExchanges, out), input.len());
     }
 
-    /// The rest of a content is swallowed: nothing is said, and the channel still waits for close-ok.
-    fn assert_swallowed(mut session: Session, mut out: Output, rest: &[Vec<u8>]) {
+    /// The rest of a content is skipped: nothing is written, and the channel still waits for close-ok.
+    fn assert_skipped(mut session: Session, mut out: Output, rest: &[Vec<u8>]) {
         out.bytes.clear();
         for frame in rest {
             give(&mut session, frame, &mut out);
@@ -283,17 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_fails_within_a_content_swallows_the_rest_of_it() {
+    fn a_channel_that_fails_within_a_content_skips_the_rest_of_it() {
         for came in 1..3 {
             let (mut session, mut out, frames) = opened();
             frames[..came].iter().for_each(|frame| give(&mut session, frame, &mut out));
-            session.fail(1, &AmqpError::not_found("something else failed"), None, NOW, &mut Missing, &mut out);
-            assert_swallowed(session, out, &frames[came..]);
+            session.fail(1, &AmqpError::not_found("something else failed"), None, NOW, &mut NoExchanges, &mut out);
+            assert_skipped(session, out, &frames[came..]);
         }
     }
 
     #[test]
-    fn a_content_that_is_parked_in_part_is_swallowed_when_what_it_waits_for_fails() {
+    fn a_partly_parked_content_is_skipped_when_the_method_before_it_fails() {
         for came in 1..=3 {
             let (mut session, mut out, frames) = opened();
             let get = basic::Get { queue: "q".into(), no_ack: true };
@@ -303,8 +303,8 @@ mod tests {
             frames[..came].iter().for_each(|frame| give(&mut session, frame, &mut out));
             let answer = Answer::Refused(AmqpError::not_found("no queue 'q'"));
             let notice = Notice::Answer { channel: KEY, request: RequestNo(1), answer };
-            session.notice(notice, NOW, &mut Missing, &mut out);
-            assert_swallowed(session, out, &frames[came..]);
+            session.notice(notice, NOW, &mut NoExchanges, &mut out);
+            assert_skipped(session, out, &frames[came..]);
         }
     }
 }

@@ -92,7 +92,7 @@ impl Session {
 }
 
 impl Channel {
-    /// The queue of a binding, and its key: with neither given, the last declared queue's name is both.
+    /// The queue and the key of a binding. If the method names neither, both are the name of the queue declared last.
     fn queue_and_key(&self, queue: &str, routing_key: &str) -> Result<(Name, Name), AmqpError> {
         let named = self.queue_or_last(clean_name(queue).as_str())?;
         let key = if queue.is_empty() && routing_key.is_empty() { named.clone() } else { Name::from(routing_key) };

@@ -1,4 +1,4 @@
-//! Methods of one channel that wait for their answers, and the frames that wait behind them.
+//! The methods of one channel that wait for answers, and the frames parked behind them.
 //!
 //! A method that the broker answers makes its channel wait; frames behind it are parked. Topology methods may follow topology
 //! methods (a thousand declarations, bindings or deletions are a few commits) as long as none is refused: a refusal is
@@ -68,7 +68,7 @@ pub(super) struct ParkedFrame {
 }
 
 impl ParkedFrame {
-    /// What it takes of memory, its place in the list included.
+    /// The memory that it takes, in bytes, its place in the list included.
     pub(super) fn held_bytes(&self) -> usize {
         self.payload.len() + size_of::<Self>()
     }
@@ -162,7 +162,7 @@ impl Requests {
             .then(|| self.waiting.pop_front().expect("looked at above"))
     }
 
-    /// Keeps a frame for later; returns what it takes of memory.
+    /// Keeps a frame for later; returns the memory that it takes, in bytes.
     pub(super) fn park(&mut self, frame: &Frame<'_>) -> usize {
         let parked = ParkedFrame { kind: frame.kind, payload: frame.payload.to_vec() };
         let bytes = parked.held_bytes();

@@ -21,7 +21,7 @@ impl Session {
         Ok(())
     }
 
-    /// tx.commit: publishes in order, then settlements; commit-ok once every queue has taken what it was given.
+    /// tx.commit: publishes in order, then settlements; commit-ok once every queue has kept its promises.
     pub(super) fn tx_commit(&mut self, number: u16, id: MethodId, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let key = channel.key;
@@ -37,8 +37,8 @@ impl Session {
         Ok(())
     }
 
-    /// A transaction is on its way to its queues, which owe so many promises for it. Messages that no queue took are
-    /// returned, where they are mandatory, before commit-ok.
+    /// The shell has handed a transaction to its queues, which owe `promises` for it. `returned` are the mandatory messages
+    /// without a queue; they are returned before commit-ok.
     pub(crate) fn committed(
         &mut self,
         channel: ChannelKey,
@@ -53,7 +53,7 @@ impl Session {
         }
         returned.iter().for_each(|message| self.write_return(channel.number, message, out));
         let live = self.channel(channel.number);
-        if live.transaction.as_mut().is_some_and(|transaction| transaction.owed(promises)) {
+        if live.transaction.as_mut().is_some_and(|transaction| transaction.set_owed(promises)) {
             live.requests.complete_commit();
             self.proceed(channel.number, now, outlet, out);
         }
@@ -61,15 +61,15 @@ impl Session {
     }
 
     pub(super) fn commit_answered(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {
-        let taken = self.channel(number).transaction.as_mut().is_none_or(Transaction::end_commit);
-        if !taken {
+        let is_complete = self.channel(number).transaction.as_mut().is_none_or(Transaction::end_commit);
+        if !is_complete {
             return Err(AmqpError::precondition_failed("partial tx completion"));
         }
         write_tx(number, tx::AMQPMethod::CommitOk(tx::CommitOk {}), out);
         Ok(())
     }
 
-    /// tx.rollback: publishes are dropped; what was settled is unacknowledged again.
+    /// tx.rollback: publishes are dropped; settled deliveries are unacknowledged again.
     pub(super) fn tx_rollback(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;
