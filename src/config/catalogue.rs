@@ -8,11 +8,11 @@ use super::value::{Choice, Integer, Kind, Range};
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// Its name in a configuration file; a dot leads into a section.
+    /// The setting's name in a configuration file; a dot separates a section from the name in it.
     pub name: &'static str,
-    /// Its type and limits.
+    /// The type and the limits of its value.
     pub kind: Kind,
-    /// What it means.
+    /// The meaning, for the manual.
     pub meaning: &'static str,
 }
 
@@ -23,10 +23,10 @@ impl Setting {
     }
 }
 
-/// Every environment variable that begins so is a setting, or a mistake.
+/// Every environment variable with this prefix is a setting, or a mistake.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "PRONTOMQ_";
 
-/// A year in milliseconds: longer than any time that is meant.
+/// A year in milliseconds: longer than any useful time.
 const YEAR: u64 = 365 * 24 * 3_600_000;
 const U16: u64 = u16::MAX as u64;
 const U32: u64 = u32::MAX as u64;
@@ -34,7 +34,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// The least and the greatest of a pair of settings: the first may not be more than the second.
+/// Pairs of settings of which the first may not be greater than the second.
 pub(super) const PAIRS: [(&str, &str); 3] = [
     ("initial_frame_max", "frame_max"),
     ("limits.consumer_window_messages", "limits.consumer_window_messages_max"),
@@ -387,7 +387,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 #[cfg(feature = "cli")]
-/// Settings as a configuration file has them, but for users and vhosts.
+/// The text of a configuration file with these settings, without users and vhosts.
 pub(crate) fn as_file(settings: &Settings) -> String {
     SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, setting.kind.get(settings))).collect()
 }
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_are_printed_are_read_as_the_same() {
+    fn printed_settings_are_read_back_equal() {
         let mut settings = other_settings();
         (settings.limits.windows.head_entries_min, settings.limits.consumer_window.messages) = (1, 1);
         settings.connection.initial_frame_max = 4096;
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn each_setting_is_either_taken_over_or_reported_as_needing_a_restart() {
+    fn each_changed_setting_is_adopted_or_reported_as_needing_a_restart() {
         let in_force = Settings::default();
         for setting in SETTINGS {
             let mut wanted = in_force.clone();

@@ -1,4 +1,4 @@
-//! The settings themselves, with their defaults.
+//! The settings, with their defaults.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

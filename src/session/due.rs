@@ -1,6 +1,6 @@
 //! Channels that have something to do at the end of a pass over input and notices, or after the flush.
 
-/// Lists of channel numbers. A channel is on each list once at most: its `Listings` say on which it is.
+/// Lists of channel numbers. A channel is on each list at most once; its `Listings` name the lists that it is on.
 #[derive(Debug, Default)]
 pub(super) struct DueChannels {
     /// Channels with confirms to write at the end of the pass.

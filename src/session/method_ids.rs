@@ -1,4 +1,4 @@
-//! Identities of the methods that a session tells apart before it parses them, or names in a close.
+//! Identities of the methods that a session distinguishes before it parses them, or names in a close.
 
 use crate::wire::method::MethodId;
 

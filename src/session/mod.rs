@@ -22,7 +22,8 @@
 //! - `unfinished`: bounds the memory of contents and transactions that are not complete; `in_use`: which queues hold
 //!   something for a channel.
 //!
-//! A session does not know the broker: it emits commands, takes notices, and publishes and settles through the `Outlet` it is given.
+//! A session does not know the broker: it emits commands, takes notices, and publishes and settles through the `Outlet` that
+//! the shell passes in.
 
 mod alarm;
 mod answers;

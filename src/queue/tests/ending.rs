@@ -1,4 +1,4 @@
-//! Deletion, auto-delete, and what an ended queue answers.
+//! Deletion, auto-delete, and the answers of an ended queue.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn lent_messages_do_not_keep_a_queue() {
 }
 
 #[test]
-fn a_deletion_keeps_promises_tells_consumers_and_counts_messages() {
+fn a_deletion_keeps_promises_cancels_consumers_and_counts_messages() {
     let mut bench = Bench::new();
     bench.publish(&draft("a").persistent().confirmed(1));
     bench.pull();
