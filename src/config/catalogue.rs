@@ -110,9 +110,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
             get: |s| s.logging.format as usize,
             set: |s, index| s.logging.format = LOG_FORMATS[index],
         }),
-        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere. Not log lines are what `prontomq serve` \
-                  prints on stdout when it has started, and on stderr the reason why it did not start: they are text with `auto`, \
-                  wherever they go, and with `human`, and JSON lines with `json`.",
+        meaning: "The format of log lines; `auto` is `human` on a terminal and `json` elsewhere. Beside these, \
+                  `prontomq serve` prints a text on stdout when it has started, or on stderr the reason why it \
+                  does not start: as text with `auto` and `human`, and as a JSON line with `json`.",
     },
     Setting {
         name: "log_level",
@@ -126,8 +126,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "log_queue_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.logging.queue_bytes_max), range(4 * KIB, GIB)),
-        meaning: "Log lines that wait to be written. While stderr or stdout takes none, further lines are dropped and counted \
-                  (`prontomq_log_lines_dropped_total`); the broker never waits for either.",
+        meaning: "Log lines that wait to be written. While stderr or stdout accepts none, further lines are \
+                  dropped and counted (`prontomq_log_lines_dropped_total`); the broker never waits for either.",
     },
     Setting {
         name: "metrics_connections_max",
@@ -144,23 +144,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "product",
         kind: Kind::Text(|s| &mut s.identity.product),
-        meaning: "`product` as told to clients. Some, kombu and Celery among them, choose by product and version how \
-                  they set their prefetch, which is why the default is not our own name.",
+        meaning: "`product` in the server properties. Some clients, kombu and Celery among them, choose by product \
+                  and version how they set their prefetch; therefore the default is RabbitMQ's name.",
     },
     Setting {
         name: "version",
         kind: Kind::Text(|s| &mut s.identity.version),
-        meaning: "`version` as told to clients; see `product`.",
+        meaning: "`version` in the server properties; see `product`.",
     },
     Setting {
         name: "cluster_name",
         kind: Kind::Text(|s| &mut s.identity.cluster_name),
-        meaning: "`cluster_name` as sent to clients and shown by metrics. Empty: the same as `node_name`.",
+        meaning: "`cluster_name` in the server properties and in metrics. Empty: the same as `node_name`.",
     },
     Setting {
         name: "node_name",
         kind: Kind::Text(|s| &mut s.identity.node_name),
-        meaning: "This node's name as shown by metrics and in the log. Empty: `prontomq@` and the host's name.",
+        meaning: "This node's name in metrics and in the log. Empty: `prontomq@` and the host's name.",
     },
     Setting {
         name: "loopback_users",
@@ -174,7 +174,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
             get: |s| s.store.kind as usize,
             set: |s, index| s.store.kind = STORE_KINDS[index],
         }),
-        meaning: "Where durable things are kept; `memory` forgets them when the process ends.",
+        meaning: "The store of durable messages and topology; `memory` forgets them when the process ends.",
     },
     Setting {
         name: "store.cache_bytes",
@@ -198,36 +198,39 @@ pub(crate) const SETTINGS: &[Setting] = &[
             get: |s| s.store.durability as usize,
             set: |s, index| s.store.durability = DURABILITIES[index],
         }),
-        meaning: "What a confirm of a persistent message means. `commit`: it is on the disk, flushed, and survives a power \
-                  failure. `interval`: it survives the end of the broker, `kill -9` included, and is flushed within \
-                  `store.durability_interval`; a power failure or a crash of the operating system loses what was confirmed \
-                  since. `off`: nothing is ever flushed on purpose; it survives the end of the broker, and a power failure \
-                  may lose everything and damage the file.",
+        meaning: "What a confirm of a persistent message means. `commit`: the message is flushed to the disk and \
+                  survives a power failure. `interval`: the message survives the end of the broker, `kill -9` \
+                  included, and is flushed within `store.durability_interval`; a power failure or a crash of the \
+                  operating system loses messages confirmed since the last flush. `off`: the broker never flushes; \
+                  messages survive the end of the broker, but a power failure may lose all of them and damage the \
+                  file.",
     },
     Setting {
         name: "store.durability_interval",
         kind: Kind::Time(|s| &mut s.store.durability_interval, range(1, 3_600_000)),
-        meaning: "With `store.durability` at `interval`: how long after its commit a message is flushed at the latest.",
+        meaning: "With `store.durability` at `interval`: the longest time between the commit of a message and its \
+                  flush.",
     },
     Setting {
         name: "store.wal_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.wal_bytes_max), range(MIB, 1024 * GIB)),
-        meaning: "How long the write-ahead log should get. One large message or transaction exceeds it for a moment. When \
-                  another program that reads the file keeps it from being emptied, a warning says so, and connections \
-                  that publish are blocked until it is short again.",
+        meaning: "The intended largest size of the write-ahead log. One large message or transaction exceeds it \
+                  for a moment. When another program that reads the database keeps it from being emptied, a \
+                  warning is logged, and connections that publish are blocked until it is short again.",
     },
     Setting {
         name: "store.redo_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.redo_bytes), range(0, 64 * MIB)),
-        meaning: "The file in which small batches of persistent messages are flushed at once, before they are moved into the \
-                  database many at a time, after a tenth of a second at the latest where there is time. It takes as much \
-                  of the disk from the first of them on; 0 does without.",
+        meaning: "Size of the redo log, in which small batches of persistent messages are flushed at once. They \
+                  are moved into the database later, many at a time, after a tenth of a second if there is time. \
+                  The file has this size from the first batch on; 0 works without it.",
     },
     Setting {
         name: "store.unwritten_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
-        meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
-                  the store has caught up. The same for transient messages that the scratch files are to take.",
+        meaning: "Messages in memory that are not written yet. Above it, connections that publish are not read \
+                  until the store has caught up. Applies as well to transient messages on their way to the scratch \
+                  files.",
     },
     Setting {
         name: "store.give_up_after",
@@ -238,45 +241,48 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "store.hold_max",
         kind: Kind::Time(|s| &mut s.store.hold_max, range(0, 1000)),
-        meaning: "How long a persistent message in a consumer's hands may wait to be written, because one acknowledged \
-                  by then is never written; 0 writes at once.",
+        meaning: "How long a persistent message that a consumer holds may wait to be written: a message that is \
+                  acknowledged by then is never written. 0 writes at once.",
     },
     Setting {
         name: "store.hold_ack_time_max",
         kind: Kind::Time(|s| &mut s.store.hold_ack_time_max, range(0, 1000)),
-        meaning: "Queues whose consumers take longer than this to acknowledge, on average, do not wait.",
+        meaning: "Messages are written at once in queues whose consumers take longer than this to acknowledge, on \
+                  average.",
     },
     Setting {
         name: "limits.memory_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.memory_bytes), range(0, 1024 * GIB)),
-        meaning: "What clients may take of memory: messages in queues, contents and transactions that are not complete, what \
-                  waits for sockets, channels, consumers, topology. Beyond it, connections that publish are blocked until it \
-                  is 5 % less. 0 is 60 % of the memory that the machine or its cgroup has.",
+        meaning: "Memory that clients may take: messages in queues, contents and transactions that are not \
+                  complete, output for sockets, channels, consumers, topology. Above it, connections that publish \
+                  are blocked until it is 5 % less. 0 is 60 % of the memory that the machine or its cgroup has.",
     },
     Setting {
         name: "limits.resident_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.resident_bytes), range(0, 1024 * GIB)),
-        meaning: "What the process may have of memory in all, as the system sees it. Beyond it, free memory is given back to \
-                  the system; if that is not enough, connections that publish are blocked until it is 5 % less. 0 is \
-                  `limits.memory_bytes` and 128 MiB, and at most 90 % of the memory that the machine or its cgroup has.",
+        meaning: "Memory of the whole process, as the operating system counts it. Above it, free memory is given \
+                  back to the system; if that is not enough, connections that publish are blocked until it is 5 % \
+                  less. 0 is `limits.memory_bytes` and 128 MiB, and at most 90 % of the memory that the machine or \
+                  its cgroup has.",
     },
     Setting {
         name: "limits.disk_free_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.disk_free_bytes), range(0, 1024 * GIB)),
-        meaning: "Free space where the data directory is, below which connections that publish are blocked until there is 5 % \
-                  more.",
+        meaning: "Free space on the disk of the data directory. Below it, connections that publish are blocked \
+                  until there is 5 % more.",
     },
     Setting {
         name: "limits.connection_unfinished_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.connection_unfinished_bytes), range(64 * KIB, 64 * GIB)),
-        meaning: "Contents of one connection whose rest is to come, and its transactions that are not committed: publishes \
-                  and acknowledgements. Beyond it, the channel that adds to it is closed with 506 RESOURCE_ERROR. A message \
-                  that does not fit cannot be published.",
+        meaning: "Contents of one connection that have not arrived completely, and publishes and acknowledgements \
+                  of its transactions that are not committed. Above it, the channel that adds to them is closed \
+                  with 506 RESOURCE_ERROR. A message larger than this cannot be published.",
     },
     Setting {
         name: "limits.unfinished_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.unfinished_bytes), range(0, 1024 * GIB)),
-        meaning: "The same of all connections together. 0 is half of `limits.memory_bytes`.",
+        meaning: "Such contents and transactions (`limits.connection_unfinished_bytes`) of all connections \
+                  together. 0 is half of `limits.memory_bytes`.",
     },
     Setting {
         name: "limits.channel_consumers_max",
@@ -286,8 +292,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.channel_unacked_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.channel_unacked_max), range(1, U32)),
-        meaning: "Unacknowledged deliveries of one consumer, which is given no more then, whatever its prefetch; and those \
-                  of a channel, on which `basic.get` is then answered with 506 RESOURCE_ERROR.",
+        meaning: "Unacknowledged deliveries of one consumer; at this number it gets no more, whatever its prefetch \
+                  is. On a channel with as many, `basic.get` is answered with 506 RESOURCE_ERROR.",
     },
     Setting {
         name: "limits.vhost_queues_max",
@@ -307,49 +313,50 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.outbox_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.outbox_bytes_max), range(16 * KIB, GIB)),
-        meaning: "What waits to be written to one socket; beyond it, its consumers get nothing new, and methods whose \
-                  answers add to it wait.",
+        meaning: "Output that waits for one socket. Above it, the connection's consumers get no new messages, and \
+                  methods whose answers add to the output wait.",
     },
     Setting {
         name: "limits.gets_in_flight_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.gets_in_flight_max), range(1, U16)),
-        meaning: "Gets on different channels of one connection that wait for their answers at the same time; more wait for \
-                  their turn.",
+        meaning: "Gets on different channels of one connection that wait for their answers at the same time; \
+                  further gets wait for these.",
     },
     Setting {
         name: "limits.parked_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.parked_bytes_max), range(4 * KIB, GIB)),
-        meaning: "Frames of one connection that wait behind an unanswered method, or for room in the output; beyond it, \
-                  its socket is not read.",
+        meaning: "Frames of one connection that wait behind an unanswered method, or for room in the output. Above \
+                  it, the socket is not read.",
     },
     Setting {
         name: "limits.consumer_window_messages",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages), range(1, MIB)),
-        meaning: "Messages on their way to one consumer's socket at first, at most `limits.consumer_window_messages_max`. With more \
-                  the consumer counts as blocked: others are given the next ones, of a lower priority too, or they wait, and \
-                  limits of length and time apply to them.",
+        meaning: "Window of a new consumer: messages on their way to its socket; at most \
+                  `limits.consumer_window_messages_max`. A consumer whose window is full counts as blocked: the \
+                  next messages go to others, of a lower priority too, or they wait, and limits of length and time \
+                  apply to them.",
     },
     Setting {
         name: "limits.consumer_window_messages_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages_max), range(1, MIB)),
-        meaning: "To how many messages that window grows when the consumer keeps up.",
+        meaning: "Largest window of a consumer in messages: the window grows while the consumer keeps up.",
     },
     Setting {
         name: "limits.consumer_window_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.consumer_window.bytes_max), range(KIB, GIB)),
-        meaning: "To how many bytes that window grows; one message may exceed it.",
+        meaning: "Largest window of a consumer in bytes; one message may exceed it.",
     },
     Setting {
         name: "limits.windows_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.all_bytes), range(64 * KIB, 64 * GIB)),
-        meaning: "Memory for stored messages at the heads of all queues together. From half of it on the windows below \
-                  are halved, step by step, down to `limits.window_entries_min`.",
+        meaning: "Memory for stored messages at the heads of all queues together. From half of it on, the limits \
+                  `limits.window_*` are halved, step by step, down to `limits.window_entries_min`.",
     },
     Setting {
         name: "limits.transient_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.transient_bytes), range(0, 1024 * GIB)),
-        meaning: "Memory for transient messages; what is beyond waits in scratch files, which are deleted at every start. \
-                  Their entries count. 0 is a quarter of `limits.memory_bytes`, at most 4 GiB.",
+        meaning: "Memory for transient messages, entries included. Further ones wait in scratch files, which are \
+                  deleted at every start. 0 is a quarter of `limits.memory_bytes`, at most 4 GiB.",
     },
     Setting {
         name: "limits.window_entries",
@@ -359,30 +366,34 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.window_entries_min",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.head_entries_min), range(1, MIB)),
-        meaning: "The same while memory for windows runs short, at most `limits.window_entries`; a queue without consumers then \
-                  keeps an eighth of it.",
+        meaning: "Messages at the head of a queue that are kept in memory while memory for windows is short, per \
+                  priority level; at most `limits.window_entries`. A queue without consumers keeps an eighth of \
+                  it.",
     },
     Setting {
         name: "limits.window_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.head_bytes), range(4 * KIB, GIB)),
-        meaning: "The same in bytes, and what one read from the store brings back at most; a single larger message exceeds it.",
+        meaning: "Bytes at the head of a queue that are kept in memory, per priority level, and most bytes of one \
+                  read from the store; a single larger message exceeds it.",
     },
     Setting {
         name: "limits.window_tail_entries",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.tail_entries), range(1, MIB)),
-        meaning: "Messages behind the head that are kept in memory before stored ones are left to the store.",
+        meaning: "Messages behind the head that are kept in memory, per priority level. Above it, stored ones \
+                  leave memory.",
     },
     Setting {
         name: "limits.window_tail_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.tail_bytes), range(4 * KIB, GIB)),
-        meaning: "The same in bytes.",
+        meaning: "Bytes of messages behind the head that are kept in memory, per priority level. Above it, stored \
+                  ones leave memory.",
     },
     Setting {
         name: "dead_letter.trust_published_x_death",
         kind: Kind::Flag(|s| &mut s.dead_letter.trust_published_x_death),
-        meaning: "Whether an `x-death` header that a publisher brings along is counted on when the message is dead-lettered. \
-                  Programs that publish a dead letter again and count their retries this way need it. RabbitMQ up to 3.13 does \
-                  so; 4.0 begins at 1.",
+        meaning: "Whether dead-lettering adds to an `x-death` header that a publisher sent, or replaces it. \
+                  Programs that publish a dead letter again and count their retries this way need `true`. RabbitMQ \
+                  up to 3.13 adds; 4.0 replaces.",
     },
 ];
 

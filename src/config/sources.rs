@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn a_heartbeat_that_is_not_a_whole_number_of_seconds_is_refused_not_rounded() {
         for text in ["500 ms", "1500 ms", "0.5 s", "1ms"] {
-            let said = error(&variable("PRONTOMQ_HEARTBEAT", text));
-            assert!(said.contains("whole seconds") && !said.contains("such as \"500 ms\""), "{said}");
+            let message = error(&variable("PRONTOMQ_HEARTBEAT", text));
+            assert!(message.contains("whole seconds") && !message.contains("such as \"500 ms\""), "{message}");
         }
         for (text, seconds) in [("2000 ms", 2), ("0", 0), ("0 ms", 0), ("65535 s", 65_535)] {
             let settings = variable("PRONTOMQ_HEARTBEAT", text).settings().unwrap();
@@ -354,9 +354,12 @@ mod tests {
                 environment: vec![(lower_name.clone(), low.into()), (upper_name.clone(), high.into())],
                 ..Sources::default()
             };
-            let said = error(&both("10001", "10000"));
-            assert!(said.starts_with(&format!("setting {lower} (environment variable {lower_name}): ")), "{said}");
-            assert!(said.contains(&format!("more than {upper}")), "{said}");
+            let message = error(&both("10001", "10000"));
+            assert!(
+                message.starts_with(&format!("setting {lower} (environment variable {lower_name}): ")),
+                "{message}"
+            );
+            assert!(message.contains(&format!("more than {upper}")), "{message}");
             assert!(both("10000", "10000").settings().is_ok(), "{lower}");
         }
         assert_eq!(
@@ -531,9 +534,9 @@ mod tests {
             (format!("{till}tags = \"administrator\""), "users[0]", "tags is a list, such as [\"administrator\"]"),
             (format!("{till}vhosts = \"/\""), "users[0]", "vhosts is a list, such as [\"/\"]"),
         ] {
-            let said = error(&file(&text));
-            assert!(said.starts_with(&format!("setting {place} (file p.toml): ")), "{said}");
-            assert!(said.contains(problem), "{said} lacks {problem}");
+            let message = error(&file(&text));
+            assert!(message.starts_with(&format!("setting {place} (file p.toml): ")), "{message}");
+            assert!(message.contains(problem), "{message} lacks {problem}");
         }
         assert!(error(&file("users = 1")).contains("[[users]]"));
         let whole = format!("{shop}{till}vhosts = [\"shop\", \"/\"]\ntags = [\"impersonator\", \"monitoring\"]");

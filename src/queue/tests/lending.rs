@@ -91,7 +91,7 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
     bench.publish_all(&["a", "b", "c", "d"]);
     let slots: Vec<_> = bench.given().into_iter().map(|given| given.slot).collect();
     assert_eq!(slots, [1, 2]);
-    assert!(!bench.permits.refused.is_empty(), "the queue waits to be told");
+    assert!(!bench.permits.refused.is_empty(), "the queue stands in line for permits");
     bench.grant(1, 1);
     assert_eq!(bench.bodies(), ["c"]);
     bench.apply(QueueCommand::ChannelLimit { holder: holder(1), limit: None });

@@ -37,7 +37,7 @@ fn a_persistent_message_keeps_its_promise_when_it_is_flushed() {
     assert_eq!((pulled.rows, inserted(&pulled).len()), (3, 3));
     assert!(bench.promised().is_empty());
     bench.stored(pulled.ticket);
-    assert_eq!(bench.promised(), [(1, 3, true)], "neighbours are told as one");
+    assert_eq!(bench.promised(), [(1, 3, true)], "neighbours are one notice");
     assert!(!bench.queue.is_due());
 }
 

@@ -238,7 +238,7 @@ fn missing_rows_are_reported_and_the_counts_corrected() {
     assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes()), (0, 0));
     assert_eq!((bench.queue.durable_count(), bench.queue.durable_bytes()), (2, 2));
     let state = bench.write().lanes[0].state;
-    assert_eq!((state.count, state.body_bytes), (2, 2), "the store is told the truth");
+    assert_eq!((state.count, state.body_bytes), (2, 2), "the store gets the corrected numbers");
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_lane_without_positions_refuses_and_is_renewed_once_it_is_empty() {
         bench.publish(&draft("x").persistent().confirmed(sequence));
     }
     let effects = bench.effects();
-    assert!(matches!(effects[..], [QueueEffect::NoPositions { lane: LANE }]), "said once: {effects:?}");
+    assert!(matches!(effects[..], [QueueEffect::NoPositions { lane: LANE }]), "reported once: {effects:?}");
     assert_eq!(bench.promised(), [(3, 4, false)]);
     let pulled = bench.write();
     assert_eq!(bench.promised(), [(1, 2, true)]);
