@@ -93,15 +93,15 @@ impl Session {
             return Err(Fault::of_publish(AmqpError::precondition_failed(text)));
         }
         let properties = Properties::check(properties).map_err(|_| Fault::of(AmqpError::internal_error()))?;
-        let fault = self.publish_fault(&properties);
+        let error = self.publish_error(&properties);
         let (exchange, routing_key) = (publish.exchange, publish.routing_key);
         let message = match body {
             PublishBody::Borrowed(body) => Message::new(exchange, routing_key, &properties, body),
             PublishBody::Owned(body) => Message::with_body(exchange, routing_key, &properties, body),
         };
-        if let Some(fault) = fault {
+        if let Some(error) = error {
             // A missing exchange is reported first, as in RabbitMQ.
-            return Err(Fault::of_publish(outlet.route(&message).err().unwrap_or(fault)));
+            return Err(Fault::of_publish(outlet.route(&message).err().unwrap_or(error)));
         }
         let channel = self.channels.get_mut(number).expect("the publish came on an open channel");
         channel.has_published = true;
@@ -155,8 +155,8 @@ impl Session {
         write_return(&mut out.bytes, number, code.number(), code.name(), message.content(), self.tuning.payload_max);
     }
 
-    /// The fault of a message, if it has one. It is reported only if the exchange exists.
-    fn publish_fault(&self, properties: &Properties<'_>) -> Option<AmqpError> {
+    /// The error of a message that may not be published. It is reported only if the exchange exists.
+    fn publish_error(&self, properties: &Properties<'_>) -> Option<AmqpError> {
         if properties.reply_to() == Some(REPLY_TO.as_bytes()) {
             return Some(AmqpError::not_implemented("direct reply-to"));
         }
