@@ -61,8 +61,9 @@ mod wire;
 
 pub use config::sources::{File, Flag};
 pub use config::{
-    DeadLetterSettings, Durability, Limits, LogFormat, LogLevel, Origin, Password, Reloaded, SettingError, Settings,
-    Sources, StoreKind, StoreSettings, UserEntry, VhostEntry,
+    ConnectionSettings, ConsumerWindowSettings, DeadLetterSettings, Durability, IdentitySettings, Limits, LogFormat,
+    LogLevel, LogSettings, MetricsSettings, Origin, Password, Reloaded, SettingError, Settings, Sources, StoreKind,
+    StoreSettings, UserEntry, VhostEntry, WindowSettings,
 };
 pub use server::{Server, StartError};
 pub use store::{Cause, OpenError, StoreError};

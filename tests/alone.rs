@@ -29,7 +29,7 @@ impl Embedded {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let mut settings = Settings::default();
         settings.amqp = vec![([127, 0, 0, 1], 0).into()];
-        settings.metrics = None;
+        settings.metrics.address = None;
         settings.data_dir = data.path().join("data");
         let server = runtime.block_on(Server::start(settings)).expect("it starts");
         let address = server.amqp_addresses()[0];

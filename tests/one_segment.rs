@@ -82,7 +82,7 @@ struct Broker {
 impl Broker {
     fn start(seed: u64) -> Self {
         let mut settings = Settings::default();
-        settings.message_bytes_max = 300;
+        settings.connection.message_bytes_max = 300;
         let mut simulation = Simulation::start(settings, seed).expect("a broker in memory starts");
         let client = connect(&mut simulation);
         Self { simulation, client, heard: BTreeMap::new(), held: BTreeMap::new(), confirmed: BTreeMap::new() }

@@ -1,9 +1,10 @@
-//! SASL mechanisms: what a client's response to `connection.start` says.
+//! SASL mechanisms: a client's response to `connection.start` is read and checked.
 
+use super::login_failure::LoginFailure;
 use super::users::{User, Users};
 use crate::wire::table::{Table, Value};
 
-/// A mechanism we offer.
+/// A mechanism that the broker offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mechanism {
     /// NUL user NUL password.
@@ -16,7 +17,7 @@ pub(crate) enum Mechanism {
 pub(crate) const OFFERED: &str = "AMQPLAIN PLAIN";
 
 impl Mechanism {
-    /// The mechanism that a client names, if we offer it.
+    /// The mechanism that a client names, if it is offered.
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
         match name {
             b"PLAIN" => Some(Self::Plain),
@@ -26,21 +27,7 @@ impl Mechanism {
     }
 }
 
-/// Why nobody was logged in. RabbitMQ answers the two differently.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LoginFailure {
-    /// The response is not what the mechanism asks for: the connection is dropped without a word.
-    Malformed,
-    /// The response is well-formed and refused: `connection.close` 403 for clients that can take it.
-    Credentials {
-        /// Who tried.
-        user: String,
-        /// Why not; for the log, never for the client.
-        reason: &'static str,
-    },
-}
-
-/// Logs in whom `response` names.
+/// Logs in the user that `response` names.
 ///
 /// # Errors
 /// A malformed response, or credentials that are refused.
@@ -63,7 +50,7 @@ struct Credentials<'a> {
     password: &'a [u8],
 }
 
-/// Exactly two NULs: one in front, where an authorisation identity could stand but may not, one between.
+/// NUL, user, NUL, password. An authorisation identity in front of the first NUL is not accepted.
 fn plain(response: &[u8]) -> Option<Credentials<'_>> {
     let mut parts = response.strip_prefix(b"\0")?.split(|&byte| byte == 0);
     let (user, password) = (parts.next()?, parts.next()?);
@@ -117,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn amqplain_takes_both_kinds_of_string() {
+    fn amqplain_accepts_both_kinds_of_string() {
         for value in [Value::LongString(b"guest"), Value::ByteArray(b"guest")] {
             let response = table(&[("LOGIN", Value::LongString(b"guest")), ("PASSWORD", value)]);
             assert_eq!(outcome(Mechanism::AmqPlain, &response).unwrap(), "guest");

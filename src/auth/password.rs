@@ -6,15 +6,15 @@ use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
-/// Random bytes before the password, so that equal passwords have different hashes.
+/// Random bytes that are hashed before the password, so that equal passwords have different hashes.
 pub(crate) type Salt = [u8; SALT_BYTES];
 
 const SALT_BYTES: usize = 4;
 
-/// Which hash; the name is the one that definitions carry as `hashing_algorithm`.
+/// The hash algorithm, with its name in definitions (`hashing_algorithm`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Algorithm {
-    /// What new passwords get.
+    /// The algorithm of new passwords.
     Sha256,
     /// `rabbit_password_hashing_sha512`.
     Sha512,
@@ -23,7 +23,7 @@ pub(crate) enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm of this name; `None` for one we do not know, whose hashes match no password.
+    /// The algorithm of this name; `None` for an unknown one, whose hashes match no password.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "rabbit_password_hashing_sha256" => Some(Self::Sha256),
@@ -61,8 +61,8 @@ pub(crate) fn hash(algorithm: Algorithm, salt: Salt, password: &[u8]) -> String 
     BASE64_STANDARD.encode(bytes)
 }
 
-/// Whether `password` has this hash; the time it takes does not tell how much of it is right. An empty password has
-/// none, nor has any password the empty hash or one that is not of the format.
+/// Whether `password` has this hash; the time that the check takes does not depend on how much of it is right. An empty
+/// password matches no hash; an empty or malformed hash matches no password.
 pub(crate) fn verify(algorithm: Algorithm, password_hash: &str, password: &[u8]) -> bool {
     if password.is_empty() {
         return false;

@@ -1,14 +1,14 @@
-//! The users and what each may do.
+//! The users, and the permissions of each.
 
 use ahash::{AHashMap, AHashSet};
 
-use super::mechanism::LoginFailure;
+use super::login_failure::LoginFailure;
 use super::password::{self, Algorithm, Salt};
 use crate::config::UserEntry;
 use crate::model::Name;
 use crate::model::stored::UserRecord;
 
-/// Allows a `user-id` that is not one's own.
+/// The tag that allows a `user-id` other than the user's own.
 const IMPERSONATOR: &str = "impersonator";
 
 /// All users of the broker, and the vhosts that none of them may open.
@@ -19,7 +19,7 @@ pub(crate) struct Users {
     withheld_vhosts: AHashSet<Name>,
 }
 
-/// A user who has logged in, with what was known of them then.
+/// A user who has logged in, with the tags of that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     /// The login name.
@@ -29,46 +29,46 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Whether the user may publish messages that carry another's `user-id`.
+    /// Whether the user may publish under the `user-id` of others.
     pub(crate) fn is_impersonator(&self) -> bool {
         self.tags.iter().any(|tag| tag == IMPERSONATOR)
     }
 }
 
 impl Users {
-    /// No users yet; those named may log in from this machine only.
+    /// A list without users; the named users may log in from this machine only.
     pub(crate) fn new(loopback_only: impl IntoIterator<Item = String>) -> Self {
         let mut users = Self::default();
         users.set_loopback_only(loopback_only);
         users
     }
 
-    /// Changes who may log in from this machine only.
+    /// Sets the users that may log in from this machine only.
     pub(crate) fn set_loopback_only(&mut self, loopback_only: impl IntoIterator<Item = String>) {
         self.loopback_only = loopback_only.into_iter().collect();
     }
 
-    /// Lets nobody open a vhost.
+    /// Forbids all users to open a vhost.
     pub(crate) fn withhold_vhost(&mut self, vhost: Name) {
         self.withheld_vhosts.insert(vhost);
     }
 
-    /// Lets users open a vhost again.
+    /// Allows users to open a vhost again.
     pub(crate) fn release_vhost(&mut self, vhost: &Name) {
         self.withheld_vhosts.remove(vhost);
     }
 
-    /// The vhosts that nobody may open.
+    /// The vhosts that no user may open.
     pub(crate) fn withheld_vhosts(&self) -> AHashSet<Name> {
         self.withheld_vhosts.clone()
     }
 
-    /// Whether nobody may open this vhost.
+    /// Whether no user may open this vhost.
     pub(crate) fn withholds(&self, vhost: &str) -> bool {
         self.withheld_vhosts.contains(vhost.as_bytes())
     }
 
-    /// Whether there is a user of this name who may open this vhost.
+    /// Whether the user exists and may open this vhost.
     pub(crate) fn may_open_vhost(&self, user: &str, vhost: &str) -> bool {
         self.get(user).is_some_and(|record| record.vhosts.iter().any(|allowed| allowed.as_str() == vhost))
     }
@@ -78,7 +78,7 @@ impl Users {
         self.by_name.insert(record.name.clone(), record);
     }
 
-    /// Removes a user; whether there was one.
+    /// Removes a user. Returns whether the user existed.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         self.by_name.remove(name.as_bytes()).is_some()
     }
@@ -93,7 +93,7 @@ impl Users {
         self.by_name.values()
     }
 
-    /// Whether there is no user.
+    /// Whether the list has no user.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
@@ -101,7 +101,7 @@ impl Users {
     /// Logs a user in by password.
     ///
     /// # Errors
-    /// `Credentials`, with the reason for the log; the client is told none.
+    /// `Credentials`, with the reason for the log; the client gets no reason.
     pub(crate) fn log_in(&self, name: &[u8], password: &[u8], peer_is_loopback: bool) -> Result<User, LoginFailure> {
         let refused =
             |reason| Err(LoginFailure::Credentials { user: String::from_utf8_lossy(name).into_owned(), reason });
@@ -119,8 +119,8 @@ impl Users {
     }
 }
 
-/// The record of a configured user. Equal to `existing` when nothing differs, so that a password which
-/// still fits keeps its salt and hash.
+/// The record of a configured user. It is equal to `existing` if nothing differs: a password that still matches keeps its
+/// salt and hash.
 pub(crate) fn record_of(entry: &UserEntry, existing: Option<&UserRecord>, salt: Salt) -> UserRecord {
     let (password_hash, hashing_algorithm) = match (&entry.password_hash, &entry.password) {
         (Some(password_hash), _) => (password_hash.reveal().to_owned(), Algorithm::Sha256.name().to_owned()),

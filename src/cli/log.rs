@@ -34,7 +34,7 @@ impl Log {
         let errors = LogWriter::start("stderr", stderr(), bytes_max);
         let output = LogWriter::start("stdout", stdout(), bytes_max);
         let is_terminal = stderr().is_terminal();
-        let (level, handle) = reload::Layer::new(level_filter(settings.log_level));
+        let (level, handle) = reload::Layer::new(level_filter(settings.logging.level));
         let is_json = format == LogFormat::Json || (format == LogFormat::Auto && !is_terminal);
         let lines = lines(&errors, is_json, is_terminal);
         tracing_subscriber::registry().with(level).with(lines).init();
@@ -53,7 +53,7 @@ impl Log {
             writer.set_bytes_max(queue_bytes(settings));
         }
         // This fails only if the subscriber is gone, but it lives as long as the process.
-        let _ = self.level.reload(level_filter(settings.log_level));
+        let _ = self.level.reload(level_filter(settings.logging.level));
     }
 
     /// Reports on stderr why the command fails.
@@ -84,7 +84,7 @@ impl Log {
 }
 
 fn queue_bytes(settings: &Settings) -> usize {
-    usize::try_from(settings.log_queue_bytes_max).unwrap_or(usize::MAX)
+    usize::try_from(settings.logging.queue_bytes_max).unwrap_or(usize::MAX)
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {

@@ -55,7 +55,7 @@ impl Serve {
         ignore_signals();
         let (settings, log) = match self.read() {
             Ok(settings) => {
-                let log = Log::begin(settings.log_format, &settings);
+                let log = Log::begin(settings.logging.format, &settings);
                 (settings, log)
             }
             Err(SettingsProblem { problem, log_format }) => {

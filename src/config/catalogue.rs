@@ -8,11 +8,11 @@ use super::value::{Choice, Integer, Kind, Range};
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// Its name in a configuration file; a dot leads into a section.
+    /// The setting's name in a configuration file; a dot separates a section from the name in it.
     pub name: &'static str,
-    /// Its type and limits.
+    /// The type and the limits of its value.
     pub kind: Kind,
-    /// What it means.
+    /// The meaning, for the manual.
     pub meaning: &'static str,
 }
 
@@ -23,10 +23,10 @@ impl Setting {
     }
 }
 
-/// Every environment variable that begins so is a setting, or a mistake.
+/// Every environment variable with this prefix is a setting, or a mistake.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "PRONTOMQ_";
 
-/// A year in milliseconds: longer than any time that is meant.
+/// A year in milliseconds: longer than any useful time.
 const YEAR: u64 = 365 * 24 * 3_600_000;
 const U16: u64 = u16::MAX as u64;
 const U32: u64 = u32::MAX as u64;
@@ -34,7 +34,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// The least and the greatest of a pair of settings: the first may not be more than the second.
+/// Pairs of settings of which the first may not be greater than the second.
 pub(super) const PAIRS: [(&str, &str); 3] = [
     ("initial_frame_max", "frame_max"),
     ("limits.consumer_window_messages", "limits.consumer_window_messages_max"),
@@ -64,7 +64,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "metrics",
-        kind: Kind::AddressOrOff(|s| &mut s.metrics),
+        kind: Kind::AddressOrOff(|s| &mut s.metrics.address),
         meaning: "Address of `/metrics` (Prometheus), `/healthz` and `/readyz`.",
     },
     Setting {
@@ -74,93 +74,93 @@ pub(crate) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "channels_max",
-        kind: Kind::Count(Integer::U16(|s| &mut s.channels_max), range(1, U16)),
+        kind: Kind::Count(Integer::U16(|s| &mut s.connection.channels_max), range(1, U16)),
         meaning: "Open channels per connection, as offered to clients.",
     },
     Setting {
         name: "frame_max",
-        kind: Kind::Bytes(Integer::U32(|s| &mut s.frame_max), range(4096, 16 * MIB)),
+        kind: Kind::Bytes(Integer::U32(|s| &mut s.connection.frame_max), range(4096, 16 * MIB)),
         meaning: "The largest frame, as offered to clients.",
     },
     Setting {
         name: "initial_frame_max",
-        kind: Kind::Bytes(Integer::U32(|s| &mut s.initial_frame_max), range(4096, MIB)),
+        kind: Kind::Bytes(Integer::U32(|s| &mut s.connection.initial_frame_max), range(4096, MIB)),
         meaning: "The largest frame before a client has logged in and agreed on another size; at most `frame_max`.",
     },
     Setting {
         name: "heartbeat",
-        kind: Kind::Seconds(|s| &mut s.heartbeat, range(0, U16 * 1000)),
+        kind: Kind::Seconds(|s| &mut s.connection.heartbeat, range(0, U16 * 1000)),
         meaning: "Heartbeat interval, as offered to clients. Whole seconds; 0 offers none. A client that has been silent for \
                   two to two and a half intervals is disconnected.",
     },
     Setting {
         name: "handshake_timeout",
-        kind: Kind::Time(|s| &mut s.handshake_timeout, range(100, YEAR)),
+        kind: Kind::Time(|s| &mut s.connection.handshake_timeout, range(100, YEAR)),
         meaning: "How long a client may take from connecting to an open connection.",
     },
     Setting {
         name: "message_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.message_bytes_max), range(1, 512 * MIB)),
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.connection.message_bytes_max), range(1, 512 * MIB)),
         meaning: "The largest message body; a larger one closes its channel with 406 PRECONDITION_FAILED.",
     },
     Setting {
         name: "log_format",
         kind: Kind::Choice(Choice {
             words: &["auto", "human", "json"],
-            get: |s| s.log_format as usize,
-            set: |s, index| s.log_format = LOG_FORMATS[index],
+            get: |s| s.logging.format as usize,
+            set: |s, index| s.logging.format = LOG_FORMATS[index],
         }),
-        meaning: "How log lines look; `auto` is `human` on a terminal and `json` elsewhere. Not log lines are what `prontomq serve` \
-                  prints on stdout when it has started, and on stderr the reason why it did not start: they are text with `auto`, \
-                  wherever they go, and with `human`, and JSON lines with `json`.",
+        meaning: "The format of log lines; `auto` is `human` on a terminal and `json` elsewhere. Beside these, \
+                  `prontomq serve` prints a text on stdout when it has started, or on stderr the reason why it \
+                  does not start: as text with `auto` and `human`, and as a JSON line with `json`.",
     },
     Setting {
         name: "log_level",
         kind: Kind::Choice(Choice {
             words: &["error", "warn", "info", "debug", "trace"],
-            get: |s| s.log_level as usize,
-            set: |s, index| s.log_level = LOG_LEVELS[index],
+            get: |s| s.logging.level as usize,
+            set: |s, index| s.logging.level = LOG_LEVELS[index],
         }),
         meaning: "Log lines of this level and of those before it are written.",
     },
     Setting {
         name: "log_queue_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.log_queue_bytes_max), range(4 * KIB, GIB)),
-        meaning: "Log lines that wait to be written. While stderr or stdout takes none, further lines are dropped and counted \
-                  (`prontomq_log_lines_dropped_total`); the broker never waits for either.",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.logging.queue_bytes_max), range(4 * KIB, GIB)),
+        meaning: "Log lines that wait to be written. While stderr or stdout accepts none, further lines are \
+                  dropped and counted (`prontomq_log_lines_dropped_total`); the broker never waits for either.",
     },
     Setting {
         name: "metrics_connections_max",
-        kind: Kind::Count(Integer::U32(|s| &mut s.metrics_connections_max), range(1, 65_536)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.metrics.connections_max), range(1, 65_536)),
         meaning: "Open connections of the metrics listener; one more is closed at once \
                   (`prontomq_metrics_connections_refused_total`).",
     },
     Setting {
         name: "metrics_timeout",
-        kind: Kind::Time(|s| &mut s.metrics_timeout, range(100, 3_600_000)),
+        kind: Kind::Time(|s| &mut s.metrics.timeout, range(100, 3_600_000)),
         meaning: "How long a connection of the metrics listener may take from connecting to the last byte of its answer; then \
                   it is closed. Each connection is for one request.",
     },
     Setting {
         name: "product",
-        kind: Kind::Text(|s| &mut s.product),
-        meaning: "`product` as told to clients. Some, kombu and Celery among them, choose by product and version how \
-                  they set their prefetch, which is why the default is not our own name.",
+        kind: Kind::Text(|s| &mut s.identity.product),
+        meaning: "`product` in the server properties. Some clients, kombu and Celery among them, choose by product \
+                  and version how they set their prefetch; therefore the default is RabbitMQ's name.",
     },
     Setting {
         name: "version",
-        kind: Kind::Text(|s| &mut s.version),
-        meaning: "`version` as told to clients; see `product`.",
+        kind: Kind::Text(|s| &mut s.identity.version),
+        meaning: "`version` in the server properties; see `product`.",
     },
     Setting {
         name: "cluster_name",
-        kind: Kind::Text(|s| &mut s.cluster_name),
-        meaning: "`cluster_name` as sent to clients and shown by metrics. Empty: the same as `node_name`.",
+        kind: Kind::Text(|s| &mut s.identity.cluster_name),
+        meaning: "`cluster_name` in the server properties and in metrics. Empty: the same as `node_name`.",
     },
     Setting {
         name: "node_name",
-        kind: Kind::Text(|s| &mut s.node_name),
-        meaning: "This node's name as shown by metrics and in the log. Empty: `prontomq@` and the host's name.",
+        kind: Kind::Text(|s| &mut s.identity.node_name),
+        meaning: "This node's name in metrics and in the log. Empty: `prontomq@` and the host's name.",
     },
     Setting {
         name: "loopback_users",
@@ -174,7 +174,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
             get: |s| s.store.kind as usize,
             set: |s, index| s.store.kind = STORE_KINDS[index],
         }),
-        meaning: "Where durable things are kept; `memory` forgets them when the process ends.",
+        meaning: "The store of durable messages and topology; `memory` forgets them when the process ends.",
     },
     Setting {
         name: "store.cache_bytes",
@@ -198,36 +198,39 @@ pub(crate) const SETTINGS: &[Setting] = &[
             get: |s| s.store.durability as usize,
             set: |s, index| s.store.durability = DURABILITIES[index],
         }),
-        meaning: "What a confirm of a persistent message means. `commit`: it is on the disk, flushed, and survives a power \
-                  failure. `interval`: it survives the end of the broker, `kill -9` included, and is flushed within \
-                  `store.durability_interval`; a power failure or a crash of the operating system loses what was confirmed \
-                  since. `off`: nothing is ever flushed on purpose; it survives the end of the broker, and a power failure \
-                  may lose everything and damage the file.",
+        meaning: "What a confirm of a persistent message means. `commit`: the message is flushed to the disk and \
+                  survives a power failure. `interval`: the message survives the end of the broker, `kill -9` \
+                  included, and is flushed within `store.durability_interval`; a power failure or a crash of the \
+                  operating system loses messages confirmed since the last flush. `off`: the broker never flushes; \
+                  messages survive the end of the broker, but a power failure may lose all of them and damage the \
+                  file.",
     },
     Setting {
         name: "store.durability_interval",
         kind: Kind::Time(|s| &mut s.store.durability_interval, range(1, 3_600_000)),
-        meaning: "With `store.durability` at `interval`: how long after its commit a message is flushed at the latest.",
+        meaning: "With `store.durability` at `interval`: the longest time between the commit of a message and its \
+                  flush.",
     },
     Setting {
         name: "store.wal_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.wal_bytes_max), range(MIB, 1024 * GIB)),
-        meaning: "How long the write-ahead log should get. One large message or transaction exceeds it for a moment. When \
-                  another program that reads the file keeps it from being emptied, a warning says so, and connections \
-                  that publish are blocked until it is short again.",
+        meaning: "The intended largest size of the write-ahead log. One large message or transaction exceeds it \
+                  for a moment. When another program that reads the database keeps it from being emptied, a \
+                  warning is logged, and connections that publish are blocked until it is short again.",
     },
     Setting {
         name: "store.redo_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.redo_bytes), range(0, 64 * MIB)),
-        meaning: "The file in which small batches of persistent messages are flushed at once, before they are moved into the \
-                  database many at a time, after a tenth of a second at the latest where there is time. It takes as much \
-                  of the disk from the first of them on; 0 does without.",
+        meaning: "Size of the redo log, in which small batches of persistent messages are flushed at once. They \
+                  are moved into the database later, many at a time, after a tenth of a second if there is time. \
+                  The file has this size from the first batch on; 0 works without it.",
     },
     Setting {
         name: "store.unwritten_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.store.unwritten_bytes_max), range(64 * KIB, 64 * GIB)),
-        meaning: "Messages in memory that are yet to be written; beyond it, connections that publish are not read until \
-                  the store has caught up. The same for transient messages that the scratch files are to take.",
+        meaning: "Messages in memory that are not written yet. Above it, connections that publish are not read \
+                  until the store has caught up. Applies as well to transient messages on their way to the scratch \
+                  files.",
     },
     Setting {
         name: "store.give_up_after",
@@ -238,45 +241,48 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "store.hold_max",
         kind: Kind::Time(|s| &mut s.store.hold_max, range(0, 1000)),
-        meaning: "How long a persistent message in a consumer's hands may wait to be written, because one acknowledged \
-                  by then is never written; 0 writes at once.",
+        meaning: "How long a persistent message that a consumer holds may wait to be written: a message that is \
+                  acknowledged by then is never written. 0 writes at once.",
     },
     Setting {
         name: "store.hold_ack_time_max",
         kind: Kind::Time(|s| &mut s.store.hold_ack_time_max, range(0, 1000)),
-        meaning: "Queues whose consumers take longer than this to acknowledge, on average, do not wait.",
+        meaning: "Messages are written at once in queues whose consumers take longer than this to acknowledge, on \
+                  average.",
     },
     Setting {
         name: "limits.memory_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.memory_bytes), range(0, 1024 * GIB)),
-        meaning: "What clients may take of memory: messages in queues, contents and transactions that are not complete, what \
-                  waits for sockets, channels, consumers, topology. Beyond it, connections that publish are blocked until it \
-                  is 5 % less. 0 is 60 % of the memory that the machine or its cgroup has.",
+        meaning: "Memory that clients may take: messages in queues, contents and transactions that are not \
+                  complete, output for sockets, channels, consumers, topology. Above it, connections that publish \
+                  are blocked until it is 5 % less. 0 is 60 % of the memory that the machine or its cgroup has.",
     },
     Setting {
         name: "limits.resident_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.resident_bytes), range(0, 1024 * GIB)),
-        meaning: "What the process may have of memory in all, as the system sees it. Beyond it, free memory is given back to \
-                  the system; if that is not enough, connections that publish are blocked until it is 5 % less. 0 is \
-                  `limits.memory_bytes` and 128 MiB, and at most 90 % of the memory that the machine or its cgroup has.",
+        meaning: "Memory of the whole process, as the operating system counts it. Above it, free memory is given \
+                  back to the system; if that is not enough, connections that publish are blocked until it is 5 % \
+                  less. 0 is `limits.memory_bytes` and 128 MiB, and at most 90 % of the memory that the machine or \
+                  its cgroup has.",
     },
     Setting {
         name: "limits.disk_free_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.disk_free_bytes), range(0, 1024 * GIB)),
-        meaning: "Free space where the data directory is, below which connections that publish are blocked until there is 5 % \
-                  more.",
+        meaning: "Free space on the disk of the data directory. Below it, connections that publish are blocked \
+                  until there is 5 % more.",
     },
     Setting {
         name: "limits.connection_unfinished_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.connection_unfinished_bytes), range(64 * KIB, 64 * GIB)),
-        meaning: "Contents of one connection whose rest is to come, and its transactions that are not committed: publishes \
-                  and acknowledgements. Beyond it, the channel that adds to it is closed with 506 RESOURCE_ERROR. A message \
-                  that does not fit cannot be published.",
+        meaning: "Contents of one connection that have not arrived completely, and publishes and acknowledgements \
+                  of its transactions that are not committed. Above it, the channel that adds to them is closed \
+                  with 506 RESOURCE_ERROR. A message larger than this cannot be published.",
     },
     Setting {
         name: "limits.unfinished_bytes",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.unfinished_bytes), range(0, 1024 * GIB)),
-        meaning: "The same of all connections together. 0 is half of `limits.memory_bytes`.",
+        meaning: "Such contents and transactions (`limits.connection_unfinished_bytes`) of all connections \
+                  together. 0 is half of `limits.memory_bytes`.",
     },
     Setting {
         name: "limits.channel_consumers_max",
@@ -286,8 +292,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.channel_unacked_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.channel_unacked_max), range(1, U32)),
-        meaning: "Unacknowledged deliveries of one consumer, which is given no more then, whatever its prefetch; and those \
-                  of a channel, on which `basic.get` is then answered with 506 RESOURCE_ERROR.",
+        meaning: "Unacknowledged deliveries of one consumer; at this number it gets no more, whatever its prefetch \
+                  is. On a channel with as many, `basic.get` is answered with 506 RESOURCE_ERROR.",
     },
     Setting {
         name: "limits.vhost_queues_max",
@@ -307,87 +313,92 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.outbox_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.outbox_bytes_max), range(16 * KIB, GIB)),
-        meaning: "What waits to be written to one socket; beyond it, its consumers get nothing new, and methods whose \
-                  answers add to it wait.",
+        meaning: "Output that waits for one socket. Above it, the connection's consumers get no new messages, and \
+                  methods whose answers add to the output wait.",
     },
     Setting {
         name: "limits.gets_in_flight_max",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.gets_in_flight_max), range(1, U16)),
-        meaning: "Gets on different channels of one connection that wait for their answers at the same time; more wait for \
-                  their turn.",
+        meaning: "Gets on different channels of one connection that wait for their answers at the same time; \
+                  further gets wait for these.",
     },
     Setting {
         name: "limits.parked_bytes_max",
         kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.parked_bytes_max), range(4 * KIB, GIB)),
-        meaning: "Frames of one connection that wait behind an unanswered method, or for room in the output; beyond it, \
-                  its socket is not read.",
+        meaning: "Frames of one connection that wait behind an unanswered method, or for room in the output. Above \
+                  it, the socket is not read.",
     },
     Setting {
         name: "limits.consumer_window_messages",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages), range(1, MIB)),
-        meaning: "Messages on their way to one consumer's socket at first, at most `limits.consumer_window_messages_max`. With more \
-                  the consumer counts as blocked: others are given the next ones, of a lower priority too, or they wait, and \
-                  limits of length and time apply to them.",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages), range(1, MIB)),
+        meaning: "Window of a new consumer: messages on their way to its socket; at most \
+                  `limits.consumer_window_messages_max`. A consumer whose window is full counts as blocked: the \
+                  next messages go to others, of a lower priority too, or they wait, and limits of length and time \
+                  apply to them.",
     },
     Setting {
         name: "limits.consumer_window_messages_max",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window_messages_max), range(1, MIB)),
-        meaning: "To how many messages that window grows when the consumer keeps up.",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages_max), range(1, MIB)),
+        meaning: "Largest window of a consumer in messages: the window grows while the consumer keeps up.",
     },
     Setting {
         name: "limits.consumer_window_bytes_max",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.consumer_window_bytes_max), range(KIB, GIB)),
-        meaning: "To how many bytes that window grows; one message may exceed it.",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.consumer_window.bytes_max), range(KIB, GIB)),
+        meaning: "Largest window of a consumer in bytes; one message may exceed it.",
     },
     Setting {
         name: "limits.windows_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows_bytes), range(64 * KIB, 64 * GIB)),
-        meaning: "Memory for stored messages at the heads of all queues together. From half of it on the windows below \
-                  are halved, step by step, down to `limits.window_entries_min`.",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.all_bytes), range(64 * KIB, 64 * GIB)),
+        meaning: "Memory for stored messages at the heads of all queues together. From half of it on, the limits \
+                  `limits.window_*` are halved, step by step, down to `limits.window_entries_min`.",
     },
     Setting {
         name: "limits.transient_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.transient_bytes), range(0, 1024 * GIB)),
-        meaning: "Memory for transient messages; what is beyond waits in scratch files, which are deleted at every start. \
-                  Their entries count. 0 is a quarter of `limits.memory_bytes`, at most 4 GiB.",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.transient_bytes), range(0, 1024 * GIB)),
+        meaning: "Memory for transient messages, entries included. Further ones wait in scratch files, which are \
+                  deleted at every start. 0 is a quarter of `limits.memory_bytes`, at most 4 GiB.",
     },
     Setting {
         name: "limits.window_entries",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries), range(1, MIB)),
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.head_entries), range(1, MIB)),
         meaning: "Messages at the head of a queue that are kept in memory, per priority level.",
     },
     Setting {
         name: "limits.window_entries_min",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_entries_min), range(1, MIB)),
-        meaning: "The same while memory for windows runs short, at most `limits.window_entries`; a queue without consumers then \
-                  keeps an eighth of it.",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.head_entries_min), range(1, MIB)),
+        meaning: "Messages at the head of a queue that are kept in memory while memory for windows is short, per \
+                  priority level; at most `limits.window_entries`. A queue without consumers keeps an eighth of \
+                  it.",
     },
     Setting {
         name: "limits.window_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_bytes), range(4 * KIB, GIB)),
-        meaning: "The same in bytes, and what one read from the store brings back at most; a single larger message exceeds it.",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.head_bytes), range(4 * KIB, GIB)),
+        meaning: "Bytes at the head of a queue that are kept in memory, per priority level, and most bytes of one \
+                  read from the store; a single larger message exceeds it.",
     },
     Setting {
         name: "limits.window_tail_entries",
-        kind: Kind::Count(Integer::U32(|s| &mut s.limits.window_tail_entries), range(1, MIB)),
-        meaning: "Messages behind the head that are kept in memory before stored ones are left to the store.",
+        kind: Kind::Count(Integer::U32(|s| &mut s.limits.windows.tail_entries), range(1, MIB)),
+        meaning: "Messages behind the head that are kept in memory, per priority level. Above it, stored ones \
+                  leave memory.",
     },
     Setting {
         name: "limits.window_tail_bytes",
-        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.window_tail_bytes), range(4 * KIB, GIB)),
-        meaning: "The same in bytes.",
+        kind: Kind::Bytes(Integer::U64(|s| &mut s.limits.windows.tail_bytes), range(4 * KIB, GIB)),
+        meaning: "Bytes of messages behind the head that are kept in memory, per priority level. Above it, stored \
+                  ones leave memory.",
     },
     Setting {
         name: "dead_letter.trust_published_x_death",
         kind: Kind::Flag(|s| &mut s.dead_letter.trust_published_x_death),
-        meaning: "Whether an `x-death` header that a publisher brings along is counted on when the message is dead-lettered. \
-                  Programs that publish a dead letter again and count their retries this way need it. RabbitMQ up to 3.13 does \
-                  so; 4.0 begins at 1.",
+        meaning: "Whether dead-lettering adds to an `x-death` header that a publisher sent, or replaces it. \
+                  Programs that publish a dead letter again and count their retries this way need `true`. RabbitMQ \
+                  up to 3.13 adds; 4.0 replaces.",
     },
 ];
 
 #[cfg(feature = "cli")]
-/// Settings as a configuration file has them, but for users and vhosts.
+/// The text of a configuration file with these settings, without users and vhosts.
 pub(crate) fn as_file(settings: &Settings) -> String {
     SETTINGS.iter().map(|setting| format!("{} = {}\n", setting.name, setting.kind.get(settings))).collect()
 }
@@ -528,10 +539,10 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_are_printed_are_read_as_the_same() {
+    fn printed_settings_are_read_back_equal() {
         let mut settings = other_settings();
-        (settings.limits.window_entries_min, settings.limits.consumer_window_messages) = (1, 1);
-        settings.initial_frame_max = 4096;
+        (settings.limits.windows.head_entries_min, settings.limits.consumer_window.messages) = (1, 1);
+        settings.connection.initial_frame_max = 4096;
         let text = as_file(&settings);
         let file = Some(File { path: "p.toml", text: &text });
         assert_eq!(Sources { file, ..Sources::default() }.settings(), Ok(settings));
@@ -552,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn each_setting_is_either_taken_over_or_reported_as_needing_a_restart() {
+    fn each_changed_setting_is_adopted_or_reported_as_needing_a_restart() {
         let in_force = Settings::default();
         for setting in SETTINGS {
             let mut wanted = in_force.clone();

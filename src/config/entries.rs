@@ -7,17 +7,17 @@ use base64::prelude::BASE64_STANDARD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-/// A vhost that exists after start.
+/// A vhost that is created at start if it is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct VhostEntry {
-    /// Its name.
+    /// The vhost's name.
     #[serde(deserialize_with = "name")]
     pub name: String,
 }
 
-/// A user that exists after start, with what is given here.
+/// A user that is created or changed at start.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -25,7 +25,7 @@ pub struct UserEntry {
     /// The login name.
     #[serde(deserialize_with = "name")]
     pub name: String,
-    /// The password in plain text; or `password_hash`, not both.
+    /// The password in plain text; either this or `password_hash`.
     pub password: Option<Password>,
     /// base64 of salt and SHA-256, as RabbitMQ's definitions carry it.
     pub password_hash: Option<Password>,
@@ -41,7 +41,7 @@ fn default_vhosts() -> Vec<String> {
     vec!["/".to_owned()]
 }
 
-// serde's own errors do not say which field has the wrong type.
+// serde's own errors do not name the field that has the wrong type.
 
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map_err(|_| D::Error::custom("name is a text in quotes"))
@@ -55,16 +55,16 @@ fn vhosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::
     Vec::deserialize(deserializer).map_err(|_| D::Error::custom("vhosts is a list, such as [\"/\"]"))
 }
 
-/// What is wrong with an entry.
+/// A fault of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Which entry, such as `users[1]`.
+    /// The entry, such as `users[1]`.
     pub entry: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
 }
 
-/// The first fault of the lists, if there is one.
+/// The first fault of the lists.
 pub(crate) fn fault(vhosts: &[VhostEntry], users: &[UserEntry]) -> Option<Fault> {
     let of_vhost = |(at, vhost): (usize, &VhostEntry)| {
         let problem = vhost.fault(&vhosts[..at])?;
@@ -153,10 +153,10 @@ impl VhostEntry {
     }
 }
 
-/// Always there.
+/// The vhost that always exists.
 const DEFAULT_VHOST: &str = "/";
 
-/// What users are marked with: RabbitMQ's tags.
+/// RabbitMQ's tags of users.
 const TAGS: [&str; 5] = ["administrator", "monitoring", "policymaker", "management", "impersonator"];
 
 /// A salt of four bytes and a SHA-256.
@@ -165,12 +165,12 @@ const HASH_BYTES: usize = 36;
 /// Names travel as short strings.
 const NAME_BYTES_MAX: usize = 255;
 
-/// A secret: shown by nothing but [`reveal`](Self::reveal).
+/// A secret: only [`reveal`](Self::reveal) shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl<'de> Deserialize<'de> for Password {
-    /// The error of a value of another type names the type alone: serde's own would show the value.
+    /// An error names only the type of a wrong value: serde's own error would show the value.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wrong_type = |_| D::Error::custom("a password, or its hash, is a text in quotes");
         String::deserialize(deserializer).map(Self).map_err(wrong_type)

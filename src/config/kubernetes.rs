@@ -1,11 +1,11 @@
 //! The variables that Kubernetes sets in every container of a namespace, for each of its Services.
 //!
-//! A Service named `prontomq` or `prontomq-headless` gives variables that begin as those of settings do.
+//! The variables of a Service named `prontomq` or `prontomq-headless` have the same prefix as those of settings.
 
 /// Transports that a Service's port may have.
 const TRANSPORTS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
-/// Whether a variable is one of those of a Service; `suffix` is what follows `PRONTOMQ_` in its name.
+/// Whether a variable is one of a Service; `suffix` is what follows `PRONTOMQ_` in its name.
 pub(super) fn is_of_kubernetes(suffix: &str) -> bool {
     let rest = format!("_{suffix}");
     rest.contains("_SERVICE_")

@@ -1,8 +1,9 @@
-//! Settings as plain data, their defaults and limits, and what is said when one is wrong.
+//! Settings as plain data, their defaults and limits, and the error texts of wrong ones.
 //!
-//! [`Settings`] is what the rest of the program reads. [`catalogue`] describes every setting once: its name, type,
-//! limits, default, environment variable and meaning; reading, refusing and documenting all go by it. [`sources`] puts
-//! file, environment and flags together; [`reload`] says what a running broker takes over. Nothing here opens a file or reads the environment: texts are passed in.
+//! The rest of the program reads [`Settings`]. [`catalogue`] describes every setting once: its name, type, limits, default,
+//! environment variable and meaning; reading, checking and the manual use this description. [`sources`] puts file, environment
+//! and flags together; [`reload`] decides which changes a running broker adopts. No file is opened and no variable is read here:
+//! callers pass the texts in.
 
 pub(crate) mod catalogue;
 pub(crate) mod entries;
@@ -14,5 +15,8 @@ pub(crate) mod value;
 
 pub use entries::{Password, UserEntry, VhostEntry};
 pub use reload::Reloaded;
-pub use settings::{DeadLetterSettings, Durability, Limits, LogFormat, LogLevel, Settings, StoreKind, StoreSettings};
+pub use settings::{
+    ConnectionSettings, ConsumerWindowSettings, DeadLetterSettings, Durability, IdentitySettings, Limits, LogFormat,
+    LogLevel, LogSettings, MetricsSettings, Settings, StoreKind, StoreSettings, WindowSettings,
+};
 pub use sources::{Origin, SettingError, Sources};

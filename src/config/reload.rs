@@ -3,8 +3,8 @@
 use super::catalogue::{SETTINGS, Setting};
 use super::settings::Settings;
 
-/// The settings that a running broker takes over; it takes over the lists of vhosts and users as well. Limits of one
-/// connection hold for connections that open afterwards.
+/// The settings whose changes a running broker adopts, beside the lists of vhosts and users. Changed limits of one connection
+/// apply to connections that open afterwards.
 pub(crate) const RELOADABLE: [&str; 18] = [
     "connections_max",
     "channels_max",
@@ -27,26 +27,26 @@ pub(crate) const RELOADABLE: [&str; 18] = [
 ];
 
 impl Setting {
-    /// Whether a running broker takes the setting over.
+    /// Whether a running broker adopts a change of the setting.
     pub(crate) fn is_reloadable(&self) -> bool {
         RELOADABLE.contains(&self.name)
     }
 }
 
-/// What new settings mean for a running broker.
+/// The effect of new settings on a running broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reloaded {
     /// The settings that are in force now.
     pub settings: Settings,
-    /// Settings that were taken over with another value.
+    /// Settings that were changed.
     pub changed: Vec<&'static str>,
     /// Settings whose new value takes effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl Reloaded {
-    /// Compares the settings in force with those that are wanted.
+    /// Compares the settings in force with new ones.
     pub(crate) fn new(in_force: &Settings, wanted: &Settings) -> Self {
         let mut settings = in_force.clone();
         let (mut changed, mut needs_restart) = (Vec::new(), Vec::new());
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_taken_over_and_the_same_settings_change_nothing() {
+    fn changed_lists_are_adopted_and_equal_settings_change_nothing() {
         let text =
             "[[vhosts]]\nname = \"shop\"\n[[users]]\nname = \"till\"\npassword = \"secret\"\nvhosts = [\"shop\"]";
         let sources = Sources { file: Some(File { path: "p.toml", text }), ..Sources::default() };

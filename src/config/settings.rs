@@ -1,4 +1,4 @@
-//! The settings themselves, with their defaults.
+//! The settings, with their defaults.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,41 +9,87 @@ use super::entries::{UserEntry, VhostEntry};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// Everything that can be set. `Settings::default()` is a broker for the machine it runs on and nobody else.
+/// All settings. `Settings::default()` is a broker that serves only the machine it runs on.
+///
+/// The names in a configuration file are those of `docs/configuration.md`; they do not follow the groups here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where the store keeps its files.
+    /// The directory of the store's files.
     pub data_dir: PathBuf,
-    /// Addresses that speak AMQP; port 0 picks a free one.
+    /// The addresses of the AMQP listeners; port 0 picks a free one.
     pub amqp: Vec<SocketAddr>,
+    /// The metrics listener.
+    pub metrics: MetricsSettings,
+    /// Most open connections.
+    pub connections_max: u32,
+    /// What each client is offered and allowed.
+    pub connection: ConnectionSettings,
+    /// Log lines.
+    pub logging: LogSettings,
+    /// The names under which the broker appears.
+    pub identity: IdentitySettings,
+    /// Users that may log in from this machine only.
+    pub loopback_users: Vec<String>,
+    /// The store.
+    pub store: StoreSettings,
+    /// Limits of memory, disk and buffers.
+    pub limits: Limits,
+    /// Dead letters.
+    pub dead_letter: DeadLetterSettings,
+    /// Vhosts that are created at start if they are missing. Only these and `/` can be opened.
+    pub vhosts: Vec<VhostEntry>,
+    /// Users that are created or changed at start. Users created by earlier settings and not listed here are deleted.
+    pub users: Vec<UserEntry>,
+}
+
+/// The settings of the metrics listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricsSettings {
     /// Address of `/metrics`, `/healthz` and `/readyz`; `None` when off. Without the feature `metrics` it is off, and an address
     /// is refused at the start.
-    pub metrics: Option<SocketAddr>,
-    /// Open connections.
+    pub address: Option<SocketAddr>,
+    /// Most open connections.
     pub connections_max: u32,
-    /// Open channels per connection, as offered in `connection.tune`.
+    /// How long a connection may last.
+    pub timeout: Duration,
+}
+
+/// The settings of one client's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionSettings {
+    /// Most open channels, as offered in `connection.tune`.
     pub channels_max: u16,
-    /// Bytes of a frame after tuning, frame header and end included.
+    /// Largest frame after `tune-ok`, in bytes, frame header and end included.
     pub frame_max: u32,
-    /// Bytes of a frame before tuning.
+    /// Largest frame before `tune-ok`, in bytes.
     pub initial_frame_max: u32,
     /// Heartbeat interval as offered in `connection.tune`, of whole seconds; zero offers none.
     pub heartbeat: Duration,
     /// How long a client may take from connecting to `connection.open`.
     pub handshake_timeout: Duration,
-    /// Body bytes of one message.
+    /// Largest body of a message, in bytes.
     pub message_bytes_max: u64,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Which log lines are written.
-    pub log_level: LogLevel,
-    /// Bytes of log lines that wait to be written.
-    pub log_queue_bytes_max: u64,
-    /// Open connections of the metrics listener.
-    pub metrics_connections_max: u32,
-    /// How long a connection of the metrics listener may last.
-    pub metrics_timeout: Duration,
+}
+
+/// The settings of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogSettings {
+    /// The format of log lines.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: LogLevel,
+    /// Most bytes of log lines that wait to be written.
+    pub queue_bytes_max: u64,
+}
+
+/// The names under which the broker appears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IdentitySettings {
     /// `product` of the server properties.
     pub product: String,
     /// `version` of the server properties.
@@ -52,108 +98,112 @@ pub struct Settings {
     pub cluster_name: String,
     /// This node's name in metrics; made of the host's name when empty.
     pub node_name: String,
-    /// Users that may log in from this machine only.
-    pub loopback_users: Vec<String>,
-    /// The store.
-    pub store: StoreSettings,
-    /// Limits of buffers.
-    pub limits: Limits,
-    /// Dead letters.
-    pub dead_letter: DeadLetterSettings,
-    /// Vhosts made at start when they are missing; the only ones that can be opened, apart from `/`.
-    pub vhosts: Vec<VhostEntry>,
-    /// Users made or changed at start; others that were made so before are deleted.
-    pub users: Vec<UserEntry>,
 }
 
-/// The store's settings.
+/// The settings of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreSettings {
-    /// Which implementation.
+    /// The implementation.
     pub kind: StoreKind,
     /// Bytes of the page cache.
     pub cache_bytes: u64,
-    /// Rows of one transaction.
+    /// Most rows of one transaction.
     pub batch_rows_max: u32,
-    /// Bytes of one transaction.
+    /// Most bytes of one transaction.
     pub batch_bytes_max: u64,
-    /// When what is committed is flushed, and so what a confirm means.
+    /// When commits are flushed, and so what a confirm means.
     pub durability: Durability,
-    /// At the level `interval`, how long after its commit at most.
+    /// With `Durability::Interval`, the longest time between a commit and its flush.
     pub durability_interval: Duration,
-    /// Bytes of the write-ahead log that it should not exceed.
+    /// Intended largest size of the write-ahead log, in bytes.
     pub wal_bytes_max: u64,
-    /// Bytes of the redo log; without any there is none.
+    /// Size of the redo log in bytes; 0 turns it off.
     pub redo_bytes: u64,
-    /// Bytes that wait to be written, beyond which publishers are not read.
+    /// While more bytes than this wait to be written, publishers are not read.
     pub unwritten_bytes_max: u64,
     /// How long flushes may keep failing before the store counts as failed.
     pub give_up_after: Duration,
-    /// How long a row in a consumer's hands may wait.
+    /// The longest time that the row of a lent message may wait for the message's acknowledgement before it is written.
     pub hold_max: Duration,
-    /// The average ack time above which none waits.
+    /// Above this average time from delivery to acknowledgement no row waits.
     pub hold_ack_time_max: Duration,
 }
 
-/// Limits of what is held for one connection, consumer or queue.
+/// Limits of memory and disk, and of what is held for one connection, channel, consumer, vhost or queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of memory for messages, beyond which publishers are blocked; 0 is a share of the machine's.
+    /// Bytes of memory for messages. Above it publishers are blocked; 0 is a share of the machine's memory.
     pub memory_bytes: u64,
-    /// Bytes of memory that are resident, beyond which they are; 0 is `memory_bytes` and an allowance for the broker itself.
+    /// Bytes of resident memory. Above it publishers are blocked; 0 is `memory_bytes` and an allowance for the broker itself.
     pub resident_bytes: u64,
-    /// Bytes of free disk below which they are.
+    /// Bytes of free disk. Below it publishers are blocked.
     pub disk_free_bytes: u64,
-    /// Bytes of contents and transactions of one connection that are not complete.
+    /// Most bytes of contents and transactions of one connection that are not complete.
     pub connection_unfinished_bytes: u64,
-    /// The same of all connections; 0 is half of `memory_bytes`.
+    /// Most such bytes of all connections; 0 is half of `memory_bytes`.
     pub unfinished_bytes: u64,
-    /// Consumers of one channel.
+    /// Most consumers of one channel.
     pub channel_consumers_max: u32,
-    /// Unacknowledged deliveries of one consumer, and of a channel that gets more.
+    /// Most unacknowledged deliveries of one consumer. A channel with as many may not use `basic.get`.
     pub channel_unacked_max: u32,
-    /// Queues of one vhost.
+    /// Most queues of one vhost.
     pub vhost_queues_max: u32,
-    /// Exchanges of one vhost.
+    /// Most exchanges of one vhost.
     pub vhost_exchanges_max: u32,
-    /// Bindings of one vhost.
+    /// Most bindings of one vhost.
     pub vhost_bindings_max: u32,
-    /// Bytes waiting to be written to a socket; beyond it its consumers are lent nothing new.
+    /// Bytes waiting to be written to a socket. Above it the connection's consumers get no new deliveries.
     pub outbox_bytes_max: u64,
-    /// Gets of one connection that wait for their answers at the same time.
+    /// Most gets of one connection that wait for their answers at the same time.
     pub gets_in_flight_max: u32,
-    /// Bytes of frames parked behind an unanswered method; beyond it the socket is not read.
+    /// Bytes of frames parked behind an unanswered method. Above it the socket is not read.
     pub parked_bytes_max: u64,
-    /// Messages on their way to one consumer at first.
-    pub consumer_window_messages: u32,
-    /// Messages on their way to one consumer once it has shown that it keeps up.
-    pub consumer_window_messages_max: u32,
-    /// Body bytes on their way to one consumer.
-    pub consumer_window_bytes_max: u64,
-    /// Bytes of the ready messages that all queues together should keep in memory although the store has them.
-    pub windows_bytes: u64,
-    /// Bytes of transient messages in memory; beyond it they go to the scratch store. 0 is a quarter of the memory
-    /// limit, at most 4 GiB.
+    /// Deliveries on their way to one consumer: the settings `consumer_window_*`.
+    pub consumer_window: ConsumerWindowSettings,
+    /// Ready messages in memory: `windows_bytes`, `transient_bytes` and `window_*`.
+    pub windows: WindowSettings,
+}
+
+/// Limits of deliveries on their way to one consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerWindowSettings {
+    /// Messages, for a new consumer.
+    pub messages: u32,
+    /// Messages, for a consumer that keeps up.
+    pub messages_max: u32,
+    /// Body bytes.
+    pub bytes_max: u64,
+}
+
+/// Limits of ready messages that are kept in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowSettings {
+    /// Bytes of the ready messages of all queues that are kept in memory although the store has them.
+    pub all_bytes: u64,
+    /// Bytes of transient messages. Above it they are spilled to the scratch store; 0 is a quarter of the memory limit, at
+    /// most 4 GiB.
     pub transient_bytes: u64,
-    /// Messages at the head of a level that are kept in memory.
-    pub window_entries: u32,
-    /// And those that are however short memory runs.
-    pub window_entries_min: u32,
-    /// Messages behind it that are.
-    pub window_tail_entries: u32,
-    /// The same in bytes.
-    pub window_tail_bytes: u64,
-    /// Bytes of the head, and of one read from the store.
-    pub window_bytes: u64,
+    /// Messages at the head of one level.
+    pub head_entries: u32,
+    /// Messages at the head of one level while memory is short.
+    pub head_entries_min: u32,
+    /// Bytes at the head of one level, and of one read from the store.
+    pub head_bytes: u64,
+    /// Messages at the tail of one level.
+    pub tail_entries: u32,
+    /// Bytes at the tail of one level.
+    pub tail_bytes: u64,
 }
 
 /// How messages are dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetterSettings {
-    /// Whether `x-death` that a publisher brings along is counted on, as RabbitMQ 3.13 does it, or replaced, as 4.0 does it.
+    /// Whether the broker adds to an `x-death` header that a publisher sent, as RabbitMQ 3.13 does, or replaces it, as 4.0 does.
     pub trust_published_x_death: bool,
 }
 
@@ -163,24 +213,24 @@ pub struct DeadLetterSettings {
 pub enum StoreKind {
     /// One SQLite file in the data directory.
     Sqlite,
-    /// Nothing outlives the process.
+    /// Memory only: nothing outlives the process.
     Memory,
 }
 
-/// When what is committed is flushed.
+/// When commits are flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Before its confirm.
+    /// Before the confirm.
     Commit,
-    /// Some time after its confirm.
+    /// After the confirm, within an interval.
     Interval,
-    /// When the operating system likes.
+    /// When the operating system decides.
     Off,
 }
 
 impl Durability {
-    /// Its name in settings.
+    /// The value's name in a configuration file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Commit => "commit",
@@ -190,13 +240,13 @@ impl Durability {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogFormat {
     /// `Human` on a terminal, `Json` otherwise.
     Auto,
-    /// For reading.
+    /// Text for people.
     Human,
     /// One JSON object a line.
     Json,
@@ -206,13 +256,13 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogLevel {
-    /// Nobody can work on.
+    /// The broker, or a part of it, cannot go on.
     Error,
-    /// Somebody should look.
+    /// Something needs attention.
     Warn,
     /// Connections, topology, start and stop.
     Info,
-    /// What a developer wants.
+    /// Details for developers.
     Debug,
     /// Every frame.
     Trace,
@@ -233,7 +283,11 @@ impl Settings {
     }
 
     fn private() -> Self {
-        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)], metrics: None, ..Self::default() }
+        Self {
+            amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)],
+            metrics: MetricsSettings { address: None, ..MetricsSettings::default() },
+            ..Self::default()
+        }
     }
 
     /// Whether anything is written to the data directory.
@@ -250,29 +304,57 @@ impl Default for Settings {
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672),
                 SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 5672),
             ],
-            metrics: cfg!(feature = "metrics").then_some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
+            metrics: MetricsSettings::default(),
             connections_max: 100_000,
-            channels_max: 2047,
-            frame_max: 131_072,
-            initial_frame_max: 4096,
-            heartbeat: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
-            message_bytes_max: 128 * MIB,
-            log_format: LogFormat::Auto,
-            log_level: LogLevel::Info,
-            log_queue_bytes_max: MIB,
-            metrics_connections_max: 64,
-            metrics_timeout: Duration::from_secs(10),
-            product: "RabbitMQ".to_owned(),
-            version: "3.13.7".to_owned(),
-            cluster_name: String::new(),
-            node_name: String::new(),
+            connection: ConnectionSettings::default(),
+            logging: LogSettings::default(),
+            identity: IdentitySettings::default(),
             loopback_users: vec!["guest".to_owned()],
             store: StoreSettings::default(),
             limits: Limits::default(),
             dead_letter: DeadLetterSettings::default(),
             vhosts: Vec::new(),
             users: Vec::new(),
+        }
+    }
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self {
+            address: cfg!(feature = "metrics").then_some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)),
+            connections_max: 64,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            channels_max: 2047,
+            frame_max: 131_072,
+            initial_frame_max: 4096,
+            heartbeat: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            message_bytes_max: 128 * MIB,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: LogLevel::Info, queue_bytes_max: MIB }
+    }
+}
+
+impl Default for IdentitySettings {
+    fn default() -> Self {
+        Self {
+            product: "RabbitMQ".to_owned(),
+            version: "3.13.7".to_owned(),
+            cluster_name: String::new(),
+            node_name: String::new(),
         }
     }
 }
@@ -318,16 +400,28 @@ impl Default for Limits {
             outbox_bytes_max: MIB,
             gets_in_flight_max: 8,
             parked_bytes_max: 64 * KIB,
-            consumer_window_messages: 200,
-            consumer_window_messages_max: 4096,
-            consumer_window_bytes_max: 256 * KIB,
-            windows_bytes: 16 * MIB,
+            consumer_window: ConsumerWindowSettings::default(),
+            windows: WindowSettings::default(),
+        }
+    }
+}
+
+impl Default for ConsumerWindowSettings {
+    fn default() -> Self {
+        Self { messages: 200, messages_max: 4096, bytes_max: 256 * KIB }
+    }
+}
+
+impl Default for WindowSettings {
+    fn default() -> Self {
+        Self {
+            all_bytes: 16 * MIB,
             transient_bytes: 0,
-            window_entries: 1024,
-            window_entries_min: 64,
-            window_tail_entries: 4096,
-            window_tail_bytes: 2 * MIB,
-            window_bytes: MIB,
+            head_entries: 1024,
+            head_entries_min: 64,
+            head_bytes: MIB,
+            tail_entries: 4096,
+            tail_bytes: 2 * MIB,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where settings come from, which source wins, and what an error says.
+//! The sources of settings: which one wins, and the texts of errors.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::kubernetes::is_of_kubernetes;
 use super::settings::{LogFormat, Settings};
 use super::value::Raw;
 
-/// Where a setting came from.
+/// The source of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
@@ -32,15 +32,15 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a setting.
+/// An error in a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SettingError {
     /// The setting; empty when a file cannot be read as TOML at all.
     pub setting: String,
-    /// Where it came from.
+    /// The source of the value.
     pub origin: Origin,
-    /// What is wrong and what would be right.
+    /// The problem, and which values are allowed.
     pub problem: String,
 }
 
@@ -75,22 +75,22 @@ pub struct Flag {
     pub value: String,
 }
 
-/// All that settings are read from; each field overrules those before it.
+/// The sources of settings. Each field overrules those before it.
 #[derive(Clone, Debug, Default)]
 pub struct Sources<'a> {
     /// The configuration file.
     pub file: Option<File<'a>>,
-    /// The environment; names that do not begin with `PRONTOMQ_` are left alone.
+    /// The environment; names that do not begin with `PRONTOMQ_` are ignored.
     pub environment: Vec<(String, String)>,
     /// The flags that were given.
     pub flags: Vec<Flag>,
 }
 
 impl Sources<'_> {
-    /// The settings that these sources amount to.
+    /// Reads the settings from these sources.
     ///
     /// # Errors
-    /// The first unknown name or impossible value, or else the first two values that contradict each other.
+    /// The first unknown name or invalid value, or else the first two values that contradict each other.
     pub fn settings(&self) -> Result<Settings, SettingError> {
         let mut reading = Reading::default();
         if let Some(file) = self.file {
@@ -108,7 +108,7 @@ impl Sources<'_> {
         Ok(reading.settings)
     }
 
-    /// How to log an error of these sources: what they say as far as they can be read, or else the default.
+    /// The log format for an error of these sources: the one that they set, as far as they can be read, or else the default.
     pub fn log_format(&self) -> LogFormat {
         const NAME: &str = "log_format";
         let setting = find(NAME).expect("it is in the catalogue");
@@ -123,14 +123,14 @@ impl Sources<'_> {
         };
         let mut settings = Settings::default();
         if let Some(value) = of_flag.or_else(of_environment).or_else(of_file) {
-            // An impossible value leaves the default.
+            // An invalid value leaves the default.
             setting.kind.set(&mut settings, &Raw::Text(value));
         }
-        settings.log_format
+        settings.logging.format
     }
 }
 
-/// What has entries in a file, and no catalogue.
+/// The lists of a file, which are not in the catalogue.
 const LISTS: [&str; 2] = ["vhosts", "users"];
 
 fn find(name: &str) -> Option<&'static Setting> {
@@ -141,7 +141,7 @@ fn find(name: &str) -> Option<&'static Setting> {
 #[derive(Debug, Default)]
 struct Reading {
     settings: Settings,
-    /// The settings that were set, in turn.
+    /// The settings that were set, in order.
     origins: Vec<(&'static str, Origin)>,
 }
 
@@ -201,7 +201,7 @@ impl Reading {
         self.set(setting, &Raw::Toml(value), origin.clone())
     }
 
-    /// Refuses a least value above its greatest, in the name of the one that was set.
+    /// Refuses a pair whose first value is greater than the second; the error names the one that was set.
     fn check_pairs(&self) -> Result<(), SettingError> {
         for pair in PAIRS {
             let [lower, upper] = <[&str; 2]>::from(pair).map(|name| find(name).expect("pairs are of the catalogue"));
@@ -219,7 +219,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Where the value in force was set; none for a default.
+    /// The source of the value in force; none for a default.
     fn origin(&self, setting: &Setting) -> Option<Origin> {
         self.origins.iter().rev().find(|(name, _)| *name == setting.name).map(|(_, origin)| origin.clone())
     }
@@ -237,8 +237,8 @@ fn unknown(name: &str, origin: &Origin) -> SettingError {
     SettingError { setting: name.to_owned(), origin: origin.clone(), problem }
 }
 
-/// Names the setting that is nearest to what was written: the shortest that begins so, with its section or without, or else the
-/// one that fewest slips lead to.
+/// The error text of an unknown name, with the nearest setting: the shortest one that begins with the name, with its section or
+/// without, or else the one with the fewest typing errors between.
 fn no_such_setting(written: &str, known: impl Iterator<Item = String>) -> String {
     let begins_so = |name: &str| {
         name.starts_with(written) || name.split_once('.').is_some_and(|(_, name)| name.starts_with(written))
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_means_the_defaults() {
+    fn without_sources_the_defaults_apply() {
         assert_eq!(Sources::default().settings().unwrap(), Settings::default());
     }
 
@@ -302,7 +302,10 @@ mod tests {
         ];
         sources.flags = vec![Flag { flag: "--channels-max", setting: "channels_max", value: "3".into() }];
         let settings = sources.settings().unwrap();
-        assert_eq!((settings.channels_max, settings.connections_max, settings.frame_max), (3, 2, 5000));
+        assert_eq!(
+            (settings.connection.channels_max, settings.connections_max, settings.connection.frame_max),
+            (3, 2, 5000)
+        );
         assert_eq!(settings.store.kind, crate::config::StoreKind::Memory);
     }
 
@@ -310,36 +313,36 @@ mod tests {
     fn bytes_and_times_may_carry_units() {
         let settings = file("heartbeat = 30\nhandshake_timeout = \"500 ms\"\nmessage_bytes_max = \"3 MiB\"").settings();
         let settings = settings.unwrap();
-        assert_eq!(settings.heartbeat, Duration::from_secs(30));
-        assert_eq!(settings.handshake_timeout, Duration::from_millis(500));
-        assert_eq!(settings.message_bytes_max, 3 << 20);
+        assert_eq!(settings.connection.heartbeat, Duration::from_secs(30));
+        assert_eq!(settings.connection.handshake_timeout, Duration::from_millis(500));
+        assert_eq!(settings.connection.message_bytes_max, 3 << 20);
         let settings = variable("PRONTOMQ_LIMITS_PARKED_BYTES_MAX", "128KiB").settings().unwrap();
         assert_eq!(settings.limits.parked_bytes_max, 128 << 10);
         let settings = variable("PRONTOMQ_HEARTBEAT", "2min").settings().unwrap();
-        assert_eq!(settings.heartbeat, Duration::from_secs(120));
+        assert_eq!(settings.connection.heartbeat, Duration::from_secs(120));
     }
 
     #[test]
     fn a_heartbeat_that_is_not_a_whole_number_of_seconds_is_refused_not_rounded() {
         for text in ["500 ms", "1500 ms", "0.5 s", "1ms"] {
-            let said = error(&variable("PRONTOMQ_HEARTBEAT", text));
-            assert!(said.contains("whole seconds") && !said.contains("such as \"500 ms\""), "{said}");
+            let message = error(&variable("PRONTOMQ_HEARTBEAT", text));
+            assert!(message.contains("whole seconds") && !message.contains("such as \"500 ms\""), "{message}");
         }
         for (text, seconds) in [("2000 ms", 2), ("0", 0), ("0 ms", 0), ("65535 s", 65_535)] {
             let settings = variable("PRONTOMQ_HEARTBEAT", text).settings().unwrap();
-            assert_eq!(settings.heartbeat, Duration::from_secs(seconds), "{text}");
+            assert_eq!(settings.connection.heartbeat, Duration::from_secs(seconds), "{text}");
         }
     }
 
     #[test]
-    fn a_fraction_is_answered_with_what_may_be_written_instead() {
+    fn the_error_of_a_fraction_names_the_allowed_form() {
         assert!(error(&file("handshake_timeout = 0.5")).contains("a whole number of seconds, or of a unit"));
         assert!(error(&file("handshake_timeout = \"0.5 s\"")).contains("a whole number of seconds, or of a unit"));
         assert!(error(&file("message_bytes_max = \"1.5 MiB\"")).contains("a whole number, or one of a unit"));
     }
 
     #[test]
-    fn a_least_value_above_its_greatest_is_refused_wherever_the_two_come_from() {
+    fn a_least_value_above_its_greatest_is_refused_from_any_source() {
         let pairs = [
             ("limits.window_entries_min", "limits.window_entries"),
             ("limits.consumer_window_messages", "limits.consumer_window_messages_max"),
@@ -351,9 +354,12 @@ mod tests {
                 environment: vec![(lower_name.clone(), low.into()), (upper_name.clone(), high.into())],
                 ..Sources::default()
             };
-            let said = error(&both("10001", "10000"));
-            assert!(said.starts_with(&format!("setting {lower} (environment variable {lower_name}): ")), "{said}");
-            assert!(said.contains(&format!("more than {upper}")), "{said}");
+            let message = error(&both("10001", "10000"));
+            assert!(
+                message.starts_with(&format!("setting {lower} (environment variable {lower_name}): ")),
+                "{message}"
+            );
+            assert!(message.contains(&format!("more than {upper}")), "{message}");
             assert!(both("10000", "10000").settings().is_ok(), "{lower}");
         }
         assert_eq!(
@@ -367,15 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_off_can_be_said_in_the_environment() {
+    fn lists_and_off_can_be_set_in_the_environment() {
         let settings = variable("PRONTOMQ_AMQP", "127.0.0.1:0, [::1]:0").settings().unwrap();
         assert_eq!(settings.amqp.len(), 2);
-        assert_eq!(variable("PRONTOMQ_METRICS", "off").settings().unwrap().metrics, None);
+        assert_eq!(variable("PRONTOMQ_METRICS", "off").settings().unwrap().metrics.address, None);
         assert!(variable("PRONTOMQ_LOOPBACK_USERS", "").settings().unwrap().loopback_users.is_empty());
     }
 
     #[test]
-    fn an_impossible_value_names_setting_origin_and_what_would_be_right() {
+    fn the_error_of_an_invalid_value_names_setting_source_and_allowed_values() {
         assert_eq!(
             error(&variable("PRONTOMQ_CHANNELS_MAX", "lots")),
             "setting channels_max (environment variable PRONTOMQ_CHANNELS_MAX): \"lots\" is not possible; expected a \
@@ -422,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn users_and_vhosts_in_the_environment_are_sent_to_the_file() {
+    fn the_error_of_users_and_vhosts_in_the_environment_names_the_file() {
         for (name, list) in [("PRONTOMQ_USERS", "users"), ("PRONTOMQ_VHOSTS", "vhosts")] {
             let expected = format!(
                 "setting {list} (environment variable {name}): it can only be in the file, as entries [[{list}]]"
@@ -432,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slip_of_the_pen_in_any_setting_has_that_setting_named() {
+    fn the_error_of_one_typing_error_names_the_setting() {
         for setting in SETTINGS {
             let name = setting.environment();
             for at in ENVIRONMENT_PREFIX.len()..name.len() {
@@ -447,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_are_left_alone_and_a_setting_of_their_shape_would_count() {
+    fn variables_of_kubernetes_are_ignored_but_settings_of_the_same_form_are_read() {
         let named = ["PRONTOMQ", "PRONTOMQ_HEADLESS", "PRONTOMQ_2"];
         let endings = [
             "SERVICE_HOST",
@@ -467,14 +473,14 @@ mod tests {
         for name in ["PRONTOMQ_PORTS", "PRONTOMQ_PORT_AMQP", "PRONTOMQ_SERVICE", "PRONTOMQ_PORT_5672_TCP_NAME"] {
             assert!(variable(name, "1").settings().is_err(), "{name}");
         }
-        // Settings are looked for first: whatever its shape, each takes its variable.
+        // Settings come first: each reads its variable, in whatever form its name is.
         for setting in SETTINGS {
             assert!(variable(&setting.environment(), "\0").settings() != Ok(Settings::default()), "{}", setting.name);
         }
     }
 
     #[test]
-    fn an_error_is_logged_as_the_sources_ask_for_as_far_as_they_can_be_read() {
+    fn an_error_is_logged_in_the_format_that_the_sources_set() {
         let mut sources = file("heartbeat = [\nlog_format = \"json\"");
         assert!(sources.settings().is_err());
         assert_eq!(sources.log_format(), LogFormat::Json);
@@ -528,9 +534,9 @@ mod tests {
             (format!("{till}tags = \"administrator\""), "users[0]", "tags is a list, such as [\"administrator\"]"),
             (format!("{till}vhosts = \"/\""), "users[0]", "vhosts is a list, such as [\"/\"]"),
         ] {
-            let said = error(&file(&text));
-            assert!(said.starts_with(&format!("setting {place} (file p.toml): ")), "{said}");
-            assert!(said.contains(problem), "{said} lacks {problem}");
+            let message = error(&file(&text));
+            assert!(message.starts_with(&format!("setting {place} (file p.toml): ")), "{message}");
+            assert!(message.contains(problem), "{message} lacks {problem}");
         }
         assert!(error(&file("users = 1")).contains("[[users]]"));
         let whole = format!("{shop}{till}vhosts = [\"shop\", \"/\"]\ntags = [\"impersonator\", \"monitoring\"]");

@@ -1,4 +1,4 @@
-//! Values of settings: read from text or TOML, checked against their limits, printed as they may be written.
+//! Values of settings: read from text or TOML, checked against their limits, printed in the form in which they can be read.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::settings::Settings;
 
-/// How a setting of one type is reached in [`Settings`], and what it may be.
+/// The type of a setting, its field in [`Settings`], and its limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     /// Any text.
     Text(fn(&mut Settings) -> &mut String),
     /// A path.
     Path(fn(&mut Settings) -> &mut PathBuf),
-    /// Names; none is an empty list.
+    /// Names, possibly none.
     Names(fn(&mut Settings) -> &mut Vec<String>),
     /// At least one address with a port.
     Addresses(fn(&mut Settings) -> &mut Vec<SocketAddr>),
@@ -34,12 +34,12 @@ pub(crate) enum Kind {
     Flag(fn(&mut Settings) -> &mut bool),
 }
 
-/// The least and the greatest value, both allowed; milliseconds for lengths of time.
+/// The allowed values, both ends included; in milliseconds for lengths of time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
-    /// The least.
+    /// The least value.
     pub min: u64,
-    /// The greatest.
+    /// The greatest value.
     pub max: u64,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Choice {
     pub set: fn(&mut Settings, usize),
 }
 
-/// A value as a source has it, before anything is known of its type.
+/// A value in a source, before its type is checked.
 #[derive(Clone, Debug)]
 pub(crate) enum Raw {
     /// From the environment or a flag: several values are separated by commas.
@@ -109,7 +109,7 @@ impl Raw {
         }
     }
 
-    /// The value as its source wrote it, for error texts.
+    /// The value as it stands in its source, for error texts.
     pub(super) fn printed(&self) -> String {
         match self {
             Self::Text(text) => format!("{text:?}"),
@@ -119,7 +119,7 @@ impl Raw {
 }
 
 impl Kind {
-    /// Sets the value; whether it was one that this setting can have.
+    /// Sets the value. Returns whether it is valid for this setting.
     pub(super) fn set(&self, settings: &mut Settings, raw: &Raw) -> bool {
         self.try_set(settings, raw).is_some()
     }
@@ -153,7 +153,7 @@ impl Kind {
         Some(())
     }
 
-    /// The value that is set, as a configuration file would have it.
+    /// The value in force, in the form of a configuration file.
     pub(super) fn get(&self, settings: &Settings) -> String {
         let mut settings = settings.clone();
         match self {
@@ -174,7 +174,7 @@ impl Kind {
         }
     }
 
-    /// The number of a count or of bytes.
+    /// The value in force, if it is a count or a number of bytes.
     pub(super) fn number(&self, settings: &Settings) -> Option<u64> {
         match self {
             Self::Count(integer, _) | Self::Bytes(integer, _) => Some(integer.get(&mut settings.clone())),
@@ -182,7 +182,7 @@ impl Kind {
         }
     }
 
-    /// Gives `to` the value that `from` has.
+    /// Copies the value of `from` to `to`.
     pub(super) fn copy(&self, from: &Settings, to: &mut Settings) {
         let mut from = from.clone();
         match self {
@@ -200,7 +200,7 @@ impl Kind {
         }
     }
 
-    /// What a value must be, for error texts and the manual.
+    /// The allowed values, for error texts and the manual.
     pub(super) fn expectation(&self) -> String {
         match self {
             Self::Text(_) => "a text".to_owned(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Names of the `x-` arguments, here and nowhere else.
 pub mod keys {
-    /// Exchange: where messages go that the exchange itself cannot route.
+    /// Exchange: the exchange for messages that this one cannot route.
     pub const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
     /// Queue: milliseconds that a message may wait.
     pub const MESSAGE_TTL: &str = "x-message-ttl";
@@ -19,9 +19,9 @@ pub mod keys {
     pub const MAX_LENGTH_BYTES: &str = "x-max-length-bytes";
     /// Queue: what happens beyond its limits.
     pub const OVERFLOW: &str = "x-overflow";
-    /// Queue: where dead messages are published.
+    /// Queue: the exchange to which dead messages are published.
     pub const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
-    /// Queue: under which key they are published.
+    /// Queue: the routing key of dead messages.
     pub const DEAD_LETTER_ROUTING_KEY: &str = "x-dead-letter-routing-key";
     /// Queue: the highest priority, 1 to 255.
     pub const MAX_PRIORITY: &str = "x-max-priority";
@@ -31,9 +31,9 @@ pub mod keys {
     pub const QUEUE_MODE: &str = "x-queue-mode";
     /// Queue: 1 or 2; no effect.
     pub const QUEUE_VERSION: &str = "x-queue-version";
-    /// Queue: where its leader lives; no effect on one node.
+    /// Queue: the node of its leader; no effect on one node.
     pub const QUEUE_LEADER_LOCATOR: &str = "x-queue-leader-locator";
-    /// Queue: where its master lives; no effect.
+    /// Queue: the node of its master; no effect.
     pub const QUEUE_MASTER_LOCATOR: &str = "x-queue-master-locator";
     /// Consumer: its priority.
     pub const CONSUMER_PRIORITY: &str = "x-priority";
@@ -43,13 +43,13 @@ pub mod keys {
 
 /// A field table that travels: shared and immutable, its entries sorted by key. Repeated keys are kept.
 ///
-/// Two are equal when RabbitMQ holds them for the same: their types count, the order of their entries does not, the
-/// order of entries inside of nested tables does.
+/// Two are equal when RabbitMQ treats them as the same: types matter, the order of entries does not, but the order of entries
+/// in nested tables does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Arguments(Arc<[u8]>);
 
 impl Arguments {
-    /// The value under `key`; of repeated keys the first counts.
+    /// The value under `key`; the first one of a repeated key.
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
         self.table().get(key.as_bytes())
     }
@@ -59,23 +59,23 @@ impl Arguments {
         self.table().iter()
     }
 
-    /// Whether there are none.
+    /// Whether there are no arguments.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The table itself.
+    /// The arguments as a table.
     pub fn table(&self) -> Table<'_> {
         Table::from_checked(&self.0)
     }
 
-    /// As a field table on the wire, with its length, for the store.
+    /// The bytes for the store: a field table with its length.
     pub fn encode(&self) -> Vec<u8> {
         let length = u32::try_from(self.0.len()).expect("arguments are bounded by the frame they came in");
         [&length.to_be_bytes()[..], &self.0].concat()
     }
 
-    /// Reads back what `encode` wrote; none when the bytes are no field table.
+    /// Reads the bytes of `encode`; none if they are not a field table.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (length, entries) = bytes.split_first_chunk()?;
         if usize::try_from(u32::from_be_bytes(*length)).ok()? != entries.len() {
@@ -119,7 +119,7 @@ pub fn long_string(value: Value<'_>) -> Option<&[u8]> {
     }
 }
 
-/// Whether two values of an argument count as the same when something is declared again.
+/// Whether two values of an argument are the same when a queue or exchange is declared again.
 pub fn equivalent(one: Value<'_>, other: Value<'_>) -> bool {
     Term::of(one) == Term::of(other)
 }
@@ -147,7 +147,7 @@ mod tests {
         [&[u8::try_from(key.len()).unwrap()][..], key.as_bytes(), value].concat()
     }
 
-    /// Values as they are on the wire, few enough of each class that many are equal.
+    /// The bytes of values, of few enough different ones that many are equal.
     fn value() -> impl Strategy<Value = Vec<u8>> {
         let number = |tag: u8, bytes: &[u8]| [&[tag][..], bytes].concat();
         let flat = vec![
@@ -210,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_of_keys_is_no_part_of_arguments_and_all_else_is(
+        fn arguments_differ_by_everything_but_the_order_of_keys(
             (entries, shuffled) in entries().prop_flat_map(|entries| (Just(entries.clone()), Just(entries).prop_shuffle())),
         ) {
             let by_key = |entries: &[Vec<u8>]| {

@@ -1,4 +1,4 @@
-//! What goes down from a session to the broker and its queues, as plain data.
+//! Commands of a session to the broker and its queues, as plain data.
 
 use super::arguments::Arguments;
 use super::ids::{ConsumerSlot, QueueId};
@@ -46,7 +46,7 @@ pub enum Command {
     BasicGet {
         /// The queue.
         queue: Name,
-        /// Whether the message counts as acknowledged when handed over.
+        /// Whether the message counts as acknowledged when it is handed over.
         no_ack: bool,
     },
 }
@@ -54,11 +54,11 @@ pub enum Command {
 /// `exchange.declare`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeDeclare {
-    /// Its name.
+    /// The name of the exchange.
     pub exchange: Name,
-    /// Its type as the client wrote it.
+    /// The type of the exchange as the client wrote it.
     pub kind: Name,
-    /// Only ask whether it exists.
+    /// Only check whether it exists.
     pub passive: bool,
     /// Survives a restart.
     pub durable: bool,
@@ -73,13 +73,13 @@ pub struct ExchangeDeclare {
 /// `queue.declare`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueDeclare {
-    /// Its name; empty asks the broker for one.
+    /// Its name; empty for a name that the broker makes.
     pub queue: Name,
-    /// Only ask whether it exists.
+    /// Only check whether it exists.
     pub passive: bool,
     /// Survives a restart.
     pub durable: bool,
-    /// Only for this connection, gone with it.
+    /// Only for this connection, and deleted with it.
     pub exclusive: bool,
     /// Deleted with its last consumer.
     pub auto_delete: bool,
@@ -98,7 +98,7 @@ pub struct QueueDelete {
     pub if_empty: bool,
 }
 
-/// A binding, made or removed: of a queue or of an exchange, as the command says.
+/// A binding of a queue or an exchange that is added or removed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BindTo {
     /// The exchange that routes.
@@ -120,7 +120,7 @@ pub struct BasicConsume {
     pub consumer: ConsumerSlot,
     /// The consumer tag, for listings.
     pub consumer_tag: Name,
-    /// Deliveries count as acknowledged when handed over.
+    /// Whether deliveries count as acknowledged when they are handed over.
     pub no_ack: bool,
     /// Refuse other consumers.
     pub exclusive: bool,

@@ -1,4 +1,4 @@
-//! What a client did wrong: code, scope and text from the moment the error is made.
+//! Errors that are reported to a client: each has its code, scope and text from the start.
 //!
 //! The session adds the class and method that failed when it writes the close.
 
@@ -19,7 +19,7 @@ pub enum Scope {
 pub struct AmqpError {
     /// The reply code.
     pub code: ReplyCode,
-    /// What it ends.
+    /// Whether it ends the channel or the connection.
     pub scope: Scope,
     /// The explanation, without the code's name.
     pub text: String,
@@ -59,7 +59,7 @@ impl AmqpError {
         Self::channel(ReplyCode::ResourceLocked, text)
     }
 
-    /// 405: the queue is exclusive to another connection, or is not exclusive as asked.
+    /// 405: the queue is exclusive to another connection, or is not exclusive although the client says so.
     pub fn exclusive_queue(queue: &str, vhost: &str) -> Self {
         Self::resource_locked(format!(
             "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
@@ -113,7 +113,7 @@ impl AmqpError {
         Self::connection(ReplyCode::ResourceError, text)
     }
 
-    /// 506 on the channel: it takes more than a limit allows, and goes with what it took.
+    /// 506 on the channel: it exceeds a limit, and is closed with everything it holds.
     pub fn limit_reached(text: impl Into<String>) -> Self {
         Self::channel(ReplyCode::ResourceError, text)
     }

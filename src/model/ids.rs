@@ -1,4 +1,4 @@
-//! Identifiers. Each names one incarnation, never a reusable number, so that nothing late reaches a successor.
+//! Identifiers. Each names one incarnation and is never reused, so that a late message reaches no successor.
 
 /// A connection of this process; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +17,7 @@ pub struct ChannelKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerSlot(pub u32);
 
-/// Who holds deliveries: one channel of one connection.
+/// The holder of deliveries: one channel of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder {
     /// The connection.
@@ -29,9 +29,9 @@ pub struct Holder {
 /// A consumer, named across the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerKey {
-    /// The channel it belongs to.
+    /// The consumer's channel.
     pub holder: Holder,
-    /// Which consumer of the channel.
+    /// The consumer of the channel.
     pub slot: ConsumerSlot,
 }
 
@@ -39,35 +39,35 @@ pub struct ConsumerKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub u64);
 
-/// One lending of one entry by one queue. A settlement that names one that is not current is ignored.
+/// One lending of one entry by one queue. A settlement of a lending that is not current is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LendId {
-    /// Index into the queue's table of what is lent.
+    /// Index into the queue's table of entries.
     pub slot: u32,
     /// Rises each time the slot is used.
     pub generation: u32,
 }
 
-/// One priority level of one queue, as the store keeps it. A purge may go on in a fresh generation.
+/// One priority level of one queue, as the store keeps it. A purge may begin a new generation of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
     /// The queue.
     pub queue: QueueId,
     /// Its priority level; 0 in a queue without priorities.
     pub level: u8,
-    /// Rises when the queue leaves a lane to be erased and begins a new one.
+    /// Rises when the queue abandons the lane's rows and begins anew.
     pub generation: u32,
 }
 
-/// The place of a stored entry in its lane, for life; from 1, rising, with holes.
+/// The place of a stored entry in its lane, for life; from 1, rising, with gaps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
 impl Position {
-    /// The highest that every store can keep: 40 bits, six days of two million a second.
+    /// The highest position that every store can keep: 40 bits, enough for six days of two million messages a second.
     pub const MAX: Self = Self((1 << 40) - 1);
 
-    /// The place right behind this one.
+    /// The next position.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -77,7 +77,7 @@ impl Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestNo(pub u32);
 
-/// To whom a queue owes word that it took responsibility for a message.
+/// The party to which a queue owes a promise for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PromiseOwner {
     /// A channel in confirm mode, or one that commits a transaction.
@@ -89,8 +89,8 @@ pub enum PromiseOwner {
 /// A promise as plain data: kept when the message is stored or has left the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Promise {
-    /// Who waits for it.
+    /// The party that waits for the promise.
     pub owner: PromiseOwner,
-    /// The owner's number for it: a publish sequence number, or the entry a queue is leaving.
+    /// The owner's number for the promise: a publish sequence number, or the number of a queue's leaving entry.
     pub sequence: u64,
 }

@@ -2,33 +2,33 @@
 
 use super::ids::Holder;
 
-/// One limit of a channel, from the moment it is set until it is taken away; other numbers in between do not end it.
-/// Never reused within the channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One limit of a channel, from the moment it is set until it is removed; a change of its number does not end it. Never
+/// reused within the channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitId(pub u32);
 
 /// A limit, named across the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitKey {
-    /// The channel that it belongs to.
+    /// The channel of the limit.
     pub holder: Holder,
-    /// Which of the channel's limits.
+    /// The channel's limit.
     pub id: LimitId,
 }
 
-/// What happens to a channel's limit.
+/// A change of a channel's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitChange {
     /// A channel without a limit gets one.
     Begins {
-        /// Which one.
+        /// The new limit.
         id: LimitId,
         /// How many deliveries may be unacknowledged; not 0.
         limit: u32,
         /// Deliveries that count from the start. Those in flight are counted as they arrive.
         outstanding: u32,
     },
-    /// The limit has another number; what is used stays used.
+    /// The limit has another number; permits in use stay in use.
     Becomes(u32),
     /// The channel has no limit any more.
     Ends,

@@ -1,6 +1,6 @@
 //! A message as it was published: address, properties and body, shared by every queue that holds it.
 //!
-//! Where it lies in a queue and who holds it is not here; that is the queue's.
+//! A queue knows the message's place and its holder.
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const OWN_DEATHS_SHIFT: u32 = 3;
 /// The largest number of deaths that a message is marked with.
 pub const OWN_DEATHS_MAX: u8 = 31;
 
-/// Stands for "no expiration"; no valid one comes near.
+/// Stands for "no expiration"; every valid one is far smaller.
 const NEVER: u64 = u64::MAX;
 
 /// The two reference counts before the bytes of an `Arc`.
@@ -47,8 +47,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Copies a message out of a read buffer. The properties are kept in canonical form; an expiration that is no number
-    /// counts as none, since a publisher's is refused before.
+    /// Copies a message out of a read buffer. The properties are kept in canonical form. An expiration that is not a
+    /// number counts as none; the session refuses such a publish before.
     ///
     /// # Panics
     /// When exchange or routing key are longer than a shortstr (255 bytes).
@@ -63,10 +63,10 @@ impl Message {
         })
     }
 
-    /// Takes a body that was gathered in a buffer of its own; a large one is kept without copying.
+    /// Takes a body that was collected in a buffer of its own; a large one is kept without copying.
     ///
     /// # Panics
-    /// As [`new`](Self::new).
+    /// When exchange or routing key are longer than a shortstr (255 bytes).
     #[must_use]
     pub fn with_body(exchange: &[u8], routing_key: &[u8], properties: &Properties<'_>, body: Vec<u8>) -> Self {
         if body.len() <= SMALL_BODY_BYTES_MAX {
@@ -75,10 +75,10 @@ impl Message {
         Self::with_large_body(exchange, routing_key, properties, Some(Arc::new(body)))
     }
 
-    /// The same body under another address and with other properties, as dead-lettering needs it.
+    /// A message with the same body, another address and other properties, for dead-lettering.
     ///
     /// # Panics
-    /// As [`new`](Self::new).
+    /// When exchange or routing key are longer than a shortstr (255 bytes).
     #[must_use]
     pub fn with_address(&self, exchange: &[u8], routing_key: &[u8], properties: &Properties<'_>) -> Self {
         match &self.large_body {
@@ -99,14 +99,14 @@ impl Message {
         })
     }
 
-    /// The exchange it was published to; empty for the default exchange.
+    /// The exchange that the message was published to; empty for the default exchange.
     #[must_use]
     pub fn exchange(&self) -> &[u8] {
         let address = self.address();
         &address[1..1 + usize::from(address[0])]
     }
 
-    /// The key it was published with.
+    /// The routing key of the publish.
     #[must_use]
     pub fn routing_key(&self) -> &[u8] {
         let address = self.address();
@@ -139,7 +139,7 @@ impl Message {
         }
     }
 
-    /// The body where it has an allocation of its own, to be written without copying.
+    /// The body, if it has an allocation of its own; such a body is written without copying.
     #[must_use]
     pub fn large_body(&self) -> Option<&Arc<Vec<u8>>> {
         self.large_body.as_ref()
@@ -151,7 +151,7 @@ impl Message {
         self.body().len()
     }
 
-    /// The message as the frame writers take it.
+    /// The message in the form that frame writers take.
     #[must_use]
     #[inline]
     pub fn content(&self) -> Content<'_> {
@@ -162,7 +162,7 @@ impl Message {
         Content { address, properties, body }
     }
 
-    /// The priority; 0 where the publisher gave none.
+    /// The priority; 0 if the publisher set none.
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.bytes[PRIORITY]
@@ -174,7 +174,7 @@ impl Message {
         self.bytes[FLAGS] & PERSISTENT != 0
     }
 
-    /// Whether it has a headers table, if only an empty one.
+    /// Whether it has a headers table, which may be empty.
     #[must_use]
     pub fn has_headers(&self) -> bool {
         self.bytes[FLAGS] & HAS_HEADERS != 0
@@ -186,7 +186,7 @@ impl Message {
         self.bytes[FLAGS] & DEAD_LETTER != 0
     }
 
-    /// How many entries of `x-death`, from the front, brokers wrote since it was published; none stands for all.
+    /// How many entries of `x-death`, from the front, brokers wrote since the publish; none stands for all.
     #[must_use]
     pub fn own_deaths(&self) -> Option<u8> {
         match self.bytes[FLAGS] >> OWN_DEATHS_SHIFT {
@@ -195,7 +195,7 @@ impl Message {
         }
     }
 
-    /// Marks a message that nobody shares yet as dead-lettered, with what [`own_deaths`](Self::own_deaths) is to be.
+    /// Marks a message that is not shared yet as dead-lettered, and sets [`own_deaths`](Self::own_deaths).
     ///
     /// # Panics
     /// When it was cloned before, or more than [`OWN_DEATHS_MAX`] are to be kept.
@@ -208,7 +208,7 @@ impl Message {
         self
     }
 
-    /// How long it may wait in a queue, counted from its arrival there.
+    /// How long the message may wait in a queue, counted from its arrival there.
     #[must_use]
     pub fn expiration(&self) -> Option<Duration> {
         match u64::from_le_bytes(self.field(EXPIRATION)) {
@@ -217,7 +217,7 @@ impl Message {
         }
     }
 
-    /// What the message occupies in memory, for budgets; clones share it.
+    /// The memory that the message takes, in bytes, for budgets. Clones share it.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
         let large = self.large_body.as_ref().map_or(0, |body| ARC_BYTES + VEC_BYTES + body.capacity());
@@ -244,7 +244,7 @@ impl Message {
     }
 }
 
-/// As a store keeps it: its bytes, unchanged.
+/// The form in which a store keeps a message: its bytes, unchanged.
 impl Message {
     /// Prefix, address, properties and small body.
     #[must_use]
@@ -252,8 +252,8 @@ impl Message {
         &self.bytes
     }
 
-    /// A message from what [`head_bytes`](Self::head_bytes) and [`large_body`](Self::large_body) were; `None` when that
-    /// is no message.
+    /// A message of the stored [`head_bytes`](Self::head_bytes) and [`large_body`](Self::large_body); `None` if these are not a
+    /// message.
     #[must_use]
     pub fn from_stored(head: &[u8], large_body: Option<Vec<u8>>) -> Option<Self> {
         let message = Self { bytes: Arc::from(head), large_body: large_body.map(Arc::new) };
@@ -286,7 +286,7 @@ impl Message {
     }
 }
 
-/// Whether it is two shortstrs and nothing else.
+/// Whether the bytes are two shortstrs and nothing else.
 fn is_address(bytes: &[u8]) -> bool {
     let shortstr_len = |bytes: &[u8]| bytes.first().map(|len| 1 + usize::from(*len));
     shortstr_len(bytes).is_some_and(|exchange| {
@@ -370,7 +370,7 @@ mod stored_tests {
     }
 
     #[test]
-    fn what_was_stored_comes_back_equal() {
+    fn a_stored_message_is_read_back_equal() {
         for len in [0, 5, SMALL_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX + 1] {
             let message = sample(len);
             let body = message.large_body().map(|body| body.to_vec());
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_gives_back_what_it_was_made_of() {
+    fn a_message_returns_the_parts_it_was_made_of() {
         let raw = PropertiesWriter::new().delivery_mode(2).priority(7).shortstr(Property::Expiration, b"1500").to_vec();
         for len in [0, 1, 100, SMALL_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX + 1, 100_000] {
             let body: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();

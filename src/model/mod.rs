@@ -1,4 +1,4 @@
-//! The nouns that every layer above the wire speaks: names, identifiers, messages, commands, notices and errors.
+//! The types that all layers above the wire share: names, identifiers, messages, commands, notices and errors.
 //!
 //! Everything here is plain data. Nothing here acts: machines live in `session`, `routing` and `queue`.
 

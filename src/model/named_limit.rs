@@ -1,23 +1,23 @@
-//! Limits that refuse what a client asks for, by the names of their settings, and counts of what each has refused.
+//! Limits that refuse a request of a client, by the names of their settings, and how often each has refused one.
 
-/// A limit that refuses. Limits beyond which something only waits, or goes to the store, are not among them.
+/// A limit that refuses. Limits that only make something wait, or move it to the store, are not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NamedLimit {
     /// Open connections.
     ConnectionsMax,
     /// The time from accept to connection.open.
     HandshakeTimeout,
-    /// A frame during the login.
+    /// The size of a frame before tune-ok.
     InitialFrameMax,
-    /// A frame after it.
+    /// The size of a frame after tune-ok.
     FrameMax,
     /// Channels of a connection.
     ChannelsMax,
-    /// A message's body.
+    /// The size of a message's body.
     MessageBytesMax,
     /// Contents and transactions of a connection that are not complete.
     ConnectionUnfinishedBytes,
-    /// The same of all connections.
+    /// Contents and transactions of all connections that are not complete.
     UnfinishedBytes,
     /// Consumers of a channel.
     ChannelConsumersMax,
@@ -34,10 +34,10 @@ pub enum NamedLimit {
 }
 
 impl NamedLimit {
-    /// How many there are.
+    /// How many limits there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// All of them, each at the place of its discriminant.
+    /// All limits, each at the index of its discriminant.
     pub const ALL: [Self; 14] = [
         Self::ConnectionsMax,
         Self::HandshakeTimeout,
@@ -81,7 +81,7 @@ impl NamedLimit {
 pub struct Refusals([u64; NamedLimit::COUNT]);
 
 impl Refusals {
-    /// One more.
+    /// Counts one more refusal.
     pub fn note(&mut self, limit: NamedLimit) {
         self.0[limit as usize] += 1;
     }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_limit_lies_at_the_place_of_its_discriminant() {
+    fn each_limit_is_at_the_index_of_its_discriminant() {
         for (place, limit) in NamedLimit::ALL.into_iter().enumerate() {
             assert_eq!(limit as usize, place);
         }

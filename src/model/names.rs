@@ -15,7 +15,7 @@ impl Name {
         &self.0
     }
 
-    /// The name as it stands on the wire.
+    /// The bytes of the name on the wire.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }

@@ -1,4 +1,4 @@
-//! What comes up to a connection from the broker and its queues, as plain data, in the order in which it is to be written.
+//! Notices of the broker and its queues to a connection, as plain data, in the order in which they are to be written.
 
 use super::error::AmqpError;
 use super::ids::{ChannelKey, ConsumerSlot, LendId, QueueId, RequestNo};
@@ -6,21 +6,21 @@ use super::limit::LimitId;
 use super::message::Message;
 use super::names::Name;
 
-/// One thing a connection is told.
+/// One notice to a connection.
 #[derive(Clone, Debug)]
 pub enum Notice {
     /// A message for a consumer.
     Deliver(Delivery),
     /// The answer to a command.
     Answer {
-        /// The channel that asked.
+        /// The channel that made the request.
         channel: ChannelKey,
-        /// Which of its requests.
+        /// The number of the channel's request.
         request: RequestNo,
-        /// What came of it.
+        /// The answer.
         answer: Answer,
     },
-    /// A queue kept (or refused) its part of some promises.
+    /// A queue has kept or refused promises.
     Promised {
         /// The channel that published.
         channel: ChannelKey,
@@ -28,7 +28,7 @@ pub enum Notice {
         first: u64,
         /// Last publish sequence number, inclusive.
         last: u64,
-        /// Kept, or refused by the queue.
+        /// Whether the promises are kept; if not, the queue has refused them.
         kept: bool,
     },
     /// A consumer ended because its queue did.
@@ -47,16 +47,16 @@ pub enum Notice {
         /// The limit.
         limit: LimitId,
     },
-    /// A resource runs short, in the words that clients are told; or none does any more.
+    /// A resource runs short, with the text for clients; or none does any more.
     Alarm(Option<String>),
     /// The broker closes the connection.
     Close(AmqpError),
-    /// What ends with the connection is gone, at last. Nothing follows.
+    /// Everything that ends with the connection has ended. No notice follows.
     Ended,
 }
 
 impl Notice {
-    /// What it takes of memory. The body of a message that is to be acknowledged is its queue's.
+    /// The memory that the notice takes, in bytes. The body of a message that is to be acknowledged counts for its queue.
     pub fn held_bytes(&self) -> usize {
         let delivery = match self {
             Self::Deliver(delivery) | Self::Answer { answer: Answer::Got { delivery, .. }, .. } => Some(delivery),
@@ -67,20 +67,20 @@ impl Notice {
     }
 }
 
-/// A message lent, or given for good, to a consumer or to a `basic.get`.
+/// A message that is lent, or given without acknowledgement, to a consumer or a `basic.get`.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The channel it goes to.
+    /// The channel that gets the message.
     pub channel: ChannelKey,
-    /// The consumer, when one asked.
+    /// The consumer; without meaning for a `basic.get`.
     pub consumer: ConsumerSlot,
-    /// The queue it comes from.
+    /// The queue of the message.
     pub queue: QueueId,
-    /// The lending to settle; none when it needs no acknowledgement.
+    /// The lending to settle; none if the delivery needs no acknowledgement.
     pub lend: Option<LendId>,
-    /// Whether it was delivered before.
+    /// Whether the message was delivered before.
     pub redelivered: bool,
-    /// The prefetch limit of the channel of which it holds a permit.
+    /// The channel's prefetch limit of which the delivery holds a permit.
     pub permit: Option<LimitId>,
     /// The message.
     pub message: Message,
@@ -91,9 +91,9 @@ pub struct Delivery {
 pub enum Answer {
     /// An exchange was declared, deleted, bound or unbound, or a queue bound or unbound.
     Done,
-    /// A queue is there.
+    /// A queue exists.
     QueueDeclared {
-        /// Its name, generated when none was given.
+        /// The queue's name, generated if the client gave none.
         queue: Name,
         /// Ready messages.
         message_count: u64,
@@ -102,24 +102,24 @@ pub enum Answer {
     },
     /// A queue was purged or deleted.
     Removed {
-        /// Ready messages that went.
+        /// How many ready messages were removed.
         message_count: u64,
     },
     /// The consumer is registered.
     Consuming {
-        /// With which queue.
+        /// The queue.
         queue: QueueId,
     },
-    /// The consumer is gone.
+    /// The consumer is removed.
     Cancelled,
     /// A message for `basic.get`.
     Got {
         /// The message.
         delivery: Delivery,
-        /// Ready messages left behind it.
+        /// Ready messages left in the queue.
         message_count: u64,
     },
-    /// Nothing for `basic.get`.
+    /// The queue of a `basic.get` is empty.
     GetEmpty,
     /// The command failed.
     Refused(AmqpError),

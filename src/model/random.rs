@@ -6,11 +6,11 @@ pub struct Random(u64);
 
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// 22 characters carry the 128 bits that RabbitMQ's generated names carry.
+/// 22 characters hold 128 bits, as many as RabbitMQ's generated names have.
 const GENERATED_CHARACTERS: usize = 22;
 
 impl Random {
-    /// A generator that repeats itself for the same seed.
+    /// A generator; the same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }

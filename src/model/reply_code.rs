@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum ReplyCode {
-    /// 200: what a client sends when it closes in good order.
+    /// 200: a client closes in good order.
     ReplySuccess = 200,
     /// 312: `basic.return` of an unroutable mandatory message.
     NoRoute = 312,
@@ -39,7 +39,7 @@ pub enum ReplyCode {
 }
 
 impl ReplyCode {
-    /// The codes that a close carries because something is wrong.
+    /// The codes of closes that report an error.
     pub const ERRORS: [Self; 14] = [
         Self::ConnectionForced,
         Self::AccessRefused,

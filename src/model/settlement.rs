@@ -1,6 +1,6 @@
-//! How a delivery is settled.
+//! The outcomes of deliveries.
 
-/// How deliveries are settled.
+/// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettleOutcome {
     /// Acknowledged: the message is gone.

@@ -1,4 +1,4 @@
-//! What others hand to a store and get back: from queues rows, changes of lanes, and a lane in five numbers; and users.
+//! The data of a store: rows of queues, changes and states of lanes, and users.
 
 use super::ids::{Lane, Position};
 use super::message::Message;
@@ -8,41 +8,41 @@ use super::time::WallMillis;
 /// One durable entry of a lane.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Its place in the lane; rows of one lane arrive with rising positions.
+    /// The position in the lane; rows of one lane arrive with rising positions.
     pub position: Position,
-    /// Whether it was already delivered when it was written.
+    /// Whether the message was already delivered when the row was written.
     pub redelivered: bool,
-    /// When it expires, if its TTL or its queue's says so.
+    /// When the message expires, by its own or its queue's time to live.
     pub expires_at: Option<WallMillis>,
-    /// Where a transient message lies among durable ones; none for these.
+    /// The place of a transient message among durable ones; none for durable ones.
     pub place: Option<OrderKey>,
-    /// The message, kept as its own bytes.
+    /// The message.
     pub message: Message,
 }
 
-/// The place of a transient message: behind a durable one, and behind others in the same place.
+/// The place of a transient message: behind a durable message, and behind other transient ones there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderKey {
     /// The position of the durable message, or 0.
     pub behind: Position,
-    /// The how-manieth behind it, from 1.
+    /// Its index among the transient messages behind that position, from 1.
     pub nth: u64,
 }
 
-/// What a batch does to one lane: first the inserts, then the removes, which may name rows inserted just before.
+/// The changes of one lane in a batch: first the inserts, then the removes, which may name rows inserted just before.
 #[derive(Clone, Debug)]
 pub struct LaneChange {
-    /// The lane; made on first use.
+    /// The lane; the store creates it on first use.
     pub lane: Lane,
     /// New rows, by rising position.
     pub inserts: Vec<Row>,
-    /// Nothing below this position lives any more.
+    /// All rows below this position are removed.
     pub remove_below: Option<Position>,
-    /// Ranges (first, last; inclusive) in which nothing lives any more.
+    /// Ranges in which all rows are removed.
     pub remove_ranges: Vec<PositionRange>,
-    /// Single positions above `remove_below` that live no more.
+    /// Single rows above `remove_below` that are removed.
     pub removes: Vec<Position>,
-    /// What the lane is once all of this has happened.
+    /// The state of the lane after these changes.
     pub state: LaneState,
 }
 
@@ -55,27 +55,28 @@ pub struct PositionRange {
     pub to: Position,
 }
 
-/// A lane in five numbers, so that starting never counts rows. Absolute, not differences: writing it twice is harmless.
+/// The state of a lane in five numbers, so that a start needs not count rows. The numbers are absolute, not differences:
+/// writing them twice is harmless.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneState {
-    /// Every live row lies at or above this.
+    /// All live rows are at or above this position.
     pub head: Position,
-    /// The highest position given out so far.
+    /// The highest position used so far.
     pub tail: Position,
-    /// Live rows.
+    /// Number of live rows.
     pub count: u64,
-    /// Their body bytes.
+    /// Body bytes of the live rows.
     pub body_bytes: u64,
-    /// Rows below it may have been delivered: they come back `redelivered` after an unclean stop.
+    /// Rows below this position may have been delivered: they come back `redelivered` after an unclean stop.
     pub lent_ceiling: Position,
 }
 
 /// Contributions of several queues that become durable together, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
-    /// Its number, unique in the process.
+    /// The group's number, unique in the process.
     pub number: u64,
-    /// How many contributions belong to it.
+    /// How many contributions belong to the group.
     pub parts: u32,
 }
 
@@ -86,11 +87,11 @@ pub struct UserRecord {
     pub name: Name,
     /// base64 of salt and hash, as RabbitMQ's definitions carry it; empty refuses every password.
     pub password_hash: String,
-    /// Which hash: `rabbit_password_hashing_sha256` and its siblings.
+    /// The name of the hash, such as `rabbit_password_hashing_sha256`.
     pub hashing_algorithm: String,
     /// Tags such as `administrator`.
     pub tags: Vec<String>,
-    /// The settings named the user; when they no longer do, the user is deleted.
+    /// The user comes from the settings; when these no longer name the user, the user is deleted.
     pub from_settings: bool,
     /// The vhosts that the user may open.
     pub vhosts: Vec<Name>,

@@ -1,8 +1,8 @@
-//! A field value as RabbitMQ compares it, which holds values as Erlang's terms.
+//! A field value in the form in which RabbitMQ compares it: an Erlang term.
 //!
-//! The outermost type counts by its class only: integers of every width and timestamps are integers, both kinds of
-//! float are floats, a long string and a byte array are bytes. Inside of arrays and tables types count, and so does the
-//! order of a table's entries. Where nothing is inside, an array is a table.
+//! Of the outermost type only the class matters: integers of every width and timestamps are integers, both kinds of float are
+//! floats, a long string and a byte array are bytes. Inside of arrays and tables types matter, and so does the order of a
+//! table's entries. An empty array is equal to an empty table.
 
 use crate::wire::table::Value;
 use std::borrow::Cow;
@@ -10,9 +10,9 @@ use std::borrow::Cow;
 /// A value without its type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Term<'a> {
-    /// What has a fixed size.
+    /// A term of a fixed size.
     Scalar(Scalar),
-    /// What has not.
+    /// A term of any size, as bytes.
     Run(RunKind, Cow<'a, [u8]>),
 }
 
@@ -27,7 +27,7 @@ pub enum Scalar {
     Bool(bool),
     /// Erlang's `undefined`.
     Void,
-    /// A decimal: equal digits at equal places only.
+    /// A decimal; equal only if scale and digits are.
     Decimal {
         /// Digits after the decimal point.
         scale: u8,
@@ -38,7 +38,7 @@ pub enum Scalar {
     Empty,
 }
 
-/// What the bytes of a [`Term::Run`] are.
+/// The kind of bytes in a [`Term::Run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunKind {
     /// A long string or a byte array.

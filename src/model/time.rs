@@ -17,7 +17,7 @@ impl Monotonic {
         Self(self.0.saturating_sub(u64::try_from(before.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -44,19 +44,19 @@ impl WallMillis {
 pub struct Now {
     /// Never goes back.
     pub monotonic: Monotonic,
-    /// What a calendar would say.
+    /// The time of day.
     pub wall: WallMillis,
 }
 
 impl Now {
-    /// The monotonic instant at which the wall clock will read `wall`, if it runs on as now.
+    /// The monotonic instant at which the wall clock will show `wall`, if nobody changes it.
     pub fn monotonic_at(&self, wall: WallMillis) -> Monotonic {
         self.monotonic.plus(Duration::from_millis(wall.0.saturating_sub(self.wall.0)))
     }
 }
 
-/// Where the time comes from: the system's clocks behind sockets, a number in a simulation.
+/// The source of the time: the system's clocks, or a number in a simulation.
 pub trait Clock: Send + Sync {
-    /// Both readings, now.
+    /// Reads both clocks.
     fn now(&self) -> Now;
 }

@@ -3,37 +3,37 @@
 use super::event::Ticket;
 use crate::model::Position;
 
-/// A restart takes every stored row of the lane below the ceiling for one that may have been handed over. The ceiling is
-/// written ahead of the hand-over, so that a kill at any moment leaves no row unmarked that a consumer had.
+/// After a restart every stored row below the ceiling counts as possibly delivered. The ceiling is written ahead of the
+/// delivery, so that after a kill at any moment every row that a consumer had is marked.
 #[derive(Debug, Default)]
 pub(super) struct LentCeiling {
     below: Position,
-    /// The first batch that carries it; none before it was pulled.
+    /// The first batch that carries this ceiling; none before it was pulled.
     carried_by: Option<Ticket>,
-    /// The ceiling that the store has for certain.
+    /// The ceiling that is certainly stored.
     flushed: Position,
-    /// The ceiling that an earlier process left. Rows read back that lie below it may have been delivered by that process.
+    /// The ceiling of an earlier process. Rows below it may have been delivered by that process.
     recovered: Position,
     /// The highest position that this process lent.
     lent_high: Position,
 }
 
 impl LentCeiling {
-    /// The ceiling that an earlier process left for a lane whose last row is at `tail`. It was written ahead, and rows behind
-    /// the tail were lent to nobody.
+    /// The ceiling of an earlier process, for a lane whose last row is at `tail`. It was written ahead; positions behind the tail
+    /// were never lent.
     pub(super) fn recovered(ceiling: Position, tail: Position) -> Self {
         let below = ceiling.min(tail.next());
         Self { below, carried_by: Some(Ticket(0)), flushed: below, recovered: below, lent_high: Position(0) }
     }
 
-    /// Whether an entry of this position, which batch `row` carries, may be handed over: no batch that brings its row is
+    /// Whether an entry at this position, whose row is in batch `row`, may be handed over: the store gets the row in no batch
     /// without a ceiling above it.
     pub(super) fn covers(&self, position: Position, row: Ticket) -> bool {
         position < self.flushed || position < self.below && self.carried_by.is_some_and(|ticket| ticket <= row)
     }
 
-    /// Keeps it `ahead` of `position`. Returns whether it moved: it moves when half of the lead is used up and the last move
-    /// is flushed, or at the latest when it is reached.
+    /// Keeps the ceiling `ahead` of `position`. Returns whether it moved: it moves when half of the lead is used up and the last
+    /// move is flushed, or at the latest when it is reached.
     pub(super) fn keep_ahead(&mut self, position: Position, ahead: u64) -> bool {
         let is_near = position.0 + ahead / 2 >= self.below.0;
         let moves = is_near && (self.flushed == self.below || position >= self.below);
@@ -47,9 +47,8 @@ impl LentCeiling {
         (self.below, self.carried_by, self.flushed) = (below, None, self.flushed.min(below));
     }
 
-    /// The ceiling that goes to the store with the batch `ticket`. Where `ahead` is given it is kept ahead of `taken` with
-    /// the first batch of a process too, before anything is handed over: a disk that is full by then would block every
-    /// delivery of stored messages.
+    /// The ceiling for the batch `ticket`. With `ahead`, already the first batch of a process brings a ceiling ahead of `taken`,
+    /// before any delivery: otherwise a disk that is full by then would block every delivery of stored messages.
     pub(super) fn submit(&mut self, ticket: Ticket, taken: Position, ahead: Option<u64>) -> Position {
         if let Some(ahead) = ahead {
             self.keep_ahead(taken.max(self.recovered), ahead);
@@ -64,7 +63,7 @@ impl LentCeiling {
         }
     }
 
-    /// The ceiling comes down to what was really lent. Returns whether it changed.
+    /// Lowers the ceiling to the highest lent position. Returns whether it changed.
     pub(super) fn make_exact(&mut self) -> bool {
         let exact =
             if self.lent_high > Position(0) { self.lent_high.next().max(self.recovered) } else { self.recovered };
@@ -84,7 +83,7 @@ impl LentCeiling {
         position < self.recovered || position <= self.lent_high
     }
 
-    /// Whether the row was not lent by this process.
+    /// Whether this process has not lent the position, nor any above it.
     pub(super) fn is_above_lent(&self, position: Position) -> bool {
         position > self.lent_high
     }

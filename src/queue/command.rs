@@ -1,4 +1,4 @@
-//! Commands: what clients and other queues ask of a queue.
+//! Commands: requests of clients and other queues to a queue.
 //!
 //! A command is plain data. It names connections, channels, consumers and lendings, never a store, a ticket or a lane, so it
 //! means the same on the node of the connection and on the node of the queue.

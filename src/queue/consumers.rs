@@ -1,9 +1,9 @@
-//! Who takes from a queue, in whose turn, and what each holds.
+//! The consumers of a queue: whose turn it is, and which messages each holds.
 //!
-//! A consumer is in the ring of its priority while it may take; it leaves the ring when its prefetch or its written-window
-//! is reached, and comes back at the end of the ring when that lifts. While its channel has no permit for it, it waits with the
-//! channel's other consumers (`permits`). Those of a channel that are in the rings always come before those that wait: they
-//! have a higher priority, or the same and an earlier turn.
+//! A consumer is in the ring of its priority while it may take a message. It leaves the ring when its prefetch or its window is
+//! used up, and comes back to the end of the ring when it may take again. While its channel has no permit for it, it waits with
+//! the channel's other consumers (`permits`). A channel's consumers in the rings come before its waiting ones: they have a
+//! higher priority, or the same and an earlier turn.
 
 use super::command::Consume;
 use super::entry::{Entries, EntryState, Lent, NONE, Slot};
@@ -13,7 +13,7 @@ use super::settings::ConsumerLimits;
 use crate::model::{ConsumerKey, Holder, LendId, LimitId, LimitKey, Monotonic, Name};
 use ahash::AHashMap;
 
-/// Debug builds count the lendings of up to so many holders with every input.
+/// Debug builds count the lendings with every input, if there are no more holders than this.
 const HOLDINGS_COUNTED_MAX: usize = 64;
 
 /// A registered consumer.
@@ -24,35 +24,35 @@ pub(super) struct Consumer {
     pub(super) no_ack: bool,
     priority: i64,
     prefetch: u32,
-    /// Its channel has a limit: it is counted in `Consumers::limited`.
+    /// The channel has a limit, and counts this consumer in `Consumers::limited`.
     channel_limited: bool,
     unwritten: u32,
     unwritten_bytes: u64,
     window: u32,
-    place: Place,
+    place: WaitPlace,
 }
 
-/// Where a consumer waits for its turn.
+/// Where a consumer waits for its turn, if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Nowhere: it may take nothing.
+enum WaitPlace {
+    /// Nowhere: it may take no message.
     Away,
     /// In the ring of its priority.
     Ready,
-    /// Among those of its channel that wait for a permit.
+    /// Among the consumers of its channel that wait for a permit.
     Waiting,
 }
 
-/// A consumer that is to be given a message.
+/// The consumer that is given the next message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taker {
-    /// Its holding.
+pub(super) struct NextConsumer {
+    /// The index of its holding.
     pub(super) at: u32,
-    /// The limit of its channel of which it was given a permit.
+    /// The channel limit of which it has got a permit.
     pub(super) permit: Option<LimitId>,
 }
 
-/// What one consumer, or the gets of one channel, hold.
+/// The messages that one consumer, or the gets of one channel, hold.
 #[derive(Debug)]
 pub(super) struct Holding {
     pub(super) holder: Holder,
@@ -65,17 +65,17 @@ pub(super) struct Holding {
 #[derive(Debug)]
 pub(super) struct Consumers {
     limits: ConsumerLimits,
-    /// However far a consumer's own window has grown.
+    /// Largest window of any consumer, in messages.
     window_max: u32,
     holdings: Vec<Option<Holding>>,
     vacant: Vec<u32>,
     by_key: AHashMap<ConsumerKey, u32>,
     gets: AHashMap<Holder, u32>,
-    /// Those that may take.
+    /// Consumers that may take a message.
     ready: Rings,
-    /// Channels with a limit of their own that have consumers here, or had and stand in line.
+    /// Channels with a limit of their own that have consumers, or that still stand in line for permits.
     limited: AHashMap<Holder, LimitedChannel>,
-    /// Of these, those that were granted permits in this input.
+    /// The channels among `limited` that were granted permits in this input.
     granted: Vec<Holder>,
     pub(super) exclusive: bool,
 }
@@ -100,7 +100,7 @@ impl Consumers {
         self.by_key.len() as u32
     }
 
-    /// What the consumers take of memory.
+    /// The memory that the consumers take, in bytes.
     pub(super) fn allocated_bytes(&self) -> usize {
         self.holdings.capacity() * size_of::<Option<Holding>>()
             + self.by_key.capacity() * size_of::<(ConsumerKey, u32)>()
@@ -120,7 +120,7 @@ impl Consumers {
         self.holdings[at as usize].as_ref().expect("a lent entry's holding exists")
     }
 
-    /// The consumer of a holding that a ring lists.
+    /// The consumer of a holding in a ring.
     pub(super) fn consumer(&self, at: u32) -> &Consumer {
         self.holding(at).consumer.as_ref().expect("rings list living consumers")
     }
@@ -129,13 +129,13 @@ impl Consumers {
         self.holdings[at as usize].as_mut().expect("a lent entry's holding exists")
     }
 
-    /// Divides what each consumer's window may grow to by 4^`steps`, but not below the initial size. A consumer with more on
-    /// its way comes back to its ring as its deliveries are written.
+    /// Divides the largest window by 4^`steps`, but not below the initial size. A consumer with a larger window comes back to its
+    /// ring once enough of its deliveries are written.
     pub(super) fn shrink_windows(&mut self, steps: u32) {
         self.window_max = (self.limits.messages_max >> (2 * steps)).max(self.limits.messages);
     }
 
-    /// How many messages all holders hold, unless there are too many holders to count with every input.
+    /// How many messages all holders hold; none if there are too many holders to count with every input.
     pub(super) fn lent_if_few(&self) -> Option<u64> {
         (self.holdings.len() <= HOLDINGS_COUNTED_MAX)
             .then(|| self.holdings.iter().flatten().map(|holding| u64::from(holding.lent)).sum())
@@ -156,7 +156,7 @@ impl Consumers {
             unwritten: 0,
             unwritten_bytes: 0,
             window: self.limits.messages,
-            place: Place::Away,
+            place: WaitPlace::Away,
         };
         if let Some(id) = consume.channel_limit {
             self.limited.entry(consume.key.holder).or_insert_with(|| LimitedChannel::new(id)).consumers += 1;
@@ -173,8 +173,8 @@ impl Consumers {
         let at = self.by_key.remove(&key)?;
         let consumer = self.holding_mut(at).consumer.take().expect("listed consumers are alive");
         match consumer.place {
-            Place::Ready => self.ready.remove(consumer.priority, at),
-            Place::Away | Place::Waiting => self.ready.drop_empty(),
+            WaitPlace::Ready => self.ready.remove(consumer.priority, at),
+            WaitPlace::Away | WaitPlace::Waiting => self.ready.drop_empty(),
         }
         if consumer.channel_limited {
             self.leave_limited(key.holder, &consumer, at, permits);
@@ -207,9 +207,9 @@ impl Consumers {
         })
     }
 
-    /// A consumer that may take again queues up: in its ring, or behind those of its channel that wait.
+    /// Puts a consumer that may take again into its ring, or behind the waiting consumers of its channel.
     fn requeue_in_ring(&mut self, at: u32) {
-        if !self.may_take(at) || self.consumer(at).place != Place::Away {
+        if !self.may_take(at) || self.consumer(at).place != WaitPlace::Away {
             return;
         }
         let Self { holdings, limited, .. } = self;
@@ -219,7 +219,7 @@ impl Consumers {
             && let Some(channel) = limited.get_mut(&holding.holder)
             && channel.is_to_wait(consumer.priority)
         {
-            consumer.place = Place::Waiting;
+            consumer.place = WaitPlace::Waiting;
             return channel.waiting.push_back(consumer.priority, at);
         }
         self.enter_ring(at);
@@ -229,7 +229,7 @@ impl Consumers {
         let Self { holdings, limited, ready, .. } = self;
         let holding = holdings[at as usize].as_mut().expect("callers looked");
         let consumer = holding.consumer.as_mut().expect("callers looked");
-        consumer.place = Place::Ready;
+        consumer.place = WaitPlace::Ready;
         ready.push_back(consumer.priority, at);
         if consumer.channel_limited
             && let Some(channel) = limited.get_mut(&holding.holder)
@@ -242,7 +242,7 @@ impl Consumers {
         !self.ready.is_empty()
     }
 
-    /// Whether the consumer whose turn it is may take a message, and takes it for good.
+    /// Whether the next consumer may take a message, and needs not acknowledge it.
     pub(super) fn next_keeps_nothing(&self) -> bool {
         self.ready.front().is_some_and(|at| {
             let consumer = self.consumer(at);
@@ -250,21 +250,21 @@ impl Consumers {
         })
     }
 
-    /// Takes the consumer whose turn it is out of its ring; `note_delivered` or `requeue_in_ring` decide where it goes.
-    /// Consumers whose channel has no permit leave the ring until it has.
-    pub(super) fn next_ready(&mut self, permits: &mut dyn Permits) -> Option<Taker> {
+    /// Takes the next consumer out of its ring; `note_delivered` or `requeue_in_ring` decide where it goes. Consumers whose
+    /// channel has no permit leave the ring until it has one.
+    pub(super) fn next_ready(&mut self, permits: &mut dyn Permits) -> Option<NextConsumer> {
         while let Some(at) = self.ready.pop_front() {
             let holding = self.holdings[at as usize].as_mut().expect("rings list living consumers");
             let consumer = holding.consumer.as_mut().expect("rings list living consumers");
-            consumer.place = Place::Away;
+            consumer.place = WaitPlace::Away;
             if !consumer.channel_limited {
-                return Some(Taker { at, permit: None });
+                return Some(NextConsumer { at, permit: None });
             }
             let channel = self.limited.get_mut(&holding.holder).expect("a limited consumer's channel is listed");
             channel.ready -= 1;
             if channel.acquire(holding.holder, consumer.no_ack, permits, &mut self.granted) {
                 let permit = (!consumer.no_ack).then_some(channel.id);
-                return Some(Taker { at, permit });
+                return Some(NextConsumer { at, permit });
             }
             let holder = holding.holder;
             self.stop_channel(holder, at);
@@ -272,8 +272,8 @@ impl Consumers {
         None
     }
 
-    /// A channel has no permit: its consumers leave the rings, and wait for one in the order of their turns. The `first` of
-    /// them has left already.
+    /// A channel has no permit: its consumers leave the rings, and wait for one in the order of their turns. `first` has left
+    /// its ring already.
     fn stop_channel(&mut self, holder: Holder, first: u32) {
         let Self { holdings, limited, ready, .. } = self;
         let channel = limited.get_mut(&holder).expect("a limited consumer's channel is listed");
@@ -283,12 +283,12 @@ impl Consumers {
         for at in others.into_iter().rev().chain([first]) {
             let holding = holdings[at as usize].as_mut().expect("rings list living consumers");
             let consumer = holding.consumer.as_mut().expect("rings list living consumers");
-            consumer.place = Place::Waiting;
+            consumer.place = WaitPlace::Waiting;
             channel.waiting.push_front(consumer.priority, at);
         }
     }
 
-    /// As many consumers of a channel that wait for permits become ready as can use them.
+    /// Makes as many waiting consumers of a channel ready as have permits.
     fn wake_waiting(&mut self, holder: Holder) {
         loop {
             let Some(channel) = self.limited.get_mut(&holder) else { return };
@@ -297,33 +297,33 @@ impl Consumers {
             }
             let Some(at) = channel.waiting.pop_front() else { return };
             let Some(consumer) = &mut self.holding_mut(at).consumer else { continue };
-            consumer.place = Place::Away;
+            consumer.place = WaitPlace::Away;
             if self.may_take(at) {
                 self.enter_ring(at);
             }
         }
     }
 
-    /// A consumer that was just unregistered is one less of its channel's.
+    /// Removes a consumer that was just unregistered from the count of its channel.
     fn leave_limited(&mut self, holder: Holder, consumer: &Consumer, at: u32, permits: &mut dyn Permits) {
         let Some(channel) = self.limited.get_mut(&holder) else { return };
         channel.consumers -= 1;
         match consumer.place {
-            Place::Ready => channel.ready -= 1,
-            Place::Waiting => channel.waiting.remove(consumer.priority, at),
-            Place::Away => {}
+            WaitPlace::Ready => channel.ready -= 1,
+            WaitPlace::Waiting => channel.waiting.remove(consumer.priority, at),
+            WaitPlace::Away => {}
         }
         if channel.consumers > 0 {
             return self.wake_waiting(holder);
         }
         let limit = LimitKey { holder, id: channel.id };
-        // One that cannot be taken out of the line any more gives back what it is granted.
+        // If the queue cannot leave the line any more, it gives back the permits that it is granted.
         if channel.standing != Standing::Asked || permits.withdraw(limit) {
             self.limited.remove(&holder);
         }
     }
 
-    /// The queue's turn has come: so many permits are its own until the end of the input.
+    /// The queue is granted permits, which it may use until the end of the input.
     pub(super) fn grant(&mut self, limit: LimitKey, granted: u32, permits: &mut dyn Permits) {
         match self.limited.get_mut(&limit.holder).filter(|channel| channel.id == limit.id) {
             Some(channel) if channel.consumers > 0 => {
@@ -340,7 +340,7 @@ impl Consumers {
         }
     }
 
-    /// The end of an input: permits that were not used go back.
+    /// Gives unused permits back at the end of an input.
     pub(super) fn end_grants(&mut self, permits: &mut dyn Permits) {
         while let Some(holder) = self.granted.pop() {
             let Some(channel) = self.limited.get_mut(&holder) else { continue };
@@ -351,7 +351,7 @@ impl Consumers {
         }
     }
 
-    /// A delivery was handed to the consumer: counts it, and lets the consumer queue up again if it may take more.
+    /// Counts a delivery to a consumer, and puts the consumer back into its ring if it may take more.
     pub(super) fn note_delivered(&mut self, at: u32, bytes: u64) {
         let holding = self.holding_mut(at);
         if let Some(consumer) = &mut holding.consumer {
@@ -446,7 +446,7 @@ impl Consumers {
         keys
     }
 
-    /// Everything that a channel holds, in no order.
+    /// All messages that a channel holds, in no order.
     pub(super) fn held_by(&self, holder: Holder, entries: &Entries) -> Vec<Slot> {
         let mut slots = Vec::new();
         for holding in self.holdings.iter().flatten().filter(|holding| holding.holder == holder) {
@@ -460,7 +460,7 @@ impl Consumers {
         slots
     }
 
-    /// A channel's own limit came, or went. What the queue was granted of an earlier one is void.
+    /// Sets or removes a channel's own limit. Permits of an earlier limit are void.
     pub(super) fn set_channel_limit(&mut self, holder: Holder, limit: Option<LimitId>) {
         let mut channel = limit.map(LimitedChannel::new);
         let mut waited = self.limited.remove(&holder).map(|channel| channel.waiting).unwrap_or_default();
@@ -470,7 +470,7 @@ impl Consumers {
             consumer.channel_limited = limit.is_some();
             if let Some(channel) = &mut channel {
                 channel.consumers += 1;
-                channel.ready += u32::from(consumer.place == Place::Ready);
+                channel.ready += u32::from(consumer.place == WaitPlace::Ready);
             }
         }
         if let Some(channel) = channel.filter(|channel| channel.consumers > 0) {
@@ -478,7 +478,7 @@ impl Consumers {
         }
         while let Some(at) = waited.pop_front() {
             if let Some(consumer) = &mut self.holding_mut(at).consumer {
-                consumer.place = Place::Away;
+                consumer.place = WaitPlace::Away;
             }
             self.requeue_in_ring(at);
         }
@@ -488,7 +488,7 @@ impl Consumers {
         self.by_key.values().filter_map(|at| self.holding(*at).consumer.as_ref())
     }
 
-    /// All consumers leave at once, because the queue ends.
+    /// Removes all consumers, because the queue ends.
     pub(super) fn take_all(&mut self, permits: &mut dyn Permits) -> Vec<ConsumerKey> {
         let mut keys: Vec<_> = self.by_key.keys().copied().collect();
         keys.sort_by_key(|key| (key.holder, key.slot));

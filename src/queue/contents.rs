@@ -1,5 +1,5 @@
-//! The messages of a queue: the table of those in memory, and the parts that count them. What concerns several parts at
-//! once, as the coming and going of a message does, is done here; consumers are not known here.
+//! The messages of a queue: the table of those in memory, and the parts that count them. A change that concerns several parts,
+//! such as the arrival of a message, is made here. Consumers are not known here.
 
 use super::context::Context;
 use super::durable::Durable;
@@ -23,7 +23,7 @@ pub(super) struct Contents {
     pub(super) spill: Spill,
 }
 
-/// What a message that enters the queue brings along.
+/// A message that enters the queue, with its promise and its expiry.
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) message: Message,
@@ -33,19 +33,19 @@ pub(super) struct Arrival {
     pub(super) expires_at: Option<WallMillis>,
 }
 
-/// Names an entry beyond its slot, which may be given to another.
+/// A reference to an entry that stays valid when the slot is reused: it names the position as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Arrived {
+pub(super) struct EntryRef {
     slot: Slot,
     level: u8,
     position: Position,
 }
 
-/// An entry that has left.
-pub(super) struct Departed {
+/// An entry that has left the queue.
+pub(super) struct RemovedEntry {
     /// The promise that the queue still owes for it.
     pub(super) promise: Option<Promise>,
-    /// Whether the store has a row of it.
+    /// Whether the store has its row.
     has_row: bool,
     message: Message,
 }
@@ -66,8 +66,8 @@ impl Contents {
         self.durable.recover(state.count, state.body_bytes);
     }
 
-    /// Messages ready for delivery, for clients and listings: those that are to be dropped as soon as their row is read do not
-    /// count. What a limit of bytes will drop is not known before.
+    /// Messages ready for delivery, for clients and listings, without those that the length limit drops as soon as their rows are
+    /// read. How many a limit of bytes drops is not known before the read.
     pub(super) fn shown_ready_count(&self, settings: &QueueSettings) -> u64 {
         match (settings.overflow, settings.length_max) {
             (Overflow::DropHead, Some(max)) => self.ready.count().min(max),
@@ -96,9 +96,9 @@ impl Contents {
         }
     }
 
-    /// A message joins the ready ones.
+    /// Adds a message to the ready ones.
     #[inline]
-    pub(super) fn enter(&mut self, arrival: Arrival) -> Arrived {
+    pub(super) fn enter(&mut self, arrival: Arrival) -> EntryRef {
         let Arrival { message, promise, level, is_durable, expires_at } = arrival;
         let order = self.ready.level_or_new(level).next_order(is_durable);
         let storage = if is_durable { Storage::Young } else { Storage::Transient };
@@ -115,13 +115,13 @@ impl Contents {
         if is_durable {
             self.durable.add_young(slot, level, order.position);
         }
-        Arrived { slot, level, position: order.position }
+        EntryRef { slot, level, position: order.position }
     }
 
-    /// A durable message that no consumer took is due for the writer at once.
+    /// Makes a durable message due for the writer at once, because no consumer took it.
     #[inline]
-    pub(super) fn make_due(&mut self, arrived: Arrived) {
-        let Arrived { slot, level, position } = arrived;
+    pub(super) fn make_due(&mut self, arrived: EntryRef) {
+        let EntryRef { slot, level, position } = arrived;
         let still_ready = self.entries.find(slot).is_some_and(|entry| {
             entry.is_durable()
                 && entry.order.position == position
@@ -133,20 +133,20 @@ impl Contents {
 
     // ---- messages are lent -------------------------------------------------------------------------------------
 
-    /// The entry whose turn it is; none while it is being loaded.
+    /// The front entry; none while it is being loaded.
     #[inline]
     pub(super) fn front(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
         self.ready.front(cx)
     }
 
-    /// The front entry leaves the ready ones.
+    /// Takes the front entry out of the ready ones.
     #[inline]
     pub(super) fn take_front(&mut self, slot: Slot) {
         self.ready.take_front(self.entries.at(slot));
     }
 
-    /// Whether a restart after a kill would know that the entry was handed over. If not, what makes it known is due, and the
-    /// entry waits for it. A row that is still to be written carries the mark itself.
+    /// Whether a restart after a kill would know that the entry was handed over. If not, a higher ceiling is due for the store,
+    /// and the entry waits for it. A row that is not written yet carries the mark itself.
     #[inline]
     pub(super) fn may_hand_over(&mut self, slot: Slot) -> bool {
         let entry = self.entries.at(slot);
@@ -161,7 +161,7 @@ impl Contents {
         may || self.durable.store_failed()
     }
 
-    /// An entry that was taken from the front is lent.
+    /// Notes that an entry taken from the front is lent.
     #[inline]
     pub(super) fn note_lent(&mut self, slot: Slot, now: Monotonic) {
         let entry = self.entries.at(slot);
@@ -175,7 +175,7 @@ impl Contents {
         }
     }
 
-    /// An entry is not lent any more; it is about to go back or to leave.
+    /// Notes that an entry is not lent any more; it is about to go back or to leave.
     #[inline]
     pub(super) fn note_unlent(&mut self, slot: Slot) {
         let entry = self.entries.at(slot);
@@ -184,7 +184,7 @@ impl Contents {
         }
     }
 
-    /// An entry that is not lent any more goes back to its place.
+    /// Puts an entry that is not lent any more back to its place.
     pub(super) fn put_back(&mut self, slot: Slot, redelivered: bool) {
         let entry = self.entries.at_mut(slot);
         entry.state = EntryState::Ready;
@@ -195,10 +195,10 @@ impl Contents {
 
     // ---- messages go -------------------------------------------------------------------------------------------
 
-    /// An entry that is not ready any more leaves the queue for good: its promise is kept and its row, if any, removed.
+    /// Removes an entry that is not ready any more: keeps its promise and removes its row, if it has one.
     #[inline]
     pub(super) fn remove(&mut self, slot: Slot, cx: &mut Context<'_>) -> Message {
-        let Departed { promise, has_row, message } = self.let_go(slot, cx.out);
+        let RemovedEntry { promise, has_row, message } = self.let_go(slot, cx.out);
         if let Some(promise) = promise {
             cx.out.promise(promise, true);
         }
@@ -208,13 +208,13 @@ impl Contents {
         message
     }
 
-    /// An entry leaves the queue for good; its promise is still to be kept.
+    /// Removes an entry; the caller keeps its promise.
     #[inline]
-    pub(super) fn let_go(&mut self, slot: Slot, out: &mut Effects) -> Departed {
+    pub(super) fn let_go(&mut self, slot: Slot, out: &mut Effects) -> RemovedEntry {
         let Entry { message, order, promise, storage, level, state, .. } = self.entries.remove(slot);
         if matches!(storage, Storage::Transient | Storage::Spilling { .. }) {
             self.spill.remove(&message);
-            return Departed { promise, has_row: false, message };
+            return RemovedEntry { promise, has_row: false, message };
         }
         let level = self.ready.level(level);
         if state != EntryState::Ready {
@@ -228,16 +228,16 @@ impl Contents {
             out.counts.never_written += 1;
             self.durable.remove_young(&message);
         }
-        Departed { promise, has_row, message }
+        RemovedEntry { promise, has_row, message }
     }
 
-    /// Entries of which only the store knew live no more.
+    /// Removes entries that only the store holds.
     pub(super) fn remove_middle(&mut self, level: u8, middle: &Middle) {
         self.ready.level(level).remove_middle(middle);
         self.durable.remove_middle(middle);
     }
 
-    /// All ready messages go.
+    /// Removes all ready messages.
     pub(super) fn purge(&mut self, cx: &mut Context<'_>) {
         for number in (0..self.ready.levels_end()).map(|at| at as u8) {
             let Some(level) = self.ready.find_level(number) else { continue };
@@ -247,7 +247,7 @@ impl Contents {
                 self.durable.set_due();
             }
             for slot in slots {
-                let Departed { promise, has_row, .. } = self.let_go(slot, cx.out);
+                let RemovedEntry { promise, has_row, .. } = self.let_go(slot, cx.out);
                 if let Some(promise) = promise {
                     cx.out.promise(promise, true);
                 }
@@ -292,7 +292,7 @@ impl Contents {
         cx.out.spilled.push(self.spill.pull(queue, rows_max, bytes_max, &mut self.entries, &mut self.ready));
     }
 
-    /// A ticket was flushed, or refused for good: promises are kept or refused, long tails left to the store.
+    /// A ticket was flushed, or refused for good: promises are kept or refused, and long tails may leave memory.
     pub(super) fn stored(&mut self, ticket: Ticket, durable: bool, cx: &mut Context<'_>) {
         if !self.durable.stored(ticket, durable, cx) {
             return;
@@ -300,20 +300,20 @@ impl Contents {
         self.absorb_tails();
         let flushed = self.durable.flushed();
         self.ready.levels_mut().for_each(|(_, level)| level.flushed(flushed));
-        // A queue that rests, or whose window is as small as can be, keeps no room for what it once held.
+        // An idle queue, or one with the smallest window, gives its spare capacity back.
         if self.durable.is_idle() || self.ready.window().tail_entries == 0 {
             self.durable.shrink_capacity(&mut self.ready);
         }
     }
 
-    /// The scratch store has the rows of a ticket, or refused them for good.
+    /// The scratch store has stored the rows of a ticket, or refused them for good.
     pub(super) fn spilled(&mut self, ticket: Ticket, durable: bool) {
         if self.spill.stored(ticket, durable) {
             self.absorb_tails();
         }
     }
 
-    /// Long tails are left to the stores, as far as these have them.
+    /// Drops entries of long tails from memory, as far as the stores have them.
     fn absorb_tails(&mut self) {
         let Self { entries, ready, durable, spill } = self;
         let (flushed, spilled, window) = (durable.flushed(), spill.flushed(), *ready.window());
@@ -322,10 +322,10 @@ impl Contents {
         }
     }
 
-    /// Long heads are left to the stores too, once what consumers held has come back.
+    /// Drops entries of long heads from memory, as far as the stores have them: heads grow when lent messages come back.
     pub(super) fn shrink_heads(&mut self) {
         let Self { entries, ready, durable, spill } = self;
-        // After a refusal it is unknown what the store has.
+        // After a refusal it is unknown which rows the store has.
         if durable.store_failed() {
             return;
         }
@@ -337,7 +337,7 @@ impl Contents {
 
     // ---- invariants --------------------------------------------------------------------------------------------
 
-    /// What holds after every input. O(levels); a short table of entries is counted too.
+    /// Checks what must hold after every input. O(levels); a short table of entries is counted too.
     pub(super) fn assert_invariants(&self) {
         self.ready.assert_invariants();
         self.durable.assert_invariants();

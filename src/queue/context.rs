@@ -1,4 +1,4 @@
-//! What the parts of a queue are given with each input.
+//! The arguments that every part of a queue gets with an input.
 
 use super::effect::Effects;
 use super::permits::Permits;

@@ -1,7 +1,7 @@
 //! Dead letters: how an entry leaves.
 //!
-//! A durable original is kept as leaving until its copies are safe; any other is handed out and forgotten. What is written
-//! into the copies' headers is in `deaths`; the driver decides where copies go.
+//! A durable original is kept as `Leaving` until its copies are safe; any other is handed to the driver and forgotten. `deaths`
+//! writes the headers of the copies; the driver routes them.
 
 use super::command::Origin;
 use super::contents::Contents;
@@ -12,8 +12,8 @@ use super::entry::{EntryState, Slot, leaving_number};
 use crate::model::stored::Group;
 
 impl Contents {
-    /// Ends an entry that was taken from the ready ones or from a holder: it is dead-lettered, if the queue has an exchange
-    /// for that, or gone.
+    /// Ends an entry that was taken from the ready ones or from a holder: dead-letters it, if the queue has an exchange for that,
+    /// or else discards it.
     pub(super) fn die(&mut self, slot: Slot, reason: DeadLetterReason, cx: &mut Context<'_>) {
         let entry = self.entries.at(slot);
         let (level, position, is_durable) = (entry.level, entry.order.position, entry.is_durable());
@@ -32,28 +32,28 @@ impl Contents {
         self.remove(slot, cx);
     }
 
-    /// An entry is kept until its copies are safe; returns its name for the queues that have them.
+    /// Keeps an entry until its copies are safe; returns the origin that the copies carry.
     fn begin_leaving(&mut self, slot: Slot, cx: &Context<'_>) -> Origin {
         let generation = self.entries.next_generation();
         self.entries.at_mut(slot).state = EntryState::Leaving { generation, copies: None, settled: 0 };
         Origin { queue: cx.settings.id, leaving: leaving_number(slot, generation) }
     }
 
-    /// So many copies were made; with none the original can go.
+    /// Sets how many copies were made; without any the original goes.
     pub(super) fn copies_made(&mut self, number: u64, made: u32, cx: &mut Context<'_>) {
         if let Some(slot) = self.change_leaving(number, |copies, _| *copies = Some(made)) {
             self.remove(slot, cx);
         }
     }
 
-    /// One copy is safe.
+    /// Notes that one copy is safe.
     pub(super) fn copy_settled(&mut self, number: u64, cx: &mut Context<'_>) {
         if let Some(slot) = self.change_leaving(number, |_, settled| *settled += 1) {
             self.remove(slot, cx);
         }
     }
 
-    /// Copies are on their way to the store: originals whose last copy is among them go in the same transaction.
+    /// Copies are on their way to the store: removes the originals whose last copy is among them, in the same transaction.
     pub(super) fn replaced(&mut self, leaving: &[u64], group: Group, cx: &mut Context<'_>) {
         let mut promises = Vec::new();
         for number in leaving {
@@ -64,7 +64,7 @@ impl Contents {
         self.durable.pull_removals(group, promises, &mut self.entries, &mut self.ready, cx);
     }
 
-    /// Changes the numbers of copies of a leaving entry; returns its slot if all of them are safe.
+    /// Changes the numbers of copies of a leaving entry; returns its slot if all copies are safe.
     fn change_leaving(&mut self, number: u64, change: impl FnOnce(&mut Option<u32>, &mut u32)) -> Option<Slot> {
         let slot = self.entries.leaving(number)?;
         let EntryState::Leaving { copies, settled, .. } = &mut self.entries.at_mut(slot).state else { return None };

@@ -1,15 +1,15 @@
-//! `x-death` and its companions: what is written into the headers of a dead message's copies, and what is read there.
+//! `x-death` and the related headers of dead letters: written into the copies, and read back.
 //!
-//! A publisher may bring `x-death` along, for example in a message that it took from a dead-letter queue and publishes again.
-//! RabbitMQ 3.13 counts on from it, and 4.0 begins anew; which is done here is a setting. What a publisher wrote never decides
-//! whether a message goes in a circle, and no more than `PUBLISHED_DEATHS_MAX` entries of it are kept.
+//! A publisher may send `x-death` itself, for example in a message that it took from a dead-letter queue and publishes again.
+//! RabbitMQ 3.13 adds to such a header, and 4.0 replaces it; a setting chooses. A publisher's entries never decide whether a
+//! message goes in a circle, and at most `PUBLISHED_DEATHS_MAX` of them are kept.
 
 use crate::model::message::OWN_DEATHS_MAX;
 use crate::model::{Message, Name, WallMillis};
 use crate::wire::properties::{Properties, PropertiesWriter, Property};
 use crate::wire::table::{Array, Table, TableWriter, Value};
 
-/// Entries of `x-death` that a publisher brought along, the newest first; those behind are dropped.
+/// Most entries of `x-death` that are kept of those that a publisher sent; the oldest are dropped.
 const PUBLISHED_DEATHS_MAX: usize = 64;
 
 const DEATHS: &[u8] = b"x-death";
@@ -21,14 +21,14 @@ const LAST: [&[u8]; 3] = [b"x-last-death-exchange", b"x-last-death-queue", b"x-l
 pub enum DeadLetterReason {
     /// `basic.reject` or `basic.nack` without requeue.
     Rejected,
-    /// Its time to live was over.
+    /// The message's time to live was over.
     Expired,
     /// The queue was full.
     MaxLength,
 }
 
 impl DeadLetterReason {
-    /// As `x-death` spells it.
+    /// The reason as it stands in `x-death`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
@@ -102,12 +102,12 @@ impl<'a> Death<'a> {
 #[derive(Debug, Default)]
 struct Deaths<'a> {
     entries: Vec<Death<'a>>,
-    /// How many of them, from the front, brokers wrote since the message was published.
+    /// How many entries, from the front, brokers wrote since the message was published.
     own: usize,
 }
 
 impl<'a> Deaths<'a> {
-    /// Reads them; those that a publisher brought along only where that is trusted.
+    /// Reads the deaths of a message; those that a publisher sent only if they are trusted.
     fn of(message: &'a Message, trust_published: bool) -> Self {
         if !message.is_dead_letter() {
             return Self { entries: if trust_published { read(message) } else { Vec::new() }, own: 0 };
@@ -117,7 +117,7 @@ impl<'a> Deaths<'a> {
         Self { entries, own }
     }
 
-    /// Adds a death in front. One of the same queue for the same reason is counted on, and moves to the front.
+    /// Adds a death in front. An entry of the same queue and reason moves to the front, and its count rises.
     fn add(&mut self, death: Death<'a>) {
         let known = self.entries.iter().position(|known| known.queue == death.queue && known.reason == death.reason);
         let death = match known {
@@ -130,12 +130,12 @@ impl<'a> Deaths<'a> {
         };
         self.entries.insert(0, death);
         self.own += 1;
-        // Where the number of own entries could not be kept with the message, all must be own.
+        // If the number of own entries is too large to be kept with the message, all entries must be own.
         let published = if self.own > usize::from(OWN_DEATHS_MAX) { 0 } else { PUBLISHED_DEATHS_MAX };
         self.entries.truncate(self.own + published);
     }
 
-    /// The number that is kept with the message; none where all are own.
+    /// The number of own entries that is kept with the message; none if all are own.
     fn own(&self) -> Option<u8> {
         if self.own == self.entries.len() { None } else { u8::try_from(self.own).ok() }
     }
@@ -154,8 +154,8 @@ fn read(message: &Message) -> Vec<Death<'_>> {
     }
 }
 
-/// Whether handing the copy to `target` would close a circle that no client had a part in: it died there before, and since
-/// then never because a client rejected it.
+/// Whether a copy for `target` would go in a circle without any client: the message died there before, and no client has
+/// rejected it since.
 pub fn would_cycle(copy: &Message, target: &[u8], reason: DeadLetterReason) -> bool {
     if reason == DeadLetterReason::Rejected {
         return false;
@@ -167,7 +167,8 @@ pub fn would_cycle(copy: &Message, target: &[u8], reason: DeadLetterReason) -> b
 }
 
 /// The copy of a dead message as it is published to the dead-letter exchange: re-addressed, without expiration, with
-/// the death written into its headers, in front of those that a publisher brought along if `trust_published`. Field order and contents as RabbitMQ 3.13 and later have them.
+/// the death in its headers, in front of those that a publisher sent if `trust_published`. Order and contents of the fields are
+/// those of RabbitMQ 3.13 and later.
 pub fn dead_letter_copy(
     message: &Message,
     queue: &Name,
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_publisher_brings_along_is_counted_on_where_it_is_trusted() {
+    fn deaths_that_a_publisher_sent_are_continued_if_they_are_trusted() {
         let message = published(|list| {
             death(list, b"other", b"expired", 7);
             death(list, b"q", b"rejected", 5);
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_made_of_deaths_that_the_broker_saw_only() {
+    fn only_deaths_that_the_broker_wrote_make_a_circle() {
         let message = published(|list| death(list, b"q", b"expired", 1));
         let once = die(&message, "p", DeadLetterReason::Expired, true);
         assert!(!would_cycle(&once, b"q", DeadLetterReason::Expired), "the publisher says that it was there");
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_story_is_cut_and_goes_when_there_are_many_of_the_brokers_own() {
+    fn forged_deaths_are_cut_and_dropped_when_the_brokers_own_are_many() {
         let mut message =
             published(|list| (0..500).for_each(|n| death(list, format!("f{n}").as_bytes(), b"expired", 1)));
         for own in 1..=40 {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 /// The smoothed ack time before the first acknowledgement.
 const ACK_TIME_FIRST_MICROS: u64 = 1000;
-/// An acknowledgement counts as at most this much in the smoothed ack time, so that a single slow one is soon forgotten.
+/// An acknowledgement counts as at most this much in the smoothed ack time, so that a single slow one has little weight.
 const ACK_TIME_COUNTED_MAX_MICROS: u64 = 1_000_000;
 
-/// Whether rows wait for the writer now, and when they do at the latest.
+/// Whether rows are due for the writer, and when they are due at the latest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Due {
     now: bool,
@@ -21,7 +21,7 @@ impl Due {
         self.now
     }
 
-    /// When rows fall due, if they are not yet.
+    /// When rows fall due, if none is due now.
     pub(super) fn at(self) -> Option<Monotonic> {
         self.at
     }
@@ -38,7 +38,7 @@ impl Due {
         self.at = Some(self.at.map_or(at, |due| due.min(at)));
     }
 
-    /// Not due now; returns whether rows were.
+    /// Clears what is due now; returns whether rows were due.
     pub(super) fn take_now(&mut self) -> bool {
         std::mem::take(&mut self.now)
     }
@@ -50,7 +50,7 @@ impl Due {
     }
 }
 
-/// How long a young entry in a consumer's hands is held back from the writer.
+/// How long a lent young entry is held back from the writer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     limits: HoldLimits,
@@ -62,14 +62,14 @@ impl Hold {
         Self { limits, ack_time_micros: ACK_TIME_FIRST_MICROS }
     }
 
-    /// None where consumers are slow: the wait would only delay confirms.
+    /// The time to hold an entry; none if consumers are slow, because waiting would only delay confirms.
     pub(super) fn time(&self) -> Option<Duration> {
         let smoothed = Duration::from_micros(self.ack_time_micros);
         (smoothed <= self.limits.ack_time_max && !self.limits.hold_max.is_zero())
             .then(|| (smoothed * 2).min(self.limits.hold_max))
     }
 
-    /// A consumer acknowledged a message so long after it was lent.
+    /// Notes how long after its lending a message was acknowledged.
     pub(super) fn note_ack(&mut self, after: Duration) {
         let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
         self.ack_time_micros = (self.ack_time_micros * 7 + micros.min(ACK_TIME_COUNTED_MAX_MICROS)) / 8;

@@ -1,4 +1,4 @@
-//! Durable messages: how many there are, how far each is on its way to the store, and what is owed once it is there.
+//! Durable messages: their number, how far each is on its way to the store, and the promises that are kept when it is stored.
 //!
 //! A durable entry is young, then submitted under a ticket, then flushed. The promise to its publisher is kept with the flush
 //! of its ticket, or at once if the message leaves before it was submitted.
@@ -17,10 +17,10 @@ use crate::model::{AmqpError, Answer, Lane, Message, Monotonic, Now, Position, P
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long an acknowledgement of a stored entry may wait for a commit to ride along.
+/// How long the removal of a stored entry may wait for a commit that has another cause.
 const REMOVE_WAIT: Duration = Duration::from_millis(20);
 
-/// For how many entries more than there are room is kept.
+/// Spare capacity of lists, in entries, that an idle queue keeps.
 const ROOM_KEPT: usize = 64;
 
 /// A durable entry on its way to the store.
@@ -31,14 +31,14 @@ struct YoungRef {
     position: Position,
 }
 
-/// What was submitted under one ticket, and what is owed once it is flushed.
+/// The rows submitted under one ticket, and the promises and answers that are owed once they are flushed.
 #[derive(Debug)]
-struct Awaiting {
+struct SubmittedBatch {
     ticket: Ticket,
     promises: Vec<Promise>,
-    /// The requests for purges that are part of it, and how many messages each removed.
+    /// The requests for purges in the batch, and how many messages each removed.
     purges: Vec<(Requester, u64)>,
-    /// What the rows take of memory.
+    /// The memory that the rows take.
     bytes: u64,
 }
 
@@ -47,14 +47,14 @@ struct Awaiting {
 pub(super) struct Durable {
     /// Messages that the store has or is to have: ready, lent or leaving.
     count: u64,
-    /// Body bytes of these.
+    /// Body bytes of these messages.
     body_bytes: u64,
-    /// What durable messages take of memory until they are flushed, or leave before.
+    /// Memory of durable messages that are not flushed.
     unwritten_bytes: u64,
     /// Entries that are not submitted, in order; some may have left.
     young: VecDeque<YoungRef>,
-    /// What is submitted and not flushed, by rising ticket.
-    awaiting: VecDeque<Awaiting>,
+    /// Batches that are submitted and not flushed, by rising ticket.
+    submitted: VecDeque<SubmittedBatch>,
     /// Purges that are not submitted: the request, and how many messages it removed.
     purges: Vec<(Requester, u64)>,
     /// The last ticket that was given out.
@@ -67,7 +67,7 @@ pub(super) struct Durable {
     rows_to_remove: usize,
     due: Due,
     hold: Hold,
-    /// The store refused rows for good: it is unknown what the store has.
+    /// The store refused rows for good: it is unknown which rows the store has.
     store_failed: bool,
     /// The node stops: ceilings are exact.
     is_quiesced: bool,
@@ -80,7 +80,7 @@ impl Durable {
             body_bytes: 0,
             unwritten_bytes: 0,
             young: VecDeque::new(),
-            awaiting: VecDeque::new(),
+            submitted: VecDeque::new(),
             purges: Vec::new(),
             ticket: Ticket(0),
             flushed: Ticket(0),
@@ -100,22 +100,22 @@ impl Durable {
         self.count
     }
 
-    /// Body bytes of these.
+    /// Body bytes of these messages.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
 
-    /// What durable messages take of memory until they are flushed.
+    /// Memory of durable messages that are not flushed.
     pub(super) fn unwritten_bytes(&self) -> u64 {
         self.unwritten_bytes
     }
 
-    /// How many rows there may be for the writer: those that consumers hold may not be due yet.
+    /// How many rows are not submitted; those that consumers hold may not be due yet.
     pub(super) fn unwritten_rows(&self) -> usize {
         self.young.len() + self.rows_to_remove
     }
 
-    /// What the list of young entries takes of memory.
+    /// The memory that the list of young entries takes, in bytes.
     pub(super) fn list_bytes(&self) -> usize {
         self.young.capacity() * size_of::<YoungRef>()
     }
@@ -125,44 +125,44 @@ impl Durable {
         self.flushed
     }
 
-    /// After a refusal it is unknown what the store has: everything in memory stays there.
+    /// After a refusal it is unknown which rows the store has: everything in memory stays there.
     pub(super) fn store_failed(&self) -> bool {
         self.store_failed
     }
 
     // ---- messages come and go ----------------------------------------------------------------------------------
 
-    /// A lane is there from an earlier process.
+    /// Adds the messages of a lane from an earlier process.
     pub(super) fn recover(&mut self, count: u64, body_bytes: u64) {
         self.count += count;
         self.body_bytes += body_bytes;
     }
 
-    /// A new message entered.
+    /// Adds a new message.
     pub(super) fn add(&mut self, message: &Message) {
         self.count += 1;
         self.body_bytes += message.body_len() as u64;
         self.unwritten_bytes += message.allocated_bytes() as u64;
     }
 
-    /// The new message has its entry, which waits for the writer.
+    /// Adds the entry of a new message, which waits for the writer.
     pub(super) fn add_young(&mut self, slot: Slot, level: u8, position: Position) {
         self.young.push_back(YoungRef { slot, level, position });
     }
 
-    /// A message left that was never submitted.
+    /// Removes a message that was never submitted.
     pub(super) fn remove_young(&mut self, message: &Message) {
         self.leave(1, message.body_len() as u64);
         self.unwritten_bytes = self.unwritten_bytes.saturating_sub(message.allocated_bytes() as u64);
     }
 
-    /// A message left whose row is to be removed.
+    /// Removes a message, and later its row.
     pub(super) fn remove_row(&mut self, message: &Message) {
         self.leave(1, message.body_len() as u64);
         self.rows_to_remove += 1;
     }
 
-    /// Messages left of which only the store knew.
+    /// Removes messages that only the store holds.
     pub(super) fn remove_middle(&mut self, middle: &Middle) {
         self.leave(middle.count, middle.body_bytes);
         self.rows_to_remove += usize::try_from(middle.count).unwrap_or(usize::MAX);
@@ -173,7 +173,7 @@ impl Durable {
         self.body_bytes = self.body_bytes.saturating_sub(body_bytes);
     }
 
-    /// The store held more (or fewer) rows than the numbers of its lane.
+    /// Corrects the counts: the store held more (or fewer) rows than the numbers of its lane.
     pub(super) fn correct(&mut self, miscount: Miscount) {
         self.count = self.count.saturating_add_signed(miscount.rows);
         self.body_bytes = self.body_bytes.saturating_add_signed(miscount.body_bytes);
@@ -188,12 +188,12 @@ impl Durable {
 
     // ---- when rows are due -------------------------------------------------------------------------------------
 
-    /// Whether rows wait for the writer now.
+    /// Whether rows are due for the writer.
     pub(super) fn is_due(&self) -> bool {
         self.due.is_now()
     }
 
-    /// When rows wait for the writer at the latest.
+    /// When rows are due for the writer at the latest.
     pub(super) fn due_at(&self) -> Option<Monotonic> {
         self.due.at()
     }
@@ -206,7 +206,7 @@ impl Durable {
         self.due.set_now_if(is_due);
     }
 
-    /// A stored row was removed, which may wait for a commit to ride along.
+    /// A stored row is to be removed, which may wait for a commit that has another cause.
     pub(super) fn removal_due(&mut self, now: Monotonic) {
         self.due.by(now.plus(REMOVE_WAIT));
     }
@@ -219,7 +219,7 @@ impl Durable {
         }
     }
 
-    /// A consumer acknowledged a message so long after it was lent.
+    /// Notes how long after its lending a message was acknowledged.
     pub(super) fn note_ack(&mut self, after: Duration) {
         self.hold.note_ack(after);
     }
@@ -235,7 +235,7 @@ impl Durable {
         self.due.take_now()
     }
 
-    /// A purge removed so many messages. It is answered once it is flushed, so that nothing of it comes back; at once if it
+    /// A purge has removed messages. It is answered once it is flushed, so that no purged message comes back; at once if it
     /// changes nothing in the store.
     pub(super) fn end_purge(&mut self, requester: Requester, message_count: u64, was_due: bool, cx: &mut Context<'_>) {
         if self.due.is_now() {
@@ -250,13 +250,13 @@ impl Durable {
 
     /// A ticket was flushed, or refused for good: promises are kept or refused. Returns whether the store can be relied on.
     pub(super) fn stored(&mut self, ticket: Ticket, durable: bool, cx: &mut Context<'_>) -> bool {
-        while self.awaiting.front().is_some_and(|awaiting| awaiting.ticket <= ticket) {
-            let awaiting = self.awaiting.pop_front().expect("looked at above");
-            self.unwritten_bytes = self.unwritten_bytes.saturating_sub(awaiting.bytes);
-            for promise in awaiting.promises {
+        while self.submitted.front().is_some_and(|submitted| submitted.ticket <= ticket) {
+            let submitted = self.submitted.pop_front().expect("looked at above");
+            self.unwritten_bytes = self.unwritten_bytes.saturating_sub(submitted.bytes);
+            for promise in submitted.promises {
                 cx.out.promise(promise, durable);
             }
-            for (requester, message_count) in awaiting.purges {
+            for (requester, message_count) in submitted.purges {
                 let removed = Answer::Removed { message_count };
                 let answer = if durable { removed } else { Answer::Refused(AmqpError::internal_error()) };
                 cx.out.answer(requester, answer);
@@ -271,13 +271,13 @@ impl Durable {
 
     /// Whether nothing is on its way to the store.
     pub(super) fn is_idle(&self) -> bool {
-        self.young.is_empty() && self.awaiting.is_empty()
+        self.young.is_empty() && self.submitted.is_empty()
     }
 
-    /// Keeps no room for what was once on its way.
+    /// Gives spare capacity back.
     pub(super) fn shrink_capacity(&mut self, ready: &mut Ready) {
         self.young.shrink_to(self.young.len() + ROOM_KEPT);
-        self.awaiting.shrink_to(self.awaiting.len() + ROOM_KEPT);
+        self.submitted.shrink_to(self.submitted.len() + ROOM_KEPT);
         ready.levels_mut().for_each(|(_, level)| level.shrink_capacity(ROOM_KEPT));
     }
 
@@ -295,9 +295,9 @@ impl Durable {
     pub(super) fn end(&mut self, cx: &mut Context<'_>) -> Vec<Promise> {
         let mut purges = std::mem::take(&mut self.purges);
         let mut owed = Vec::new();
-        for awaiting in self.awaiting.drain(..) {
-            owed.extend(awaiting.promises);
-            purges.extend(awaiting.purges);
+        for submitted in self.submitted.drain(..) {
+            owed.extend(submitted.promises);
+            purges.extend(submitted.purges);
         }
         for (requester, message_count) in purges {
             cx.out.answer(requester, Answer::Removed { message_count });
@@ -310,23 +310,23 @@ impl Durable {
 
     // ---- invariants --------------------------------------------------------------------------------------------
 
-    /// What holds after every input.
+    /// Checks what must hold after every input.
     pub(super) fn assert_invariants(&self) {
-        let (first, last) = (self.awaiting.front(), self.awaiting.back());
+        let (first, last) = (self.submitted.front(), self.submitted.back());
         debug_assert!(first.zip(last).is_none_or(|(first, last)| first.ticket <= last.ticket), "tickets rise");
         debug_assert!(last.is_none_or(|last| last.ticket <= self.ticket), "awaited tickets were given out");
         debug_assert!(
-            self.count > 0 || self.unwritten_bytes == 0 || !self.awaiting.is_empty(),
+            self.count > 0 || self.unwritten_bytes == 0 || !self.submitted.is_empty(),
             "bytes are of messages"
         );
     }
 
-    /// The bytes are those of young entries and of submitted rows, and no durable entry is uncounted. O(entries): for short
-    /// tables.
+    /// Checks that the bytes are those of young entries and submitted rows, and that every durable entry is counted.
+    /// O(entries): for short tables.
     pub(super) fn assert_bytes(&self, entries: &Entries) {
         let young = entries.iter().filter(|(_, entry)| entry.storage == Storage::Young);
         let young: usize = young.map(|(_, entry)| entry.message.allocated_bytes()).sum();
-        let submitted: u64 = self.awaiting.iter().map(|awaiting| awaiting.bytes).sum();
+        let submitted: u64 = self.submitted.iter().map(|submitted| submitted.bytes).sum();
         debug_assert_eq!(self.unwritten_bytes, young as u64 + submitted, "unwritten bytes are young or submitted");
         let in_memory = entries.iter().filter(|(_, entry)| entry.is_durable()).count() as u64;
         debug_assert!(in_memory <= self.count, "durable entries are counted");

@@ -1,4 +1,4 @@
-//! What a queue asks of its driver.
+//! The requests of a queue to its driver.
 
 use super::command::{Origin, Requester};
 use super::deaths::DeadLetterReason;
@@ -9,62 +9,61 @@ use crate::model::{Answer, ConnectionId, Lane, Message, Notice, Promise, Promise
 /// Rows and removals for the store, in answer to a pull.
 #[derive(Clone, Debug, Default)]
 pub struct Pulled {
-    /// Comes back with `Stored`.
+    /// The ticket, which comes back with `Stored`.
     pub ticket: Ticket,
-    /// Changes of lanes; empty when there was nothing.
+    /// Changes of lanes, possibly none.
     pub lanes: Vec<LaneChange>,
-    /// Lanes left behind by a purge.
+    /// Lanes that the queue has abandoned.
     pub drop_lanes: Vec<Lane>,
-    /// Rows inserted.
+    /// Number of inserted rows.
     pub rows: usize,
-    /// Rows removed.
+    /// Number of removed rows.
     pub removed: usize,
-    /// Bytes of the rows inserted.
+    /// Bytes of the inserted rows.
     pub bytes: usize,
     /// Whether more could be pulled right away.
     pub more: bool,
-    /// The group that it is part of.
+    /// The group that the contribution is part of.
     pub group: Option<Group>,
-    /// Originals of dead letters whose copies are among the rows: their queues are to let them go in the same transaction.
+    /// Originals of dead letters whose copies are among the rows: their queues remove them in the same transaction.
     pub replaces: Vec<Origin>,
 }
 
-/// Something only the driver can do.
+/// One request to the driver.
 #[derive(Clone, Debug)]
 pub enum QueueEffect {
     /// Publish a dead message to the exchange of the queue's settings.
     DeadLetter {
-        /// The message as it was.
+        /// The original message.
         message: Message,
-        /// Why it died.
+        /// Why the message died.
         reason: DeadLetterReason,
-        /// The original, when the queue keeps it until the copies are safe.
+        /// The original, if the queue keeps it until the copies are safe.
         leaving: Option<Origin>,
     },
     /// A copy that another queue waits for is safe.
     CopySettled {
         /// The queue that keeps the original.
         queue: QueueId,
-        /// Its number for it.
+        /// The queue's number for the original.
         leaving: u64,
     },
     /// Read rows of the stored middle.
     Load {
         /// The lane.
         lane: Lane,
-        /// Comes back with `Loaded`.
+        /// The number of the load, which comes back with `Loaded`.
         load: u64,
-        /// What to read of the store.
+        /// The range to read from the store.
         durable: Option<PositionRange>,
-        /// What to read of the scratch store, and from which generation of the lane.
+        /// The range to read from the scratch store, and the generation of the lane.
         scratch: Option<(u32, PositionRange)>,
-        /// At most so many rows.
+        /// Most rows to read.
         rows_max: usize,
-        /// At most about so many bytes.
+        /// Most bytes to read, about.
         bytes_max: usize,
     },
-    /// A lane held more rows (or fewer, when negative) than its numbers: the store is damaged. The queue's counts are
-    /// right again.
+    /// A lane held more rows (or fewer, if negative) than its numbers: the store is damaged. The queue has corrected its counts.
     Miscounted {
         /// The lane.
         lane: Lane,
@@ -73,65 +72,65 @@ pub enum QueueEffect {
         /// Body bytes found beyond those expected.
         body_bytes: i64,
     },
-    /// A lane has given out all its positions, and something in it lives: persistent messages are refused until nothing does.
+    /// A lane has given out all its positions, and some of its rows live: persistent messages are refused until none does.
     NoPositions {
         /// The lane.
         lane: Lane,
     },
-    /// The queue agreed to be deleted at a client's wish: take it out of the topology and answer.
+    /// The queue agrees to a client's deletion: remove it from the topology and answer.
     Deleted {
-        /// Whom to answer.
+        /// The request to answer.
         requester: Requester,
-        /// Ready messages that went with it.
+        /// Ready messages that were deleted with the queue.
         message_count: u64,
     },
-    /// The queue has outlived its use (auto-delete or expiry): take it out of the topology.
+    /// The queue is unused (auto-delete or expiry): remove it from the topology.
     Unused,
 }
 
 /// Counters of one turn, folded into the broker's by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages that came in.
+    /// Messages published to the queue.
     pub published: u64,
-    /// Delivered to consumers that acknowledge.
+    /// Messages delivered to consumers that acknowledge.
     pub delivered_manual_ack: u64,
-    /// Delivered to consumers that do not.
+    /// Messages delivered to consumers that do not acknowledge.
     pub delivered_auto_ack: u64,
-    /// Got, to be acknowledged.
+    /// Messages got with acknowledgement.
     pub got_manual_ack: u64,
-    /// Got without acknowledgement.
+    /// Messages got without acknowledgement.
     pub got_auto_ack: u64,
-    /// Gets that found nothing.
+    /// Gets of an empty queue.
     pub get_empty: u64,
-    /// Delivered again.
+    /// Messages delivered again.
     pub redelivered: u64,
-    /// Acknowledged.
+    /// Messages acknowledged.
     pub acknowledged: u64,
-    /// Dead or dropped beyond the limits.
+    /// Messages dropped or dead-lettered because of a length limit.
     pub overflowed: u64,
-    /// Expired.
+    /// Messages expired.
     pub expired: u64,
-    /// Rejected without requeue.
+    /// Messages rejected without requeue.
     pub rejected: u64,
-    /// Persistent messages taken in by durable queues.
+    /// Persistent messages published to durable queues.
     pub durable_in: u64,
-    /// Of these, those that left before they were written.
+    /// Persistent messages that left a durable queue before they were written.
     pub never_written: u64,
 }
 
 /// All effects of a turn. Notices and promises keep their order; one vector each, reused by the driver.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// For connections, in order.
+    /// Notices to connections, in order.
     pub notices: Vec<(ConnectionId, Notice)>,
-    /// For the driver, in order.
+    /// Requests to the driver, in order.
     pub effects: Vec<QueueEffect>,
-    /// For the writer.
+    /// Contributions to the writer.
     pub pulled: Vec<Pulled>,
-    /// For the scratch store's writer.
+    /// Contributions to the scratch store's writer.
     pub spilled: Vec<Pulled>,
-    /// Counters.
+    /// Counters of the turn.
     pub counts: Counts,
 }
 

@@ -10,20 +10,20 @@ use crate::model::{LendId, Message, Monotonic, Position, Promise, WallMillis};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot(pub(super) u32);
 
-/// No slot: ends the chains of what a holder has.
+/// No slot: the end of the chain of a holder's entries.
 pub(super) const NONE: Slot = Slot(u32::MAX);
 
-/// The order of a level: stored entries by position, those that are not stored between them.
+/// The order of entries in a level: stored entries by position, transient ones between them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Order {
     /// Its own position, or that of the last durable entry before it.
     pub(super) position: Position,
-    /// 0 for durable entries; rises for the others behind the same position.
+    /// 0 for durable entries; rises for transient entries behind the same position.
     pub(super) sub: u64,
 }
 
 impl Order {
-    /// Where a row lies in its level.
+    /// The order of a row in its level.
     pub(super) fn of(row: &Row) -> Self {
         match row.place {
             Some(place) => Self { position: place.behind, sub: place.nth },
@@ -37,33 +37,33 @@ impl Order {
 pub(super) enum Storage {
     /// Never stored.
     Transient,
-    /// Transient, and handed to the scratch store; it lives in memory until that has it and the queue lets go of it.
+    /// Transient, and handed to the scratch store; it stays in memory until it is stored there and the queue drops it.
     Spilling {
-        /// Under this ticket.
+        /// The ticket that carries it.
         ticket: Ticket,
-        /// Its position there.
+        /// Its position in the scratch store.
         position: Position,
     },
-    /// To be stored, in memory only: leaves no trace when it leaves now.
+    /// To be stored, but still in memory only: if it leaves now, it is never written.
     Young,
     /// Handed to the writer under this ticket; stored once that ticket is flushed.
     Submitted(Ticket),
 }
 
-/// Where an entry is in its life.
+/// The state of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryState {
-    /// In its level, waiting.
+    /// In its level, ready for delivery.
     Ready,
-    /// In a holder's hands.
+    /// Lent to a holder.
     Lent(Lent),
     /// Dead-lettered; kept until the copies are safe.
     Leaving {
-        /// Guards against a late word for an earlier use of the slot.
+        /// Distinguishes it from entries that used the slot before.
         generation: u32,
-        /// Copies made, once known.
+        /// How many copies were made, once known.
         copies: Option<u32>,
-        /// Copies safe.
+        /// How many copies are safe.
         settled: u32,
     },
 }
@@ -102,24 +102,24 @@ enum Cell {
     Taken(Entry),
 }
 
-/// Cells of the table that are made and given back together.
+/// Cells of the table that are allocated and freed together.
 #[derive(Debug)]
 struct Chunk {
     cells: Vec<Cell>,
-    /// The first of its vacant cells.
+    /// The first vacant cell.
     vacant: Slot,
     taken: usize,
-    /// Where it stands in the list of chunks with room.
+    /// Its index in the list of chunks with room.
     listed: usize,
 }
 
-/// The table. Slots are reused; generations are not (within 2^32 lendings).
+/// The table of entries. Slots are reused; generations are not (within 2^32 lendings).
 #[derive(Debug)]
 pub(super) struct Entries {
     chunks: Vec<Option<Chunk>>,
     /// Chunks with room; the last is filled next.
     roomy: Vec<u32>,
-    /// Numbers of chunks that were given back.
+    /// Numbers of freed chunks.
     free: Vec<u32>,
     generation: u32,
 }
@@ -165,7 +165,7 @@ impl Entries {
     }
 
     fn add_chunk(&mut self) -> u32 {
-        // The first grows as it is needed: most queues hold little.
+        // The first chunk grows as needed: most queues hold few messages.
         let cells = Vec::with_capacity(if self.chunks.is_empty() { 0 } else { CHUNK_CELLS });
         let chunk = Some(Chunk { cells, vacant: NONE, taken: 0, listed: self.roomy.len() });
         let number = match self.free.pop() {
@@ -199,7 +199,7 @@ impl Entries {
         entry
     }
 
-    /// A chunk that nothing is left of goes; one with room is always kept.
+    /// Frees a chunk that has no entries left; one chunk with room is always kept.
     fn give_back(&mut self, number: u32) {
         let Some(chunk) = self.chunks[number as usize].take() else { return };
         self.roomy.swap_remove(chunk.listed);
@@ -221,7 +221,7 @@ impl Entries {
         entry
     }
 
-    /// The entry in a slot that may have been given to another, or to none.
+    /// The entry in a slot that may have been reused or freed.
     pub(super) fn find(&self, slot: Slot) -> Option<&Entry> {
         match self.chunks.get(slot.chunk())?.as_ref()?.cells.get(slot.cell()) {
             Some(Cell::Taken(entry)) => Some(entry),
@@ -252,15 +252,15 @@ impl Entries {
         self.generation
     }
 
-    /// Whether the table is short enough to be read whole with every input, as debug builds do.
+    /// Whether the table is short enough for debug builds to read all of it with every input.
     pub(super) fn is_short(&self) -> bool {
         self.chunks.len() <= 1
     }
 
-    /// What an entry takes of the table.
+    /// The memory of one entry in the table, in bytes.
     pub(super) const ENTRY_BYTES: usize = size_of::<Cell>();
 
-    /// What the table takes of memory, about.
+    /// The memory that the table takes, about, in bytes.
     pub(super) fn table_bytes(&self) -> usize {
         let first = self.chunks.first().and_then(Option::as_ref).map_or(0, |chunk| chunk.cells.capacity());
         let others = self.chunks.len().saturating_sub(self.free.len() + 1) * CHUNK_CELLS;
@@ -302,12 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_nothing_is_left_of_are_given_back_and_numbers_used_again() {
+    fn empty_chunks_are_freed_and_their_numbers_reused() {
         let mut entries = Entries::new();
         let cells = CHUNK_CELLS as u64 * 20;
         let slots: Vec<_> = (0..cells).map(|at| entries.insert(entry(at))).collect();
         let full = entries.table_bytes();
-        // Out of order, and all but every hundredth.
+        // Removed out of order, all but every hundredth.
         let (kept, gone): (Vec<_>, Vec<_>) = slots.iter().zip(0..cells).partition(|(_, at)| at % 100 == 7);
         for (slot, at) in gone.iter().rev() {
             assert_eq!(entries.remove(**slot).order.position, Position(*at));

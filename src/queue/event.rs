@@ -1,4 +1,4 @@
-//! Local events: what happens to a queue on its own node: in its stores, by its timers, in its life.
+//! Local events: changes on the node of the queue, in its stores, of its timers and of its life.
 //!
 //! A local event never travels between nodes. Tickets, groups and loads are numbers of one store and of one process, and
 //! timers and shutdown concern only the node that runs the queue.
@@ -7,7 +7,7 @@ use super::settings::ChangeableSettings;
 use crate::model::Promise;
 use crate::model::stored::{Group, Row};
 
-/// Numbers what a queue submitted to the store; rises per queue.
+/// The number of one submission of a queue to the store; rises per queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -23,15 +23,15 @@ pub struct LoadedRows {
 /// An event on the node of the queue.
 #[derive(Clone, Debug)]
 pub enum LocalEvent {
-    /// The writer is free for rows. Local: rows go to the store of the queue's own node.
+    /// The writer asks for rows. Local: rows go to the store of the queue's own node.
     Pull {
-        /// At most about so many rows.
+        /// Most rows to hand over, about.
         rows_max: usize,
-        /// At most about so many bytes.
+        /// Most bytes to hand over, about.
         bytes_max: usize,
     },
-    /// All that the queue has for the store goes there now, as one part of a group. Local: the parts of a group are held
-    /// together by one writer, for one transaction of one store.
+    /// Everything that the queue has for the store is submitted now, as one part of a group. Local: one writer collects the
+    /// parts of a group for one transaction of one store.
     Seal {
         /// The group.
         group: Group,
@@ -47,25 +47,25 @@ pub enum LocalEvent {
         /// The group.
         group: Group,
     },
-    /// What was submitted under a ticket is flushed, or never will be. Local: the ticket is a number of this process.
+    /// The rows of a ticket are flushed, or refused for good. Local: the ticket is a number of this process.
     Stored {
         /// The ticket.
         ticket: Ticket,
-        /// Whether it is flushed; if not, it was refused for good.
+        /// Whether they are flushed; if not, they were refused for good.
         durable: bool,
     },
-    /// The scratch store is free for rows. Local: the scratch store belongs to the process.
+    /// The scratch store asks for rows. Local: the scratch store belongs to the process.
     Spill {
-        /// At most about so many rows.
+        /// Most rows to hand over, about.
         rows_max: usize,
-        /// At most about so many bytes.
+        /// Most bytes to hand over, about.
         bytes_max: usize,
     },
-    /// The scratch store has the rows of a ticket, or never will have them.
+    /// The scratch store has stored the rows of a ticket, or refused them for good.
     Spilled {
         /// The ticket.
         ticket: Ticket,
-        /// Whether it has them; if not, it refused them for good.
+        /// Whether they are stored; if not, they were refused for good.
         durable: bool,
     },
     /// Rows of the stored middle were read. Local: the level's load number lives in this process.
@@ -99,8 +99,7 @@ pub enum LocalEvent {
 }
 
 impl LocalEvent {
-    /// Whether heads may be longer than their windows afterwards: by rows that came, or because what was written may leave
-    /// memory now.
+    /// Whether heads may be longer than their windows afterwards: rows were loaded, or written rows may leave memory now.
     pub(super) fn may_exceed_heads(&self) -> bool {
         matches!(self, Self::Replaced { .. } | Self::Stored { .. } | Self::Loaded { .. })
     }

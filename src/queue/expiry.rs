@@ -1,4 +1,4 @@
-//! Expiry: at the head of the highest level only, as RabbitMQ's classic queues do it.
+//! Expiry: at the head of the highest level only, as in RabbitMQ's classic queues.
 
 use super::contents::Contents;
 use super::context::Context;
@@ -10,9 +10,9 @@ use crate::model::{Message, WallMillis};
 /// Which messages count as expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expired {
-    /// Their time was up before now: a time to live of zero still reaches a waiting consumer.
+    /// Those whose time was up before now: with a time to live of zero a waiting consumer still gets the message.
     Before,
-    /// Their time is up now.
+    /// Those whose time is up by now.
     AtOrBefore,
 }
 
@@ -26,7 +26,7 @@ impl Expired {
     }
 }
 
-/// When a message that arrives now expires: after the shorter of its own and the queue's time to live.
+/// When a message that arrives now expires: the shorter of its own and the queue's time to live counts.
 pub(super) fn expiry_of(message: &Message, settings: &QueueSettings, now: WallMillis) -> Option<WallMillis> {
     let ttl = match (settings.message_ttl_ms, message.expiration().map(|own| own.as_millis() as u64)) {
         (Some(queue), Some(own)) => Some(queue.min(own)),
@@ -36,14 +36,14 @@ pub(super) fn expiry_of(message: &Message, settings: &QueueSettings, now: WallMi
 }
 
 impl Contents {
-    /// When the head expires, if it does and is in memory.
+    /// When the head expires; none if it does not, or is not in memory.
     pub(super) fn head_expiry(&mut self) -> Option<WallMillis> {
         let slot = self.ready.front_in_memory()?;
         self.entries.at(slot).expires_at
     }
 
-    /// Ends expired messages at the head. `is_wanted`: a consumer or a get waits for a message. Only then the head is
-    /// loaded beyond its first row.
+    /// Ends expired messages at the head. `is_wanted`: a consumer or a get waits for a message. Only then more than the first
+    /// row of the head is loaded.
     #[inline]
     pub(super) fn expire_head(&mut self, which: Expired, is_wanted: bool, cx: &mut Context<'_>) {
         loop {
@@ -54,7 +54,7 @@ impl Contents {
             if !self.entries.at(slot).expires_at.is_some_and(|at| which.covers(at, cx.now.wall)) {
                 return;
             }
-            // Those behind it may have to go as well.
+            // The messages behind it may have expired as well.
             self.front(cx);
             self.take_front(slot);
             cx.out.counts.expired += 1;
@@ -67,7 +67,7 @@ impl Contents {
         if is_wanted { self.front(cx) } else { self.ready.peek(cx) }
     }
 
-    /// Ends at once, unread, what the store keeps of the highest level, if all of it has expired and need not be dead-lettered.
+    /// Ends the stored middle of the highest level without reading it, if all of it has expired and need not be dead-lettered.
     #[inline]
     fn expire_middle(&mut self, which: Expired, cx: &mut Context<'_>) -> bool {
         if cx.settings.dead_letter_exchange.is_some() {

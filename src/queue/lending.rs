@@ -1,7 +1,7 @@
-//! Lendings: who is given a message, and how it comes back.
+//! Lendings: which consumer or get is given a message, and how the message comes back.
 
 use super::command::{Consume, Requester};
-use super::consumers::{Consumers, Taker};
+use super::consumers::{Consumers, NextConsumer};
 use super::contents::Contents;
 use super::context::Context;
 use super::deaths::DeadLetterReason;
@@ -30,14 +30,14 @@ struct Handover {
     lend: Option<LendId>,
 }
 
-/// Consumers, waiting gets, and what they hold.
+/// Consumers, waiting gets, and the messages that are lent to them.
 #[derive(Debug)]
 pub(super) struct Lending {
     consumers: Consumers,
     waiting_gets: VecDeque<WaitingGet>,
     /// Messages that are lent.
     count: u64,
-    /// Body bytes of these.
+    /// Body bytes of the lent messages.
     body_bytes: u64,
 }
 
@@ -51,7 +51,7 @@ impl Lending {
         self.count
     }
 
-    /// Body bytes of these.
+    /// Body bytes of the lent messages.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
@@ -65,7 +65,7 @@ impl Lending {
         self.consumers.iter().map(|consumer| &consumer.tag)
     }
 
-    /// What the consumers take of memory.
+    /// The memory that the consumers take, in bytes.
     pub(super) fn consumers_bytes(&self) -> usize {
         self.consumers.allocated_bytes()
     }
@@ -84,7 +84,7 @@ impl Lending {
 
     // ---- giving ------------------------------------------------------------------------------------------------
 
-    /// A message that is given for good the moment it comes never becomes an entry.
+    /// Gives a message that just came to a consumer without acknowledgements: such a message never becomes an entry.
     pub(super) fn pass_on(
         &mut self,
         message: Message,
@@ -103,13 +103,13 @@ impl Lending {
         self.notify(taker, Handover { message, redelivered: false, lend: None }, cx);
     }
 
-    /// Lends and gives what can be, in order, until no message is ready or no consumer may take one.
+    /// Lends or gives ready messages in order, until no message is ready or no consumer may take one.
     pub(super) fn dispatch(&mut self, contents: &mut Contents, cx: &mut Context<'_>) {
         self.give_out(contents, cx);
         contents.expire_head(Expired::AtOrBefore, self.is_wanted(), cx);
     }
 
-    /// The same; a message whose time is up now stays, for the length of the queue may be the reason for its end.
+    /// Like `dispatch`, but keeps a message that expires now: the length limit may end it first, with another reason.
     pub(super) fn give_out(&mut self, contents: &mut Contents, cx: &mut Context<'_>) {
         loop {
             contents.expire_head(Expired::Before, self.is_wanted(), cx);
@@ -137,7 +137,7 @@ impl Lending {
     }
 
     #[inline]
-    fn deliver(&mut self, taker: Taker, slot: Slot, contents: &mut Contents, cx: &mut Context<'_>) {
+    fn deliver(&mut self, taker: NextConsumer, slot: Slot, contents: &mut Contents, cx: &mut Context<'_>) {
         contents.take_front(slot);
         let no_ack = self.consumers.consumer(taker.at).no_ack;
         let handover = self.hand_over(taker.at, no_ack, slot, contents, cx);
@@ -146,7 +146,7 @@ impl Lending {
 
     /// Sends a consumer's connection the delivery.
     #[inline]
-    fn notify(&mut self, Taker { at, permit }: Taker, handover: Handover, cx: &mut Context<'_>) {
+    fn notify(&mut self, NextConsumer { at, permit }: NextConsumer, handover: Handover, cx: &mut Context<'_>) {
         let Handover { message, redelivered, lend } = handover;
         let ConsumerKey { holder, slot: consumer } = self.consumers.consumer(at).key;
         if lend.is_none() {
@@ -178,13 +178,13 @@ impl Lending {
             permit: None,
             message,
         };
-        // What has expired behind it is not counted.
+        // Expired messages behind this one are not counted.
         contents.expire_head(Expired::AtOrBefore, self.is_wanted(), cx);
         let message_count = contents.shown_ready_count(cx.settings);
         cx.out.answer(get.requester, Answer::Got { delivery, message_count });
     }
 
-    /// The message leaves the ready ones: lent, or given for good.
+    /// A ready message is handed over: lent, or given for good.
     #[inline]
     fn hand_over(
         &mut self,
@@ -212,7 +212,7 @@ impl Lending {
 
     // ---- coming back -------------------------------------------------------------------------------------------
 
-    /// Lendings are settled; those that are not current are ignored.
+    /// Settles lendings; those that are not current are ignored.
     pub(super) fn settle(
         &mut self,
         lends: &[LendId],
@@ -248,7 +248,7 @@ impl Lending {
         self.consumers.unlend(slot, &mut contents.entries)
     }
 
-    /// A delivery that did not reach the client goes back unmarked.
+    /// A delivery that did not reach the client goes back without the mark `redelivered`.
     pub(super) fn bounce(&mut self, lend: LendId, contents: &mut Contents) {
         if let Some(slot) = contents.entries.lent(lend) {
             let lent = self.unlend(slot, contents);
@@ -282,7 +282,7 @@ impl Lending {
         was_registered && self.consumers.count() == 0
     }
 
-    /// A get waits for its turn, which may come in the same input.
+    /// Adds a get, which may be served in the same input.
     pub(super) fn get(&mut self, requester: Requester, no_ack: bool) {
         self.waiting_gets.push_back(WaitingGet { requester, no_ack });
     }
@@ -305,22 +305,22 @@ impl Lending {
 
     // ---- limits ------------------------------------------------------------------------------------------------
 
-    /// A channel's own prefetch limit came or went.
+    /// Sets or removes a channel's own prefetch limit.
     pub(super) fn set_channel_limit(&mut self, holder: Holder, limit: Option<LimitId>) {
         self.consumers.set_channel_limit(holder, limit);
     }
 
-    /// Permits of a channel are the queue's until the end of the input.
+    /// The queue may use permits of a channel until the end of the input.
     pub(super) fn grant(&mut self, limit: LimitKey, granted: u32, cx: &mut Context<'_>) {
         self.consumers.grant(limit, granted, cx.permits);
     }
 
-    /// The end of an input: permits that were not used go back.
+    /// Gives unused permits back at the end of an input.
     pub(super) fn end_grants(&mut self, cx: &mut Context<'_>) {
         self.consumers.end_grants(cx.permits);
     }
 
-    /// Shrinks what may be on its way to each consumer; see `Consumers::shrink_windows`.
+    /// Shrinks the window of each consumer; see `Consumers::shrink_windows`.
     pub(super) fn shrink_windows(&mut self, steps: u32) {
         self.consumers.shrink_windows(steps);
     }
@@ -340,7 +340,7 @@ impl Lending {
         (self.count, self.body_bytes) = (0, 0);
     }
 
-    /// The counts are those of the holders, and of the entries where their table is short.
+    /// Checks that the counts agree with the holders, and with the entries if their table is short.
     pub(super) fn assert_invariants(&self, contents: &Contents) {
         if let Some(held) = self.consumers.lent_if_few() {
             debug_assert_eq!(self.count, held, "lent messages are those of all holders");

@@ -1,13 +1,13 @@
-//! One priority level: head window, stored middle, tail; and what the store is to learn about it.
+//! One priority level: head window, stored middle, tail; and the changes that the store is to be given.
 //!
 //! Order: everything in the head comes before the middle, everything in the middle before the tail. Lendings are taken
-//! from the head only, so whatever was ever lent or removed lies before the middle: rows that a load brings are alive
-//! by construction, and a load that a purge has overtaken is recognised by its number.
+//! from the head only, so every entry that was ever lent or removed lies before the middle: rows that a load brings are
+//! alive by construction, and a load that began before a purge is recognised by its number.
 
 use super::ceiling::LentCeiling;
 use super::entry::{Entries, Entry, Order, Slot, Storage};
 use super::event::Ticket;
-use super::middle::{LoadedTotals, Middle, Miscount, TakenMiddle, join};
+use super::middle::{BothMiddles, LoadedTotals, Middle, Miscount, join};
 use super::positions::{AwayPositions, Removals};
 use super::scratch_lane::ScratchLane;
 use super::settings::WindowLimits;
@@ -15,13 +15,13 @@ use crate::model::stored::{LaneChange, LaneState, PositionRange, Row};
 use crate::model::{Lane, Position, QueueId, WallMillis};
 use std::collections::VecDeque;
 
-/// What a message takes of memory beside its body, about: keys, properties, and its place in the table.
+/// The memory of a message beside its body, about, in bytes: keys, properties, and its place in the table.
 const ROW_BYTES: usize = 128 + Entries::ENTRY_BYTES;
 
-/// From here on a lane waits for a moment at which it may begin anew: a quarter of its positions is left.
+/// From here on a lane begins a new generation as soon as it may: a quarter of its positions is left.
 const RENEWED_FROM: Position = Position(Position::MAX.0 / 4 * 3);
 
-/// A load: its number, what to read of either store, and how many rows.
+/// A load: its number, the ranges to read from the two stores, and how many rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoadRequest {
     pub(super) load: u64,
@@ -35,9 +35,9 @@ pub(super) struct LoadRequest {
 enum Loading {
     #[default]
     No,
-    /// The load with this number is under way; it may bring about so many bytes.
+    /// The load with this number is under way; it brings at most about so many bytes.
     Requested { load: u64, bytes: usize },
-    /// The store could not read; it is not asked again at once.
+    /// The store could not read; the next load waits a while.
     Failed,
 }
 
@@ -45,7 +45,7 @@ enum Loading {
 #[derive(Debug, Default)]
 struct Loads {
     state: Loading,
-    /// The number of the last one.
+    /// The number of the last load.
     last: u64,
 }
 
@@ -53,11 +53,11 @@ struct Loads {
 #[derive(Debug, Default)]
 struct Window {
     slots: VecDeque<Slot>,
-    /// What their messages take of memory.
+    /// The memory that their messages take.
     bytes: usize,
 }
 
-/// Rows that the store will have once everything submitted is flushed.
+/// The rows that the store has once all submitted batches are flushed.
 #[derive(Clone, Copy, Debug, Default)]
 struct StoredRows {
     count: u64,
@@ -67,11 +67,11 @@ struct StoredRows {
 /// Whether a lane has a position for one more entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextPosition {
-    /// There is one.
+    /// There is a position.
     Free,
-    /// There is one in a new generation of the lane; this generation was left behind.
+    /// There is one in a new generation of the lane; the generation given here was abandoned.
     Renewed(u32),
-    /// All positions are given out. `is_news`: that was not reported before.
+    /// All positions are given out. `is_news`: this was not reported before.
     Exhausted { is_news: bool },
 }
 
@@ -86,9 +86,9 @@ pub(super) struct Level {
     away: AwayPositions,
     /// How many transient entries are lent.
     transient_lent: usize,
-    /// The highest position that ever left the head's front.
+    /// The highest position that was ever taken from the front of the head.
     taken_high: Position,
-    /// Rows that the store has, or will have, and that live no more.
+    /// Dead rows that the store has, or will have.
     removals: Removals,
     stored: StoredRows,
     ceiling: LentCeiling,
@@ -96,12 +96,12 @@ pub(super) struct Level {
     state_changed: bool,
     loads: Loads,
     pub(super) scratch: ScratchLane,
-    /// Whether it was reported that there are no positions left.
+    /// Whether it was reported that no positions are left.
     reported_full: bool,
 }
 
 impl Level {
-    /// A level as the store remembers it: all of it in the middle.
+    /// A level that the store remembers: all of its entries are in the middle.
     pub(super) fn recovered(generation: u32, state: LaneState, expires_by: Option<WallMillis>) -> Self {
         let middle = (state.count > 0).then_some(Middle {
             range: PositionRange { from: state.head, to: state.tail },
@@ -142,7 +142,7 @@ impl Level {
         self.middle
     }
 
-    /// What ready entries take of memory, with those that are on their way.
+    /// The memory that ready entries take, requested ones included, in bytes.
     pub(super) fn window_bytes(&self) -> usize {
         let requested = if let Loading::Requested { bytes, .. } = self.loads.state { bytes } else { 0 };
         self.head.bytes + self.tail.bytes + requested
@@ -165,8 +165,8 @@ impl Level {
         self.last
     }
 
-    /// Whether there is a position for one more durable entry. Long before there is none, the lane begins anew at the first
-    /// moment at which nothing of it lives; `nothing_is_lent`: no message of the queue is lent.
+    /// Whether there is a position for one more durable entry. Long before positions run out, the lane begins a new generation
+    /// as soon as none of its rows lives. `nothing_is_lent`: no message of the queue is lent.
     pub(super) fn next_position(&mut self, nothing_is_lent: bool) -> NextPosition {
         if self.last.position < RENEWED_FROM {
             return NextPosition::Free;
@@ -180,7 +180,7 @@ impl Level {
         NextPosition::Exhausted { is_news: !std::mem::replace(&mut self.reported_full, true) }
     }
 
-    /// Starts a new generation of the lane, whose positions begin with the first one. Returns the generation left behind.
+    /// Begins a new generation of the lane, with the first position. Returns the abandoned generation.
     fn begin_anew(&mut self) -> u32 {
         let generation = self.generation;
         let loads = Loads { state: Loading::No, last: self.loads.last };
@@ -189,8 +189,8 @@ impl Level {
         generation
     }
 
-    /// A lane in which nothing lives is left behind and erased later: cheaper than removing its rows. Returns the generation
-    /// left behind, if there is something to erase.
+    /// Abandons a lane without live rows, which is erased later: cheaper than removing its rows. Returns the abandoned
+    /// generation, if the store has rows of it.
     pub(super) fn abandon(&mut self) -> Option<u32> {
         if !self.away.is_empty() || self.removals.is_empty() {
             return None;
@@ -230,7 +230,7 @@ impl Level {
         self.head.slots.front().copied()
     }
 
-    /// The first entry leaves the head; it takes `bytes` of memory.
+    /// Takes the first entry off the head; it takes `bytes` of memory.
     #[inline]
     pub(super) fn pop_front(&mut self, position: Position, bytes: usize) {
         self.head.slots.pop_front();
@@ -238,7 +238,7 @@ impl Level {
         self.taken_high = self.taken_high.max(position);
     }
 
-    /// Puts a requeued entry back into its place, which is in the head: lendings are taken from there.
+    /// Puts a requeued entry back to its place, which is in the head: only entries of the head are lent.
     pub(super) fn put_back(&mut self, slot: Slot, entries: &Entries) {
         let entry = entries.at(slot);
         if entry.is_durable() {
@@ -250,18 +250,18 @@ impl Level {
         if at == head.len() { head.push_back(slot) } else { head.insert(at, slot) }
     }
 
-    /// All ready entries in memory are taken out; the middle is forgotten and returned.
-    pub(super) fn clear(&mut self) -> (Vec<Slot>, TakenMiddle) {
+    /// Takes all ready entries out; returns those in memory, and the middles.
+    pub(super) fn clear(&mut self) -> (Vec<Slot>, BothMiddles) {
         let slots = self.head.slots.drain(..).chain(self.tail.slots.drain(..)).collect();
         (self.head.bytes, self.tail.bytes) = (0, 0);
         self.scratch.forget_tail();
         (slots, self.take_middle())
     }
 
-    /// The middle goes at once, because all of it has expired and nothing of the level lies before it. A load under way
-    /// is overtaken.
+    /// Takes the middle out, if all of it has expired and no entry of the level lies before it. A load under way becomes
+    /// void.
     #[inline]
-    pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<TakenMiddle> {
+    pub(super) fn take_expired_middle(&mut self, has_expired: impl Fn(WallMillis) -> bool) -> Option<BothMiddles> {
         if !self.has_middle() || !self.head.slots.is_empty() {
             return None;
         }
@@ -269,9 +269,9 @@ impl Level {
         all.then(|| self.take_middle())
     }
 
-    fn take_middle(&mut self) -> TakenMiddle {
+    fn take_middle(&mut self) -> BothMiddles {
         self.loads.state = Loading::No;
-        let taken = TakenMiddle { durable: self.middle.take(), scratch: self.scratch.middle.take() };
+        let taken = BothMiddles { durable: self.middle.take(), scratch: self.scratch.middle.take() };
         if let Some(middle) = taken.durable {
             self.taken_high = self.taken_high.max(middle.range.to);
         }
@@ -280,42 +280,42 @@ impl Level {
 
     // ---- entries that are away ---------------------------------------------------------------------------------
 
-    /// A transient entry is lent.
+    /// Notes that a transient entry is lent.
     #[inline]
     pub(super) fn lend_transient(&mut self) {
         self.transient_lent += 1;
     }
 
-    /// A transient entry is not lent any more.
+    /// Notes that a transient entry is not lent any more.
     #[inline]
     pub(super) fn unlend_transient(&mut self) {
         self.transient_lent -= 1;
     }
 
-    /// A durable entry is lent.
+    /// Notes that a durable entry is lent.
     pub(super) fn lend_durable(&mut self, position: Position) {
         self.away.insert(position);
         self.ceiling.note_lent(position);
     }
 
-    /// A durable entry is kept until the copies of its dead letter are safe.
+    /// Notes that a durable entry is kept until the copies of its dead letter are safe.
     pub(super) fn keep_leaving(&mut self, position: Position) {
         self.away.insert(position);
     }
 
-    /// A durable entry is neither lent nor leaving any more.
+    /// Notes that a durable entry is neither lent nor leaving any more.
     pub(super) fn end_away(&mut self, position: Position) {
         self.away.remove(position);
     }
 
-    /// Whether an entry, which batch `row` carries, may be handed over now. If not, the ceiling is on its way to the store.
+    /// Whether an entry whose row is in batch `row` may be handed over now. If not, a higher ceiling is on its way to the store.
     pub(super) fn may_hand_over(&mut self, position: Position, row: Ticket, ahead: u64) -> bool {
         let covered = self.ceiling.covers(position, row);
         self.state_changed |= self.ceiling.keep_ahead(position, ahead);
         covered
     }
 
-    /// Whether the store is to learn new numbers of the lane.
+    /// Whether the store is to be given new numbers of the lane.
     pub(super) fn state_changed(&self) -> bool {
         self.state_changed
     }
@@ -327,7 +327,7 @@ impl Level {
 
     // ---- loads -------------------------------------------------------------------------------------------------
 
-    /// What to load now, if anything: the head is half empty and the store has more.
+    /// Begins a load if the head is half empty and the store has more rows.
     #[inline]
     pub(super) fn begin_load(&mut self, limits: &WindowLimits) -> Option<LoadRequest> {
         if self.loads.state != Loading::No || !limits.is_half_empty(self.head.slots.len(), self.head.bytes) {
@@ -336,7 +336,7 @@ impl Level {
         self.request(limits.head_entries - self.head.slots.len(), limits.head_bytes)
     }
 
-    /// Loads the very first row, for queues from which no consumer takes: it may have to expire.
+    /// Begins a load of the first row only, for a queue without consumers: the row may have to expire.
     #[inline]
     pub(super) fn begin_peek(&mut self) -> Option<LoadRequest> {
         if !self.head.slots.is_empty() || self.loads.state != Loading::No {
@@ -360,7 +360,7 @@ impl Level {
         Some(LoadRequest { load: self.loads.last, durable, scratch, rows_max })
     }
 
-    /// Ends a load; returns whether its answer is still wanted.
+    /// Ends a load; returns whether its rows are still valid.
     pub(super) fn end_load(&mut self, load: u64) -> bool {
         let wanted = matches!(self.loads.state, Loading::Requested { load: requested, .. } if requested == load);
         if wanted {
@@ -369,25 +369,26 @@ impl Level {
         wanted
     }
 
-    /// A load failed: there is none until `retry_load`.
+    /// Notes that a load failed: no load begins until `retry_load`.
     pub(super) fn load_failed(&mut self) {
         self.loads.state = Loading::Failed;
     }
 
-    /// The store may be asked again.
+    /// Allows loads again.
     pub(super) fn retry_load(&mut self) {
         if self.loads.state == Loading::Failed {
             self.loads.state = Loading::No;
         }
     }
 
-    /// What was loaded goes to the end of the head; `bytes` is what it takes of memory.
+    /// Appends loaded entries to the head; they take `bytes` of memory.
     pub(super) fn extend_head(&mut self, slots: &[Slot], bytes: usize) {
         self.head.slots.extend(slots);
         self.head.bytes += bytes;
     }
 
-    /// Rows of the store were taken into memory; returns how many more (or fewer) the middle held than its numbers.
+    /// Takes loaded rows out of the middle of the store; returns how many more (or fewer) rows the store held than the numbers of
+    /// the middle.
     pub(super) fn durable_loaded(&mut self, totals: LoadedTotals) -> Miscount {
         let miscount = totals.take_from(&mut self.middle);
         if miscount != Miscount::default() {
@@ -407,8 +408,8 @@ impl Level {
         Some(slot)
     }
 
-    /// Leaves entries at the front of a long tail to the stores that have them; returns what the transient ones among them
-    /// took of memory. Whatever lies before a spilled entry goes with it.
+    /// Drops entries at the front of a long tail from memory, if the stores have them; returns the memory that the transient ones
+    /// took. Entries before a spilled entry go with it.
     pub(super) fn absorb(
         &mut self,
         entries: &mut Entries,
@@ -443,16 +444,17 @@ impl Level {
         transient_bytes
     }
 
-    /// Leaves the back of a head that is longer than it may be to the store, which has it, or to the tail while memory for
-    /// transient messages is short (`is_pressed`). A load under way is overtaken by it, and requested again when it is needed.
+    /// Shortens a head that is too long: drops entries at its back from memory, if the store has them, or moves them to the tail
+    /// while memory for transient messages is short (`is_pressed`). A load under way becomes void, and is requested again
+    /// when it is needed.
     pub(super) fn shrink(&mut self, entries: &mut Entries, flushed: Ticket, is_pressed: bool, limits: &WindowLimits) {
         if self.head.slots.len() <= limits.head_entries * 2 && self.head.bytes <= limits.head_bytes * 2 {
             return;
         }
-        // What is lent or leaving may come back, to a place before this one.
+        // Lent and leaving entries may come back, to places before this one.
         let away_below =
             if self.transient_lent == 0 { self.away.highest().unwrap_or_default() } else { self.taken_high.next() };
-        // Every row above it lives, is ready, and is what every read from now on finds.
+        // Every row above it lives and is ready, and every read from now on finds exactly these rows.
         let settled_above = self.removals.highest().max(away_below);
         while self.head.slots.len() > limits.head_entries
             || self.head.bytes > limits.head_bytes && self.head.slots.len() > 1
@@ -461,7 +463,7 @@ impl Level {
             let entry = entries.at(slot);
             let bytes = entry.message.allocated_bytes();
             if limits.is_half_empty(self.head.slots.len() - 1, self.head.bytes.saturating_sub(bytes)) {
-                // It would be read again at once: a large message behind a few small ones.
+                // The entry would be read again at once: it is a large message behind a few small ones.
                 return;
             }
             let position = entry.order.position;
@@ -473,7 +475,7 @@ impl Level {
                     entries.remove(slot);
                     self.loads.state = Loading::No;
                 }
-                // It came back from a consumer; from the tail it may go to the scratch store.
+                // The entry came back from a consumer; from the tail it may go to the scratch store.
                 Storage::Transient
                     if is_pressed && position >= away_below && !self.has_middle() && self.scratch.passed == 0 =>
                 {
@@ -493,7 +495,7 @@ impl Level {
         entry.redelivered || self.ceiling.is_above_lent(entry.order.position)
     }
 
-    /// Keeps room for `more` entries than there are.
+    /// Reduces the spare capacity to `more` entries.
     pub(super) fn shrink_capacity(&mut self, more: usize) {
         self.head.slots.shrink_to(self.head.slots.len() + more);
         self.tail.slots.shrink_to(self.tail.slots.len() + more);
@@ -501,20 +503,20 @@ impl Level {
 
     // ---- the store ---------------------------------------------------------------------------------------------
 
-    /// A row of so many body bytes is about to be submitted.
+    /// Adds a row that is about to be submitted.
     pub(super) fn add_row(&mut self, body_bytes: u64) {
         self.stored.count += 1;
         self.stored.body_bytes += body_bytes;
     }
 
-    /// A row lives no more.
+    /// Removes a dead row.
     pub(super) fn remove_row(&mut self, position: Position, body_bytes: u64) {
         self.stored.count = self.stored.count.saturating_sub(1);
         self.stored.body_bytes = self.stored.body_bytes.saturating_sub(body_bytes);
         self.removals.add(position);
     }
 
-    /// Rows that were in the middle live no more.
+    /// Removes the dead rows of a middle.
     pub(super) fn remove_middle(&mut self, middle: &Middle) {
         self.stored.count = self.stored.count.saturating_sub(middle.count);
         self.stored.body_bytes = self.stored.body_bytes.saturating_sub(middle.body_bytes);
@@ -526,8 +528,8 @@ impl Level {
         !self.removals.is_empty()
     }
 
-    /// What the batch `ticket` changes of the lane, if anything; `ahead` is how far ahead of what is handed over the ceiling
-    /// is kept.
+    /// The changes of the lane in the batch `ticket`, if there are any. The ceiling is kept `ahead` of the handed-over
+    /// positions.
     pub(super) fn submit(
         &mut self,
         queue: QueueId,
@@ -564,7 +566,7 @@ impl Level {
         self.removals.flushed(flushed);
     }
 
-    /// The ceiling comes down to what was really lent; returns whether the store is to learn of it.
+    /// Lowers the ceiling to the highest lent position; returns whether the store is to be given it.
     pub(super) fn make_ceiling_exact(&mut self) -> bool {
         let changed = self.ceiling.make_exact();
         self.state_changed |= changed;
@@ -594,7 +596,7 @@ impl Level {
 
     // ---- invariants --------------------------------------------------------------------------------------------
 
-    /// What holds after every input, at the cost of a few comparisons.
+    /// Checks what must hold after every input, at the cost of a few comparisons.
     pub(super) fn assert_invariants(&self) {
         debug_assert!(self.middles().all(|middle| middle.range.from <= middle.range.to), "a middle has a range");
         debug_assert!(!self.head.slots.is_empty() || self.head.bytes == 0, "an empty head takes no memory");

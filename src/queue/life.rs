@@ -1,4 +1,4 @@
-//! The life of a queue: when it ends by itself, and what it answers once it has ended.
+//! The life of a queue: when it ends by itself, and its answers after that.
 
 use super::command::{Consume, QueueCommand, Requester};
 use super::contents::Contents;
@@ -9,14 +9,14 @@ use super::input::QueueInput;
 use super::settings::QueueSettings;
 use crate::model::{AmqpError, Answer, Holder, LimitId, Monotonic, Notice};
 
-/// Where a queue is in its life.
+/// The state of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// It takes messages.
+    /// The queue takes messages.
     Live,
-    /// It was deleted.
+    /// The queue was deleted.
     Ended,
-    /// Its turn panicked: the fate of its messages is unknown, and it refuses promises.
+    /// A turn of the queue panicked: the state of its messages is unknown, and it refuses promises.
     Failed,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Lifetime {
     life: Life,
     /// The last moment at which the queue was used, as `expires` counts it.
     last_used: Monotonic,
-    /// Whether it was reported that the queue has outlived its use.
+    /// Whether it was reported that the queue is unused.
     reported_unused: bool,
 }
 
@@ -48,7 +48,7 @@ impl Lifetime {
         self.life = Life::Ended;
     }
 
-    /// The queue is used: `expires` counts from now on.
+    /// Notes that the queue is used: `expires` counts from now on.
     pub(super) fn note_use(&mut self, now: Monotonic) {
         self.last_used = now;
     }
@@ -102,7 +102,7 @@ impl Lifetime {
             QueueCommand::Consume(Consume { requester, .. }) | QueueCommand::Get { requester, .. } => {
                 refuse(requester, cx);
             }
-            // It was there when it was asked, and has been deleted since: as if the answer had been given before that.
+            // The queue existed when the request was made, and was deleted since: the answer is that of an empty queue.
             QueueCommand::Status { requester } if self.keeps_promises() => {
                 let queue = cx.settings.name.clone();
                 cx.out.answer(requester, Answer::QueueDeclared { queue, message_count: 0, consumer_count: 0 });
@@ -153,7 +153,7 @@ fn refuse(requester: Requester, cx: &mut Context<'_>) {
     cx.out.answer(requester, Answer::Refused(error));
 }
 
-/// What the queue delivers from here on holds permits of the limit.
+/// Answers that every delivery from now on holds a permit of the limit.
 pub(super) fn answer_limit(holder: Holder, limit: Option<LimitId>, cx: &mut Context<'_>) {
     if let Some(limit) = limit {
         let notice = Notice::Limited { channel: holder.channel, queue: cx.settings.id, limit };

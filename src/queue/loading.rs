@@ -9,7 +9,7 @@ use super::level::Level;
 use super::middle::{LoadedTotals, Miscount};
 use crate::model::stored::Row;
 
-/// Rows of one store that may be taken, and what they come to.
+/// The rows of one store that are accepted, and their totals.
 #[derive(Debug)]
 struct AcceptedRows {
     rows: Vec<Row>,
@@ -17,7 +17,7 @@ struct AcceptedRows {
 }
 
 impl AcceptedRows {
-    /// Those of `rows` that do not lie behind `end`.
+    /// Accepts those of `rows` that do not lie behind `end`.
     fn up_to(end: Option<Order>, mut rows: Vec<Row>) -> Self {
         let count = end.map_or(rows.len(), |end| rows.partition_point(|row| Order::of(row) <= end));
         let rest_from = rows.drain(count..).next().map(|row| row.position);
@@ -26,10 +26,10 @@ impl AcceptedRows {
     }
 }
 
-/// Rows of both stores that may be taken, of those that were asked. Of either store only what lies before everything that the
-/// other one has not brought yet is taken; the rest is read again later.
+/// Accepts rows of the stores that were asked. Rows of one store are accepted only if they lie before all rows that the other
+/// store has not brought yet; the others are read again later.
 fn accept(level: &Level, rows: LoadedRows) -> (Option<AcceptedRows>, Option<AcceptedRows>) {
-    // What was left to a store that was not asked has come from the tail since, and lies behind everything that was.
+    // Rows of a store that was not asked came from the tail after the load began, and lie behind all loaded rows.
     let durable = level.durable_middle().zip(rows.durable.as_ref()).and_then(|(middle, rows)| middle.loaded_to(rows));
     let scratch = level.scratch.middle.zip(rows.scratch.as_ref()).and_then(|(middle, rows)| middle.loaded_to(rows));
     let end = [durable, scratch].into_iter().flatten().min();
@@ -38,7 +38,7 @@ fn accept(level: &Level, rows: LoadedRows) -> (Option<AcceptedRows>, Option<Acce
 }
 
 impl Contents {
-    /// Rows of the middle arrived for the head.
+    /// Takes loaded rows of the middle into the head.
     pub(super) fn loaded(&mut self, number: u8, load: u64, rows: Option<LoadedRows>, cx: &mut Context<'_>) {
         let Some(level) = self.ready.find_level(number) else { return };
         if !level.end_load(load) {
@@ -68,7 +68,7 @@ impl Contents {
         }
     }
 
-    /// Makes entries of the rows of both stores, in order; returns them, and what their messages take of memory.
+    /// Makes entries of the rows of both stores, in order; returns their slots, and the memory that their messages take.
     fn merge(&mut self, level: u8, durable: Vec<Row>, scratch: Vec<Row>) -> (Vec<Slot>, usize) {
         let (mut slots, mut bytes) = (Vec::with_capacity(durable.len() + scratch.len()), 0);
         let mut scratch = scratch.into_iter().peekable();
@@ -101,7 +101,7 @@ impl Contents {
         })
     }
 
-    /// A row that came back from the scratch store is transient again.
+    /// Makes a transient entry of a row of the scratch store.
     fn enter_transient_row(&mut self, level: u8, row: Row) -> Slot {
         self.spill.add(&row.message);
         self.entries.insert(Entry {

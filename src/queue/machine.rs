@@ -1,7 +1,7 @@
 //! The machine: one queue, made of the parts that own its numbers.
 //!
-//! A turn is a run of `apply`, each of which leaves the queue at rest: whatever could be lent is lent, whatever had to
-//! expire has expired. After the turn the driver asks `deadline` and `is_due`.
+//! A turn is a series of calls of `apply`. Each leaves the queue at rest: all messages that can be lent are lent, and all that
+//! must expire have expired. After the turn the driver asks `deadline` and `is_due`.
 
 use super::command::{Enqueue, QueueCommand, Requester};
 use super::contents::{Arrival, Contents};
@@ -21,7 +21,7 @@ use crate::model::stored::LaneState;
 use crate::model::{AmqpError, Answer, Lane, Monotonic, Name, Now};
 use std::time::Duration;
 
-/// A wall clock counts milliseconds: a deadline at the end of one never comes too early.
+/// The wall clock counts milliseconds: a deadline at the end of a millisecond never comes too early.
 const MILLISECOND_END: Duration = Duration::from_micros(999);
 
 /// One queue.
@@ -31,7 +31,7 @@ pub struct QueueState {
     parts: Parts,
 }
 
-/// Everything of a queue but its settings, which an input only reads.
+/// The parts of a queue; an input changes them, and only reads the settings.
 #[derive(Debug)]
 struct Parts {
     contents: Contents,
@@ -39,7 +39,7 @@ struct Parts {
     lifetime: Lifetime,
 }
 
-/// What is left to do after an input.
+/// What remains to be done after an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     /// Enforce the limits, and lend what can be lent.
@@ -49,7 +49,7 @@ enum Then {
 }
 
 impl QueueState {
-    /// Stands in for a queue whose turn panicked: it refuses promises, since the fate of its messages is unknown.
+    /// Replaces a queue whose turn panicked: it refuses promises, because the state of its messages is unknown.
     pub fn failed(settings: QueueSettings, limits: QueueLimits, now: Now) -> Self {
         let mut queue = Self::new(settings, limits, now);
         queue.parts.lifetime = Lifetime::failed(now.monotonic);
@@ -66,9 +66,9 @@ impl QueueState {
         Self { settings, parts }
     }
 
-    /// Gives a queue that was just made a lane that the store remembers. What is in it was published before, and so has
-    /// expired once the declared time to live has passed from now on. No policy lengthens that (`ChangeableSettings`), so
-    /// lanes come before `LocalEvent::Configure`, which may shorten it.
+    /// Adds a lane that the store remembers to a new queue. Its messages were published before now, so all of them have expired
+    /// once the declared time to live has passed from now on. No policy makes that time longer (`ChangeableSettings`), so
+    /// lanes are added before `LocalEvent::Configure`, which may make it shorter.
     pub fn recover_lane(&mut self, lane: Lane, state: LaneState, now: Now) {
         let expires_by = self.settings.message_ttl_ms.map(|ttl| now.wall.plus_millis(ttl));
         self.parts.contents.recover_lane(lane, state, expires_by);
@@ -86,13 +86,13 @@ impl QueueState {
         self.parts.contents.ready.count()
     }
 
-    /// Body bytes of these.
+    /// Body bytes of the ready messages.
     pub fn ready_bytes(&self) -> u64 {
         self.parts.contents.ready.body_bytes()
     }
 
-    /// Messages ready for delivery, for clients and listings: those that are to be dropped as soon as their row is read do not
-    /// count. What a limit of bytes will drop is not known before.
+    /// Messages ready for delivery, for clients and listings, without those that the length limit drops as soon as their rows are
+    /// read. How many a limit of bytes drops is not known before the read.
     pub fn shown_ready_count(&self) -> u64 {
         self.parts.contents.shown_ready_count(&self.settings)
     }
@@ -102,7 +102,7 @@ impl QueueState {
         self.parts.lending.count()
     }
 
-    /// Body bytes of these.
+    /// Body bytes of the messages that consumers and gets hold.
     pub fn unacked_bytes(&self) -> u64 {
         self.parts.lending.body_bytes()
     }
@@ -112,7 +112,7 @@ impl QueueState {
         self.parts.contents.durable.count()
     }
 
-    /// Body bytes of these.
+    /// Body bytes of the durable messages.
     pub fn durable_bytes(&self) -> u64 {
         self.parts.contents.durable.body_bytes()
     }
@@ -135,7 +135,7 @@ impl QueueState {
         QueueMemory::of(&self.parts.contents, &self.parts.lending, size_of::<Self>())
     }
 
-    /// All numbers of the queue. One look at each level.
+    /// All numbers of the queue. O(levels).
     pub fn metrics(&self) -> QueueMetrics {
         let contents = &self.parts.contents;
         QueueMetrics {
@@ -152,9 +152,9 @@ impl QueueState {
         }
     }
 
-    // ---- what the driver asks after a turn ---------------------------------------------------------------------
+    // ---- questions of the driver after a turn -------------------------------------------------------------------
 
-    /// Whether the writer should pull now.
+    /// Whether rows are due for the writer.
     pub fn is_due(&self) -> bool {
         self.parts.contents.durable.is_due()
     }
@@ -172,14 +172,14 @@ impl QueueState {
         [head, expiry, contents.durable.due_at(), contents.ready.load_retry_at()].into_iter().flatten().min()
     }
 
-    /// Whether the queue has ended; its cell can be let go.
+    /// Whether the queue has ended; its cell can be dropped.
     pub fn has_ended(&self) -> bool {
         self.parts.lifetime.has_ended()
     }
 
     // ---- memory ------------------------------------------------------------------------------------------------
 
-    /// Shrinks the windows by so many steps, while memory for them runs short; 0 restores them.
+    /// Shrinks the windows by `steps` while memory for them is short; 0 restores them.
     pub fn shrink_windows(&mut self, steps: u32) {
         let steps = steps.min(WindowLimits::SHRINK_STEPS_MAX);
         let Parts { contents, lending, .. } = &mut self.parts;
@@ -223,7 +223,7 @@ impl Parts {
         if then == Then::Rest {
             return;
         }
-        // What comes back to a full queue is dropped before anything goes out.
+        // A message that comes back to a full queue is dropped before any message is lent.
         self.contents.enforce_limits(self.lending.is_wanted(), cx);
         self.lending.dispatch(&mut self.contents, cx);
         if may_exceed_heads {
@@ -296,7 +296,7 @@ impl Parts {
                 return Then::Rest;
             }
             LocalEvent::Quiesce => contents.durable.quiesce(&mut contents.ready),
-            // The settings are in `cx` already.
+            // The new settings are in `cx` already.
             LocalEvent::Configure(_) => self.lifetime.note_use(cx.now.monotonic),
         }
         Then::Dispatch
@@ -373,14 +373,14 @@ impl Parts {
         cx.out.effects.push(QueueEffect::Deleted { requester, message_count });
     }
 
-    /// The queue is no more: promises are kept, consumers cancelled, waiting gets answered.
+    /// Ends the queue: keeps promises, cancels consumers, answers waiting gets.
     fn end(&mut self, cx: &mut Context<'_>) {
         self.lifetime.end();
         self.contents.end(cx);
         self.lending.end(cx);
     }
 
-    /// What holds after every input of a live queue; O(levels) and a little more. Debug builds check it.
+    /// Checks what must hold after every input of a live queue. O(levels); in debug builds only.
     fn assert_invariants(&self) {
         self.contents.assert_invariants();
         self.lending.assert_invariants(&self.contents);

@@ -1,13 +1,13 @@
-//! The numbers of a queue: what listings and metrics show, and what the queue takes of memory.
+//! The numbers of a queue for listings and metrics, and the memory that it takes.
 
 use super::contents::Contents;
 use super::entry::Entries;
 use super::lending::Lending;
 use std::ops::AddAssign;
 
-/// What a message takes in memory beside its body and its entry: address, properties, the allocation itself; about.
+/// Memory of a message beside its body and its entry, about, in bytes: address, properties, the allocation itself.
 const MESSAGE_OVERHEAD_BYTES: u64 = 96;
-/// What a channel notes for each delivery that is not acknowledged, with room to grow.
+/// Memory of an unacknowledged delivery in its channel, spare capacity included, in bytes.
 const UNACKED_BYTES: u64 = 64;
 
 /// The part of a queue that is in memory.
@@ -36,15 +36,15 @@ pub struct QueueMetrics {
     pub ready_bytes: u64,
     /// Messages that consumers and gets hold.
     pub unacked: u64,
-    /// Body bytes of these.
+    /// Body bytes of the messages that consumers and gets hold.
     pub unacked_bytes: u64,
     /// Persistent messages of a durable queue, ready or not.
     pub durable: u64,
-    /// Body bytes of these.
+    /// Body bytes of the durable messages.
     pub durable_bytes: u64,
     /// Registered consumers.
     pub consumers: u32,
-    /// Rows that the writer may be given: those that consumers hold may not be due yet.
+    /// Rows that are not submitted to the writer; those that consumers hold may not be due yet.
     pub unwritten_rows: usize,
     /// Transient messages that may go to the scratch store.
     pub unspilled_rows: usize,
@@ -79,7 +79,7 @@ impl AddAssign for QueueMetrics {
 }
 
 impl QueueMemory {
-    /// One look at each level. `own_bytes` is what the queue takes without its parts on the heap.
+    /// Reads the numbers of each level. `own_bytes` is the size of the queue without its parts on the heap.
     pub(super) fn of(contents: &Contents, lending: &Lending, own_bytes: usize) -> Self {
         let Contents { entries, ready, durable, spill } = contents;
         let (mut in_memory, mut body_bytes) = (ready.count(), ready.body_bytes() + lending.body_bytes());

@@ -1,17 +1,16 @@
-//! The middle of a level: entries that only a store has. Memory knows where they lie, how many there are and how large they
-//! are.
+//! The middle of a level: entries that only a store has. Memory holds their range, their number and their size.
 
 use super::entry::{Entry, Order};
 use crate::model::stored::{PositionRange, Row};
 use crate::model::{Position, WallMillis};
 
-/// Stored entries of which memory knows only where they lie.
+/// Entries that only a store has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Middle {
     pub(super) range: PositionRange,
     pub(super) count: u64,
     pub(super) body_bytes: u64,
-    /// By then all of them have expired; none when some may never expire.
+    /// When all of them have expired; none if some may never expire.
     pub(super) expires_by: Option<WallMillis>,
 }
 
@@ -25,7 +24,7 @@ impl Middle {
         }
     }
 
-    /// Adds a neighbour.
+    /// Adds an adjacent middle.
     fn add(&mut self, other: Self) {
         self.range.from = self.range.from.min(other.range.from);
         self.range.to = self.range.to.max(other.range.to);
@@ -49,9 +48,9 @@ pub(super) fn join(middle: &mut Option<Middle>, other: Middle) {
     }
 }
 
-/// The middles of both stores, after a level gave them up as a whole.
+/// The middles of both stores, taken out of a level.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TakenMiddle {
+pub(super) struct BothMiddles {
     pub(super) durable: Option<Middle>,
     pub(super) scratch: Option<Middle>,
 }

@@ -1,16 +1,17 @@
 //! The queue: which consumer gets a message and when. Pure: inputs and the time go in, effects come out.
 //!
 //! - `machine`: the queue's state, made of parts; one `apply` per input.
-//! - `contents`: the messages, with the parts that count them: `ready` (levels, and whose turn it is), `durable` (what is on its
-//!   way to the store; its `pull` is what the writer gets), `spill` (transient messages beyond their budget). How messages
-//!   come back from the stores is in `loading`; what ends a message without a consumer in `expiry`, `overflow`, `dead_letter`.
+//! - `contents`: the messages, with the parts that count them: `ready` (levels, and the next message), `durable` (messages on
+//!   their way to the store; its `pull` makes the contributions to batches), `spill` (transient messages beyond their budget).
+//!   `loading`: how messages come back from the stores; `expiry`, `overflow`, `dead_letter`: how a message ends without a
+//!   consumer.
 //! - `lending`: which message goes to which consumer or get, and how it comes back. `consumers`: whose turn it is; `rings`:
 //!   turns; `permits`: prefetch limits that belong to channels.
-//! - `life`: when a queue ends by itself, and what it answers afterwards.
+//! - `life`: when a queue ends by itself, and its answers after that.
 //! - `entry`: one message in the queue, and the table of all of them.
 //! - `level`: one priority level: head window, stored `middle`, tail; with its `positions`, its `ceiling` and its `scratch_lane`.
 //! - `due`: when rows fall due for the writer.
-//! - `command`, `event`, `input`, `effect`, `settings`, `metrics`: plain data at the seams. `context`: what a part gets with an
+//! - `command`, `event`, `input`, `effect`, `settings`, `metrics`: plain data at the seams. `context`: the arguments of an
 //!   input. `deaths`: the headers of dead letters.
 //!
 //! Each part owns its numbers, and debug builds check after every input that they agree with what they count

@@ -9,7 +9,7 @@ use super::settings::{Overflow, QueueSettings};
 use crate::model::{Message, Promise};
 
 impl Contents {
-    /// Whether the queue refuses a message of so many body bytes.
+    /// Whether the queue refuses a message of this size.
     #[inline]
     pub(super) fn refuses(&self, body_bytes: u64, settings: &QueueSettings) -> bool {
         settings.overflow != Overflow::DropHead

@@ -1,33 +1,33 @@
-//! Prefetch limits that belong to channels, as one queue has to do with them.
+//! Prefetch limits that belong to channels, from the view of one queue.
 //!
-//! A limit is shared by queues, and lives with the connection. A queue asks for permits, uses what it is granted for its
-//! consumers of that channel in their turns, and gives the rest back at the end of the input. While it waits for a grant these
-//! consumers wait as well, in an order of their own; a grant wakes as many of them as can use it.
+//! A limit is shared by queues, and belongs to the connection. A queue requests permits, uses them for its consumers of that
+//! channel in their turns, and gives unused permits back at the end of the input. While the queue waits for a grant, these
+//! consumers wait as well, in an order of their own; a grant wakes as many of them as there are permits.
 
 use super::rings::Rings;
 use crate::model::{Holder, LimitId, LimitKey};
 
 /// The permits of channels, as a queue's driver hands them out.
 pub trait Permits {
-    /// Asks for permits; what was granted before is used up. Returns how many the queue may use at once. With none it stands
-    /// in line, and is granted some by `QueueInput::Grant` when its turn comes.
+    /// Requests permits, after earlier ones are used up. Returns how many the queue may use at once. If there are none, the queue
+    /// stands in line, and gets permits by `QueueCommand::Grant` when its turn comes.
     fn request(&mut self, limit: LimitKey) -> u32;
 
-    /// The queue uses no more of what it was granted: `unused` go back.
+    /// Ends a grant: `unused` permits go back.
     fn end_grant(&mut self, limit: LimitKey, unused: u32);
 
     /// The queue has no consumers left for a grant. Returns whether it has left the line; if not, a grant is on its way.
     fn withdraw(&mut self, limit: LimitKey) -> bool;
 }
 
-/// What the queue may expect of a limit.
+/// The standing of the queue with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It has not asked.
+    /// The queue has not requested permits.
     Idle,
-    /// It stands in line, or a grant is on its way.
+    /// The queue stands in line, or a grant is on its way.
     Asked,
-    /// So many permits are left of its grant.
+    /// The queue has a grant with so many permits left.
     Granted(u32),
 }
 
@@ -38,9 +38,9 @@ pub(super) struct LimitedChannel {
     pub(super) standing: Standing,
     /// Registered consumers.
     pub(super) consumers: u32,
-    /// Of these, how many stand in the queue's rings; none while the queue waits for a grant.
+    /// How many of the consumers are in the queue's rings; none while the queue waits for a grant.
     pub(super) ready: u32,
-    /// Those whose turn comes after all that are ready.
+    /// Consumers that wait for a permit; their turns come after those of the ready ones.
     pub(super) waiting: Rings,
 }
 
@@ -49,8 +49,8 @@ impl LimitedChannel {
         Self { id, standing: Standing::Idle, consumers: 0, ready: 0, waiting: Rings::default() }
     }
 
-    /// Whether one more message may be given to the channel; uses a permit when it is to be acknowledged. If there is none, the
-    /// queue asks for some; a channel that is granted permits is added to `granted`.
+    /// Whether one more message may be given to the channel; uses a permit if the message is to be acknowledged. Without a permit
+    /// the queue requests some; a channel that is granted permits is added to `granted`.
     pub(super) fn acquire(
         &mut self,
         holder: Holder,
@@ -73,12 +73,12 @@ impl LimitedChannel {
         true
     }
 
-    /// Whether a consumer that may take again has to wait: for a permit, or for others whose turn comes before its own.
+    /// Whether a consumer that may take again has to wait: for a permit, or for consumers with an earlier turn.
     pub(super) fn is_to_wait(&self, priority: i64) -> bool {
         self.standing == Standing::Asked || self.waiting.first_priority().is_some_and(|first| first >= priority)
     }
 
-    /// How many consumers should be ready: enough for the grant, and one at least to ask for the next.
+    /// How many consumers should be ready: enough for the grant, and at least one to request the next grant.
     pub(super) fn ready_wanted(&self) -> u32 {
         match self.standing {
             Standing::Idle => 1,

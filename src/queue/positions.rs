@@ -1,19 +1,20 @@
-//! Positions that a level keeps track of: those of entries that are lent or leaving, and those of rows to be removed.
+//! Positions that a level tracks: those of entries that are lent or leaving, and those of rows to be removed.
 
 use super::event::Ticket;
 use crate::model::Position;
 use crate::model::stored::PositionRange;
 use std::collections::VecDeque;
 
-/// Positions that came back behind one that stays away are swept out when there are more than this, and more than others.
+/// Positions that came back behind one that is still away are removed from the list when there are more than this, and more
+/// than the others.
 const BACK_KEPT: usize = 64;
 
 /// Positions of durable entries that are lent or leaving, so that the lowest living row is known.
 #[derive(Debug, Default)]
 pub(super) struct AwayPositions {
-    /// By rising position; false for those that came back or left, until they are swept out.
+    /// By rising position; false for those that came back or left, until they are removed.
     list: VecDeque<(Position, bool)>,
-    /// How many of the list are false.
+    /// How many positions in the list are false.
     back: usize,
 }
 
@@ -66,7 +67,7 @@ impl AwayPositions {
 pub(super) struct Removals {
     positions: Vec<Position>,
     ranges: Vec<PositionRange>,
-    /// The highest position that no batch carries.
+    /// The highest position that is not submitted.
     unsubmitted: Position,
     /// The highest position in each batch that is not flushed.
     submitted: VecDeque<(Ticket, Position)>,
@@ -94,7 +95,7 @@ impl Removals {
         self.ranges.clear();
     }
 
-    /// The batch `ticket` carries everything that was added.
+    /// Moves everything that was added into the batch `ticket`.
     pub(super) fn submit(&mut self, ticket: Ticket) -> (Vec<Position>, Vec<PositionRange>) {
         let highest = std::mem::take(&mut self.unsubmitted);
         if highest > Position(0) {

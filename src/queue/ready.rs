@@ -1,4 +1,4 @@
-//! Ready messages: the levels, how many messages they hold and how large these are, and whose turn it is.
+//! Ready messages: the levels, the number and size of their messages, and the next message.
 
 use super::context::Context;
 use super::effect::QueueEffect;
@@ -9,11 +9,12 @@ use super::settings::WindowLimits;
 use crate::model::{Lane, Monotonic, Now};
 use std::time::Duration;
 
-/// How many windows (`WindowLimits::head_entries`) ahead the ceiling of what may have been handed over is written: far enough
-/// that the next one is flushed before the fastest consumer is there, near enough that a kill marks few messages that no consumer had.
+/// How many windows (`WindowLimits::head_entries`) ahead of the lent messages the ceiling is written: far enough that the next
+/// ceiling is flushed before the fastest consumer reaches this one, near enough that a kill marks few messages that no
+/// consumer had.
 const LENT_AHEAD_WINDOWS: u64 = 16;
 
-/// How long a store that could not read is left alone.
+/// How long the queue waits after a failed read before the next one.
 const LOAD_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// The levels of a queue, and the numbers of all ready messages.
@@ -24,11 +25,11 @@ pub(super) struct Ready {
     occupied: [u64; 4],
     /// Ready messages, in memory or not.
     count: u64,
-    /// Body bytes of these.
+    /// Body bytes of the ready messages.
     body_bytes: u64,
-    /// What the levels may keep in memory now.
+    /// The limits of what each level keeps in memory now.
     window: WindowLimits,
-    /// What they may keep while there is enough memory.
+    /// These limits while there is enough memory.
     whole_window: WindowLimits,
     /// The store could not read; it is asked again then.
     load_retry_at: Option<Monotonic>,
@@ -53,7 +54,7 @@ impl Ready {
         self.body_bytes += body_bytes;
         let at = usize::from(lane.level);
         self.reach(at);
-        // Whatever begins the next generation drops the last one in the same batch, or before (`Durable::drop_lane`).
+        // The batch that begins a generation also drops the last one, unless an earlier batch did (`Durable::drop_lane`).
         assert!(self.levels[at].is_none(), "a level of {:?} lives in two lanes", lane.queue);
         self.levels[at] = Some(Box::new(level));
         self.note_occupied(lane.level);
@@ -65,7 +66,7 @@ impl Ready {
         self.count
     }
 
-    /// Body bytes of these.
+    /// Body bytes of the ready messages.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
@@ -74,12 +75,12 @@ impl Ready {
         &self.window
     }
 
-    /// Shrinks what the levels may keep in memory; see `WindowLimits::shrunk`.
+    /// Shrinks the windows of the levels; see `WindowLimits::shrunk`.
     pub(super) fn shrink_windows(&mut self, steps: u32, is_consumed: bool) {
         self.window = self.whole_window.shrunk(steps, is_consumed);
     }
 
-    /// How far ahead of what is handed over the lanes' ceilings are written, in positions.
+    /// How far ahead of the lent messages the ceilings of lanes are written, in positions.
     pub(super) fn lent_ahead(&self) -> u64 {
         self.whole_window.head_entries as u64 * LENT_AHEAD_WINDOWS
     }
@@ -143,7 +144,7 @@ impl Ready {
 
     // ---- the front ---------------------------------------------------------------------------------------------
 
-    /// The entry whose turn it is; none while it is being loaded.
+    /// The front entry; none while it is being loaded.
     #[inline]
     pub(super) fn front(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
         let number = self.top_level()?;
@@ -155,13 +156,13 @@ impl Ready {
         level.front()
     }
 
-    /// The entry whose turn it is, if it is in memory.
+    /// The front entry, if it is in memory.
     pub(super) fn front_in_memory(&mut self) -> Option<Slot> {
         let number = self.top_level()?;
         self.level(number).front()
     }
 
-    /// The same; if it is not in memory its row is read, and no other: a start must not read every queue.
+    /// The front entry. If it is not in memory, only its row is read: a start must not read all rows of every queue.
     #[inline]
     pub(super) fn peek(&mut self, cx: &mut Context<'_>) -> Option<Slot> {
         let number = self.top_level()?;
@@ -173,7 +174,7 @@ impl Ready {
         level.front()
     }
 
-    /// The front entry leaves the ready ones.
+    /// Takes the front entry out of the ready ones.
     #[inline]
     pub(super) fn take_front(&mut self, entry: &Entry) {
         let (number, body_bytes) = (entry.level, entry.message.body_len() as u64);
@@ -183,7 +184,7 @@ impl Ready {
         self.note_occupied(number);
     }
 
-    /// A new entry joins the ready ones, behind all others of its level. Its message takes `size` bytes of memory.
+    /// Adds a new entry behind all others of its level. Its message takes `size` bytes of memory.
     #[inline]
     pub(super) fn append(&mut self, slot: Slot, number: u8, is_durable: bool, size: usize, body_bytes: u64) {
         let Self { levels, window, .. } = self;
@@ -194,7 +195,7 @@ impl Ready {
         self.occupied[usize::from(number / 64)] |= 1u64 << (number % 64);
     }
 
-    /// An entry goes back to its place.
+    /// Puts an entry back to its place.
     pub(super) fn put_back(&mut self, slot: Slot, entries: &Entries) {
         let entry = entries.at(slot);
         self.level(entry.level).put_back(slot, entries);
@@ -203,14 +204,14 @@ impl Ready {
         self.note_occupied(entry.level);
     }
 
-    /// Entries of which only a store knew are gone.
+    /// Removes entries that only a store held.
     pub(super) fn remove_middle(&mut self, level: u8, middle: &Middle) {
         self.count = self.count.saturating_sub(middle.count);
         self.body_bytes = self.body_bytes.saturating_sub(middle.body_bytes);
         self.note_occupied(level);
     }
 
-    /// All levels were cleared.
+    /// Notes that all levels were cleared.
     pub(super) fn cleared(&mut self) {
         (self.count, self.body_bytes, self.occupied) = (0, 0, [0; 4]);
     }
@@ -224,8 +225,8 @@ impl Ready {
 
     // ---- loads -------------------------------------------------------------------------------------------------
 
-    /// Rows were taken into memory: the level had `before` ready entries, and `body_bytes` more (or fewer) than its numbers
-    /// had.
+    /// Corrects the counts after a load: the level had `before` ready entries by its numbers, and `body_bytes` is the difference
+    /// of body bytes that the load has found.
     pub(super) fn loaded(&mut self, level: u8, before: u64, body_bytes: i64) {
         let after = self.level(level).ready_count();
         self.count = self.count + after - before;
@@ -233,13 +234,13 @@ impl Ready {
         self.note_occupied(level);
     }
 
-    /// A read failed: the store is asked again after a while.
+    /// Notes that a read failed: the next one waits a while.
     pub(super) fn load_failed(&mut self, level: u8, now: Now) {
         self.level(level).load_failed();
         self.load_retry_at = Some(now.monotonic.plus(LOAD_RETRY_WAIT));
     }
 
-    /// When the store is asked again.
+    /// When the next read may begin, after a failed one.
     pub(super) fn load_retry_at(&self) -> Option<Monotonic> {
         self.load_retry_at
     }
@@ -253,7 +254,7 @@ impl Ready {
 
     // ---- invariants --------------------------------------------------------------------------------------------
 
-    /// The counts are those of the levels. O(levels).
+    /// Checks that the counts are those of the levels. O(levels).
     pub(super) fn assert_invariants(&self) {
         let mut count = 0;
         for (number, level) in (0u8..=u8::MAX).zip(&self.levels) {

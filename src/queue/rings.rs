@@ -20,12 +20,12 @@ impl Rings {
         self.len == 0
     }
 
-    /// The consumer whose turn it is.
+    /// The next consumer.
     pub(super) fn front(&self) -> Option<u32> {
         self.rings.iter().find_map(|ring| ring.consumers.front().copied())
     }
 
-    /// The priority of the consumer whose turn it is.
+    /// The priority of the next consumer.
     pub(super) fn first_priority(&self) -> Option<i64> {
         self.rings.iter().find(|ring| !ring.consumers.is_empty()).map(|ring| ring.priority)
     }
@@ -36,13 +36,13 @@ impl Rings {
         Some(at)
     }
 
-    /// Behind all others of its priority.
+    /// Adds a consumer behind all others of its priority.
     pub(super) fn push_back(&mut self, priority: i64, at: u32) {
         self.len += 1;
         self.ring(priority).push_back(at);
     }
 
-    /// Before all others of its priority.
+    /// Adds a consumer before all others of its priority.
     pub(super) fn push_front(&mut self, priority: i64, at: u32) {
         self.len += 1;
         self.ring(priority).push_front(at);
@@ -56,14 +56,14 @@ impl Rings {
         &mut self.rings[found].consumers
     }
 
-    /// Takes out one that is there, and the priorities that no consumer has.
+    /// Removes a consumer that is in its ring, and the rings that are empty.
     pub(super) fn remove(&mut self, priority: i64, at: u32) {
         self.ring(priority).retain(|other| *other != at);
         self.len -= 1;
         self.drop_empty();
     }
 
-    /// Takes out those that `leaves` picks, in the order of their turns.
+    /// Removes the consumers that `leaves` picks; returns them in the order of their turns.
     pub(super) fn take(&mut self, leaves: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut taken = Vec::new();
         for ring in &mut self.rings {
@@ -79,7 +79,7 @@ impl Rings {
         taken
     }
 
-    /// Lets go of priorities that no consumer has.
+    /// Removes empty rings.
     pub(super) fn drop_empty(&mut self) {
         self.rings.retain(|ring| !ring.consumers.is_empty());
     }

@@ -1,15 +1,15 @@
 //! A level's lane in the scratch store.
 //!
-//! A level's transient entries have no positions among the durable ones; in the scratch store they get rising positions of
-//! its own, and carry their order with them, so that a load can put rows of both stores in order. A row that was loaded lives
-//! in memory again, and is erased from the scratch store some time later.
+//! A level's transient entries have no positions among the durable ones. In the scratch store they get rising positions of its
+//! own and carry their order with them, so that a load can merge the rows of both stores in order. A row that was loaded is in
+//! memory again; it is erased from the scratch store later.
 
 use super::event::Ticket;
 use super::middle::Middle;
 use crate::model::Position;
 use crate::model::stored::PositionRange;
 
-/// Loaded rows are erased once there are so many of them.
+/// Loaded rows are erased once there are this many.
 const ERASED_AT_ONCE: u64 = 4096;
 
 /// A level's part of the scratch store.
@@ -21,7 +21,7 @@ pub(super) struct ScratchLane {
     pub(super) middle: Option<Middle>,
     /// How many tail entries, from the front, need no spilling: already submitted, or durable.
     pub(super) passed: usize,
-    /// Transient entries of the tail behind these.
+    /// Transient entries of the tail behind the passed ones.
     waiting: usize,
     erased_below: Position,
     last_ticket: Ticket,
@@ -40,17 +40,17 @@ impl ScratchLane {
         self.waiting
     }
 
-    /// A transient entry joined the tail.
+    /// Adds a transient entry of the tail.
     pub(super) fn add_waiting(&mut self) {
         self.waiting += 1;
     }
 
-    /// The tail is empty: its entries are at the head now, or gone.
+    /// Forgets the tail: its entries are in the head now, or gone.
     pub(super) fn forget_tail(&mut self) {
         (self.passed, self.waiting) = (0, 0);
     }
 
-    /// An entry that waited is handed over under the ticket; returns its position in the lane.
+    /// Submits a waiting entry under the ticket; returns its position in the lane.
     pub(super) fn submit(&mut self, ticket: Ticket) -> Position {
         self.waiting = self.waiting.saturating_sub(1);
         self.last_ticket = ticket;
@@ -59,7 +59,7 @@ impl ScratchLane {
         position
     }
 
-    /// Whether the lane holds enough rows that are not needed to erase them.
+    /// Whether the lane has enough dead rows to erase them.
     pub(super) fn has_waste(&self, flushed: Ticket) -> bool {
         match self.middle {
             Some(middle) => middle.range.from.0 - self.erased_below.0 >= ERASED_AT_ONCE,
@@ -67,7 +67,7 @@ impl ScratchLane {
         }
     }
 
-    /// Starts a new generation if nothing lives in the lane; returns the one left behind.
+    /// Begins a new generation if no row of the lane lives; returns the abandoned one.
     pub(super) fn renew(&mut self, flushed: Ticket) -> Option<u32> {
         if self.middle.is_some() || !self.has_waste(flushed) {
             return None;
@@ -77,7 +77,7 @@ impl ScratchLane {
         Some(generation)
     }
 
-    /// Erases the rows before the middle if there are enough of them: below which position, and how many.
+    /// Erases the rows before the middle if there are enough of them. Returns the position below which they lie, and how many.
     pub(super) fn erase(&mut self, flushed: Ticket) -> Option<(Position, u64)> {
         let below = self.middle?.range.from;
         if !self.has_waste(flushed) || below <= self.erased_below {
@@ -91,7 +91,7 @@ impl ScratchLane {
         self.generation
     }
 
-    /// What a load reads of the lane.
+    /// The generation and the range that a load reads.
     pub(super) fn range(&self) -> Option<(u32, PositionRange)> {
         self.middle.map(|middle| (self.generation, middle.range))
     }

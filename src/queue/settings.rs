@@ -1,4 +1,4 @@
-//! The settings and limits of a queue, parsed and checked elsewhere.
+//! The settings and limits of a queue. Others parse and check them.
 
 use crate::model::{Name, QueueId};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 /// What happens to a message beyond the queue's limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
-    /// The oldest ready message of the highest level goes.
+    /// The oldest ready message of the highest level is dropped.
     #[default]
     DropHead,
-    /// The new one is refused.
+    /// The new message is refused.
     RejectPublish,
-    /// The new one is refused, and dead-lettered.
+    /// The new message is refused, and dead-lettered.
     RejectPublishDeadLetter,
 }
 
@@ -105,7 +105,7 @@ pub struct QueueLimits {
     pub hold: HoldLimits,
     /// How much of a level is kept in memory.
     pub window: WindowLimits,
-    /// How much is on its way to a consumer.
+    /// How many deliveries are on their way to a consumer.
     pub consumer: ConsumerLimits,
 }
 
@@ -114,11 +114,11 @@ pub struct QueueLimits {
 pub struct WindowLimits {
     /// Entries in the head.
     pub head_entries: usize,
-    /// Entries in the head however short memory runs.
+    /// Entries in the head when memory is shortest.
     pub head_entries_min: usize,
-    /// Entries of the tail before stored ones are left to the store.
+    /// Entries of the tail. Above it, stored entries leave memory.
     pub tail_entries: usize,
-    /// Bytes of the tail before stored ones are left to the store.
+    /// Bytes of the tail. Above it, stored entries leave memory.
     pub tail_bytes: usize,
     /// Bytes of the head, and what one load brings at most; a single larger entry exceeds it.
     pub head_bytes: usize,
@@ -130,12 +130,12 @@ impl Default for WindowLimits {
     }
 }
 
-/// Of the least entries of a head, a queue without consumers keeps this share when memory is at its shortest.
+/// When memory is shortest, a queue without consumers keeps this part of `head_entries_min`.
 const UNCONSUMED_DIVISOR: usize = 8;
 
 impl WindowLimits {
-    /// The limits halved `steps` times, for times when memory for windows runs short. At the last step no stored entry stays in
-    /// the tail, and the head shrinks to what one load should bring; without consumers a few entries are enough.
+    /// The limits halved `steps` times, for use while memory for windows is short. At the last step no stored entry stays in the
+    /// tail, and the head shrinks to the size of one load, or to a few entries without consumers.
     #[must_use]
     pub fn shrunk(self, steps: u32, is_consumed: bool) -> Self {
         if steps == 0 {
@@ -153,7 +153,7 @@ impl WindowLimits {
         }
     }
 
-    /// Whether a head of so many entries and bytes wants more of what the store has.
+    /// Whether a head of this size is to be filled from the store.
     pub(super) fn is_half_empty(&self, entries: usize, bytes: usize) -> bool {
         entries <= self.head_entries / 2 && bytes <= self.head_bytes / 2
     }
@@ -162,23 +162,24 @@ impl WindowLimits {
     pub const SHRINK_STEPS_MAX: u32 = 4;
 }
 
-/// What may be on its way to a consumer's socket, beside its prefetch: it bounds outboxes, and spreads work.
+/// Limits of deliveries on their way to a consumer's socket, beside its prefetch: they bound outboxes, and spread work among
+/// consumers.
 #[derive(Clone, Copy, Debug)]
 pub struct ConsumerLimits {
-    /// Messages at first.
+    /// Messages, for a new consumer.
     pub messages: u32,
-    /// Messages once the consumer has shown that it keeps up.
+    /// Messages, for a consumer that keeps up.
     pub messages_max: u32,
-    /// Body bytes; one message is always let through.
+    /// Body bytes; one message is always allowed.
     pub bytes_max: u64,
-    /// Unacknowledged messages, whatever the consumer's prefetch.
+    /// Unacknowledged messages, for any prefetch.
     pub unacked_max: u32,
 }
 
-/// How long a persistent message in a consumer's hands may wait for its acknowledgement before it is written.
+/// How long a lent persistent message may wait for its acknowledgement before it is written.
 ///
-/// What is acknowledged in time is never written. The time allowed is twice the queue's smoothed ack time, and none at
-/// all where consumers are slow: there the wait would only delay confirms.
+/// A message that is acknowledged in time is never written. The time allowed is twice the queue's smoothed ack time, and zero
+/// if consumers are slow: then the wait would only delay confirms.
 #[derive(Clone, Copy, Debug)]
 pub struct HoldLimits {
     /// The longest wait. Zero turns the hold off.

@@ -9,22 +9,22 @@ use super::ready::Ready;
 use crate::model::stored::{LaneChange, LaneState, OrderKey, Row};
 use crate::model::{Lane, Message, QueueId};
 
-/// What a queue has in the scratch store, and what it has for it.
+/// The state of a queue's messages in the scratch store, and of those that are to go there.
 #[derive(Debug, Default)]
 pub(super) struct Spill {
-    /// What transient messages take of memory beside their entries.
+    /// Memory of transient messages without their entries.
     transient_bytes: u64,
-    /// Transient messages of the broker take more memory than they may.
+    /// Transient messages of the broker exceed their memory budget.
     is_pressed: bool,
-    /// Some messages were ever handed to the scratch store.
+    /// The queue has handed messages to the scratch store.
     is_used: bool,
-    /// It refused rows for good: what is in memory stays there.
+    /// The scratch store refused rows for good: messages in memory stay there.
     has_failed: bool,
     ticket: Ticket,
     flushed: Ticket,
 }
 
-/// How much the scratch store takes at once.
+/// Limits of one contribution to the scratch store.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     rows_max: usize,
@@ -41,30 +41,30 @@ impl Spill {
         self.is_pressed
     }
 
-    /// What transient messages take of memory beside their entries.
+    /// Memory of transient messages without their entries, in bytes.
     pub(super) fn transient_bytes(&self) -> u64 {
         self.transient_bytes
     }
 
-    /// A transient message entered memory.
+    /// Adds a transient message in memory.
     #[inline]
     pub(super) fn add(&mut self, message: &Message) {
         self.transient_bytes += message.allocated_bytes() as u64;
     }
 
-    /// A transient message left the queue.
+    /// Removes a transient message that left the queue.
     #[inline]
     pub(super) fn remove(&mut self, message: &Message) {
         self.left_memory(message.allocated_bytes() as u64);
     }
 
-    /// Transient messages of so many bytes left memory.
+    /// Subtracts transient messages that left memory.
     #[inline]
     pub(super) fn left_memory(&mut self, bytes: u64) {
         self.transient_bytes = self.transient_bytes.saturating_sub(bytes);
     }
 
-    /// Whether there is something for the scratch store.
+    /// Whether rows or removals are due for the scratch store.
     pub(super) fn wants_pull(&self, ready: &Ready) -> bool {
         (self.is_pressed || self.is_used)
             && ready
@@ -72,12 +72,12 @@ impl Spill {
                 .any(|level| self.is_pressed && level.scratch.waiting() > 0 || level.scratch.has_waste(self.flushed))
     }
 
-    /// How many messages may go to the scratch store, and are still to be handed to it.
+    /// How many messages may go to the scratch store and are not submitted yet.
     pub(super) fn waiting_rows(&self, ready: &Ready) -> usize {
         if self.has_failed { 0 } else { ready.levels().map(|level| level.scratch.waiting()).sum() }
     }
 
-    /// Hands the scratch store what waits at the tails, and what it holds in vain.
+    /// Hands the scratch store the waiting messages of the tails, and the removals of dead rows.
     pub(super) fn pull(
         &mut self,
         queue: QueueId,
@@ -136,7 +136,7 @@ impl Spill {
         inserts
     }
 
-    /// The scratch store has the rows of a ticket, or refused them for good. Returns whether they may leave memory.
+    /// The scratch store has stored the rows of a ticket, or refused them for good. Returns whether they may leave memory.
     pub(super) fn stored(&mut self, ticket: Ticket, durable: bool) -> bool {
         self.has_failed |= !durable;
         if !self.has_failed {
@@ -155,14 +155,14 @@ impl Spill {
         self.transient_bytes = 0;
     }
 
-    /// The bytes are those of the transient entries in memory. O(entries): for short tables.
+    /// Checks that the bytes are those of the transient entries in memory. O(entries): for short tables.
     pub(super) fn assert_bytes(&self, entries: &Entries) {
         let transient = entries.iter().filter(|(_, entry)| !entry.is_durable());
         let bytes: usize = transient.map(|(_, entry)| entry.message.allocated_bytes()).sum();
         debug_assert_eq!(self.transient_bytes, bytes as u64, "transient bytes are those of the entries");
     }
 
-    /// What holds after every input.
+    /// Checks what must hold after every input.
     pub(super) fn assert_invariants(&self) {
         debug_assert!(self.flushed <= self.ticket, "only what was handed over is there");
         debug_assert!(self.is_used || self.ticket == Ticket(0), "a ticket was given out with something in it");

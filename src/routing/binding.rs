@@ -1,7 +1,7 @@
-//! The bindings of one exchange: made, removed, listed and asked.
+//! The bindings of one exchange: added, removed, listed, and used to route.
 //!
-//! [`Bindings`] holds every binding under its destination, which is what making, removing and listing need, and beside
-//! that the index of its kind, which is what routing needs. A fanout exchange needs no index: its destinations are it.
+//! [`Bindings`] holds every binding by its destination, for adding, removing and listing, and in the index of its kind, for
+//! routing. A fanout exchange needs no index: a message goes to all its destinations.
 
 use ahash::AHashMap;
 use smallvec::SmallVec;
@@ -13,7 +13,7 @@ use super::topic::Topic;
 use crate::model::{AmqpError, Arguments, Name};
 use crate::wire::table::Table;
 
-/// The arguments under which one destination is bound with one key: hardly ever more than one set.
+/// The arguments with which one destination is bound under one key: hardly ever more than one set.
 type ArgumentSets = SmallVec<[Arguments; 1]>;
 
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// No bindings yet.
+    /// An exchange of this kind without bindings.
     pub fn new(kind: ExchangeKind) -> Self {
         let index = match kind {
             ExchangeKind::Direct => Index::Direct(Direct::default()),
@@ -54,7 +54,7 @@ impl Bindings {
         }
     }
 
-    /// Whether this kind of exchange can have `binding`; asked before [`bind`](Self::bind).
+    /// Checks that this kind of exchange can have `binding`; call it before [`bind`](Self::bind).
     ///
     /// # Errors
     /// 406 for an `x-match` that a headers exchange does not know.
@@ -65,7 +65,7 @@ impl Bindings {
         }
     }
 
-    /// Adds a binding; whether it is new.
+    /// Adds a binding. Returns whether it is new.
     pub fn bind(&mut self, binding: Binding) -> bool {
         let Binding { destination, routing_key, arguments } = binding;
         let keys = self.bound.entry(destination.clone()).or_default();
@@ -85,7 +85,7 @@ impl Bindings {
         true
     }
 
-    /// Whether there is such a binding.
+    /// Whether this binding exists.
     pub fn contains(&self, binding: &Binding) -> bool {
         self.bound
             .get(&binding.destination)
@@ -93,7 +93,7 @@ impl Bindings {
             .is_some_and(|sets| sets.contains(&binding.arguments))
     }
 
-    /// Removes a binding; whether it was there.
+    /// Removes a binding. Returns whether it existed.
     pub fn unbind(&mut self, binding: &Binding) -> bool {
         let Some(keys) = self.bound.get_mut(&binding.destination) else { return false };
         let Some(sets) = keys.get_mut(&binding.routing_key) else { return false };

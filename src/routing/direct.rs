@@ -12,7 +12,7 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// Adds a destination that is not there yet under this key.
+    /// Adds a destination that is not bound under this key yet.
     pub(super) fn add(&mut self, routing_key: Name, destination: Destination) {
         self.by_key.entry(routing_key).or_default().push(destination);
     }

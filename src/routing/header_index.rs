@@ -1,4 +1,4 @@
-//! Patterns of a headers exchange by one header and the value that they want of it.
+//! Patterns of a headers exchange, indexed by one header and the value that they require.
 
 use ahash::AHashMap;
 use smallvec::SmallVec;
@@ -6,16 +6,16 @@ use smallvec::SmallVec;
 use super::slots::Slot;
 use crate::model::term::{RunKind, Scalar, Term};
 
-/// What a pattern wants of one header.
+/// What a pattern requires of one header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// That it is there.
+pub(super) enum Requirement {
+    /// The header is present.
     Present,
-    /// This value.
+    /// The header has this value.
     Value(Term<'static>),
 }
 
-/// Patterns by header and wanted value; a pattern may be under several.
+/// Patterns by header and required value. A pattern may be listed several times.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeaderIndex {
     by_header: AHashMap<Box<[u8]>, ByValue>,
@@ -24,7 +24,7 @@ pub(super) struct HeaderIndex {
 /// The patterns under one value, in no order.
 type Patterns = SmallVec<[Slot; 2]>;
 
-/// The patterns that want something of one header.
+/// The patterns that require something of one header.
 #[derive(Clone, Debug, Default)]
 struct ByValue {
     present: Patterns,
@@ -35,23 +35,23 @@ struct ByValue {
 }
 
 impl HeaderIndex {
-    pub(super) fn add(&mut self, header: &[u8], wanted: &Wanted, pattern: Slot) {
+    pub(super) fn add(&mut self, header: &[u8], required: &Requirement, pattern: Slot) {
         if !self.by_header.contains_key(header) {
             self.by_header.insert(header.into(), ByValue::default());
         }
         let by_value = self.by_header.get_mut(header).expect("inserted above");
-        by_value.patterns_mut(wanted).push(pattern);
+        by_value.patterns_mut(required).push(pattern);
     }
 
-    /// Takes a pattern away that was added under this header and value.
-    pub(super) fn remove(&mut self, header: &[u8], wanted: &Wanted, pattern: Slot) {
+    /// Removes a pattern that was added under this header and value.
+    pub(super) fn remove(&mut self, header: &[u8], required: &Requirement, pattern: Slot) {
         let Some(by_value) = self.by_header.get_mut(header) else { return };
-        let patterns = by_value.patterns_mut(wanted);
+        let patterns = by_value.patterns_mut(required);
         if let Some(at) = patterns.iter().position(|known| *known == pattern) {
             patterns.swap_remove(at);
         }
         if patterns.is_empty() {
-            by_value.forget(wanted);
+            by_value.forget(required);
         }
         if by_value.is_empty() {
             self.by_header.remove(header);
@@ -59,15 +59,15 @@ impl HeaderIndex {
     }
 
     /// How many patterns are under this header and value.
-    pub(super) fn count(&self, header: &[u8], wanted: &Wanted) -> usize {
+    pub(super) fn count(&self, header: &[u8], required: &Requirement) -> usize {
         let Some(by_value) = self.by_header.get(header) else { return 0 };
-        match wanted {
-            Wanted::Present => by_value.present.len(),
-            Wanted::Value(term) => by_value.patterns(term).len(),
+        match required {
+            Requirement::Present => by_value.present.len(),
+            Requirement::Value(term) => by_value.patterns(term).len(),
         }
     }
 
-    /// The patterns that want a header with this value, or any: those that were added twice come twice.
+    /// The patterns that require this header with this value, or with any. Patterns that were added twice come twice.
     pub(super) fn find(&self, header: &[u8], value: &Term<'_>) -> impl Iterator<Item = Slot> {
         let by_value = self.by_header.get(header);
         by_value.into_iter().flat_map(|by_value| by_value.present.iter().chain(by_value.patterns(value)).copied())
@@ -83,19 +83,19 @@ impl ByValue {
         patterns.map_or(&[], |patterns| patterns)
     }
 
-    fn patterns_mut(&mut self, wanted: &Wanted) -> &mut Patterns {
-        match wanted {
-            Wanted::Present => &mut self.present,
-            Wanted::Value(Term::Scalar(scalar)) => self.scalars.entry(*scalar).or_default(),
-            Wanted::Value(Term::Run(kind, bytes)) => self.runs_mut(*kind).entry((**bytes).into()).or_default(),
+    fn patterns_mut(&mut self, required: &Requirement) -> &mut Patterns {
+        match required {
+            Requirement::Present => &mut self.present,
+            Requirement::Value(Term::Scalar(scalar)) => self.scalars.entry(*scalar).or_default(),
+            Requirement::Value(Term::Run(kind, bytes)) => self.runs_mut(*kind).entry((**bytes).into()).or_default(),
         }
     }
 
-    fn forget(&mut self, wanted: &Wanted) {
-        match wanted {
-            Wanted::Present => {}
-            Wanted::Value(Term::Scalar(scalar)) => drop(self.scalars.remove(scalar)),
-            Wanted::Value(Term::Run(kind, bytes)) => drop(self.runs_mut(*kind).remove(&**bytes)),
+    fn forget(&mut self, required: &Requirement) {
+        match required {
+            Requirement::Present => {}
+            Requirement::Value(Term::Scalar(scalar)) => drop(self.scalars.remove(scalar)),
+            Requirement::Value(Term::Run(kind, bytes)) => drop(self.runs_mut(*kind).remove(&**bytes)),
         }
     }
 

@@ -1,16 +1,16 @@
 //! The headers exchange: binding arguments against message headers.
 //!
-//! `x-match` says how: `all` (also when absent) and `any` leave out arguments that begin with `x-`; `all-with-x` and
-//! `any-with-x` count them, except `x-match` itself.
+//! `x-match` selects the rule: `all` (the default) and `any` ignore arguments that begin with `x-`; `all-with-x` and
+//! `any-with-x` compare them, except `x-match` itself.
 //!
-//! A message looks each of its headers up in an index. A pattern that wants any of its arguments is in the index under
-//! each of them, and one look-up decides. A pattern that wants all is there once, under the argument that the fewest
-//! other patterns had when it was bound: a message compares the others only when that one agrees.
+//! Each header of a message is looked up in an index. A pattern that requires any of its arguments is indexed by each of them,
+//! and one look-up decides. A pattern that requires all is indexed once, by the argument that the fewest other patterns had
+//! when it was bound: the other arguments are compared only if that one agrees.
 
 use ahash::{AHashMap, AHashSet};
 use smallvec::SmallVec;
 
-use super::header_index::{HeaderIndex, Wanted};
+use super::header_index::{HeaderIndex, Requirement};
 use super::kind::Destination;
 use super::slots::{Slot, Slots};
 use crate::model::arguments::{self, keys};
@@ -41,7 +41,7 @@ impl MatchKind {
     /// How these arguments are to be matched.
     fn of(arguments: &Arguments) -> Self {
         let named = arguments.get(keys::MATCH).and_then(arguments::long_string);
-        // Validated when it was bound; RabbitMQ too reads anything else as `all`.
+        // The binding was validated; RabbitMQ too reads any other text as `all`.
         named.and_then(Self::from_name).unwrap_or(Self::All)
     }
 
@@ -54,7 +54,7 @@ impl MatchKind {
     }
 }
 
-/// Whether the arguments of a binding say how to match, or leave it out.
+/// Checks that `x-match` of a binding is known, or absent.
 pub(super) fn validate(arguments: &Arguments) -> Result<(), AmqpError> {
     let Some(value) = arguments.get(keys::MATCH) else { return Ok(()) };
     let printed = erlang::Term(value);
@@ -72,21 +72,21 @@ pub(super) fn validate(arguments: &Arguments) -> Result<(), AmqpError> {
     )))
 }
 
-/// What the arguments of one binding ask of a message.
+/// The requirements of one binding.
 #[derive(Clone, Debug)]
 struct Pattern {
     destination: Slot,
     wants_all: bool,
     /// The arguments that are compared, in the order of their keys.
     compared: Box<[Comparison]>,
-    /// All arguments, by which the pattern is found when it is removed.
+    /// All arguments; they identify the pattern when it is removed.
     arguments: Arguments,
 }
 
 #[derive(Clone, Debug)]
 struct Comparison {
     header: Box<[u8]>,
-    wanted: Wanted,
+    required: Requirement,
     /// Whether the pattern is in the index under this argument.
     is_indexed: bool,
 }
@@ -100,16 +100,16 @@ impl Pattern {
             .filter(|entry| kind.counts(entry.key))
             .map(|entry| Comparison {
                 header: entry.key.into(),
-                wanted: match entry.value {
-                    Value::Void => Wanted::Present,
-                    value => Wanted::Value(Term::of(value).into_owned()),
+                required: match entry.value {
+                    Value::Void => Requirement::Present,
+                    value => Requirement::Value(Term::of(value).into_owned()),
                 },
                 is_indexed: !wants_all,
             })
             .collect();
         if wants_all {
             let rarest =
-                compared.iter_mut().min_by_key(|comparison| index.count(&comparison.header, &comparison.wanted));
+                compared.iter_mut().min_by_key(|comparison| index.count(&comparison.header, &comparison.required));
             if let Some(rarest) = rarest {
                 rarest.is_indexed = true;
             }
@@ -124,16 +124,16 @@ impl Pattern {
     /// Whether all arguments agree, given that the indexed one does.
     fn others_agree(&self, headers: &Headers<'_>) -> bool {
         self.compared.iter().filter(|comparison| !comparison.is_indexed).all(
-            |Comparison { header, wanted, .. }| match (headers.get(header), wanted) {
+            |Comparison { header, required, .. }| match (headers.get(header), required) {
                 (None, _) => false,
-                (Some(_), Wanted::Present) => true,
-                (Some(found), Wanted::Value(wanted)) => found == wanted,
+                (Some(_), Requirement::Present) => true,
+                (Some(found), Requirement::Value(required)) => found == required,
             },
         )
     }
 }
 
-/// The headers of one message, sorted by key; of a repeated key the last value counts.
+/// The headers of one message, sorted by key. The last value of a repeated key counts.
 struct Headers<'m>(SmallVec<[Header<'m>; 8]>);
 
 struct Header<'m> {
@@ -158,7 +158,7 @@ impl<'m> Headers<'m> {
     }
 }
 
-/// As in RabbitMQ 4 the timestamp of a header counts in milliseconds, that of a binding in seconds.
+/// As in RabbitMQ 4, a timestamp of a header is compared in milliseconds, that of a binding in seconds.
 fn term_of_header(value: Value<'_>) -> Term<'_> {
     match value {
         Value::Timestamp(seconds) => Term::Scalar(Scalar::Integer(i128::from(seconds) * 1000)),
@@ -171,30 +171,30 @@ fn term_of_header(value: Value<'_>) -> Term<'_> {
 pub(super) struct Patterns {
     patterns: Slots<Pattern>,
     destinations: Slots<Destination>,
-    by_destination: AHashMap<Destination, Bound>,
+    by_destination: AHashMap<Destination, BoundDestination>,
     index: HeaderIndex,
-    /// Patterns that want all of nothing: every message matches them.
+    /// Patterns that require all of no arguments: every message matches them.
     unconditional: AHashSet<Slot>,
 }
 
 /// A destination and its patterns.
 #[derive(Clone, Debug)]
-struct Bound {
+struct BoundDestination {
     destination: Slot,
     patterns: SmallVec<[Slot; 1]>,
 }
 
 impl Patterns {
     pub(super) fn add(&mut self, destination: Destination, arguments: Arguments) {
-        let bound = self.by_destination.entry(destination).or_insert_with_key(|destination| Bound {
+        let bound = self.by_destination.entry(destination).or_insert_with_key(|destination| BoundDestination {
             destination: self.destinations.insert(destination.clone()),
             patterns: SmallVec::new(),
         });
         let slot = self.patterns.insert(Pattern::new(bound.destination, arguments, &self.index));
         bound.patterns.push(slot);
         let pattern = &self.patterns[slot];
-        for Comparison { header, wanted, .. } in pattern.indexed() {
-            self.index.add(header, wanted, slot);
+        for Comparison { header, required, .. } in pattern.indexed() {
+            self.index.add(header, required, slot);
         }
         if pattern.wants_all && pattern.compared.is_empty() {
             self.unconditional.insert(slot);
@@ -211,8 +211,8 @@ impl Patterns {
             self.destinations.remove(bound.destination);
             self.by_destination.remove(destination);
         }
-        for Comparison { header, wanted, .. } in self.patterns.remove(slot).indexed() {
-            self.index.remove(header, wanted, slot);
+        for Comparison { header, required, .. } in self.patterns.remove(slot).indexed() {
+            self.index.remove(header, required, slot);
         }
         self.unconditional.remove(&slot);
     }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn all_wants_every_argument_but_those_with_x() {
+    fn all_requires_every_argument_but_those_with_x() {
         for named in [None, Some("all")] {
             assert!(goes_through(&spec(named), &[A1, B2]));
             assert!(goes_through(&spec(named), &[B2, ("more", Value::Void), A1]));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn any_wants_one_argument_but_not_one_with_x() {
+    fn any_requires_one_argument_but_not_one_with_x() {
         assert!(goes_through(&spec(Some("any")), &[A1]));
         assert!(goes_through(&spec(Some("any")), &[B2, ("a", Value::I32(7))]));
         assert!(!goes_through(&spec(Some("any")), &[X3]));
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn with_x_counts_the_arguments_with_x_except_x_match() {
+    fn with_x_compares_the_arguments_with_x_except_x_match() {
         assert!(goes_through(&spec(Some("all-with-x")), &[A1, B2, X3]));
         assert!(!goes_through(&spec(Some("all-with-x")), &[A1, B2]));
         assert!(goes_through(&spec(Some("any-with-x")), &[X3]));
@@ -356,7 +356,7 @@ mod tests {
         assert!(!agree(Value::I32(-1), Value::Timestamp(u64::MAX)));
     }
 
-    /// One value, made by what writes it under the key `a`.
+    /// The bytes of one value, which `write` writes under the key `a`.
     fn nested(write: impl FnOnce(&mut TableWriter<'_>)) -> Vec<u8> {
         let mut bytes = Vec::new();
         write(&mut TableWriter::new(&mut bytes));
@@ -483,7 +483,7 @@ mod tests {
         )
     }
 
-    /// The rule in RabbitMQ's words, for one binding, without any index.
+    /// RabbitMQ's rule for one binding, without an index.
     fn matches_plainly(arguments: &Arguments, headers: Table<'_>) -> bool {
         let kind = arguments.get("x-match").map_or(&b"all"[..], |kind| arguments::long_string(kind).unwrap());
         let counts = |key: &[u8]| if kind.ends_with(b"-with-x") { key != b"x-match" } else { !key.starts_with(b"x-") };
@@ -494,7 +494,7 @@ mod tests {
         if kind.starts_with(b"all") { compared.all(|agrees| agrees) } else { compared.any(|agrees| agrees) }
     }
 
-    fn agrees_plainly(wanted: Value<'_>, found: Value<'_>) -> bool {
+    fn agrees_plainly(required: Value<'_>, found: Value<'_>) -> bool {
         let whole = |value: Value<'_>, scale: u64| match value {
             Value::Timestamp(seconds) => i64::try_from(seconds * scale).ok(),
             other => other.as_integer(),
@@ -514,11 +514,11 @@ mod tests {
             _ => false,
         };
         let same = |one: Option<bool>| one == Some(true);
-        same(whole(wanted, 1).zip(whole(found, 1000)).map(|(one, other)| one == other))
-            || same(real(wanted).zip(real(found)).map(|(one, other)| one == other))
-            || same(bytes(wanted).zip(bytes(found)).map(|(one, other)| one == other))
-            || is_empty(wanted) && is_empty(found)
-            || !matches!(wanted, Value::Timestamp(_)) && wanted == found
+        same(whole(required, 1).zip(whole(found, 1000)).map(|(one, other)| one == other))
+            || same(real(required).zip(real(found)).map(|(one, other)| one == other))
+            || same(bytes(required).zip(bytes(found)).map(|(one, other)| one == other))
+            || is_empty(required) && is_empty(found)
+            || !matches!(required, Value::Timestamp(_)) && required == found
     }
 
     #[derive(Clone, Debug)]
@@ -543,7 +543,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
         #[test]
-        fn the_index_finds_what_asking_every_binding_finds(
+        fn the_index_finds_the_same_as_comparing_every_binding(
             specs in vec(spec_of_binding(), 12),
             steps in vec(step(), 1..60),
         ) {

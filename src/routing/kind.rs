@@ -1,17 +1,17 @@
-//! What exchanges and bindings are, before anything is routed.
+//! Kinds of exchanges, and bindings.
 
 use crate::model::{Arguments, Name};
 
 /// The core exchange types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExchangeKind {
-    /// Binding key equals routing key.
+    /// The binding key equals the routing key.
     Direct,
-    /// Every binding.
+    /// Every binding matches.
     Fanout,
-    /// Binding key is a pattern of words.
+    /// The binding key is a pattern of words.
     Topic,
-    /// Binding arguments are compared with the message's headers.
+    /// The binding's arguments are compared with the message's headers.
     Headers,
 }
 
@@ -38,7 +38,7 @@ impl ExchangeKind {
     }
 }
 
-/// Where a binding leads.
+/// The destination of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Destination {
     /// A queue.
@@ -50,10 +50,10 @@ pub enum Destination {
 /// A binding of one exchange. All three fields together are its identity, the types of its arguments included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Where it leads.
+    /// The destination.
     pub destination: Destination,
-    /// Its key: exact, a pattern or without meaning, as the exchange's kind has it.
+    /// The key: exact, a pattern or without meaning, depending on the exchange's kind.
     pub routing_key: Name,
-    /// Its arguments; a headers exchange compares them, the others only keep them.
+    /// The arguments. A headers exchange compares them, other kinds only keep them.
     pub arguments: Arguments,
 }

@@ -1,10 +1,9 @@
 //! Which queues a message goes to: exchanges, their bindings, and the walk from one exchange to the next.
 //!
-//! Pure: a table is asked and answers. Queues are known by name only; which exchanges exist, and the default exchange,
-//! are the broker's business.
+//! Pure. Queues are known by name only; the broker knows which exchanges exist, and serves the default exchange.
 //!
-//! Start with [`binding::Bindings`], the table of one exchange, then [`route::route`], the walk. Each [kind](ExchangeKind) of exchange
-//! keeps the index that makes its answer cheap in a file of its own.
+//! Start with [`binding::Bindings`], the table of one exchange, then [`route::route`], the walk. The index of each
+//! [kind](ExchangeKind) of exchange has a file of its own.
 
 pub mod binding;
 mod direct;

@@ -10,12 +10,12 @@ use super::kind::Destination;
 use crate::model::Name;
 use crate::wire::table::Table;
 
-/// What routing needs to know of an exchange.
+/// An exchange, as routing sees it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// Its bindings.
+    /// The bindings.
     pub bindings: Bindings,
-    /// Where messages go that match none of its bindings.
+    /// The exchange for messages that match none of the bindings.
     pub alternate: Option<Name>,
 }
 
@@ -27,9 +27,9 @@ const COMPARED_MAX: usize = 16;
 
 /// The queues that a message published to `exchange` goes to.
 ///
-/// `lookup` finds an exchange by name. Each exchange is asked once per message, so cycles end. An exchange whose
-/// bindings all fail to match hands the message to its alternate exchange; one that leads to an exchange already asked
-/// has matched. Exchanges that `lookup` does not find are skipped. The default exchange is the caller's.
+/// `lookup` finds an exchange by name. Each exchange is visited once per message, so cycles end. An exchange without a
+/// matching binding hands the message to its alternate exchange; a binding to an exchange that was visited already is a match.
+/// Exchanges that `lookup` does not find are skipped. The caller serves the default exchange.
 pub fn route<'e, E: Borrow<Exchange> + 'e>(
     exchange: &[u8],
     routing_key: &[u8],
@@ -39,7 +39,7 @@ pub fn route<'e, E: Borrow<Exchange> + 'e>(
     let mut queues = Queues::new();
     let mut further: SmallVec<[Name; 2]> = SmallVec::new();
     let Some(first) = lookup(exchange) else { return queues };
-    ask(first.borrow(), routing_key, headers, &mut queues, &mut further);
+    visit(first.borrow(), routing_key, headers, &mut queues, &mut further);
     if further.is_empty() {
         return queues;
     }
@@ -49,15 +49,15 @@ pub fn route<'e, E: Borrow<Exchange> + 'e>(
             continue;
         }
         if let Some(next) = lookup(name.as_bytes()) {
-            ask(next.borrow(), routing_key, headers, &mut queues, &mut further);
+            visit(next.borrow(), routing_key, headers, &mut queues, &mut further);
         }
     }
     leave_out_repetitions(&mut queues);
     queues
 }
 
-/// Adds where one exchange sends the message.
-fn ask(
+/// Visits one exchange: adds the queues and exchanges that it sends the message to.
+fn visit(
     exchange: &Exchange,
     routing_key: &[u8],
     headers: Option<Table<'_>>,
@@ -137,7 +137,7 @@ mod tests {
     use ExchangeKind::{Direct, Fanout, Topic};
 
     #[test]
-    fn a_queue_reached_along_several_ways_gets_a_message_once() {
+    fn a_queue_reached_by_several_paths_gets_a_message_once() {
         let vhost = Vhost::default()
             .exchange("top", Fanout, None)
             .exchange("left", Fanout, None)
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_cycle_each_exchange_is_asked_once() {
+    fn in_a_cycle_each_exchange_is_visited_once() {
         let vhost = Vhost::default()
             .exchange("a", Fanout, None)
             .exchange("b", Fanout, None)
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_to_an_exchange_counts_as_a_match_even_when_nothing_comes_of_it() {
+    fn a_binding_to_an_exchange_is_a_match_even_if_it_reaches_no_queue() {
         let vhost = Vhost::default()
             .exchange("main", Direct, Some("rest"))
             .exchange("dead-end", Direct, None)

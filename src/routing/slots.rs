@@ -1,9 +1,9 @@
-//! Things under small numbers that are given out again once a thing is removed.
+//! A table of items under small numbers, which are reused once an item is removed.
 
 use smallvec::{SmallVec, smallvec};
 use std::ops::Index;
 
-/// The number of a thing in its [`Slots`].
+/// The number of an item in its [`Slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Slot(u32);
 
@@ -29,13 +29,13 @@ impl<T> Slots<T> {
         Slot(u32::try_from(self.items.len() - 1).expect("memory ends far below 2^32 bindings"))
     }
 
-    /// Takes out what is under `slot`.
+    /// Removes the item under `slot`.
     pub(super) fn remove(&mut self, slot: Slot) -> T {
         self.free.push(slot);
         self.items[slot.at()].take().expect("a slot is removed once")
     }
 
-    /// A set of slots, empty.
+    /// An empty set for the slots of this table.
     pub(super) fn none(&self) -> SlotSet {
         SlotSet(smallvec![0; self.items.len().div_ceil(u64::BITS as usize)])
     }

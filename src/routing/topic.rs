@@ -3,8 +3,8 @@
 //! Words are split at dots. `*` stands for exactly one word and `#` for any number, none included; both only as whole
 //! words of a binding key. The empty key has no words; `a..b` has an empty one in the middle, which `*` matches.
 //!
-//! Routing walks the trie one word at a time and carries all the places it may be in, each once. So the work grows with
-//! the places that match the key so far, not with the number of bindings, and no pattern makes it grow exponentially.
+//! Routing walks the trie one word at a time, with the set of all nodes that match the words so far. So the work grows with
+//! the number of these nodes, not with the number of bindings, and no pattern makes it grow exponentially.
 
 use ahash::{AHashMap, AHashSet};
 use smallvec::{SmallVec, smallvec};
@@ -16,9 +16,9 @@ use crate::model::Name;
 type NodeNo = u32;
 
 /// Nodes that match the words read so far.
-type Places = SmallVec<[NodeNo; 16]>;
+type Nodes = SmallVec<[NodeNo; 16]>;
 
-/// The node of the empty binding key; always there.
+/// The node of the empty binding key; it always exists.
 const ROOT: NodeNo = 0;
 
 /// Up to this many matches are compared one by one to leave out repetitions; more go through a set.
@@ -48,7 +48,7 @@ struct Node {
     literals: AHashMap<Box<[u8]>, NodeNo>,
     one_word: Option<NodeNo>,
     any_words: Option<NodeNo>,
-    /// Whether this node was reached by `#`: it then stays matched whatever words follow.
+    /// Whether this node was reached by `#`: then it matches any number of further words.
     repeats: bool,
     destinations: SmallVec<[Destination; 1]>,
 }
@@ -124,7 +124,7 @@ impl Topic {
         NodeNo::try_from(self.nodes.len() - 1).expect("four billion nodes do not fit into memory")
     }
 
-    /// Adds a destination that is not there yet under this key.
+    /// Adds a destination that is not bound under this key yet.
     pub(super) fn add(&mut self, routing_key: &Name, destination: Destination) {
         let mut at = ROOT;
         for word in words(routing_key.as_bytes()) {
@@ -179,40 +179,40 @@ impl Topic {
     }
 
     /// The nodes whose binding keys match, each once.
-    fn matching_nodes(&self, routing_key: &[u8]) -> Places {
-        let mut places: Places = smallvec![ROOT];
-        self.add_wordless(&mut places, 0);
+    fn matching_nodes(&self, routing_key: &[u8]) -> Nodes {
+        let mut nodes: Nodes = smallvec![ROOT];
+        self.add_wordless(&mut nodes, 0);
         for word in words(routing_key) {
-            let mut next: Places = places.iter().copied().filter(|&number| self.node(number).repeats).collect();
-            // What a `#` reaches without a word stays a place together with it, so only what is entered is followed.
+            let mut next: Nodes = nodes.iter().copied().filter(|&number| self.node(number).repeats).collect();
+            // The nodes that a `#` reaches without a word match as long as the `#` does, so only newly entered nodes are followed.
             let entered_from = next.len();
-            for &number in &places {
+            for &number in &nodes {
                 let node = self.node(number);
                 next.extend(node.literals.get(word).copied());
                 next.extend(node.one_word);
             }
             if self.add_wordless(&mut next, entered_from) {
-                // A `#` may be entered anew while it still matches: the only way to be at one node twice.
+                // A `#` may be entered again while it still matches: only so can one node be in the list twice.
                 next.sort_unstable();
                 next.dedup();
             }
-            places = next;
-            if places.is_empty() {
+            nodes = next;
+            if nodes.is_empty() {
                 break;
             }
         }
-        places
+        nodes
     }
 
-    /// Adds what `#` reaches from `places[from..]` by matching no word at all; whether there was anything.
-    fn add_wordless(&self, places: &mut Places, from: usize) -> bool {
-        let before = places.len();
+    /// Adds the nodes that `#` reaches from `nodes[from..]` by matching no word. Returns whether there were any.
+    fn add_wordless(&self, nodes: &mut Nodes, from: usize) -> bool {
+        let before = nodes.len();
         let mut at = from;
-        while at < places.len() {
-            places.extend(self.node(places[at]).any_words);
+        while at < nodes.len() {
+            nodes.extend(self.node(nodes[at]).any_words);
             at += 1;
         }
-        places.len() > before
+        nodes.len() > before
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
     use crate::routing::{Bindings, ExchangeKind};
     use proptest::prelude::*;
 
-    /// The rule as it reads, without regard to cost.
+    /// The rule of the specification, without regard to cost.
     fn matches(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern, key) {
             ([], []) => true,
@@ -316,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn a_key_full_of_hashes_does_not_explode() {
-        // 128 words against 128 `#`: a walk that tried every split would not end.
+    fn a_key_of_many_hashes_is_routed_in_bounded_time() {
+        // 128 words against 128 `#`: a walk that tries every split never ends.
         let pattern = vec!["#"; 128].join(".");
         let key = vec!["a"; 128].join(".");
         let bindings = exchange(&[&pattern, &format!("{}.b", &pattern[2..])]);

@@ -34,7 +34,7 @@ impl ClientSlot {
     /// Takes a slot; `None` if `metrics_connections_max` is reached.
     fn acquire(shared: &Arc<Shared>) -> Option<Self> {
         let clients = &shared.http_clients;
-        let most = u64::from(shared.current().settings.metrics_connections_max);
+        let most = u64::from(shared.current().settings.metrics.connections_max);
         if clients.open.fetch_add(1, Ordering::Relaxed) < most {
             return Some(Self(Arc::clone(shared)));
         }
@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
         match listener.accept().await {
             Ok((stream, _)) => {
                 if let Some(slot) = ClientSlot::acquire(&shared) {
-                    let timeout = shared.current().settings.metrics_timeout;
+                    let timeout = shared.current().settings.metrics.timeout;
                     let router = router.clone();
                     drop(spawn(&Handle::current(), async move {
                         serve_one(stream, router, timeout).await;

@@ -44,7 +44,7 @@ pub(super) async fn listen(settings: &Settings) -> Result<Listeners, StartError>
     if amqp.is_empty() {
         return Err(StartError::Entry { entry: "amqp".into(), problem: "there is no address to listen on".into() });
     }
-    let metrics = match settings.metrics {
+    let metrics = match settings.metrics.address {
         Some(address) => {
             let listener = if cfg!(feature = "metrics") {
                 TcpListener::bind(address).await

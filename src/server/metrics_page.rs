@@ -35,7 +35,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         node_name: shared.identity.node_name.clone(),
         cluster_name: shared.identity.cluster_name.clone(),
         cluster_id: shared.identity.cluster_id.clone(),
-        rabbitmq_version: shared.settings.version.clone(),
+        rabbitmq_version: shared.settings.identity.version.clone(),
     };
     let page = Page { shared, exposition: Arc::new(Exposition::new(&identity)) };
     Router::new()

@@ -147,7 +147,8 @@ impl Simulation {
         let now = crate::model::Clock::now(&clock);
         let broker = Broker::recover(broker_settings(&settings), runner, writer, Some(scratch), &recovered, now);
         recover_users(&settings, &recovered, &broker)?;
-        let cluster_name = if settings.cluster_name.is_empty() { CLUSTER_NAME } else { &settings.cluster_name };
+        let cluster_name =
+            if settings.identity.cluster_name.is_empty() { CLUSTER_NAME } else { &settings.identity.cluster_name };
         let identity = Identity { cluster_name: cluster_name.to_owned(), ..Identity::default() };
         let shared = Shared::new(settings, identity, broker, Clock::start(), Vec::new());
         let (random, clients) = (Random::new(seed), BTreeMap::new());

@@ -117,8 +117,8 @@ async fn recover_users_and_listen(
 fn identity(settings: &Settings, recovered: &RecoveredState) -> Identity {
     let or = |name: &str, default: &str| if name.is_empty() { default.to_owned() } else { name.to_owned() };
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let node_name = or(&settings.node_name, &format!("prontomq@{}", or(&host, "localhost")));
-    let cluster_name = or(&settings.cluster_name, &node_name);
+    let node_name = or(&settings.identity.node_name, &format!("prontomq@{}", or(&host, "localhost")));
+    let cluster_name = or(&settings.identity.cluster_name, &node_name);
     Identity { node_name, cluster_name, cluster_id: recovered.cluster_id.clone() }
 }
 
@@ -141,12 +141,12 @@ fn log_recovered(settings: &Settings, identity: &Identity, recovered: &Recovered
 }
 
 fn log_limits(shared: &Shared) {
-    let Settings { connections_max, channels_max, frame_max, message_bytes_max, limits, .. } = &shared.settings;
+    let Settings { connections_max, connection, limits, .. } = &shared.settings;
     tracing::info!(
         connections_max,
-        channels_max,
-        frame_max,
-        message_bytes_max,
+        channels_max = connection.channels_max,
+        frame_max = connection.frame_max,
+        message_bytes_max = connection.message_bytes_max,
         memory_bytes = shared.alarms.memory_limit(),
         resident_bytes = shared.alarms.resident_limit(),
         disk_free_bytes = limits.disk_free_bytes,

@@ -5,7 +5,7 @@ use crate::auth::mechanism;
 use crate::broker::{BrokerSettings, VhostLimits};
 use crate::config::Settings;
 use crate::queue::{ConsumerLimits, HoldLimits, QueueLimits, WindowLimits};
-use crate::session::SessionSettings;
+use crate::session::{ServerProperties, SessionSettings};
 use crate::store::commit::WriterSettings;
 use crate::store::sqlite::SqliteSettings;
 
@@ -16,16 +16,16 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
         queue_limits: QueueLimits {
             hold: HoldLimits { hold_max: settings.store.hold_max, ack_time_max: settings.store.hold_ack_time_max },
             window: WindowLimits {
-                head_entries: limits.window_entries as usize,
-                head_entries_min: limits.window_entries_min as usize,
-                tail_entries: limits.window_tail_entries as usize,
-                tail_bytes: bytes(limits.window_tail_bytes),
-                head_bytes: bytes(limits.window_bytes),
+                head_entries: limits.windows.head_entries as usize,
+                head_entries_min: limits.windows.head_entries_min as usize,
+                tail_entries: limits.windows.tail_entries as usize,
+                tail_bytes: bytes(limits.windows.tail_bytes),
+                head_bytes: bytes(limits.windows.head_bytes),
             },
             consumer: ConsumerLimits {
-                messages: limits.consumer_window_messages,
-                messages_max: limits.consumer_window_messages_max.max(limits.consumer_window_messages),
-                bytes_max: limits.consumer_window_bytes_max,
+                messages: limits.consumer_window.messages,
+                messages_max: limits.consumer_window.messages_max.max(limits.consumer_window.messages),
+                bytes_max: limits.consumer_window.bytes_max,
                 unacked_max: limits.channel_unacked_max,
             },
         },
@@ -34,9 +34,9 @@ pub(super) fn broker_settings(settings: &Settings) -> BrokerSettings {
             exchanges: limits.vhost_exchanges_max as usize,
             bindings: limits.vhost_bindings_max as usize,
         },
-        windows_bytes: limits.windows_bytes,
+        windows_bytes: limits.windows.all_bytes,
         unwritten_bytes_max: settings.store.unwritten_bytes_max,
-        transient_bytes: match limits.transient_bytes {
+        transient_bytes: match limits.windows.transient_bytes {
             0 => (limit_of_memory(limits.memory_bytes) / TRANSIENT_SHARE).min(TRANSIENT_BYTES_MAX),
             bytes => bytes,
         },
@@ -54,18 +54,20 @@ const TRANSIENT_BYTES_MAX: u64 = 4 << 30;
 pub(super) fn session_settings(settings: &Settings, cluster_name: &str) -> SessionSettings {
     let version = env!("CARGO_PKG_VERSION");
     SessionSettings {
-        product: settings.product.clone(),
-        version: settings.version.clone(),
-        platform: format!("ProntoMQ {version}"),
-        information: format!("ProntoMQ {version}, compatible with RabbitMQ clients"),
-        cluster_name: cluster_name.to_owned(),
+        properties: ServerProperties {
+            product: settings.identity.product.clone(),
+            version: settings.identity.version.clone(),
+            platform: format!("ProntoMQ {version}"),
+            information: format!("ProntoMQ {version}, compatible with RabbitMQ clients"),
+            cluster_name: cluster_name.to_owned(),
+        },
         mechanisms: mechanism::OFFERED.split(' ').map(str::to_owned).collect(),
-        channel_max: settings.channels_max,
-        frame_max: settings.frame_max,
-        frame_min: settings.initial_frame_max,
-        heartbeat_seconds: u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX),
-        handshake_timeout: settings.handshake_timeout,
-        message_bytes_max: settings.message_bytes_max,
+        channel_max: settings.connection.channels_max,
+        frame_max: settings.connection.frame_max,
+        frame_min: settings.connection.initial_frame_max,
+        heartbeat_seconds: u16::try_from(settings.connection.heartbeat.as_secs()).unwrap_or(u16::MAX),
+        handshake_timeout: settings.connection.handshake_timeout,
+        message_bytes_max: settings.connection.message_bytes_max,
         gets_in_flight_max: settings.limits.gets_in_flight_max,
         connection_unfinished_bytes_max: settings.limits.connection_unfinished_bytes,
         unfinished_bytes_max: match settings.limits.unfinished_bytes {

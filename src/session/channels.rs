@@ -1,17 +1,25 @@
-//! The channels of one connection, by number: a number is where its channel is, since each frame asks for one.
+//! The channels of one connection, indexed by number: every frame looks one up.
 
 use super::channel::Channel;
+use crate::model::ChannelKey;
 
 /// Open channels, and those that are closing. Grows to the highest number in use.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     by_number: Vec<Option<Box<Channel>>>,
     count: usize,
+    /// How many channels were opened so far.
+    opened: u32,
 }
 
 impl Channels {
+    /// How many channels are open or closing.
     pub(super) fn len(&self) -> usize {
         self.count
+    }
+
+    pub(super) fn opened(&self) -> u32 {
+        self.opened
     }
 
     pub(super) fn get(&self, number: u16) -> Option<&Channel> {
@@ -22,14 +30,16 @@ impl Channels {
         self.by_number.get_mut(usize::from(number))?.as_deref_mut()
     }
 
-    /// A channel is opened under a number that is free.
-    pub(super) fn insert(&mut self, number: u16, channel: Channel) {
+    /// Opens a channel under a number that is free.
+    pub(super) fn open(&mut self, number: u16) {
+        self.opened += 1;
+        let key = ChannelKey { number, incarnation: self.opened };
         let at = usize::from(number);
         if self.by_number.len() <= at {
             self.by_number.resize_with(at + 1, || None);
         }
         debug_assert!(self.by_number[at].is_none(), "channel {number} is open");
-        self.by_number[at] = Some(Box::new(channel));
+        self.by_number[at] = Some(Box::new(Channel::new(key)));
         self.count += 1;
     }
 
@@ -43,7 +53,8 @@ impl Channels {
         self.by_number.iter().filter_map(Option::as_deref)
     }
 
+    /// Forgets all channels; how many were opened is kept.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { opened: self.opened, ..Self::default() };
     }
 }

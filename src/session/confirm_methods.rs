@@ -1,4 +1,4 @@
-//! The methods of class confirm, and the promises that come back.
+//! The methods of class confirm, and the promises that queues keep or refuse.
 
 use super::channel::Stage;
 use super::effect::Output;
@@ -23,7 +23,7 @@ impl Session {
         Ok(())
     }
 
-    /// Queues kept or refused promises of a channel.
+    /// A queue has kept or refused promises that it owed to a channel.
     pub(super) fn promised(
         &mut self,
         key: ChannelKey,
@@ -34,11 +34,11 @@ impl Session {
         out: &mut Output,
     ) {
         let (first, last) = numbers.into_inner();
-        self.touch(key.number);
+        self.mark_active(key.number);
         let Some(channel) = self.live(key) else { return };
         if let Some(transaction) = &mut channel.transaction {
             if transaction.promised(first, last, kept) {
-                channel.commit_settled();
+                channel.requests.complete_commit();
                 self.proceed(key.number, now, outlet, out);
             }
             return;
@@ -48,25 +48,25 @@ impl Session {
         }
     }
 
-    /// A channel has something to confirm at the end of this pass.
+    /// Lists a channel whose confirms are to be written at the end of this pass.
     pub(super) fn note_to_confirm(&mut self, number: u16) {
         let channel = self.channel(number);
-        if !std::mem::replace(&mut channel.confirm_noted, true) {
-            self.to_confirm.push(number);
+        if !std::mem::replace(&mut channel.listings.to_confirm, true) {
+            self.due.to_confirm.push(number);
         }
     }
 
-    /// The end of a pass over input and notices: confirms are written, unless too much output waits already.
+    /// Call it at the end of a pass over input and notices: writes confirms, unless too much output waits already.
     pub(crate) fn flush_confirms(&mut self, out: &mut Output) {
-        if !self.holds_confirms() {
+        if !self.backpressure.output_waits() {
             self.flush_all_confirms(out);
         }
     }
 
     pub(super) fn flush_all_confirms(&mut self, out: &mut Output) {
-        while let Some(number) = self.to_confirm.pop() {
+        while let Some(number) = self.due.to_confirm.pop() {
             if let Some(channel) = self.channels.get_mut(number) {
-                channel.confirm_noted = false;
+                channel.listings.to_confirm = false;
                 self.flush_confirms_of(number, out);
             }
         }

@@ -1,102 +1,103 @@
-//! Publisher confirms of one channel: what each publish still waits for, and the fewest frames that say so.
+//! Publisher confirms of one channel: the state of each publish, and the fewest frames that confirm them.
 
 use crate::wire::writer::{write_ack, write_nack};
 use std::collections::VecDeque;
 
-/// How a publish stands.
+/// The state of a publish that is not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum PublishState {
     /// Not routed yet.
     Unrouted,
-    /// Queues that have not kept their promise; whether one refused.
+    /// So many queues have not kept or refused their promise yet; `refused`: one of the others refused.
     Waiting { parts: u32, refused: bool },
-    /// Settled and noted.
+    /// All promises are kept or refused; the number is in `acks` or `nacks`.
     Done,
 }
 
-/// The ring of publishes that are not confirmed, and what is to be said in this pass.
+/// The publishes that are not confirmed, and the confirms to write at the end of this pass.
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
-    selected: bool,
+    is_selected: bool,
+    /// The sequence number of the next publish.
     next: u64,
+    /// The sequence number of the first publish in `ring`.
     base: u64,
-    ring: VecDeque<Part>,
+    ring: VecDeque<PublishState>,
     acks: Vec<u64>,
     nacks: Vec<u64>,
 }
 
 impl Confirms {
     pub(super) fn select(&mut self) {
-        if !self.selected {
-            self.selected = true;
+        if !self.is_selected {
+            self.is_selected = true;
             self.next = 1;
             self.base = 1;
         }
     }
 
     pub(super) fn is_selected(&self) -> bool {
-        self.selected
+        self.is_selected
     }
 
-    /// The number of one more publish, in confirm mode.
+    /// The sequence number of one more publish; none outside confirm mode.
     pub(super) fn next_sequence(&mut self) -> Option<u64> {
-        if !self.selected {
+        if !self.is_selected {
             return None;
         }
         let sequence = self.next;
         self.next += 1;
-        self.ring.push_back(Part::Unrouted);
+        self.ring.push_back(PublishState::Unrouted);
         Some(sequence)
     }
 
-    /// How many publishes are not confirmed; some of them may be, behind one that is not.
+    /// How many publishes are kept: those that are not confirmed, and those behind the first of them.
     pub(super) fn waiting(&self) -> usize {
         self.ring.len()
     }
 
-    /// What it takes of memory beside itself.
+    /// The memory that its lists take, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        let noted = self.acks.capacity() + self.nacks.capacity();
-        self.ring.capacity() * size_of::<Part>() + noted * size_of::<u64>()
+        let listed = self.acks.capacity() + self.nacks.capacity();
+        self.ring.capacity() * size_of::<PublishState>() + listed * size_of::<u64>()
     }
 
-    fn at(&mut self, sequence: u64) -> Option<&mut Part> {
+    fn at(&mut self, sequence: u64) -> Option<&mut PublishState> {
         let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
         self.ring.get_mut(index)
     }
 
-    /// A publish went to so many queues; some of them may have answered before. None counts as one part, which the
-    /// caller keeps.
+    /// Sets how many queues owe a promise for a publish; 0 counts as one promise, which the caller keeps.
     pub(super) fn set_parts(&mut self, sequence: u64, parts: u32) {
         if let Some(part) = self.at(sequence)
-            && *part == Part::Unrouted
+            && *part == PublishState::Unrouted
         {
-            *part = Part::Waiting { parts: parts.max(1), refused: false };
+            *part = PublishState::Waiting { parts: parts.max(1), refused: false };
         }
     }
 
-    /// A queue kept or refused its parts of these. Returns whether there is something to say.
+    /// A queue kept or refused its promises for these publishes. Returns whether confirms are due.
     pub(super) fn promised(&mut self, first: u64, last: u64, kept: bool) -> bool {
         for sequence in first..=last {
             let Some(part) = self.at(sequence) else { continue };
-            let Part::Waiting { parts, refused } = part else { continue };
+            let PublishState::Waiting { parts, refused } = part else { continue };
             *parts -= 1;
             *refused |= !kept;
             if *parts > 0 {
                 continue;
             }
             let refused = *refused;
-            *part = Part::Done;
+            *part = PublishState::Done;
             if refused { self.nacks.push(sequence) } else { self.acks.push(sequence) }
         }
-        while self.ring.front() == Some(&Part::Done) {
+        while self.ring.front() == Some(&PublishState::Done) {
             self.ring.pop_front();
             self.base += 1;
         }
         !self.acks.is_empty() || !self.nacks.is_empty()
     }
 
-    /// Writes what there is to say. A frame with `multiple` never covers a number that is unconfirmed or of the other kind.
+    /// Writes the confirms that are due. A frame with `multiple` never covers a number that is unconfirmed or of the other kind.
     /// Returns how many publishes were confirmed.
     pub(super) fn flush(&mut self, channel: u16, out: &mut Vec<u8>) -> u64 {
         let confirmed = self.acks.len() as u64;
@@ -113,7 +114,7 @@ impl Confirms {
     }
 }
 
-/// Numbers below `cut` go in one frame, the others singly.
+/// Writes the numbers below `cut` in one frame, and a frame for each of the others.
 fn write_run(numbers: &[u64], cut: u64, mut write: impl FnMut(u64, bool)) {
     let (below, above) = numbers.split_at(numbers.partition_point(|number| *number < cut));
     if let Some(last) = below.last() {
@@ -138,7 +139,7 @@ mod tests {
         confirms
     }
 
-    fn said(confirms: &mut Confirms) -> Vec<(u8, u64, bool)> {
+    fn written(confirms: &mut Confirms) -> Vec<(u8, u64, bool)> {
         let mut out = Vec::new();
         confirms.flush(1, &mut out);
         out.chunks(21)
@@ -153,9 +154,9 @@ mod tests {
     fn a_run_of_confirms_is_one_frame() {
         let mut confirms = selected(5, 1);
         assert!(confirms.promised(1, 4, true));
-        assert_eq!(said(&mut confirms), [(80, 4, true)]);
+        assert_eq!(written(&mut confirms), [(80, 4, true)]);
         assert!(confirms.promised(5, 5, true));
-        assert_eq!(said(&mut confirms), [(80, 5, false)]);
+        assert_eq!(written(&mut confirms), [(80, 5, false)]);
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
         confirms.promised(3, 3, false);
         confirms.promised(4, 4, true);
         confirms.promised(6, 6, true);
-        assert_eq!(said(&mut confirms), [(80, 2, true), (80, 4, false), (80, 6, false), (120, 3, false)]);
+        assert_eq!(written(&mut confirms), [(80, 2, true), (80, 4, false), (80, 6, false), (120, 3, false)]);
     }
 
     #[test]
@@ -174,6 +175,6 @@ mod tests {
         assert!(!confirms.promised(1, 2, true));
         confirms.promised(1, 1, true);
         confirms.promised(2, 2, false);
-        assert_eq!(said(&mut confirms), [(80, 1, false), (120, 2, false)]);
+        assert_eq!(written(&mut confirms), [(80, 1, false), (120, 2, false)]);
     }
 }

@@ -4,42 +4,44 @@ use crate::model::{
     AmqpError, ChannelKey, Command, ConsumerSlot, LendId, LimitId, Message, Name, QueueId, Refusals, RequestNo,
     SettleOutcome,
 };
+use crate::wire::writer::write_method;
+use amq_protocol::protocol::{AMQPClass, connection};
 
-/// One thing only the shell can do. Effects are carried out in order.
+/// One request to the shell. The shell carries effects out in order.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Check a login and call `Session::authenticated`.
     Authenticate {
         /// The SASL mechanism.
         mechanism: String,
-        /// What the client said.
+        /// The client's response, as the mechanism defines it.
         response: Vec<u8>,
     },
     /// Open a vhost and call `Session::vhost_opened`.
     OpenVhost {
-        /// Its name, taken literally.
+        /// The vhost's name, taken literally.
         vhost: Name,
     },
-    /// Carry out a command; its answer comes as a notice. What was gathered before goes first.
+    /// Carry out a command; its answer comes as a notice. What the outlet has taken before goes first.
     Command {
-        /// The channel that waits.
+        /// The channel that waits for the answer.
         channel: ChannelKey,
-        /// Which of its requests.
+        /// The number of the channel's request.
         request: RequestNo,
-        /// What to do.
+        /// The command.
         command: Command,
     },
     /// Make a transaction take effect as a whole, and call `Session::committed`.
     Commit(Commit),
-    /// Give back a delivery that came too late.
+    /// Give back a delivery whose channel or consumer is gone.
     Bounce {
-        /// The channel it was for.
+        /// The channel that the delivery was for.
         channel: ChannelKey,
-        /// The queue it came from.
+        /// The queue that the delivery came from.
         queue: QueueId,
-        /// The lending.
+        /// The delivery's lending.
         lend: LendId,
-        /// The limit of the channel of which it holds a permit.
+        /// The channel limit of which the delivery holds a permit.
         permit: Option<LimitId>,
     },
     /// Deliveries were flushed to the socket.
@@ -48,11 +50,11 @@ pub(crate) enum Effect {
         channel: ChannelKey,
         /// The consumer.
         consumer: ConsumerSlot,
-        /// Its queue.
+        /// The consumer's queue.
         queue: QueueId,
-        /// How many.
+        /// The number of deliveries.
         count: u32,
-        /// Their body bytes.
+        /// Body bytes of the deliveries.
         bytes: u64,
     },
     /// All that a queue delivered before it applied the channel's limit has arrived.
@@ -64,7 +66,8 @@ pub(crate) enum Effect {
         /// The limit.
         limit: LimitId,
     },
-    /// The connection ends: as `Outlet::end_channel` for all, and its exclusive queues are deleted. Then `Session::ended`.
+    /// The connection ends: end all its channels (`Outlet::end_channel`), delete its exclusive queues, then call
+    /// `Session::ended`.
     ConnectionEnds,
     /// Close the socket once the output is written.
     CloseSocket,
@@ -73,86 +76,91 @@ pub(crate) enum Effect {
 /// A message on its way into an exchange.
 #[derive(Debug)]
 pub(crate) struct Publish {
-    /// The channel it came on.
+    /// The channel that the publish came on.
     pub channel: ChannelKey,
-    /// The message, addressed.
+    /// The message, with exchange and routing key.
     pub message: Message,
     /// Return it when no queue takes it.
     pub mandatory: bool,
-    /// Its publish sequence number, where the channel waits for promises.
+    /// The publish sequence number, if the channel is in confirm mode.
     pub sequence: Option<u64>,
 }
 
 /// A message of a transaction, routed when it was published.
 #[derive(Debug)]
 pub(crate) struct RoutedMessage {
-    /// The message, addressed.
+    /// The message, with exchange and routing key.
     pub message: Message,
     /// Return it when no queue takes it.
     pub mandatory: bool,
-    /// The queues it goes to, as far as they are still there when the transaction commits.
+    /// The queues that the message goes to, if they still exist when the transaction commits.
     pub queues: Vec<Name>,
 }
 
-/// What a transaction held back: publishes in order, then settlements in order.
+/// A transaction's publishes, then its settlements, each in order.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// The channel that commits. Each queue owes it a promise for each message, numbered from 1 in their order, and one
     /// numbered 0 for the whole.
     pub channel: ChannelKey,
-    /// Its publishes.
+    /// The publishes.
     pub publishes: Vec<RoutedMessage>,
-    /// Its settlements.
+    /// The settlements.
     pub settlements: Vec<Settlement>,
 }
 
-/// A delivery that is settled.
+/// A delivery is acknowledged, rejected or requeued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settlement {
-    /// The queue it came from.
+    /// The queue that the delivery came from.
     pub queue: QueueId,
-    /// Which lending.
+    /// The delivery's lending.
     pub lend: LendId,
-    /// What became of it.
+    /// Acknowledged, rejected or requeued.
     pub outcome: SettleOutcome,
-    /// Whether it held a permit of the channel.
+    /// Whether the delivery counts against the channel's limit.
     pub counted: bool,
-    /// Whether the method that settles it has settled another one before.
+    /// Whether the same method has settled another delivery before this one.
     pub continues: bool,
 }
 
-/// What a session gives out: bytes for the socket, effects for the shell. Reused from pass to pass.
+/// The output of a session: bytes for the socket, effects for the shell. Reused from pass to pass.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     /// For the socket.
     pub bytes: Vec<u8>,
     /// For the shell.
     pub effects: Vec<Effect>,
-    /// Whether the shell must carry out the effects before more input is read: an answer may be at hand at once.
+    /// Whether the shell must carry out the effects before more input is read: the answer may come at once.
     pub pause: bool,
     /// Publishes confirmed since the shell last looked.
     pub confirmed: u64,
     /// Errors that closed a channel or the connection since the shell last looked.
     pub failures: Vec<Failure>,
-    /// What limits have refused since the shell last looked.
+    /// How often each limit has refused something since the shell last looked.
     pub refusals: Refusals,
 }
 
 /// An error that closed a channel or the connection; for the log and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// The number of the channel that it came up on; 0 when it came up on none.
+    /// The number of the channel that the error occurred on; 0 for the connection itself.
     pub channel: u16,
-    /// The method that failed, in AMQP's words; empty when none did.
+    /// The AMQP name of the method that failed; empty when no method did.
     pub operation: &'static str,
     /// The error.
     pub error: AmqpError,
 }
 
 impl Output {
-    /// Hands over a command; reading stops until the shell has seen to it.
+    /// Adds a command; reading stops until the shell has carried it out.
     pub(super) fn command(&mut self, channel: ChannelKey, request: RequestNo, command: Command) {
         self.effects.push(Effect::Command { channel, request, command });
         self.pause = true;
+    }
+
+    /// Writes a method of class connection.
+    pub(super) fn write_connection(&mut self, method: connection::AMQPMethod) {
+        write_method(&mut self.bytes, 0, AMQPClass::Connection(method));
     }
 }

@@ -1,14 +1,14 @@
 //! The methods of class exchange.
 
-use super::channel::Awaited;
 use super::effect::Output;
 use super::machine::Session;
+use super::requests::RequestKind;
 use crate::model::command::{BindTo, ExchangeDeclare};
 use crate::model::{AmqpError, Command, Name};
 use crate::wire::method::{MethodId, WithTable};
 use amq_protocol::protocol::exchange;
 
-/// A name as declarations and bindings take it: without line ends.
+/// A name without its line ends, which declarations and bindings ignore.
 pub(super) fn clean_name(name: &str) -> Name {
     if name.contains(['\r', '\n']) { Name::from(name.replace(['\r', '\n'], "")) } else { Name::from(name) }
 }
@@ -30,7 +30,7 @@ impl Session {
             internal: declare.internal,
             arguments: table.into(),
         });
-        self.channel(number).request(id, Awaited::Topology { nowait: declare.nowait }, command, out);
+        self.channel(number).request(id, RequestKind::Topology { nowait: declare.nowait }, command, out);
         Ok(())
     }
 
@@ -43,7 +43,7 @@ impl Session {
     ) -> Result<(), AmqpError> {
         let exchange = clean_name(delete.exchange.as_str());
         let command = Command::ExchangeDelete { exchange, if_unused: delete.if_unused };
-        self.channel(number).request(id, Awaited::Topology { nowait: delete.nowait }, command, out);
+        self.channel(number).request(id, RequestKind::Topology { nowait: delete.nowait }, command, out);
         Ok(())
     }
 
@@ -60,7 +60,7 @@ impl Session {
             routing_key: Name::from(bind.routing_key.as_str()),
             arguments: table.into(),
         });
-        self.channel(number).request(id, Awaited::Topology { nowait: bind.nowait }, command, out);
+        self.channel(number).request(id, RequestKind::Topology { nowait: bind.nowait }, command, out);
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl Session {
             routing_key: Name::from(unbind.routing_key.as_str()),
             arguments: table.into(),
         });
-        self.channel(number).request(id, Awaited::Topology { nowait: unbind.nowait }, command, out);
+        self.channel(number).request(id, RequestKind::Topology { nowait: unbind.nowait }, command, out);
         Ok(())
     }
 }

@@ -1,41 +1,23 @@
 //! From the protocol header to an open vhost.
 
-use super::closing::{Ending, Place};
+use super::client::{Login, LoginRefusal};
 use super::effect::{Effect, Output};
-use super::machine::{Session, State, write_connection};
+use super::ending::{Ending, ErrorOrigin};
+use super::machine::Session;
+use super::method_ids::{CONNECTION_OPEN, CONNECTION_START, CONNECTION_START_OK, CONNECTION_TUNE};
+use super::state::{Handshake, State};
 use crate::model::{AmqpError, Name, NamedLimit, Now};
 use crate::wire::frame::payload_max;
-use crate::wire::method::{ClientMethod, MethodId, WithTable};
+use crate::wire::method::{ClientMethod, WithTable};
 use crate::wire::protocol_header::{self, ProtocolHeader};
 use crate::wire::table::{Value, write_table};
 use crate::wire::writer::write_fields;
 use amq_protocol::protocol::connection::{self, AMQPMethod};
 use std::time::Duration;
 
-/// How far the handshake has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Handshake {
-    /// Eight bytes are to say which protocol.
-    Header,
-    /// connection.start was sent.
-    Starting,
-    /// The login is being checked, with this mechanism.
-    Authenticating(String),
-    /// connection.tune was sent.
-    Tuning,
-    /// tune-ok has come.
-    Opening,
-    /// The vhost is being opened.
-    OpeningVhost(Name),
-}
-
-const TUNE: MethodId = MethodId { class_id: 10, method_id: 30 };
-const START: MethodId = MethodId { class_id: 10, method_id: 10 };
-const START_OK: MethodId = MethodId { class_id: 10, method_id: 11 };
-const OPEN: MethodId = MethodId { class_id: 10, method_id: 40 };
 const PROTOCOL_HEADER_BYTES: usize = 8;
 
-/// Named in `server-properties`; clients switch features on by these names.
+/// The capabilities in `server-properties`; clients switch features on by these names.
 const CAPABILITIES: [&str; 8] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
@@ -48,13 +30,13 @@ const CAPABILITIES: [&str; 8] = [
 ];
 
 impl Session {
-    /// Returns how many bytes were used; none while too few have come.
+    /// Takes the protocol header. Returns how many bytes were used; none until eight bytes have come.
     pub(super) fn receive_header(&mut self, input: &[u8], now: Now, out: &mut Output) -> Option<usize> {
         match protocol_header::recognise(input) {
             ProtocolHeader::Incomplete => None,
             ProtocolHeader::Refused => {
                 out.bytes.extend_from_slice(&protocol_header::ANSWER);
-                self.doom("another protocol", now);
+                self.close_silently("another protocol", now);
                 self.close_socket(out);
                 Some(input.len())
             }
@@ -66,28 +48,28 @@ impl Session {
         }
     }
 
-    /// connection.start, field by field: clients see the properties in the order in which RabbitMQ sends them.
+    /// Writes connection.start field by field: clients see the properties in RabbitMQ's order.
     fn write_start(&self, out: &mut Output) {
-        let settings = &self.settings;
+        let properties = &self.settings.properties;
         let texts = [
-            ("cluster_name", settings.cluster_name.as_str()),
+            ("cluster_name", properties.cluster_name.as_str()),
             ("copyright", "Copyright (c) the ProntoMQ developers; MIT OR Apache-2.0"),
-            ("information", &settings.information),
-            ("platform", &settings.platform),
-            ("product", &settings.product),
-            ("version", &settings.version),
+            ("information", &properties.information),
+            ("platform", &properties.platform),
+            ("product", &properties.product),
+            ("version", &properties.version),
         ];
-        write_fields(&mut out.bytes, 0, START, |fields| {
+        write_fields(&mut out.bytes, 0, CONNECTION_START, |fields| {
             fields.extend_from_slice(&[0, 9]);
-            write_table(fields, |properties| {
-                properties.table(b"capabilities", |capabilities| {
+            write_table(fields, |table| {
+                table.table(b"capabilities", |capabilities| {
                     CAPABILITIES.iter().for_each(|name| capabilities.value(name.as_bytes(), Value::Bool(true)));
                 });
                 for (key, text) in texts {
-                    properties.value(key.as_bytes(), Value::LongString(text.as_bytes()));
+                    table.value(key.as_bytes(), Value::LongString(text.as_bytes()));
                 }
             });
-            for text in [settings.mechanisms.join(" ").as_str(), "en_US"] {
+            for text in [self.settings.mechanisms.join(" ").as_str(), "en_US"] {
                 fields.extend_from_slice(&(text.len() as u32).to_be_bytes());
                 fields.extend_from_slice(text.as_bytes());
             }
@@ -106,11 +88,11 @@ impl Session {
                 out.pause = true;
             }
             (Handshake::Opening | Handshake::Tuning, ClientMethod::ConnectionClose(close)) => {
-                self.set_ending(Ending::ByClient(close.reply_code, close.reply_text.to_string()));
-                write_connection(out, AMQPMethod::CloseOk(connection::CloseOk {}));
+                self.ending = Some(Ending::ByClient(close.reply_code, close.reply_text.to_string()));
+                out.write_connection(AMQPMethod::CloseOk(connection::CloseOk {}));
                 self.close_socket(out);
             }
-            _ => self.doom("a method out of turn during the handshake", now),
+            _ => self.close_silently("a method out of turn during the handshake", now),
         }
     }
 
@@ -131,16 +113,14 @@ impl Session {
         self.client.wants_blocked = capability("connection.blocked");
         let mechanism = start.mechanism.to_string();
         if !self.settings.mechanisms.contains(&mechanism) {
-            return self.doom("an authentication mechanism that was not offered", now);
+            return self.close_silently("an authentication mechanism that was not offered", now);
         }
         self.state = State::Handshake(Handshake::Authenticating(mechanism.clone()));
         out.effects.push(Effect::Authenticate { mechanism, response: start.response.as_bytes().to_vec() });
         out.pause = true;
     }
 
-    /// The login was checked: the user's name and whether it may claim others' `user-id`, or why not.
-    ///
-    /// A response that was not even well-formed is `Err(LoginRefusal::Malformed)`: the client hears nothing.
+    /// The shell has checked the login.
     pub(crate) fn authenticated(&mut self, login: Result<Login, LoginRefusal>, now: Now, out: &mut Output) {
         let State::Handshake(Handshake::Authenticating(mechanism)) = &self.state else { return };
         match login {
@@ -153,23 +133,23 @@ impl Session {
                     frame_max: self.settings.frame_max,
                     heartbeat: self.settings.heartbeat_seconds,
                 };
-                write_connection(out, AMQPMethod::Tune(tune));
+                out.write_connection(AMQPMethod::Tune(tune));
             }
             Err(LoginRefusal::Refused) if self.client.wants_failure_close => {
                 let error = AmqpError::login_refused(mechanism);
-                self.close_at(Place::on_channel(0, Some(START_OK)), &error, None, now, out);
+                self.close_at(ErrorOrigin::on_channel(0, Some(CONNECTION_START_OK)), &error, None, now, out);
                 self.shorten_closing(now);
             }
-            Err(_) => self.doom("login refused", now),
+            Err(_) => self.close_silently("login refused", now),
         }
     }
 
     fn connection_tune_ok(&mut self, tune: &connection::TuneOk, now: Now, out: &mut Output) {
         if let Err(error) = self.check_tuning(tune, out) {
-            return self.close(&error, Some(TUNE), now, out);
+            return self.close(&error, Some(CONNECTION_TUNE), now, out);
         }
-        self.payload_max = payload_max(tune.frame_max);
-        self.channel_max = tune.channel_max;
+        self.tuning.payload_max = payload_max(tune.frame_max);
+        self.tuning.channel_max = tune.channel_max;
         self.timers.begin_heartbeats(now.monotonic, Duration::from_secs(tune.heartbeat.into()));
         self.state = State::Handshake(Handshake::Opening);
     }
@@ -192,42 +172,25 @@ impl Session {
         let most = self.settings.channel_max;
         if most > 0 && (tune.channel_max == 0 || tune.channel_max > most) {
             out.refusals.note(NamedLimit::ChannelsMax);
-            let asked = if tune.channel_max == 0 { "0 (no limit)".to_owned() } else { tune.channel_max.to_string() };
+            let requested =
+                if tune.channel_max == 0 { "0 (no limit)".to_owned() } else { tune.channel_max.to_string() };
             return Err(AmqpError::not_allowed(format!(
-                "negotiated channel_max = {asked} is higher than the maximum allowed value ({most})"
+                "negotiated channel_max = {requested} is higher than the maximum allowed value ({most})"
             )));
         }
         Ok(())
     }
 
-    /// The vhost was opened, or why not.
+    /// The shell has opened the vhost, or the vhost cannot be opened for this reason.
     pub(crate) fn vhost_opened(&mut self, opened: Result<(), AmqpError>, now: Now, out: &mut Output) {
         let State::Handshake(Handshake::OpeningVhost(vhost)) = &self.state else { return };
         match opened {
             Ok(()) => {
                 self.client.vhost = Some(vhost.clone());
                 self.state = State::Running;
-                write_connection(out, AMQPMethod::OpenOk(connection::OpenOk {}));
+                out.write_connection(AMQPMethod::OpenOk(connection::OpenOk {}));
             }
-            Err(error) => self.close(&error, Some(OPEN), now, out),
+            Err(error) => self.close(&error, Some(CONNECTION_OPEN), now, out),
         }
     }
-}
-
-/// Who logged in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Login {
-    /// The user's name.
-    pub user: Name,
-    /// Whether the user may publish under others' `user-id`.
-    pub may_impersonate: bool,
-}
-
-/// Why a login failed, as far as the client may know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LoginRefusal {
-    /// The response made no sense: the socket is dropped without a word.
-    Malformed,
-    /// Wrong user, password or place.
-    Refused,
 }

@@ -1,40 +1,40 @@
-//! What leaves a session for exchanges and queues, in the order in which it comes, before the next frame is looked at.
+//! How publishes and settlements leave a session for exchanges and queues: in order, before the next frame is handled.
 //!
-//! A publish that fails closes its channel, and what the client sent behind it is thrown away, in the same read too.
+//! A publish that fails closes its channel, and what the client sent after it is thrown away, even in the same read.
 
 use super::effect::{Publish, Settlement};
 use crate::model::{AmqpError, ChannelKey, LimitChange, Message, Name};
 
-/// Takes what a session publishes and settles. The shell passes it in.
+/// Takes what a session publishes and settles. The shell implements it.
 pub(crate) trait Outlet {
-    /// Routes a message, and hands it to its queues at the latest at the end of this read. Returns how many queues it goes
-    /// to; each of them owes a promise where the publish has a sequence number.
+    /// Routes a message, and hands it to its queues at the end of this read at the latest. Returns the number of these queues;
+    /// each owes a promise if the publish has a sequence number.
     ///
     /// # Errors
-    /// The exchange is missing, or closed to clients: the channel closes with this.
+    /// The exchange is missing, or internal: the channel closes with this error.
     fn publish(&mut self, publish: Publish) -> Result<u32, AmqpError>;
 
-    /// The queues that a message goes to now. They get it when its transaction commits, whatever happens to exchanges and
-    /// bindings until then.
+    /// The queues that a message is routed to now. They get it when its transaction commits, even if exchanges and bindings
+    /// have changed by then.
     ///
     /// # Errors
-    /// As `publish`.
+    /// Those of `publish`.
     fn route(&mut self, message: &Message) -> Result<Vec<Name>, AmqpError>;
 
-    /// Hands a settlement to its queue, at the latest at the end of this read and behind what went to the queue before.
+    /// Hands a settlement to its queue at the end of this read at the latest, after everything that went to the queue before.
     fn settle(&mut self, channel: ChannelKey, settlement: Settlement);
 
-    /// The limit that a channel's consumers share comes, changes or goes, behind what was published and settled before.
+    /// Sets, changes or removes the limit that a channel's consumers share, after what was published and settled before.
     fn change_limit(&mut self, channel: ChannelKey, change: LimitChange);
 
-    /// A delivery that was on its way when the channel's limit began counts against it.
+    /// A delivery that was on its way when the channel's limit began counts against the limit.
     fn count_delivery(&mut self, channel: ChannelKey);
 
-    /// A channel has ended: all it holds goes back, its consumers go, behind what was published before.
+    /// A channel has ended: after what was published before, its deliveries go back and its consumers are removed.
     fn end_channel(&mut self, channel: ChannelKey);
 }
 
-/// For tests: every exchange is there, and leads nowhere.
+/// For tests: every exchange exists, and routes to no queue.
 #[cfg(test)]
 pub(super) struct NoQueues;
 

@@ -1,42 +1,51 @@
-//! basic.qos: a limit for each consumer to come, or one for the whole channel.
+//! The limits that basic.qos sets: one for each consumer created later, or one for the whole channel.
 
-use super::channel::Channel;
-use super::outlet::Outlet;
 use crate::model::{LimitChange, LimitId};
 use crate::wire::method::BasicQos;
 
-impl Channel {
-    /// `global=false` sets the limit of consumers created later, and takes a channel-wide one away; `global=true` limits the
-    /// channel at once. A limit that begins counts all that is unacknowledged, gets too, as RabbitMQ does it, and what is
-    /// settled by a transaction that is not committed. From limit to limit only the number changes.
-    pub(super) fn set_prefetch(&mut self, qos: BasicQos, outlet: &mut dyn Outlet) {
+/// The prefetch limits of one channel.
+#[derive(Debug, Default)]
+pub(super) struct Prefetch {
+    /// The limit of each consumer created from now on; 0 is none.
+    per_consumer: u32,
+    /// The limit that all consumers of the channel share, if one is set.
+    shared: Option<LimitId>,
+    last_shared: LimitId,
+}
+
+impl Prefetch {
+    pub(super) fn per_consumer(&self) -> u32 {
+        self.per_consumer
+    }
+
+    pub(super) fn shared(&self) -> Option<LimitId> {
+        self.shared
+    }
+
+    /// `global=false` sets the limit of consumers created later, and removes the shared one; `global=true` sets the shared
+    /// one at once. `count_unsettled` marks what is not settled for good as counted against the shared limit, or not, and
+    /// returns how many deliveries that are. A limit that begins counts them; a later one changes only the number.
+    pub(super) fn set(&mut self, qos: BasicQos, mut count_unsettled: impl FnMut(bool) -> u32) -> Option<LimitChange> {
         let count = u32::from(qos.prefetch_count);
         let limit = if qos.global {
             count
         } else {
-            self.prefetch = count;
+            self.per_consumer = count;
             0
         };
-        let change = match (self.limit, limit) {
-            (None, 0) => return,
+        Some(match (self.shared, limit) {
+            (None, 0) => return None,
             (Some(_), 0) => {
-                self.limit = None;
-                self.count_unsettled(false);
+                self.shared = None;
+                count_unsettled(false);
                 LimitChange::Ends
             }
             (Some(_), limit) => LimitChange::Becomes(limit),
             (None, limit) => {
-                self.last_limit = LimitId(self.last_limit.0.wrapping_add(1));
-                self.limit = Some(self.last_limit);
-                LimitChange::Begins { id: self.last_limit, limit, outstanding: self.count_unsettled(true) }
+                self.last_shared = LimitId(self.last_shared.0.wrapping_add(1));
+                self.shared = Some(self.last_shared);
+                LimitChange::Begins { id: self.last_shared, limit, outstanding: count_unsettled(true) }
             }
-        };
-        outlet.change_limit(self.key, change);
-    }
-
-    /// Marks all that is not settled for good as counted against the channel's limit, or not; returns how many there are.
-    fn count_unsettled(&mut self, counted: bool) -> u32 {
-        let held_back = self.transaction.as_mut().map_or(0, |transaction| transaction.count_settlements(counted));
-        self.unacked.count_all(counted) + held_back
+        })
     }
 }

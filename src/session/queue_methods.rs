@@ -1,9 +1,10 @@
 //! The methods of class queue.
 
-use super::channel::{Awaited, Channel};
+use super::channel::Channel;
 use super::effect::Output;
 use super::exchange_methods::clean_name;
 use super::machine::Session;
+use super::requests::RequestKind;
 use crate::model::command::{BindTo, QueueDeclare, QueueDelete};
 use crate::model::{AmqpError, Command, Name};
 use crate::wire::method::{MethodId, WithTable};
@@ -25,7 +26,7 @@ impl Session {
             auto_delete: declare.auto_delete,
             arguments: table.into(),
         });
-        self.channel(number).request(id, Awaited::Topology { nowait: declare.nowait }, command, out);
+        self.channel(number).request(id, RequestKind::Topology { nowait: declare.nowait }, command, out);
         Ok(())
     }
 
@@ -41,7 +42,7 @@ impl Session {
         let source = clean_name(bind.exchange.as_str());
         let arguments = table.into();
         let command = Command::QueueBind(BindTo { source, destination, routing_key, arguments });
-        channel.request(id, Awaited::Topology { nowait: bind.nowait }, command, out);
+        channel.request(id, RequestKind::Topology { nowait: bind.nowait }, command, out);
         Ok(())
     }
 
@@ -57,7 +58,7 @@ impl Session {
         let source = clean_name(unbind.exchange.as_str());
         let arguments = table.into();
         let command = Command::QueueUnbind(BindTo { source, destination, routing_key, arguments });
-        channel.request(id, Awaited::Topology { nowait: false }, command, out);
+        channel.request(id, RequestKind::Topology { nowait: false }, command, out);
         Ok(())
     }
 
@@ -70,7 +71,7 @@ impl Session {
     ) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let queue = channel.queue_or_last(purge.queue.as_str())?;
-        channel.request(id, Awaited::Topology { nowait: purge.nowait }, Command::QueuePurge { queue }, out);
+        channel.request(id, RequestKind::Topology { nowait: purge.nowait }, Command::QueuePurge { queue }, out);
         Ok(())
     }
 
@@ -84,14 +85,14 @@ impl Session {
         let channel = self.channel(number);
         let queue = channel.queue_or_last(clean_name(delete.queue.as_str()).as_str())?;
         let delete_queue = QueueDelete { queue, if_unused: delete.if_unused, if_empty: delete.if_empty };
-        let what = Awaited::Topology { nowait: delete.nowait };
-        channel.request(id, what, Command::QueueDelete(delete_queue), out);
+        let kind = RequestKind::Topology { nowait: delete.nowait };
+        channel.request(id, kind, Command::QueueDelete(delete_queue), out);
         Ok(())
     }
 }
 
 impl Channel {
-    /// The queue of a binding, and its key: with neither given, the last declared queue's name is both.
+    /// The queue and the key of a binding. If the method names neither, both are the name of the queue declared last.
     fn queue_and_key(&self, queue: &str, routing_key: &str) -> Result<(Name, Name), AmqpError> {
         let named = self.queue_or_last(clean_name(queue).as_str())?;
         let key = if queue.is_empty() && routing_key.is_empty() { named.clone() } else { Name::from(routing_key) };

@@ -1,7 +1,7 @@
-//! A session by hand: frames in, effects and frames out, with answers as late as a test wants them. What needs no delay is
-//! proven by the golden dialogues.
+//! A session driven by hand: frames in, effects and frames out, with answers as late as a test needs them. The golden
+//! dialogues prove what needs no delay.
 
-use super::{Effect, Login, Outlet, Output, Publish, Session, SessionSettings, Settlement};
+use super::{Effect, Login, Outlet, Output, Publish, ServerProperties, Session, SessionSettings, Settlement};
 use crate::model::{
     AmqpError, Answer, ChannelKey, Command, ConsumerSlot, Delivery, LendId, LimitChange, LimitId, Message, Monotonic,
     Name, Notice, Now, QueueId, RequestNo, WallMillis,
@@ -24,7 +24,7 @@ struct Bench {
     exchanges: Exchanges,
 }
 
-/// Takes what is published. A message to `missing` fails, one to `nowhere` goes to no queue.
+/// Records publishes and settlements. A publish to `missing` fails, one to `nowhere` reaches no queue.
 #[derive(Default)]
 struct Exchanges {
     published: Vec<Publish>,
@@ -119,11 +119,13 @@ fn declared(queue: &str) -> Answer {
 impl Bench {
     fn connected() -> Self {
         let settings = SessionSettings {
-            product: "p".into(),
-            version: "1.0.0".into(),
-            platform: "p".into(),
-            information: "i".into(),
-            cluster_name: "c".into(),
+            properties: ServerProperties {
+                product: "p".into(),
+                version: "1.0.0".into(),
+                platform: "p".into(),
+                information: "i".into(),
+                cluster_name: "c".into(),
+            },
             mechanisms: vec!["PLAIN".into()],
             channel_max: 9,
             frame_max: 131_072,
@@ -143,7 +145,7 @@ impl Bench {
         Self { session, out: Output::default(), now, exchanges: Exchanges::default() }
     }
 
-    /// In the middle of the handshake: tuned, and nothing opened.
+    /// A session in the middle of the handshake: after tune-ok, before connection.open.
     fn tuned() -> Self {
         let mut bench = Self::connected();
         bench.receive(b"AMQP\x00\x00\x09\x01");
@@ -161,22 +163,22 @@ impl Bench {
         let login = Login { user: Name::from("u"), may_impersonate: false };
         bench.session.authenticated(Ok(login), bench.now, &mut bench.out);
         bench.receive(&method(0, (10, 31), &[&[0, 9], &[0, 0, 16, 0], &[0, 0]]));
-        bench.heard();
+        bench.written();
         bench
     }
 
-    /// With one channel open.
+    /// A session with channel 1 open.
     fn open() -> Self {
         let mut bench = Self::tuned();
         bench.receive(&method(0, (10, 40), &[&short("/"), &[0, 0]]));
         assert!(matches!(bench.effects()[..], [Effect::OpenVhost { .. }]));
         bench.session.vhost_opened(Ok(()), bench.now, &mut bench.out);
         bench.receive(&method(1, (20, 10), &[&[0]]));
-        assert_eq!(bench.heard(), [(0, 10, 41), (1, 20, 11)]);
+        assert_eq!(bench.written(), [(0, 10, 41), (1, 20, 11)]);
         bench
     }
 
-    /// As a shell does whose broker takes its time: nothing is answered.
+    /// Gives input like a shell whose broker is slow: nothing is answered.
     fn receive(&mut self, input: &[u8]) {
         let mut used = 0;
         while used < input.len() && !self.session.holds_input() {
@@ -193,7 +195,7 @@ impl Bench {
         self.notice(Notice::Answer { channel, request, answer });
     }
 
-    /// The bodies that were published since the last look.
+    /// The bodies that were published since the last call.
     fn published(&mut self) -> Vec<Vec<u8>> {
         self.exchanges.published.drain(..).map(|publish| publish.message.body().to_vec()).collect()
     }
@@ -202,7 +204,7 @@ impl Bench {
         std::mem::take(&mut self.out.effects)
     }
 
-    /// The only effect is this many commands; who is to be answered.
+    /// The commands since the last call, each with the address of its answer. There are no other effects.
     fn commands(&mut self) -> Vec<((ChannelKey, RequestNo), Command)> {
         let command = |effect| match effect {
             Effect::Command { channel, request, command } => ((channel, request), command),
@@ -211,8 +213,8 @@ impl Bench {
         self.effects().into_iter().map(command).collect()
     }
 
-    /// Methods written since the last look: channel, class, method.
-    fn heard(&mut self) -> Vec<(u16, u16, u16)> {
+    /// The methods written since the last call: channel, class, method.
+    fn written(&mut self) -> Vec<(u16, u16, u16)> {
         let bytes = std::mem::take(&mut self.out.bytes);
         let mut methods = Vec::new();
         let mut at = 0;
@@ -231,7 +233,7 @@ impl Bench {
         let commands = self.commands();
         let [(to, Command::BasicConsume(consume))] = &commands[..] else { panic!("{commands:?}") };
         self.answer(*to, Answer::Consuming { queue: QueueId(1) });
-        assert_eq!(self.heard(), [(1, 60, 21)]);
+        assert_eq!(self.written(), [(1, 60, 21)]);
         (to.0, consume.consumer)
     }
 }
@@ -245,18 +247,18 @@ fn delivery(channel: ChannelKey, consumer: ConsumerSlot) -> Delivery {
 const CLOSE: [&[u8]; 3] = [&[0, 200], &[0], &[0, 0, 0, 0]];
 
 #[test]
-fn what_follows_a_waiting_method_is_parked_and_taken_up_in_order() {
+fn frames_behind_a_waiting_method_are_parked_and_carried_out_in_order() {
     let mut bench = Bench::open();
     bench.receive(&queue_declare("q"));
     let [(to, _)] = bench.commands()[..] else { panic!() };
     bench.receive(&[basic_publish(2, b"ab"), basic_get("q"), basic_publish(2, b"cd")].concat());
-    assert!(bench.effects().is_empty() && bench.heard().is_empty());
+    assert!(bench.effects().is_empty() && bench.written().is_empty());
     bench.answer(to, declared("q"));
-    assert_eq!(bench.heard(), [(1, 50, 11)]);
+    assert_eq!(bench.written(), [(1, 50, 11)]);
     let [(to, _)] = bench.commands()[..] else { panic!() };
     assert_eq!(bench.published(), [b"ab"]);
     bench.answer(to, Answer::GetEmpty);
-    assert_eq!(bench.heard(), [(1, 60, 72)]);
+    assert_eq!(bench.written(), [(1, 60, 72)]);
     assert_eq!(bench.published(), [b"cd"]);
 }
 
@@ -267,9 +269,9 @@ fn topology_follows_topology_and_answers_keep_their_order() {
     let commands = bench.commands();
     let [(first, _), (second, _)] = commands[..] else { panic!("{commands:?}") };
     bench.answer(second, declared("b"));
-    assert!(bench.heard().is_empty(), "its predecessor is not out");
+    assert!(bench.written().is_empty(), "the answer before it is not written");
     bench.answer(first, declared("a"));
-    assert_eq!(bench.heard(), [(1, 50, 11), (1, 50, 11)]);
+    assert_eq!(bench.written(), [(1, 50, 11), (1, 50, 11)]);
 }
 
 #[test]
@@ -282,12 +284,12 @@ fn bindings_unbindings_and_deletions_follow_one_another_until_one_is_refused_or_
     bench.receive(&first);
     let commands: Vec<_> = bench.commands().into_iter().map(|(to, _)| to).collect();
     assert_eq!(commands.len(), 5, "none waits for another");
-    // Which queue is the last one is known once its declaration is answered.
+    // The queue declared last is known once its declaration is answered.
     bench.receive(&[bind("\r\n"), bind("q")].concat());
     assert!(bench.commands().is_empty());
     bench.answer(commands[0], declared("q"));
-    assert_eq!(bench.heard(), [(1, 50, 11)]);
-    assert!(bench.commands().is_empty(), "what is parked waits for all before it");
+    assert_eq!(bench.written(), [(1, 50, 11)]);
+    assert!(bench.commands().is_empty(), "a parked method waits for all answers before it");
     let gone = Answer::Removed { message_count: 0 };
     let answers = [Answer::Done, Answer::Done, gone, Answer::Done];
     commands[1..].iter().zip(answers).for_each(|(to, answer)| bench.answer(*to, answer));
@@ -295,9 +297,9 @@ fn bindings_unbindings_and_deletions_follow_one_another_until_one_is_refused_or_
     bench.answer(to, Answer::Done);
     let [(to, _)] = bench.commands()[..] else { panic!() };
     bench.answer(to, Answer::Done);
-    bench.heard();
+    bench.written();
 
-    // Nothing is carried out behind a deletion that its queue may refuse, until that is known.
+    // Nothing is carried out behind a deletion until it is known that its queue does not refuse it.
     bench.receive(&queue_delete("q"));
     let [(undecided, _)] = bench.commands()[..] else { panic!() };
     bench.session.undecided(undecided.0, undecided.1);
@@ -306,20 +308,20 @@ fn bindings_unbindings_and_deletions_follow_one_another_until_one_is_refused_or_
     bench.answer(undecided, Answer::Removed { message_count: 0 });
     let [(waits, _)] = bench.commands()[..] else { panic!() };
 
-    // Nor behind a refusal, though the answers before it are not out.
+    // Nor behind a refusal, though the answers before it are not written.
     bench.receive(&unbind("q"));
     let [(refused, _)] = bench.commands()[..] else { panic!() };
     bench.answer(refused, Answer::Refused(AmqpError::precondition_failed("no")));
-    bench.heard();
+    bench.written();
     bench.receive(&bind("q"));
     assert!(bench.commands().is_empty());
     bench.answer(waits, Answer::Done);
-    assert_eq!(bench.heard(), [(1, 50, 51), (1, 20, 40)]);
+    assert_eq!(bench.written(), [(1, 50, 51), (1, 20, 40)]);
     assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
 }
 
 #[test]
-fn much_that_is_parked_stops_the_reading_until_it_is_taken_up() {
+fn reading_stops_while_too_many_bytes_are_parked() {
     let mut bench = Bench::open();
     bench.receive(&queue_declare("q"));
     let [(to, _)] = bench.commands()[..] else { panic!() };
@@ -340,12 +342,12 @@ fn nothing_parked_behind_a_method_that_fails_is_carried_out() {
         bench.receive(&basic_publish(50, &[b'x'; 50]));
     }
     bench.answer(to, Answer::Refused(AmqpError::precondition_failed("no")));
-    assert_eq!(bench.heard(), [(1, 20, 40)]);
+    assert_eq!(bench.written(), [(1, 20, 40)]);
     assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
     assert!(bench.published().is_empty());
     assert!(!bench.session.is_saturated());
     bench.answer(to, declared("q"));
-    assert!(bench.heard().is_empty(), "the channel is closing");
+    assert!(bench.written().is_empty(), "the channel is closing");
 }
 
 #[test]
@@ -354,25 +356,25 @@ fn what_follows_a_failed_publish_in_the_same_read_is_thrown_away() {
     let ack = method(1, (60, 80), &[&0u64.to_be_bytes(), &[1]]);
     let behind = [ack, queue_declare("q"), method(1, (60, 10), &[&[0; 7]]), basic_publish(2, b"cd")].concat();
     bench.receive(&[basic_publish(2, b"ab"), publish_to("missing", false, 2, b"xx"), behind].concat());
-    assert_eq!(bench.heard(), [(1, 20, 40)]);
+    assert_eq!(bench.written(), [(1, 20, 40)]);
     assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
-    assert_eq!(bench.published(), [b"ab"], "what came before it stays");
+    assert_eq!(bench.published(), [b"ab"], "the message before it is published");
     assert_eq!(bench.exchanges.settled, []);
     bench.receive(&method(1, (20, 40), &CLOSE));
-    assert_eq!(bench.heard(), [(1, 20, 41)]);
+    assert_eq!(bench.written(), [(1, 20, 41)]);
 }
 
 #[test]
 fn a_return_stands_between_the_confirms_before_it_and_its_own() {
     let mut bench = Bench::open();
     bench.receive(&method(1, (85, 10), &[&[0]]));
-    bench.heard();
+    bench.written();
     for (number, mandatory) in (1..=8).map(|number| (number, number == 4 || number == 7)) {
         bench.receive(&publish_to("nowhere", mandatory, 1, &[number]));
     }
     bench.session.flush_confirms(&mut bench.out);
     let (ack, returned) = ((1, 60, 80), (1, 60, 50));
-    assert_eq!(bench.heard(), [ack, returned, ack, ack, returned, ack, ack]);
+    assert_eq!(bench.written(), [ack, returned, ack, ack, returned, ack, ack]);
 }
 
 #[test]
@@ -382,10 +384,10 @@ fn a_close_waits_for_what_came_before_it_on_other_channels() {
         bench.receive(&queue_declare("q"));
         let [(to, _)] = bench.commands()[..] else { panic!() };
         bench.receive(&[basic_publish(2, b"ab"), close, basic_publish(2, b"cd")].concat());
-        assert!(bench.heard().is_empty() && bench.effects().is_empty());
+        assert!(bench.written().is_empty() && bench.effects().is_empty());
         bench.answer(to, declared("q"));
         assert_eq!(bench.published(), [b"ab"]);
-        assert_eq!(bench.heard()[0], (1, 50, 11));
+        assert_eq!(bench.written()[0], (1, 50, 11));
         assert!(matches!(bench.effects()[..], [Effect::ConnectionEnds]));
     }
     let mut bench = Bench::open();
@@ -403,11 +405,11 @@ fn a_parked_method_that_fails_closes_the_channel() {
     let [(to, _)] = bench.commands()[..] else { panic!() };
     bench.receive(&method(1, (60, 80), &[&7u64.to_be_bytes(), &[0]]));
     bench.answer(to, declared("q"));
-    assert_eq!(bench.heard(), [(1, 50, 11), (1, 20, 40)]);
+    assert_eq!(bench.written(), [(1, 50, 11), (1, 20, 40)]);
 }
 
 #[test]
-fn a_channel_closed_by_the_client_gives_back_what_comes_too_late() {
+fn a_delivery_for_a_channel_that_its_client_closed_is_given_back() {
     let mut bench = Bench::open();
     bench.receive(&basic_get("q"));
     let [(to, _)] = bench.commands()[..] else { panic!() };
@@ -416,11 +418,11 @@ fn a_channel_closed_by_the_client_gives_back_what_comes_too_late() {
     bench.answer(to, got(to.0));
     assert!(matches!(bench.effects()[..], [Effect::Bounce { queue: QueueId(1), permit: Some(LIMIT), .. }]));
     bench.answer(to, Answer::GetEmpty);
-    assert!(bench.effects().is_empty() && bench.heard().is_empty());
+    assert!(bench.effects().is_empty() && bench.written().is_empty());
 }
 
 #[test]
-fn a_channel_that_failed_gives_back_what_comes_too_late() {
+fn a_delivery_for_a_channel_that_failed_is_given_back() {
     let mut bench = Bench::open();
     bench.receive(&basic_get("q"));
     let [(to, _)] = bench.commands()[..] else { panic!() };
@@ -432,32 +434,35 @@ fn a_channel_that_failed_gives_back_what_comes_too_late() {
 }
 
 #[test]
-fn a_delivery_for_a_consumer_that_is_gone_goes_back() {
+fn a_delivery_for_a_consumer_that_is_gone_is_given_back() {
     let mut bench = Bench::open();
     let (channel, consumer) = bench.consuming("tag");
     bench.notice(Notice::Deliver(delivery(channel, consumer)));
-    assert_eq!(bench.heard(), [(1, 60, 60)]);
+    assert_eq!(bench.written(), [(1, 60, 60)]);
     bench.notice(Notice::Deliver(delivery(channel, ConsumerSlot(99))));
     assert!(matches!(bench.effects()[..], [Effect::Bounce { permit: Some(LIMIT), .. }]));
     bench.notice(Notice::Deliver(Delivery { lend: None, ..delivery(channel, ConsumerSlot(99)) }));
-    assert!(bench.effects().is_empty() && bench.heard().is_empty());
+    assert!(bench.effects().is_empty() && bench.written().is_empty());
     let earlier = ChannelKey { incarnation: 0, ..channel };
     bench.notice(Notice::Deliver(delivery(earlier, consumer)));
-    assert!(matches!(bench.effects()[..], [Effect::Bounce { .. }]), "nothing late reaches a channel opened again");
+    assert!(
+        matches!(bench.effects()[..], [Effect::Bounce { .. }]),
+        "a late delivery does not reach a channel that was opened again"
+    );
 }
 
 #[test]
-fn consumers_that_go_with_their_queue_are_told_behind_delete_ok() {
+fn consumers_of_a_deleted_queue_are_cancelled_after_delete_ok() {
     let mut bench = Bench::open();
     let (channel, consumer) = bench.consuming("tag");
     bench.receive(&queue_delete("q"));
     let [(to, _)] = bench.commands()[..] else { panic!() };
     bench.notice(Notice::ConsumerCancelled { channel, consumer });
-    assert!(bench.heard().is_empty());
+    assert!(bench.written().is_empty());
     bench.answer(to, Answer::Removed { message_count: 0 });
-    assert_eq!(bench.heard(), [(1, 50, 41), (1, 60, 30)]);
+    assert_eq!(bench.written(), [(1, 50, 41), (1, 60, 30)]);
     bench.notice(Notice::ConsumerCancelled { channel, consumer });
-    assert!(bench.heard().is_empty(), "once");
+    assert!(bench.written().is_empty(), "once");
 }
 
 #[test]
@@ -468,10 +473,10 @@ fn a_method_during_a_commit_is_an_error_of_the_connection() {
     bench.receive(&method(1, (90, 20), &[]));
     let [.., Effect::Commit(commit)] = &bench.effects()[..] else { panic!() };
     assert_eq!(commit.publishes[0].queues, [Name::from("q")]);
-    bench.heard();
+    bench.written();
     bench.receive(&method(1, (90, 10), &[]));
     bench.session.committed(commit.channel, &[], 0, bench.now, &mut bench.exchanges, &mut bench.out);
-    assert_eq!(bench.heard(), [(0, 10, 50)]);
+    assert_eq!(bench.written(), [(0, 10, 50)]);
     assert!(matches!(bench.effects().last(), Some(Effect::ConnectionEnds)));
 }
 
@@ -480,23 +485,23 @@ fn a_message_beyond_the_limit_is_refused_once_its_body_has_come() {
     let body = [b'x'; MESSAGE_BYTES_MAX as usize + 1];
     let mut bench = Bench::open();
     bench.receive(&basic_publish(body.len() as u64, &body));
-    assert_eq!(bench.heard(), [(1, 20, 40)]);
+    assert_eq!(bench.written(), [(1, 20, 40)]);
     assert!(bench.effects().is_empty() && bench.exchanges.ended.len() == 1);
     let mut bench = Bench::open();
     bench.receive(&basic_publish(body.len() as u64, &body[1..]));
-    assert!(bench.heard().is_empty());
+    assert!(bench.written().is_empty());
     bench.receive(&frame(3, 1, &body[..1]));
-    assert_eq!(bench.heard(), [(1, 20, 40)]);
+    assert_eq!(bench.written(), [(1, 20, 40)]);
 }
 
 #[test]
-fn a_broker_that_stops_closes_open_connections_and_drops_others() {
+fn a_stopping_broker_closes_open_connections_and_drops_others() {
     let mut bench = Bench::open();
     bench.notice(Notice::Close(AmqpError::connection_forced("shutdown")));
-    assert_eq!(bench.heard(), [(0, 10, 50)]);
+    assert_eq!(bench.written(), [(0, 10, 50)]);
     let mut bench = Bench::tuned();
     bench.notice(Notice::Close(AmqpError::connection_forced("shutdown")));
-    assert!(bench.heard().is_empty() && bench.session.is_closed());
+    assert!(bench.written().is_empty() && bench.session.is_closed());
     assert!(matches!(bench.effects()[..], [Effect::CloseSocket]));
     assert_eq!(bench.session.deadline(), None);
     bench.session.tick(bench.now, &mut bench.out);
@@ -507,19 +512,19 @@ fn a_broker_that_stops_closes_open_connections_and_drops_others() {
 fn a_client_that_publishes_during_an_alarm_is_blocked_until_it_is_over() {
     let mut bench = Bench::open();
     bench.notice(Notice::Alarm(Some("low on memory".to_owned())));
-    assert!(bench.heard().is_empty(), "one that does not publish is left alone");
+    assert!(bench.written().is_empty(), "a client that does not publish is not blocked");
 
     bench.receive(&basic_publish(2, b"ab"));
-    assert_eq!(bench.heard(), [(0, 10, 60)]);
+    assert_eq!(bench.written(), [(0, 10, 60)]);
     assert!(bench.session.is_saturated());
     let more = basic_publish(2, b"cd");
     let used = bench.session.receive(&more, bench.now, &mut bench.exchanges, &mut bench.out);
     assert_eq!(used, 0, "nothing more is read");
     bench.notice(Notice::Alarm(Some("low on memory & disk".to_owned())));
-    assert!(bench.heard().is_empty(), "a second alarm is not told");
+    assert!(bench.written().is_empty(), "a second alarm is not reported");
 
     bench.notice(Notice::Alarm(None));
-    assert_eq!(bench.heard(), [(0, 10, 61)]);
+    assert_eq!(bench.written(), [(0, 10, 61)]);
     let used = bench.session.receive(&more, bench.now, &mut bench.exchanges, &mut bench.out);
     assert_eq!(used, more.len());
 }
@@ -528,7 +533,7 @@ fn a_client_that_publishes_during_an_alarm_is_blocked_until_it_is_over() {
 fn a_client_may_close_before_it_opens_a_vhost() {
     let mut bench = Bench::tuned();
     bench.receive(&method(0, (10, 50), &CLOSE));
-    assert_eq!(bench.heard(), [(0, 10, 51)]);
+    assert_eq!(bench.written(), [(0, 10, 51)]);
     assert!(matches!(bench.effects()[..], [Effect::CloseSocket]));
 }
 
@@ -536,19 +541,19 @@ fn limit_channel(limit: u16) -> Vec<u8> {
     method(1, (60, 10), &[&[0; 4], &limit.to_be_bytes(), &[1]])
 }
 
-/// How a channel's limit changes by a method.
+/// Sets a channel's limit; returns the change that the outlet gets.
 fn limit_change(bench: &mut Bench, limit: u16) -> LimitChange {
     bench.receive(&limit_channel(limit));
     bench.exchanges.limits.pop().expect("the limit changes")
 }
 
 #[test]
-fn from_limit_to_limit_what_is_used_stays_used() {
+fn a_changed_limit_keeps_the_permits_in_use() {
     let mut bench = Bench::open();
     let (channel, consumer) = bench.consuming("tag");
     bench.notice(Notice::Deliver(Delivery { permit: None, ..delivery(channel, consumer) }));
     let begins = LimitChange::Begins { id: LIMIT, limit: 5, outstanding: 1 };
-    assert_eq!(limit_change(&mut bench, 5), begins, "what is unacknowledged counts");
+    assert_eq!(limit_change(&mut bench, 5), begins, "unacknowledged deliveries count");
     assert_eq!(limit_change(&mut bench, 2), LimitChange::Becomes(2));
     bench.notice(Notice::Deliver(delivery(channel, consumer)));
     assert!(bench.effects().is_empty(), "it holds a permit");
@@ -573,7 +578,7 @@ fn a_delivery_on_its_way_when_the_limit_begins_counts_when_it_arrives() {
 }
 
 #[test]
-fn what_an_open_transaction_has_settled_counts_until_it_is_committed() {
+fn deliveries_settled_in_a_transaction_count_until_it_is_committed() {
     let mut bench = Bench::open();
     let (channel, consumer) = bench.consuming("tag");
     bench.receive(&method(1, (90, 10), &[]));

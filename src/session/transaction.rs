@@ -1,33 +1,33 @@
-//! What a transactional channel holds back until its commit.
+//! The publishes and settlements that a transactional channel holds back until its commit.
 
 use super::effect::RoutedMessage;
-use super::unacked::Delivered;
+use super::unacked::UnackedDelivery;
 use crate::model::{Name, SettleOutcome};
 
-/// A transaction, and the commit that is under way.
+/// The open transaction of a channel, and its last commit while that is not answered.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     /// Messages in order, routed when they were published.
     pub(super) publishes: Vec<RoutedMessage>,
-    /// What these messages take of memory.
+    /// The memory that these messages take, in bytes.
     publish_bytes: usize,
-    /// Settlements in order: tag, delivery, fate.
-    pub(super) settlements: Vec<(u64, Delivered, SettleOutcome)>,
+    /// Settlements in order: tag, delivery, outcome.
+    pub(super) settlements: Vec<(u64, UnackedDelivery, SettleOutcome)>,
     commit: Option<Commit>,
 }
 
-/// Promises of a commit.
+/// The promises that queues owe for a commit.
 #[derive(Debug, Default)]
 struct Commit {
-    /// Promises owed and not kept, less those that were kept before their number was known.
+    /// Promises owed and not kept. Negative when promises are kept before their number is known.
     missing: i64,
-    /// The number of promises is known.
+    /// Whether the number of promises is known.
     is_counted: bool,
     refused: bool,
 }
 
 impl Transaction {
-    /// Marks what is settled, but not committed, as counted against the channel's limit, or not; returns how many there are.
+    /// Marks the settled deliveries as counted against the channel's limit, or not; returns how many they are.
     pub(super) fn count_settlements(&mut self, counted: bool) -> u32 {
         self.settlements.iter_mut().for_each(|(_, delivered, _)| delivered.counted = counted);
         u32::try_from(self.settlements.len()).unwrap_or(u32::MAX)
@@ -39,32 +39,32 @@ impl Transaction {
         self.publishes.push(publish);
     }
 
-    /// The messages in order; none are left.
+    /// Takes all messages, in order.
     pub(super) fn take_publishes(&mut self) -> Vec<RoutedMessage> {
         self.publish_bytes = 0;
         std::mem::take(&mut self.publishes)
     }
 
-    /// What it takes of memory.
+    /// The memory that it takes, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.publish_bytes
             + self.publishes.capacity() * size_of::<RoutedMessage>()
-            + self.settlements.capacity() * size_of::<(u64, Delivered, SettleOutcome)>()
+            + self.settlements.capacity() * size_of::<(u64, UnackedDelivery, SettleOutcome)>()
     }
 
     pub(super) fn begin_commit(&mut self) {
         self.commit = Some(Commit::default());
     }
 
-    /// Queues owe so many promises for the commit. Returns whether all are kept or refused.
-    pub(super) fn owed(&mut self, promises: u64) -> bool {
+    /// Sets how many promises queues owe for the commit. Returns whether all are kept or refused.
+    pub(super) fn set_owed(&mut self, promises: u64) -> bool {
         let Some(commit) = &mut self.commit else { return false };
         commit.is_counted = true;
         commit.missing += i64::try_from(promises).unwrap_or(i64::MAX);
         commit.is_complete()
     }
 
-    /// Queues kept or refused promises. Returns whether all are kept or refused.
+    /// A queue has kept or refused promises. Returns whether now all are kept or refused.
     pub(super) fn promised(&mut self, first: u64, last: u64, kept: bool) -> bool {
         let Some(commit) = &mut self.commit else { return false };
         commit.missing -= i64::try_from(last - first + 1).unwrap_or(i64::MAX);
@@ -72,7 +72,7 @@ impl Transaction {
         commit.is_complete()
     }
 
-    /// Ends the commit; whether every queue took everything.
+    /// Ends the commit. Returns whether no queue refused a message.
     pub(super) fn end_commit(&mut self) -> bool {
         self.commit.take().is_none_or(|commit| !commit.refused)
     }

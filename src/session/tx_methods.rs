@@ -1,9 +1,9 @@
 //! The methods of class tx.
 
-use super::channel::Awaited;
 use super::effect::{Commit, Effect, Output};
 use super::machine::Session;
 use super::outlet::Outlet;
+use super::requests::RequestKind;
 use super::transaction::Transaction;
 use crate::model::{AmqpError, ChannelKey, Message, Now};
 use crate::wire::method::MethodId;
@@ -21,7 +21,7 @@ impl Session {
         Ok(())
     }
 
-    /// tx.commit: publishes in order, then settlements; commit-ok once every queue has taken what it was given.
+    /// tx.commit: publishes in order, then settlements; commit-ok once every queue has kept its promises.
     pub(super) fn tx_commit(&mut self, number: u16, id: MethodId, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let key = channel.key;
@@ -29,16 +29,16 @@ impl Session {
         let publishes = transaction.take_publishes();
         let settlements = std::mem::take(&mut transaction.settlements);
         transaction.begin_commit();
-        channel.note_request(id, Awaited::Commit);
+        channel.requests.add(id, RequestKind::Commit);
         let settlements =
-            settlements.into_iter().map(|(_, delivered, outcome)| delivered.settled(outcome, true)).collect();
+            settlements.into_iter().map(|(_, delivered, outcome)| delivered.settlement(outcome, true)).collect();
         out.effects.push(Effect::Commit(Commit { channel: key, publishes, settlements }));
         out.pause = true;
         Ok(())
     }
 
-    /// A transaction is on its way to its queues, which owe so many promises for it. Messages that no queue took are
-    /// returned, where they are mandatory, before commit-ok.
+    /// The shell has handed a transaction to its queues, which owe `promises` for it. `returned` are the mandatory messages
+    /// without a queue; they are returned before commit-ok.
     pub(crate) fn committed(
         &mut self,
         channel: ChannelKey,
@@ -53,23 +53,23 @@ impl Session {
         }
         returned.iter().for_each(|message| self.write_return(channel.number, message, out));
         let live = self.channel(channel.number);
-        if live.transaction.as_mut().is_some_and(|transaction| transaction.owed(promises)) {
-            live.commit_settled();
+        if live.transaction.as_mut().is_some_and(|transaction| transaction.set_owed(promises)) {
+            live.requests.complete_commit();
             self.proceed(channel.number, now, outlet, out);
         }
         self.end_draining(now, out);
     }
 
     pub(super) fn commit_answered(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {
-        let taken = self.channel(number).transaction.as_mut().is_none_or(Transaction::end_commit);
-        if !taken {
+        let is_complete = self.channel(number).transaction.as_mut().is_none_or(Transaction::end_commit);
+        if !is_complete {
             return Err(AmqpError::precondition_failed("partial tx completion"));
         }
         write_tx(number, tx::AMQPMethod::CommitOk(tx::CommitOk {}), out);
         Ok(())
     }
 
-    /// tx.rollback: publishes are dropped; what was settled is unacknowledged again.
+    /// tx.rollback: publishes are dropped; settled deliveries are unacknowledged again.
     pub(super) fn tx_rollback(&mut self, number: u16, out: &mut Output) -> Result<(), AmqpError> {
         let channel = self.channel(number);
         let transaction = channel.transaction.as_mut().ok_or_else(not_transactional)?;

@@ -1,32 +1,24 @@
-//! Contents and transactions that are not complete: a client that does not go on keeps their bytes for as long as it likes.
+//! Bounds the memory of contents and transactions that are not complete: a client may leave them so for as long as it likes.
 //!
-//! A connection is measured after each pass. Of the channels that were at work in it, the largest are closed until the
+//! A connection is measured after each pass. Of the channels that were active in the pass, the largest are closed until the
 //! connection is within its limits again: a channel that only waits is not closed for what another one sends.
 
-use super::basic_methods::PUBLISH;
-use super::channel::Channel;
 use super::effect::Output;
 use super::machine::Session;
+use super::method_ids::BASIC_PUBLISH;
 use super::outlet::Outlet;
-use super::transaction::Transaction;
 use crate::model::{AmqpError, NamedLimit, Now};
-
-impl Channel {
-    pub(super) fn unfinished_bytes(&self) -> usize {
-        self.content.held_bytes() + self.transaction.as_ref().map_or(0, Transaction::held_bytes)
-    }
-}
 
 impl Session {
     /// Closes channels with 506 whose unfinished bytes are too many; all other connections have `others` such bytes. Call it
-    /// at the end of a pass, and carry out what comes of it.
+    /// at the end of a pass, and carry out the effects.
     pub(crate) fn bound_unfinished(&mut self, others: u64, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
-        if self.touched.is_empty() {
+        if self.due.active.is_empty() {
             return;
         }
         let own = self.settings.connection_unfinished_bytes_max;
-        // A frame or two are always let through: where a read ends is no fault of the client.
-        let rest = self.settings.unfinished_bytes_max.saturating_sub(others).max(self.payload_max as u64 * 2);
+        // Two frames are always allowed: the client does not decide where a read ends.
+        let rest = self.settings.unfinished_bytes_max.saturating_sub(others).max(self.tuning.payload_max as u64 * 2);
         if self.unfinished_bytes() <= own.min(rest) {
             return;
         }
@@ -38,27 +30,27 @@ impl Session {
             (NamedLimit::UnfinishedBytes, text.to_owned())
         };
         let error = AmqpError::limit_reached(text);
-        let mut at_work: Vec<(usize, u16)> = Vec::new();
-        for number in &self.touched {
+        let mut active: Vec<(usize, u16)> = Vec::new();
+        for number in &self.due.active {
             let bytes = self.channels.get_mut(*number).map_or(0, |channel| channel.unfinished_bytes());
-            at_work.push((bytes, *number));
+            active.push((bytes, *number));
         }
-        at_work.sort_unstable();
+        active.sort_unstable();
         while self.is_running()
             && self.unfinished_bytes() > own.min(rest)
-            && let Some((1.., number)) = at_work.pop()
+            && let Some((1.., number)) = active.pop()
         {
             out.refusals.note(limit);
-            self.fail(number, &error, Some(PUBLISH), now, outlet, out);
+            self.fail(number, &error, Some(BASIC_PUBLISH), now, outlet, out);
         }
     }
 
-    /// As of now: the counts of the last pass, and what the channels at work have added since.
+    /// Unfinished bytes as of now: the metrics of the last pass, and what the active channels have added since.
     fn unfinished_bytes(&mut self) -> u64 {
-        let mut bytes = self.tally.unfinished_bytes;
-        for number in &self.touched {
+        let mut bytes = self.metrics.unfinished_bytes;
+        for number in &self.due.active {
             if let Some(channel) = self.channels.get_mut(*number) {
-                bytes += channel.unfinished_bytes() as i64 - channel.tallied.unfinished_bytes;
+                bytes += channel.unfinished_bytes() as i64 - channel.measured.unfinished_bytes;
             }
         }
         u64::try_from(bytes).unwrap_or(0)
@@ -67,12 +59,13 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::channel::Channel;
     use super::super::channel::Stage;
-    use super::super::machine::State;
     use super::super::outlet::NoQueues;
+    use super::super::state::State;
     use super::*;
     use crate::model::{Monotonic, WallMillis};
-    use crate::session::{Effect, SessionSettings};
+    use crate::session::{Effect, ServerProperties, SessionSettings};
     use crate::wire::writer::{Content as Sent, write_method, write_publish};
     use amq_protocol::protocol::{AMQPClass, channel, tx};
     use proptest::prelude::*;
@@ -82,11 +75,11 @@ mod tests {
     const NOW: Now = Now { monotonic: Monotonic(0), wall: WallMillis(0) };
     const FRAME_MAX: u32 = 4096;
     const LIMIT: u64 = 100_000;
-    /// What one pass may bring: so many steps of a frame or a message each, with room for vectors that double.
+    /// Most bytes that one pass adds: six steps of a frame or a message each, in vectors that double.
     const PASS_BYTES: u64 = 6 * 40_000;
     const CHANNELS: u16 = 3;
 
-    /// What a client does next on a channel, as far as the channel is in a state for it.
+    /// An action of a client on a channel; skipped if the channel is in no state for it.
     #[derive(Clone, Debug)]
     enum Step {
         Begin(u64),
@@ -113,11 +106,7 @@ mod tests {
 
     fn settings() -> SessionSettings {
         SessionSettings {
-            product: String::new(),
-            version: String::new(),
-            platform: String::new(),
-            information: String::new(),
-            cluster_name: String::new(),
+            properties: ServerProperties::default(),
             mechanisms: Vec::new(),
             channel_max: 8,
             frame_max: FRAME_MAX,
@@ -134,7 +123,7 @@ mod tests {
         }
     }
 
-    /// One step's frames; none where the channel is not in a state for it. `missing` is what a content still lacks.
+    /// The frames of one step; none if the channel is in no state for it. `missing` is how many bytes of a content are to come.
     fn frames(number: u16, step: &Step, missing: &mut Option<u64>, is_transactional: &mut bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut tx = |method| write_method(&mut out, number, AMQPClass::Tx(method));
@@ -171,7 +160,7 @@ mod tests {
         out
     }
 
-    /// A connection, and what its client knows of its channels.
+    /// A connection, and the state of its channels as the client knows it.
     struct Client {
         session: Session,
         out: Output,
@@ -197,7 +186,7 @@ mod tests {
             assert!(self.session.is_running());
         }
 
-        /// Commits are answered at once; no queue takes anything.
+        /// Answers commits at once: no queue takes a message.
         fn carry_out(&mut self) {
             while !self.out.effects.is_empty() {
                 for effect in std::mem::take(&mut self.out.effects) {
@@ -208,7 +197,7 @@ mod tests {
             }
         }
 
-        /// Channels that are closed, by either side, are opened again.
+        /// Opens the channels again that either side has closed.
         fn reopen(&mut self) {
             for number in 1..=CHANNELS {
                 let at = usize::from(number - 1);
@@ -242,7 +231,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_is_not_complete_is_counted_exactly_and_bounded(
+        fn unfinished_bytes_are_counted_exactly_and_bounded(
             passes in prop::collection::vec(prop::collection::vec(step(), 1..6), 1..60),
             others in prop_oneof![Just(0), 0..LIMIT * 3],
         ) {
@@ -265,18 +254,18 @@ mod tests {
                     client.give(&input);
                     (client.missing[at], client.is_transactional[at]) = (missing, is_transactional);
                 }
-                prop_assert!(client.counted() <= most + PASS_BYTES + (3 << 20), "room is made for what is announced");
+                prop_assert!(client.counted() <= most + PASS_BYTES + (3 << 20), "no more memory than announced is set aside");
                 client.session.bound_unfinished(others, NOW, &mut NoQueues, &mut client.out);
                 client.carry_out();
                 let refusals = std::mem::take(&mut client.out.refusals);
                 closed += refusals.of(NamedLimit::ConnectionUnfinishedBytes) + refusals.of(NamedLimit::UnfinishedBytes);
-                let (counted, tallied) = (client.counted(), client.session.tally().unfinished_bytes);
-                prop_assert_eq!(i64::try_from(counted).unwrap(), tallied);
-                // A channel that was closed within a content still knows how much of it is to come.
+                let (counted, reported) = (client.counted(), client.session.metrics().unfinished_bytes);
+                prop_assert_eq!(i64::try_from(counted).unwrap(), reported);
+                // A channel that was closed within a content still counts how many bytes of it are to come.
                 prop_assert!(counted <= most + u64::from(CHANNELS) * 256, "{} of {}, {} channels were closed", counted, most, closed);
             }
             client.session.forget_channels();
-            prop_assert_eq!(client.session.tally(), crate::session::Tally::default());
+            prop_assert_eq!(client.session.metrics(), crate::session::SessionMetrics::default());
         }
     }
 }

@@ -5,9 +5,9 @@ use super::reader::Reader;
 /// The fixed part of a content header, its properties left raw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentHeader<'a> {
-    /// The class of the method that the content belongs to; 60 for every content there is.
+    /// The class of the method that the content belongs to; 60 in every valid content.
     pub class_id: u16,
-    /// Reserved; anything but 0 is a fault that the session answers.
+    /// Reserved; the session refuses any value but 0.
     pub weight: u16,
     /// How many bytes of body follow.
     pub body_size: u64,
@@ -16,8 +16,8 @@ pub struct ContentHeader<'a> {
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads a header frame's payload; `None` when it is shorter than the fixed part, which
-    /// [`read_frame`](super::frame::read_frame) has ruled out.
+    /// Reads a header frame's payload; `None` when it is shorter than the fixed part;
+    /// [`read_frame`](super::frame::read_frame) refuses such frames.
     #[must_use]
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Option<Self> {

@@ -3,7 +3,7 @@
 use super::table::Value;
 use std::fmt::{self, Display, Formatter, Write};
 
-/// Prints `<<1,2,3>>`, whatever the bytes are (Erlang's `~w`).
+/// Prints `<<1,2,3>>` for any bytes (Erlang's `~w`).
 pub(super) struct Octets<'a>(pub(super) &'a [u8]);
 
 impl Display for Octets<'_> {
@@ -75,7 +75,7 @@ fn write_list<T>(
     f.write_char(']')
 }
 
-/// From here on not every whole number is a float, and Erlang prints an exponent.
+/// From here on floats cannot hold every whole number, and Erlang prints an exponent.
 const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Prints a float with the fewest digits that give it back, with an exponent where that is shorter (Erlang's `~p`).

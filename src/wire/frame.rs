@@ -1,5 +1,5 @@
-//! Cutting a byte stream into frames. What a frame's payload says is read by [`method`](super::method) and
-//! [`content_header`](super::content_header).
+//! Cutting a byte stream into frames. [`method`](super::method) and [`content_header`](super::content_header) read the payloads
+//! of frames.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -12,11 +12,11 @@ use super::erlang::Binary;
 pub const END: u8 = 0xCE;
 /// Octets before a frame's payload: type, channel, size.
 pub const HEAD_BYTES: usize = 7;
-/// What a frame has beyond its payload; `frame_max` counts it, the size in the frame does not.
+/// Octets of a frame beside its payload; `frame_max` includes them, the size in the frame does not.
 pub const OVERHEAD_BYTES: usize = HEAD_BYTES + 1;
-/// How far above the limit RabbitMQ lets a payload be (it compares the payload with the whole frame's limit).
+/// RabbitMQ accepts payloads that are this much above the limit: it compares the payload with the limit of the whole frame.
 const TOLERANCE_BYTES: usize = OVERHEAD_BYTES;
-/// How much of a payload an error's text shows.
+/// How many bytes of a payload an error's text shows.
 const SNIPPET_BYTES: usize = 16;
 /// Class and method id.
 const METHOD_BYTES_MIN: usize = 4;
@@ -32,7 +32,7 @@ pub enum FrameKind {
     Header,
     /// Type 3: a piece of a content's body.
     Body,
-    /// Type 8: a sign of life, on channel 0 and empty.
+    /// Type 8: a heartbeat, on channel 0 and empty.
     Heartbeat,
 }
 
@@ -62,9 +62,9 @@ impl FrameKind {
 /// One frame, its payload borrowed from the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What the payload is.
+    /// The kind of the payload.
     pub kind: FrameKind,
-    /// The channel it belongs to; 0 is the connection.
+    /// The frame's channel; 0 is the connection.
     pub channel: u16,
     /// Everything between the size and the end octet.
     pub payload: &'a [u8],
@@ -78,23 +78,23 @@ impl Frame<'_> {
     }
 }
 
-/// A frame together with where the next one begins.
+/// A frame, and where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut<'a> {
     /// The frame.
     pub frame: Frame<'a>,
-    /// The bytes of input it took.
+    /// How many bytes of input the frame takes.
     pub consumed: usize,
 }
 
 /// Cuts the first frame off `input`; `None` asks for more bytes.
 ///
 /// `payload_max` is the negotiated `frame_max` less [`OVERHEAD_BYTES`], or `usize::MAX` for no limit. A size above the
-/// limit is refused as soon as it is seen, so that nobody buffers what would be refused later; like RabbitMQ, eight
-/// bytes more than the limit are let through.
+/// limit is refused as soon as it is seen, so that nothing is buffered that would be refused later. Like
+/// RabbitMQ, eight bytes more than the limit are accepted.
 ///
 /// # Errors
-/// The faults that end a connection whatever the method is; see [`FrameError`].
+/// Faults that end the connection; see [`FrameError`].
 #[inline]
 pub fn read_frame(input: &[u8], payload_max: usize) -> Result<Option<Cut<'_>>, FrameError> {
     let Ok((rest, head)) = head(input) else {
@@ -175,7 +175,7 @@ pub enum FrameError {
         frame_type: u8,
         /// The announced payload size in bytes.
         size: usize,
-        /// The limit it broke, without the tolerance.
+        /// The limit, without the tolerance.
         payload_max: usize,
     },
     /// The octet after the payload is not [`END`].
@@ -184,7 +184,7 @@ pub enum FrameError {
         frame_type: u8,
         /// The beginning of the payload.
         snippet: Snippet,
-        /// What stood in the place of [`END`].
+        /// The octet in the place of [`END`].
         end: u8,
     },
     /// No such frame type, or a payload that no frame of this type can have.
@@ -194,7 +194,7 @@ pub enum FrameError {
         /// The beginning of the payload.
         snippet: Snippet,
     },
-    /// A heartbeat on a channel, or content outside of one.
+    /// A heartbeat on a channel, or content on channel 0.
     Unexpected {
         /// The frame's type octet.
         frame_type: u8,
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_end_octet_is_told_with_the_beginning_of_the_payload() {
+    fn the_error_of_a_wrong_end_octet_shows_the_beginning_of_the_payload() {
         let mut short = frame(1, 1, &[0, 10, 0, 51]);
         *short.last_mut().unwrap() = 7;
         let text = "type 1, all octets = <<0,10,0,51>>: {invalid_frame_end_marker,7}";

@@ -1,10 +1,11 @@
 //! AMQP 0-9-1 as bytes: frames, methods, properties and field tables, read in place and written by appending.
 //!
-//! Nothing here knows what a method means or which one may come next; that is the session's. Every reader borrows from
-//! its input, refuses what is malformed and never recurses deeper than [`table::DEPTH_MAX`].
+//! The meaning and the order of methods are the session's concern. Every reader borrows from its input, refuses malformed
+//! input and never recurses deeper than [`table::DEPTH_MAX`].
 
 pub mod content_header;
 pub(crate) mod erlang;
+pub mod expiration;
 pub mod frame;
 pub mod method;
 pub mod properties;

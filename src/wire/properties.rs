@@ -2,24 +2,21 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::erlang::Text;
+use super::expiration::{ExpirationError, parse_expiration};
 use super::reader::Reader;
 use super::table::{Form, Table, TableError};
-
-/// The longest expiration RabbitMQ takes: ten years in milliseconds.
-pub const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 
 /// The flag bits that stand for properties; RabbitMQ ignores the other two.
 const FLAGS: u16 = 0b1111_1111_1111_1100;
 
-/// Why bytes are no property list.
+/// A fault of a property list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PropertiesError {
     /// A property that the flags announce is missing or cut short.
     Truncated,
     /// Bytes are left after the last property.
     Trailing,
-    /// The headers are no field table.
+    /// The headers are not a field table.
     Headers(TableError),
 }
 
@@ -104,7 +101,7 @@ impl Property {
     }
 }
 
-/// A checked property list, with what the broker asks of every message already read.
+/// A checked property list. The properties that the broker reads of every message are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Properties<'a> {
     raw: &'a [u8],
@@ -126,10 +123,10 @@ impl<'a> Properties<'a> {
         Self::walk(raw, Table::check)
     }
 
-    /// As [`check`](Self::check), of what a store has kept: floats that are not finite are let through.
+    /// Like [`check`](Self::check), for a list from the store: floats that are not finite are allowed.
     ///
     /// # Errors
-    /// As `check`.
+    /// Those of `check`, except for floats.
     pub fn check_stored(raw: &'a [u8]) -> Result<Self, PropertiesError> {
         Self::walk(raw, Table::check_stored)
     }
@@ -177,7 +174,7 @@ impl<'a> Properties<'a> {
         if reader.is_empty() { Ok(properties) } else { Err(PropertiesError::Trailing) }
     }
 
-    /// Flags and list as they came.
+    /// Flags and list as they were read.
     #[must_use]
     pub fn raw(&self) -> &'a [u8] {
         self.raw
@@ -220,7 +217,7 @@ impl<'a> Properties<'a> {
         self.headers
     }
 
-    /// 1 transient, 2 persistent, or whatever the publisher wrote.
+    /// 1 transient, 2 persistent, or another number that the publisher wrote.
     #[must_use]
     pub fn delivery_mode(&self) -> Option<u8> {
         self.delivery_mode
@@ -238,13 +235,13 @@ impl<'a> Properties<'a> {
         self.priority
     }
 
-    /// What a reply must carry to be recognised.
+    /// The identifier that relates a reply to its request.
     #[must_use]
     pub fn correlation_id(&self) -> Option<&'a [u8]> {
         self.get(Property::CorrelationId)
     }
 
-    /// Where replies go.
+    /// The queue for replies.
     #[must_use]
     pub fn reply_to(&self) -> Option<&'a [u8]> {
         self.get(Property::ReplyTo)
@@ -259,7 +256,7 @@ impl<'a> Properties<'a> {
     /// The expiration in milliseconds.
     ///
     /// # Errors
-    /// When the text is no whole number from 0 to [`EXPIRATION_MS_MAX`].
+    /// See [`ExpirationError`].
     pub fn expiration_ms(&self) -> Result<Option<u64>, ExpirationError> {
         self.expiration.map(parse_expiration).transpose()
     }
@@ -301,8 +298,8 @@ impl<'a> Properties<'a> {
     }
 
     /// The list as RabbitMQ 4.2 delivers it: canonical headers (see [`Table::canonical`]), expiration printed from its
-    /// number (`0100` becomes `100`), unused flag bits cleared. `None`, without allocating, when that is what it is
-    /// already. An expiration that is no number stays as it is.
+    /// number (`0100` becomes `100`), unused flag bits cleared. `None`, without allocating, if the list is in
+    /// this form already. An expiration that is not a number is kept.
     #[must_use]
     #[inline]
     pub fn canonical(&self) -> Option<Vec<u8>> {
@@ -342,63 +339,6 @@ impl<'a> Properties<'a> {
     }
 }
 
-/// Why an expiration was refused; displays as RabbitMQ prints the reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExpirationError {
-    /// It does not begin with a number.
-    NoInteger,
-    /// Something follows the number.
-    LeftoverString(Vec<u8>),
-    /// It is below zero; the digits.
-    ValueNegative(String),
-    /// It is above [`EXPIRATION_MS_MAX`]; the digits.
-    ValueTooLarge(String),
-}
-
-impl Display for ExpirationError {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoInteger => f.write_str("no_integer"),
-            Self::LeftoverString(rest) => write!(f, "{{leftover_string,{}}}", Text(rest)),
-            Self::ValueNegative(digits) => write!(f, "{{value_negative,-{digits}}}"),
-            Self::ValueTooLarge(digits) => write!(f, "{{value_too_large,{digits}}}"),
-        }
-    }
-}
-
-impl std::error::Error for ExpirationError {}
-
-/// Reads an expiration's text as RabbitMQ does: an optional sign and decimal digits, nothing else.
-///
-/// # Errors
-/// See [`ExpirationError`].
-pub fn parse_expiration(text: &[u8]) -> Result<u64, ExpirationError> {
-    let (is_negative, unsigned) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        _ => (false, text),
-    };
-    let digit_count = unsigned.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (digits, leftover) = unsigned.split_at(digit_count);
-    if digits.is_empty() {
-        return Err(ExpirationError::NoInteger);
-    }
-    if !leftover.is_empty() {
-        return Err(ExpirationError::LeftoverString(leftover.to_vec()));
-    }
-    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-    let significant = &digits[zeros..];
-    let printed = || significant.iter().copied().map(char::from).collect::<String>();
-    if is_negative && !significant.is_empty() {
-        return Err(ExpirationError::ValueNegative(printed()));
-    }
-    significant
-        .iter()
-        .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-        .filter(|ms| *ms <= EXPIRATION_MS_MAX)
-        .ok_or_else(|| ExpirationError::ValueTooLarge(printed()))
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Content<'a> {
     Shortstr(&'a [u8]),
@@ -429,7 +369,7 @@ impl<'a> From<&Properties<'a>> for PropertiesWriter<'a> {
 }
 
 impl<'a> PropertiesWriter<'a> {
-    /// No property yet.
+    /// A list without properties.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -511,7 +451,7 @@ impl<'a> PropertiesWriter<'a> {
     /// Flags and list as bytes of their own.
     ///
     /// # Panics
-    /// As [`write`](Self::write).
+    /// When the headers are larger than 4 GiB.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut raw = Vec::new();
@@ -599,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_writer_makes_is_what_amq_protocol_makes() {
+    fn the_writer_writes_the_same_bytes_as_amq_protocol() {
         let table = b"\x01al\x00\x00\x00\x00\x00\x00\x00\x01";
         let written = TEXTS
             .into_iter()
@@ -614,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewritten_list_differs_only_in_what_was_changed() {
+    fn rewriting_changes_only_the_given_properties() {
         let raw = amq_bytes(&amq_properties());
         let properties = Properties::check(&raw).unwrap();
         assert_eq!(PropertiesWriter::from(&properties).to_vec(), raw);
@@ -629,7 +569,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "Headers is given at most 255 bytes of text")]
-    fn a_property_that_is_no_text_is_not_set_to_one() {
+    fn setting_a_text_for_a_property_of_another_type_panics() {
         let _ = PropertiesWriter::new().shortstr(Property::Headers, b"text");
     }
 
@@ -646,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_another_length_than_its_flags_say_is_refused() {
+    fn a_list_whose_length_disagrees_with_its_flags_is_refused() {
         let raw = amq_bytes(&amq_properties());
         for len in 0..raw.len() {
             assert_eq!(Properties::check(&raw[..len]), Err(PropertiesError::Truncated), "{len} bytes");
@@ -686,32 +626,8 @@ mod tests {
     }
 
     #[test]
-    fn canonical_form_leaves_an_expiration_alone_that_is_no_number() {
+    fn canonical_form_keeps_an_expiration_that_is_not_a_number() {
         let raw = PropertiesWriter::new().shortstr(Property::Expiration, b"10x").to_vec();
         assert_eq!(Properties::check(&raw).unwrap().canonical(), None);
-    }
-
-    #[test]
-    fn expirations_are_read_as_rabbitmq_reads_them() {
-        for (text, ms) in
-            [("0", 0), ("100", 100), ("0100", 100), ("+5", 5), ("-0", 0), ("315360000000", EXPIRATION_MS_MAX)]
-        {
-            assert_eq!(parse_expiration(text.as_bytes()), Ok(ms), "{text}");
-        }
-        for (text, reason) in [
-            ("", "no_integer"),
-            ("abc", "no_integer"),
-            (" 1", "no_integer"),
-            ("-", "no_integer"),
-            ("10x", "{leftover_string,\"x\"}"),
-            ("-1x", "{leftover_string,\"x\"}"),
-            ("1\u{1}", "{leftover_string,[1]}"),
-            ("-1", "{value_negative,-1}"),
-            ("315360000001", "{value_too_large,315360000001}"),
-            ("00099999999999999999999999", "{value_too_large,99999999999999999999999}"),
-        ] {
-            let error = parse_expiration(text.as_bytes()).expect_err(text);
-            assert_eq!(error.to_string(), reason, "{text}");
-        }
     }
 }

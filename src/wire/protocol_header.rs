@@ -1,23 +1,23 @@
 //! The eight bytes with which a client opens a connection.
 
-/// What is sent to a client whose header was refused, before its connection is closed.
+/// The broker's answer to a refused header, before it closes the connection.
 pub const ANSWER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
 /// Headers that mean 0-9-1; the second is AMQP 0-9's, which RabbitMQ treats alike.
 const ACCEPTED: [[u8; 8]; 2] = [*b"AMQP\x00\x00\x09\x01", *b"AMQP\x01\x01\x00\x09"];
 
-/// What the bytes received so far amount to.
+/// The verdict on the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolHeader {
-    /// A header we speak; frames start after [`ANSWER`]`.len()` bytes.
+    /// The header of AMQP 0-9-1; frames start after [`ANSWER`]`.len()` bytes.
     Accepted,
-    /// Eight bytes that are no header we speak: send [`ANSWER`] and close.
+    /// The header of another protocol: send [`ANSWER`] and close.
     Refused,
     /// Fewer than eight bytes: read more. The decision needs all eight, as RabbitMQ's does.
     Incomplete,
 }
 
-/// Looks at the first bytes of a connection.
+/// Recognises the first bytes of a connection.
 #[must_use]
 pub fn recognise(input: &[u8]) -> ProtocolHeader {
     match input.first_chunk::<8>() {

@@ -14,7 +14,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// What has not been read yet.
+    /// The bytes that are not read yet.
     #[must_use]
     #[inline]
     pub fn rest(&self) -> &'a [u8] {

@@ -1,7 +1,7 @@
 //! Appending frames to an output buffer.
 //!
-//! What is written once per message is copied from slices and prebuilt prefixes, without allocating beyond the growth of
-//! the buffer; the other methods go through amq-protocol's generators.
+//! Frames of messages are copied from slices and prebuilt prefixes, and only the growth of the buffer allocates; the other
+//! methods go through amq-protocol's generators.
 
 use std::borrow::Cow;
 
@@ -18,17 +18,17 @@ const DELIVER: u8 = 60;
 const GET_OK: u8 = 71;
 const ACK: u8 = 80;
 const NACK: u8 = 120;
-/// RabbitMQ's nack to a publisher carries the bit, which means nothing there.
+/// RabbitMQ's nack to a publisher has this bit set, without a meaning.
 const REQUEUE: u8 = 2;
 
 /// The longest shortstr, and so the longest reply text, in bytes.
 pub const SHORTSTR_BYTES_MAX: usize = 255;
-/// Ends a reply text that was cut.
+/// The end of a reply text that was cut.
 const ELLIPSIS: &str = "...";
 /// Class id, weight, body size.
 const CONTENT_HEADER_BYTES: usize = 12;
 
-/// A message as the frames need it; what owns one lends it in this form.
+/// A message, borrowed in the form that frames need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
     /// Exchange and routing key, each with its length octet: two shortstrs in a row.
@@ -55,7 +55,7 @@ pub fn write_method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) {
     *out = written;
 }
 
-/// A method whose fields the caller writes, for those whose tables must keep an order of their own.
+/// A method whose fields the caller writes, so that its tables keep their order.
 pub fn write_fields(out: &mut Vec<u8>, channel: u16, method: MethodId, fields: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.push(FrameKind::Method.octet());
@@ -143,11 +143,11 @@ fn write_settlement(out: &mut Vec<u8>, channel: u16, method: u8, delivery_tag: u
     ]);
 }
 
-/// What every basic.deliver to one consumer begins with: frame head, method and consumer tag, built once.
+/// The first bytes of every basic.deliver to one consumer: frame head, method and consumer tag, built once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerPrefix {
     channel: u16,
-    /// With a size of zero, patched in the copy.
+    /// The frame's size is zero here; each copy gets its own.
     bytes: Box<[u8]>,
 }
 
@@ -162,7 +162,7 @@ impl ConsumerPrefix {
         Self { channel, bytes: bytes.into_boxed_slice() }
     }
 
-    /// The channel that the consumer lives on.
+    /// The consumer's channel.
     #[must_use]
     pub fn channel(&self) -> u16 {
         self.channel
@@ -188,7 +188,7 @@ pub fn write_deliver(
     end_method_and_write_content(out, start, prefix.channel, content, payload_max);
 }
 
-/// basic.get-ok with its content; `message_count` is what is left in the queue.
+/// basic.get-ok with its content; `message_count` is the number of ready messages left in the queue.
 pub fn write_get_ok(
     out: &mut Vec<u8>,
     channel: u16,
@@ -206,7 +206,7 @@ pub fn write_get_ok(
     end_method_and_write_content(out, start, channel, content, payload_max);
 }
 
-/// basic.return with its content; the text is cut as [`reply_text`] says.
+/// basic.return with its content; the text is cut by [`reply_text`].
 pub fn write_return(out: &mut Vec<u8>, channel: u16, code: u16, text: &str, content: Content<'_>, payload_max: usize) {
     let start = out.len();
     method_head(out, channel, RETURN);
@@ -226,7 +226,7 @@ pub fn write_publish(out: &mut Vec<u8>, channel: u16, mandatory: bool, content: 
     end_method_and_write_content(out, start, channel, content, payload_max);
 }
 
-/// Exchange and routing key as [`Content::address`] wants them.
+/// Appends exchange and routing key in the form of [`Content::address`].
 ///
 /// # Panics
 /// When one of them is longer than a shortstr (255 bytes).
@@ -254,7 +254,7 @@ fn shortstr(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-/// An upper bound of what follows the method's first fields, for one reservation.
+/// An upper bound of the bytes that follow the method's first fields, so that one reservation is enough.
 #[inline]
 fn content_bytes(content: Content<'_>, payload_max: usize) -> usize {
     let body_frames = content.body.len().div_ceil(payload_max);
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_method_is_appended_to_what_is_there() {
+    fn a_generated_method_is_appended_to_the_buffer() {
         let mut out = b"earlier".to_vec();
         let qos_ok = AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {}));
         write_method(&mut out, 5, qos_ok.clone());
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn closes_carry_code_text_and_the_method_to_blame() {
+    fn closes_carry_code_text_and_the_method_that_failed() {
         let mut out = Vec::new();
         let declare = MethodId { class_id: 50, method_id: 10 };
         write_channel_close(&mut out, 2, 404, "NOT_FOUND - no queue 'x' in vhost '/'", Some(declare));

@@ -89,12 +89,13 @@ fn settings(seed: u64) -> Settings {
     settings.store.batch_rows_max = if seed.is_multiple_of(SMALL_BATCHES_EVERY) { 2 } else { 20 };
     settings.store.give_up_after = Duration::from_secs(100_000);
     // A short window moves the ceiling of what may have been delivered often.
-    settings.limits.window_entries = if seed.is_multiple_of(SHORT_WINDOW_EVERY) { 2 } else { 16 };
-    settings.limits.window_entries_min = settings.limits.window_entries.min(4);
-    settings.limits.window_tail_entries = 8;
-    settings.limits.window_bytes = 4096;
-    settings.limits.window_tail_bytes = 4096;
-    settings.limits.transient_bytes = if seed.is_multiple_of(SPILLING_EVERY) { 2_000 } else { 20_000 };
+    let windows = &mut settings.limits.windows;
+    windows.head_entries = if seed.is_multiple_of(SHORT_WINDOW_EVERY) { 2 } else { 16 };
+    windows.head_entries_min = windows.head_entries.min(4);
+    windows.tail_entries = 8;
+    windows.head_bytes = 4096;
+    windows.tail_bytes = 4096;
+    windows.transient_bytes = if seed.is_multiple_of(SPILLING_EVERY) { 2_000 } else { 20_000 };
     settings.limits.memory_bytes = 1 << 40;
     settings
 }

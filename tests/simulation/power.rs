@@ -8,7 +8,8 @@ use prontomq::internals::model::random::Random;
 use prontomq::internals::server::SimulatedClock;
 use prontomq::internals::store::sqlite::{Layer, SqliteSettings, SqliteStore};
 use prontomq::internals::store::{
-    Batch, BatchNo, CommitOutcome, LoadRequest, Loaded, Maintenance, Recovered, Store, StoreError, StoreReader,
+    Batch, BatchNo, CommitOutcome, LoadRequest, LoadedRange, Maintenance, ReadError, RecoveredState, Store, StoreError,
+    StoreReader,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -127,7 +128,7 @@ impl PowerStore {
 }
 
 impl Store for PowerStore {
-    fn recover(&mut self) -> Result<Recovered, StoreError> {
+    fn recover(&mut self) -> Result<RecoveredState, StoreError> {
         self.inner.recover()
     }
 
@@ -173,7 +174,7 @@ struct PowerReader {
 }
 
 impl StoreReader for PowerReader {
-    fn load(&mut self, request: LoadRequest) -> Result<Loaded, StoreError> {
+    fn load(&mut self, request: LoadRequest) -> Result<LoadedRange, ReadError> {
         add(&self.faults.loads);
         let fails = self.random.next_u64() % 100 < FAILING_LOADS && !self.faults.is_well.load(Ordering::Relaxed);
         let fault = if fails { Fault::Read((self.random.next_u64() % 3) as u32) } else { Fault::None };

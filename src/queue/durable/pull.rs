@@ -1,22 +1,22 @@
-//! What the writer is given when it asks.
+//! The queue's contributions to the writer's batches.
 //!
-//! A young entry that is acknowledged before it is pulled never reaches the store. One in a consumer's hands may be
-//! passed over for a moment for that reason (`HoldLimits`); one that no consumer holds never is.
+//! A young entry that is acknowledged before it is pulled never reaches the store. For that reason a lent entry may be passed
+//! over for a moment (`HoldLimits`); one that is not lent never is.
 
-use super::{Awaiting, Due, Durable, Entries, Monotonic, Now, Ready, Storage, Ticket, YoungRef};
 use super::{Context, Duration, Promise};
+use super::{Due, Durable, Entries, Monotonic, Now, Ready, Storage, SubmittedBatch, Ticket, YoungRef};
 use crate::model::PromiseOwner;
 use crate::model::stored::{Group, LaneChange, Row};
 use crate::queue::command::Origin;
 use crate::queue::effect::Pulled;
 use crate::queue::entry::EntryState;
 
-/// What to hand over.
+/// Which part of the rows to hand over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Share {
-    /// What is due, at most about so much.
+    /// Rows that are due, up to about these limits.
     Due { rows_max: usize, bytes_max: usize },
-    /// Everything, including what consumers have in their hands.
+    /// Everything, lent entries included.
     All,
     /// Removals only.
     Removals,
@@ -28,7 +28,7 @@ impl Share {
     }
 }
 
-/// The rows of one contribution, and what is owed once they are flushed.
+/// The rows of one contribution, and the promises that are kept once they are flushed.
 #[derive(Debug, Default)]
 struct Submission {
     /// By level.
@@ -42,16 +42,16 @@ struct Submission {
 
 /// Whether a young entry is to be written.
 enum YoungState {
-    /// It left, or was handed over before.
+    /// It left, or was submitted before.
     Gone,
-    /// In a consumer's hands; its acknowledgement may still make the row needless.
+    /// It is lent; an acknowledgement within this time makes the row needless.
     Held(Duration),
-    /// To be written.
+    /// It is to be written.
     Due,
 }
 
 impl Durable {
-    /// Hands the writer what is due: rows, removals, lanes left behind.
+    /// Hands the writer what is due: rows, removals, dropped lanes.
     pub(crate) fn pull(
         &mut self,
         rows_max: usize,
@@ -78,7 +78,7 @@ impl Durable {
         self.hand_out(submission, Some(group), entries, ready, cx);
     }
 
-    /// Hands the writer what is to be removed, as one part of a group; the promises are kept once the group is flushed.
+    /// Hands the writer the removals, as one part of a group; the promises are kept once the group is flushed.
     pub(crate) fn pull_removals(
         &mut self,
         group: Group,
@@ -92,7 +92,7 @@ impl Durable {
         self.hand_out(submission, Some(group), entries, ready, cx);
     }
 
-    /// A queue that has ended has nothing for the writer, which may wait for the queue's part all the same.
+    /// Contributes nothing, because the queue has ended: the writer may be waiting for its part of a group.
     pub(crate) fn pull_nothing(
         &mut self,
         group: Option<Group>,
@@ -119,12 +119,12 @@ impl Durable {
         if !lanes.is_empty() || !drop_lanes.is_empty() || group.is_some() {
             self.ticket = ticket;
             let purges = std::mem::take(&mut self.purges);
-            self.awaiting.push_back(Awaiting { ticket, promises, purges, bytes: bytes as u64 });
+            self.submitted.push_back(SubmittedBatch { ticket, promises, purges, bytes: bytes as u64 });
         }
         cx.out.pulled.push(Pulled { ticket, lanes, drop_lanes, rows, removed, bytes, more, group, replaces });
     }
 
-    /// Takes what goes to the store now out of the young ones.
+    /// Takes the young entries that go to the store now.
     fn take_young(&mut self, share: Share, entries: &mut Entries, ready: &mut Ready, now: Now) -> Submission {
         let mut submission = Submission::default();
         submission.inserts.resize_with(ready.levels_end(), Vec::new);

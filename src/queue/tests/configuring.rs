@@ -34,7 +34,7 @@ fn a_shorter_queue_drops_from_its_head_at_once() {
 }
 
 #[test]
-fn what_a_shorter_queue_drops_is_dead_lettered_where_the_new_settings_say_so() {
+fn messages_dropped_by_a_shorter_length_are_dead_lettered_by_the_new_settings() {
     let mut bench = Bench::with(settings(), limits());
     bench.publish_all(&["a", "b"]);
     let dead_letter_exchange = Some(Name::from("dlx"));
@@ -53,7 +53,7 @@ fn what_a_shorter_queue_drops_is_dead_lettered_where_the_new_settings_say_so() {
 }
 
 #[test]
-fn a_queue_that_rejects_keeps_what_it_has_and_refuses_more() {
+fn a_rejecting_queue_keeps_its_messages_and_refuses_new_ones() {
     let mut bench = Bench::with(settings(), limits());
     bench.publish_all(&["a", "b", "c"]);
     let rejecting = || ChangeableSettings { overflow: Overflow::RejectPublish, length_max: Some(2), ..unlimited() };
@@ -61,13 +61,13 @@ fn a_queue_that_rejects_keeps_what_it_has_and_refuses_more() {
     assert_eq!((bench.queue.ready_count(), bench.out.counts.overflowed), (3, 0));
     bench.publish(&draft("d").confirmed(1));
     assert_eq!((bench.promised(), bench.queue.ready_count()), (vec![(1, 1, false)], 3));
-    // With `drop-head` what is too much goes at once.
+    // With `drop-head` the messages beyond the limit are dropped at once.
     configure(&mut bench, ChangeableSettings { overflow: Overflow::DropHead, ..rejecting() });
     assert_eq!((bench.queue.ready_count(), bench.out.counts.overflowed), (2, 1));
 }
 
 #[test]
-fn a_new_time_to_live_is_that_of_messages_published_from_then_on() {
+fn a_new_time_to_live_applies_to_messages_published_afterwards() {
     let mut bench = Bench::with(QueueSettings { message_ttl_ms: Some(100), ..settings() }, limits());
     bench.publish_all(&["old"]);
     configure(&mut bench, ChangeableSettings { message_ttl_ms: Some(10), ..unlimited() });

@@ -1,4 +1,4 @@
-//! Deletion, auto-delete, and what an ended queue answers.
+//! Deletion, auto-delete, and the answers of an ended queue.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn lent_messages_do_not_keep_a_queue() {
 }
 
 #[test]
-fn a_deletion_keeps_promises_tells_consumers_and_counts_messages() {
+fn a_deletion_keeps_promises_cancels_consumers_and_counts_messages() {
     let mut bench = Bench::new();
     bench.publish(&draft("a").persistent().confirmed(1));
     bench.pull();
@@ -53,10 +53,10 @@ fn a_deletion_keeps_promises_tells_consumers_and_counts_messages() {
     delete(&mut bench, false, false);
     assert!(matches!(bench.effects()[..], [QueueEffect::Deleted { message_count: 2, .. }]));
     assert_eq!(bench.promised(), [(1, 3, true)]);
-    let told = |(connection, notice): &(ConnectionId, Notice)| {
+    let is_cancel = |(connection, notice): &(ConnectionId, Notice)| {
         *connection == ConnectionId(1) && matches!(notice, Notice::ConsumerCancelled { consumer: ConsumerSlot(4), .. })
     };
-    assert_eq!(bench.out.notices.iter().filter(|notice| told(notice)).count(), 1);
+    assert_eq!(bench.out.notices.iter().filter(|notice| is_cancel(notice)).count(), 1);
     assert!(bench.queue.has_ended() && !bench.queue.is_due());
     assert_eq!((bench.queue.ready_count(), bench.queue.unacked_count(), bench.queue.durable_count()), (0, 0, 0));
     assert_eq!(bench.queue.deadline(bench.now), None);

@@ -68,7 +68,7 @@ fn a_lent_message_does_not_expire_and_a_returned_one_does() {
 }
 
 #[test]
-fn a_get_does_not_take_what_has_expired() {
+fn a_get_does_not_take_an_expired_message() {
     let mut bench = with_ttl(10);
     bench.publish(&draft("a"));
     bench.after(Duration::from_millis(10));
@@ -90,7 +90,7 @@ fn an_expired_message_is_dead_lettered() {
 }
 
 #[test]
-fn an_unused_queue_expires_and_says_so_once() {
+fn an_unused_queue_expires_and_reports_it_once() {
     let expires = Duration::from_millis(100);
     let mut bench = Bench::with(QueueSettings { expires: Some(expires), ..settings() }, limits());
     assert_eq!(bench.queue.deadline(bench.now), Some(bench.now.monotonic.plus(expires)));
@@ -111,7 +111,7 @@ fn an_unused_queue_expires_and_says_so_once() {
 }
 
 #[test]
-fn what_the_store_keeps_expires_unread_once_all_of_it_has() {
+fn a_stored_middle_expires_without_being_read_once_all_of_it_has() {
     let window = WindowLimits { head_entries: 4, tail_entries: 0, ..WindowLimits::default() };
     let settings = QueueSettings { message_ttl_ms: Some(10), ..settings() };
     let mut bench = Bench::with(settings, QueueLimits { window, ..limits() });
@@ -132,7 +132,7 @@ fn what_the_store_keeps_expires_unread_once_all_of_it_has() {
 }
 
 #[test]
-fn a_get_does_not_count_what_has_expired_behind_it() {
+fn a_get_does_not_count_expired_messages_behind_its_own() {
     let mut bench = Bench::new();
     bench.publish(&draft("a"));
     bench.publish(&draft("b").expiration(20));

@@ -92,7 +92,7 @@ fn without_an_exchange_for_them_rejected_messages_are_gone() {
 }
 
 #[test]
-fn a_copy_that_leaves_before_it_is_written_tells_the_queue_it_came_from() {
+fn a_copy_that_leaves_before_it_is_written_is_reported_to_its_original_queue() {
     let mut bench = Bench::new();
     let promise = Promise { owner: PromiseOwner::Queue(QueueId(9)), sequence: 77 };
     let copy = Enqueue { promise: Some(promise), ..draft("a").persistent().enqueue() };
@@ -178,7 +178,7 @@ fn a_queue_that_has_ended_gives_its_part_of_a_group() {
 }
 
 #[test]
-fn a_seal_takes_what_consumers_hold_too() {
+fn a_seal_includes_lent_messages() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     bench.publish(&draft("a").persistent());

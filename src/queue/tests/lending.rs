@@ -1,4 +1,4 @@
-//! Who gets what, and what comes back.
+//! Which consumer gets a message, and how messages come back.
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn all_levels_of_the_widest_queue_are_kept_apart() {
 }
 
 #[test]
-fn prefetch_bounds_what_is_unacknowledged() {
+fn prefetch_bounds_unacknowledged_messages() {
     let mut bench = Bench::new();
     bench.consume(1, 2);
     bench.publish_all(&["a", "b", "c", "d"]);
@@ -91,7 +91,7 @@ fn a_channels_own_limit_is_shared_by_its_consumers() {
     bench.publish_all(&["a", "b", "c", "d"]);
     let slots: Vec<_> = bench.given().into_iter().map(|given| given.slot).collect();
     assert_eq!(slots, [1, 2]);
-    assert!(!bench.permits.refused.is_empty(), "the queue waits to be told");
+    assert!(!bench.permits.refused.is_empty(), "the queue stands in line for permits");
     bench.grant(1, 1);
     assert_eq!(bench.bodies(), ["c"]);
     bench.apply(QueueCommand::ChannelLimit { holder: holder(1), limit: None });
@@ -130,7 +130,7 @@ fn a_channel_at_its_limit_leaves_messages_to_others() {
 }
 
 #[test]
-fn the_written_window_bounds_what_is_on_its_way_and_grows_for_those_who_keep_up() {
+fn the_window_bounds_unwritten_deliveries_and_grows_for_consumers_that_keep_up() {
     let consumer = ConsumerLimits { messages: 2, messages_max: 3, bytes_max: 1 << 18, unacked_max: u32::MAX };
     let mut bench = Bench::with(settings(), QueueLimits { consumer, ..limits() });
     bench.consume(1, 0);
@@ -143,7 +143,7 @@ fn the_written_window_bounds_what_is_on_its_way_and_grows_for_those_who_keep_up(
 }
 
 #[test]
-fn the_written_window_counts_bytes_and_lets_one_message_through() {
+fn the_window_counts_bytes_and_allows_one_message() {
     let consumer = ConsumerLimits { messages: 64, messages_max: 64, bytes_max: 3, unacked_max: u32::MAX };
     let mut bench = Bench::with(settings(), QueueLimits { consumer, ..limits() });
     bench.consume(1, 0);
@@ -154,7 +154,7 @@ fn the_written_window_counts_bytes_and_lets_one_message_through() {
 }
 
 #[test]
-fn what_is_requeued_returns_to_its_place_redelivered() {
+fn a_requeued_message_returns_to_its_place_redelivered() {
     let mut bench = Bench::new();
     bench.publish_all(&["a", "b", "c", "d"]);
     bench.consume(1, 3);
@@ -171,7 +171,7 @@ fn what_is_requeued_returns_to_its_place_redelivered() {
 }
 
 #[test]
-fn one_that_is_requeued_goes_before_those_behind_it() {
+fn a_requeued_message_goes_before_those_behind_it() {
     let mut bench = Bench::new();
     bench.publish_all(&["a", "b", "c", "d"]);
     bench.consume(1, 2);
@@ -214,7 +214,7 @@ fn a_cancelled_consumer_keeps_what_it_holds_and_gets_no_more() {
 }
 
 #[test]
-fn cancelling_one_that_is_not_there_is_answered() {
+fn cancelling_an_unknown_consumer_is_answered() {
     let mut bench = Bench::new();
     let requester = bench.requester(1);
     bench.apply(QueueCommand::Cancel { requester, key: key(1, 7) });
@@ -222,7 +222,7 @@ fn cancelling_one_that_is_not_there_is_answered() {
 }
 
 #[test]
-fn a_detach_takes_back_what_consumers_and_gets_of_the_channel_hold_and_nothing_else() {
+fn a_detach_takes_back_all_deliveries_of_the_channel_and_no_others() {
     let mut bench = Bench::new();
     bench.publish_all(&["a", "b", "c"]);
     bench.get(1, false);
@@ -271,7 +271,7 @@ fn get_takes_the_first_message_and_counts_the_others() {
 }
 
 #[test]
-fn status_tells_ready_messages_and_consumers() {
+fn status_counts_ready_messages_and_consumers() {
     let mut bench = Bench::new();
     bench.consume(1, 1);
     bench.publish_all(&["a", "b", "c"]);
@@ -283,7 +283,7 @@ fn status_tells_ready_messages_and_consumers() {
 }
 
 #[test]
-fn a_slot_that_is_used_again_does_not_obey_its_earlier_lending() {
+fn a_settlement_of_an_earlier_lending_does_not_affect_a_reused_slot() {
     let mut bench = Bench::new();
     bench.consume(1, 1);
     bench.publish_all(&["a"]);

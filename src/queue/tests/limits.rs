@@ -92,7 +92,7 @@ fn drop_head_dead_letters_what_it_drops() {
 }
 
 #[test]
-fn a_drop_uncovers_what_has_expired() {
+fn a_drop_at_the_head_ends_expired_messages_behind_it() {
     let mut bench = Bench::with(QueueSettings { priority_max: 1, ..of_two(Overflow::DropHead) }, limits());
     bench.publish(&draft("low").expiration(1));
     bench.publish(&draft("high").priority(1));
@@ -102,7 +102,7 @@ fn a_drop_uncovers_what_has_expired() {
 }
 
 #[test]
-fn what_comes_back_to_a_full_queue_is_dropped_before_it_goes_out_again() {
+fn a_message_that_returns_to_a_full_queue_is_dropped_not_delivered() {
     let mut bench = Bench::with(of_two(Overflow::DropHead), limits());
     bench.consume(1, 0);
     bench.publish_all(&["a", "b", "c", "d"]);
@@ -113,7 +113,7 @@ fn what_comes_back_to_a_full_queue_is_dropped_before_it_goes_out_again() {
 }
 
 #[test]
-fn where_length_and_time_are_both_nothing_the_length_is_the_reason() {
+fn with_length_and_time_to_live_of_zero_the_length_is_the_reason() {
     let settings = QueueSettings { length_max: Some(0), message_ttl_ms: Some(0), ..settings() };
     let mut bench = Bench::with(settings, limits());
     bench.publish_all(&["a"]);
@@ -130,7 +130,7 @@ fn while_the_head_is_read_back_to_be_dropped_the_queue_shows_no_more_than_its_le
         bench.publish(&draft(body).persistent());
         bench.write();
     }
-    // The head is dropped, and what comes next is only in the store.
+    // The head is dropped, and the next messages are only in the store.
     for body in &bodies[8..] {
         bench.publish(&draft(body).persistent());
         bench.write();

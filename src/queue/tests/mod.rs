@@ -29,9 +29,9 @@ const SMALL: WindowLimits =
 /// The prefetch limit of channels that have one.
 const LIMIT: LimitId = LimitId(1);
 
-/// What a consumer or a get was given.
+/// A message that a consumer or a get received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Given {
+struct Received {
     connection: u64,
     slot: u32,
     body: String,
@@ -43,7 +43,7 @@ struct Given {
 #[derive(Debug, Default)]
 struct ChannelLimits {
     free: BTreeMap<ConnectionId, u32>,
-    /// How often a queue asked.
+    /// How often a queue requested permits.
     requests: u32,
     refused: Vec<ConnectionId>,
 }
@@ -204,7 +204,7 @@ impl Bench {
         self.apply(QueueCommand::Get { requester, no_ack });
     }
 
-    fn settle(&mut self, given: &[Given], outcome: SettleOutcome) {
+    fn settle(&mut self, given: &[Received], outcome: SettleOutcome) {
         let lends = given.iter().filter_map(|given| given.lend).collect();
         self.apply(QueueCommand::Settle { lends, outcome });
     }
@@ -219,15 +219,15 @@ impl Bench {
         self.apply(LocalEvent::Tick);
     }
 
-    /// What was given since the last look; other notices stay.
-    fn given(&mut self) -> Vec<Given> {
+    /// The messages received since the last call; other notices stay.
+    fn given(&mut self) -> Vec<Received> {
         let mut given = Vec::new();
         self.out.notices.retain(|(connection, notice)| {
             let (Notice::Deliver(delivery) | Notice::Answer { answer: Answer::Got { delivery, .. }, .. }) = notice
             else {
                 return true;
             };
-            given.push(Given {
+            given.push(Received {
                 connection: connection.0,
                 slot: delivery.consumer.0,
                 body: body(&delivery.message),
@@ -243,7 +243,7 @@ impl Bench {
         self.given().into_iter().map(|given| given.body).collect()
     }
 
-    /// The answers since the last look.
+    /// The answers since the last call.
     fn answers(&mut self) -> Vec<Answer> {
         let mut answers = Vec::new();
         self.out.notices.retain(|(_, notice)| match notice {
@@ -256,7 +256,7 @@ impl Bench {
         answers
     }
 
-    /// Promises settled since the last look: first, last, kept.
+    /// Promises kept or refused since the last call: first, last, kept.
     fn promised(&mut self) -> Vec<(u64, u64, bool)> {
         let mut promised = Vec::new();
         self.out.notices.retain(|(_, notice)| match notice {
@@ -294,7 +294,7 @@ impl Bench {
     }
 }
 
-/// The rows a pull inserts, by body.
+/// The bodies of the rows that a pull inserts.
 fn inserted(pulled: &Pulled) -> Vec<String> {
     pulled.lanes.iter().flat_map(|change| &change.inserts).map(|row| body(&row.message)).collect()
 }

@@ -1,4 +1,4 @@
-//! What consumers held and gave back leaves memory like everything else.
+//! Messages that consumers gave back leave memory like all others.
 
 use super::*;
 
@@ -8,13 +8,13 @@ fn small() -> Bench {
     Bench::with(settings(), QueueLimits { window: SMALL, ..limits() })
 }
 
-/// As much as a head may hold before it is cut.
+/// The most messages of a head before it is shortened.
 fn head_most() -> u64 {
     SMALL.head_entries as u64 * 2
 }
 
-/// Messages that a consumer holds, and the store has where they are persistent.
-fn held(bench: &mut Bench, persistent: bool) -> Vec<Given> {
+/// Lends messages to a consumer; persistent ones are stored.
+fn held(bench: &mut Bench, persistent: bool) -> Vec<Received> {
     bench.consume(1, 0);
     for number in 0..MESSAGES {
         let body = number.to_string();
@@ -29,7 +29,7 @@ fn held(bench: &mut Bench, persistent: bool) -> Vec<Given> {
     given
 }
 
-/// Answers every load out of these bodies, until all were given to a new consumer; what they were given as.
+/// Answers every load with rows of these bodies, until a new consumer has received all; returns the received messages.
 fn drained(bench: &mut Bench, bodies: &[String]) -> Vec<(String, bool)> {
     bench.consume(2, 0);
     let mut seen = Vec::new();
@@ -74,14 +74,14 @@ fn stored_messages_leave_memory_once_a_consumer_that_held_them_is_gone() {
 }
 
 #[test]
-fn what_lies_before_something_held_or_leaving_stays_in_memory_until_that_is_settled() {
+fn messages_before_a_lent_or_leaving_one_stay_in_memory_until_it_is_settled() {
     let mut bench = small();
     let given = held(&mut bench, true);
     let (first, rest) = given.split_at(1);
     let (last, rest) = rest.split_last().expect("there are many");
     bench.settle(rest, SettleOutcome::Requeued);
-    let one = |given: &Given| vec![given.clone()];
-    // The consumer is given them again at once; the third time it has left.
+    let one = |given: &Received| vec![given.clone()];
+    // The consumer receives them again at once; the third time it has left.
     bench.apply(QueueCommand::Cancel { requester: bench_requester(), key: key(1, 1) });
     let again = bench.given();
     bench.settle(&again, SettleOutcome::Requeued);

@@ -1,4 +1,4 @@
-//! What the writer is given, and when promises are kept.
+//! The contributions to the writer, and when promises are kept.
 
 use super::*;
 use crate::model::Position;
@@ -37,12 +37,12 @@ fn a_persistent_message_keeps_its_promise_when_it_is_flushed() {
     assert_eq!((pulled.rows, inserted(&pulled).len()), (3, 3));
     assert!(bench.promised().is_empty());
     bench.stored(pulled.ticket);
-    assert_eq!(bench.promised(), [(1, 3, true)], "neighbours are told as one");
+    assert_eq!(bench.promised(), [(1, 3, true)], "neighbours are one notice");
     assert!(!bench.queue.is_due());
 }
 
 #[test]
-fn promises_with_a_gap_are_told_apart() {
+fn promises_with_a_gap_are_separate_notices() {
     let mut bench = Bench::new();
     for sequence in [1, 2, 5, 6] {
         bench.publish(&draft("a").confirmed(sequence));
@@ -65,7 +65,7 @@ fn a_refused_ticket_refuses_its_promises_and_keeps_the_messages() {
 }
 
 #[test]
-fn tickets_are_told_in_order_and_one_word_may_cover_several() {
+fn outcomes_come_in_order_and_one_may_cover_several_tickets() {
     let mut bench = Bench::new();
     bench.publish(&draft("a").persistent().confirmed(1));
     bench.pull();
@@ -76,7 +76,7 @@ fn tickets_are_told_in_order_and_one_word_may_cover_several() {
 }
 
 #[test]
-fn what_is_acknowledged_young_is_never_written() {
+fn a_message_acknowledged_while_young_is_never_written() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     bench.publish(&draft("a").persistent().confirmed(1));
@@ -88,7 +88,7 @@ fn what_is_acknowledged_young_is_never_written() {
 }
 
 #[test]
-fn a_young_message_in_a_consumers_hands_is_held_for_a_moment() {
+fn a_lent_young_message_is_held_for_a_moment() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     bench.publish(&draft("a").persistent());
@@ -106,7 +106,7 @@ fn a_young_message_in_a_consumers_hands_is_held_for_a_moment() {
 }
 
 #[test]
-fn where_consumers_are_slow_nothing_is_held() {
+fn nothing_is_held_while_consumers_are_slow() {
     let mut bench = Bench::new();
     bench.consume(1, 0);
     for _ in 0..20 {
@@ -131,7 +131,7 @@ fn a_held_message_that_comes_back_is_due_at_once() {
 }
 
 #[test]
-fn a_pull_keeps_to_its_rows_and_bytes_and_says_that_there_is_more() {
+fn a_pull_keeps_to_its_limits_and_reports_that_more_is_due() {
     let mut bench = Bench::new();
     persistent(&mut bench, &["a", "b", "c"]);
     let first = bench.pull_some(2, 1 << 20);
@@ -145,7 +145,7 @@ fn a_pull_keeps_to_its_rows_and_bytes_and_says_that_there_is_more() {
 }
 
 #[test]
-fn lanes_say_what_they_hold() {
+fn changes_of_lanes_carry_their_state() {
     let mut bench = Bench::with(QueueSettings { priority_max: 2, ..settings() }, limits());
     persistent(&mut bench, &["aa", "bbb"]);
     bench.publish(&draft("c").persistent().priority(2));
@@ -190,7 +190,7 @@ fn a_stop_in_good_order_leaves_the_exact_ceiling() {
 }
 
 #[test]
-fn a_purge_leaves_a_lane_behind_where_nothing_lives_in_it() {
+fn a_purge_abandons_a_lane_without_live_rows() {
     let mut bench = Bench::new();
     persistent(&mut bench, &["a", "b"]);
     bench.write();
@@ -206,7 +206,7 @@ fn a_purge_leaves_a_lane_behind_where_nothing_lives_in_it() {
 }
 
 #[test]
-fn a_purge_keeps_what_is_lent() {
+fn a_purge_keeps_lent_messages() {
     let mut bench = Bench::with(settings(), QueueLimits { window: SMALL, ..limits() });
     persistent(&mut bench, &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"]);
     bench.write();
@@ -228,7 +228,7 @@ fn a_purge_keeps_what_is_lent() {
 }
 
 #[test]
-fn a_purge_beside_something_lent_is_written_without_waiting_for_another_message() {
+fn a_purge_beside_a_lent_message_is_written_without_waiting_for_another_message() {
     let mut bench = Bench::new();
     persistent(&mut bench, &["a", "b"]);
     bench.write();

@@ -1,4 +1,4 @@
-//! Head, stored middle, tail: what is read back, and how a damaged store shows.
+//! Head, stored middle, tail: which rows are read back, and how a damaged store is detected.
 
 use super::*;
 use crate::model::stored::{LaneState, PositionRange, Row};
@@ -39,7 +39,7 @@ fn load_of(bench: &mut Bench) -> (u64, PositionRange, usize) {
     (*load, *range, *rows_max)
 }
 
-/// The rows arrive, and what has to be flushed before they may be handed over is.
+/// Answers a load, and flushes the ceiling that the rows wait for.
 fn loaded(bench: &mut Bench, load: u64, rows: Option<Vec<Row>>) {
     loaded_only(bench, load, rows);
     if bench.queue.is_due() {
@@ -67,7 +67,7 @@ fn a_start_reads_one_row_which_may_have_to_expire() {
 }
 
 #[test]
-fn what_expired_while_the_broker_was_down_goes_a_window_at_a_time() {
+fn messages_that_expired_while_the_broker_was_down_end_a_window_at_a_time() {
     let mut bench = recovered(9, 0);
     bench.apply(LocalEvent::Tick);
     let expired =
@@ -120,7 +120,7 @@ fn rows_below_the_ceiling_come_back_redelivered() {
 }
 
 #[test]
-fn the_lent_ceiling_is_written_ahead_of_what_is_handed_over() {
+fn the_lent_ceiling_is_written_ahead_of_deliveries() {
     let mut bench = small();
     for at in 0..40 {
         bench.publish(&draft(&at.to_string()).persistent());
@@ -139,7 +139,7 @@ fn the_lent_ceiling_is_written_ahead_of_what_is_handed_over() {
 }
 
 #[test]
-fn what_the_ceiling_does_not_cover_waits_until_one_is_flushed() {
+fn a_message_above_the_ceiling_waits_until_a_higher_one_is_flushed() {
     let mut bench = recovered(2, 2);
     bench.consume(1, 0);
     let (load, ..) = load_of(&mut bench);
@@ -164,7 +164,7 @@ fn the_first_batch_of_a_process_brings_a_ceiling_so_that_a_full_disk_lets_consum
 }
 
 #[test]
-fn a_ceiling_written_ahead_does_not_mark_what_is_published_later() {
+fn a_ceiling_written_ahead_does_not_mark_later_messages() {
     let mut bench = recovered(0, 1000);
     for at in 1..=20 {
         bench.publish(&draft(&at.to_string()).persistent());
@@ -182,7 +182,7 @@ fn a_ceiling_written_ahead_does_not_mark_what_is_published_later() {
 }
 
 #[test]
-fn a_long_tail_is_left_to_the_store_once_it_is_flushed() {
+fn a_long_tail_leaves_memory_once_it_is_flushed() {
     let mut bench = small();
     for _ in 0..20 {
         bench.publish(&draft("a").persistent());
@@ -194,7 +194,7 @@ fn a_long_tail_is_left_to_the_store_once_it_is_flushed() {
 }
 
 #[test]
-fn a_load_that_a_purge_has_overtaken_is_ignored() {
+fn a_load_from_before_a_purge_is_ignored() {
     let mut bench = recovered(9, 0);
     bench.consume(1, 0);
     let (load, ..) = load_of(&mut bench);
@@ -224,7 +224,7 @@ fn a_read_that_failed_is_tried_again_after_a_second() {
 }
 
 #[test]
-fn rows_that_are_missing_are_told_and_the_counts_are_right_again() {
+fn missing_rows_are_reported_and_the_counts_corrected() {
     let mut bench = recovered(9, 0);
     bench.consume(1, 0);
     let (load, ..) = load_of(&mut bench);
@@ -238,11 +238,11 @@ fn rows_that_are_missing_are_told_and_the_counts_are_right_again() {
     assert_eq!((bench.queue.ready_count(), bench.queue.ready_bytes()), (0, 0));
     assert_eq!((bench.queue.durable_count(), bench.queue.durable_bytes()), (2, 2));
     let state = bench.write().lanes[0].state;
-    assert_eq!((state.count, state.body_bytes), (2, 2), "the store is told the truth");
+    assert_eq!((state.count, state.body_bytes), (2, 2), "the store gets the corrected numbers");
 }
 
 #[test]
-fn rows_beyond_the_count_are_told_and_delivered() {
+fn rows_beyond_the_count_are_reported_and_delivered() {
     let mut bench = recovered(2, 0);
     bench.consume(1, 0);
     let (load, ..) = load_of(&mut bench);
@@ -263,7 +263,7 @@ fn requeued_rows_return_before_those_still_in_the_store() {
 }
 
 #[test]
-fn what_came_back_behind_one_that_stays_out_is_swept_out() {
+fn positions_that_came_back_behind_one_still_lent_are_forgotten() {
     let mut out = super::super::positions::AwayPositions::default();
     (1..=1000).for_each(|position| out.insert(Position(position)));
     (2..=1000).for_each(|position| out.remove(Position(position)));
@@ -276,7 +276,7 @@ fn what_came_back_behind_one_that_stays_out_is_swept_out() {
 }
 
 #[test]
-fn a_squeezed_head_leaves_its_back_to_the_store() {
+fn a_shrunk_head_drops_its_back_from_memory() {
     let window = WindowLimits { head_entries_min: 2, ..WindowLimits::default() };
     for (consumers, kept) in [(0, 1), (1, 64)] {
         let mut bench = Bench::with(settings(), QueueLimits { window, ..limits() });
@@ -335,13 +335,13 @@ fn near_the_end(left: u64) -> Bench {
 }
 
 #[test]
-fn a_lane_without_positions_refuses_and_begins_anew_once_it_is_empty() {
+fn a_lane_without_positions_refuses_and_is_renewed_once_it_is_empty() {
     let mut bench = near_the_end(2);
     for sequence in 1..=4 {
         bench.publish(&draft("x").persistent().confirmed(sequence));
     }
     let effects = bench.effects();
-    assert!(matches!(effects[..], [QueueEffect::NoPositions { lane: LANE }]), "said once: {effects:?}");
+    assert!(matches!(effects[..], [QueueEffect::NoPositions { lane: LANE }]), "reported once: {effects:?}");
     assert_eq!(bench.promised(), [(3, 4, false)]);
     let pulled = bench.write();
     assert_eq!(bench.promised(), [(1, 2, true)]);
@@ -368,7 +368,7 @@ fn a_lane_without_positions_refuses_and_begins_anew_once_it_is_empty() {
 }
 
 #[test]
-fn a_lane_whose_positions_run_low_begins_anew_when_it_happens_to_be_empty() {
+fn a_lane_whose_positions_run_low_is_renewed_when_it_is_empty() {
     let mut bench = near_the_end(1 << 37);
     bench.consume(1, 10);
     let given = bench.given();

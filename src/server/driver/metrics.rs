@@ -6,7 +6,7 @@
 use crate::broker::{Counters, Gauges, Link, Publishes, Traffic};
 use crate::server::memory::ConnectionMemory;
 use crate::server::shared::{ReadSizes, Shared};
-use crate::session::{Output, Session, Tally};
+use crate::session::{Output, Session, SessionMetrics};
 
 /// The counts of a connection, and the part of them that the broker's numbers already include.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct ConnectionMetrics {
     /// Closed channels that the broker's numbers include.
     channels_closed: u64,
     /// The session's tally as the broker's numbers include it.
-    tally: Tally,
+    tally: SessionMetrics,
     /// The connection's memory as the broker's sum includes it.
     memory: ConnectionMemory,
 }
@@ -66,7 +66,7 @@ impl ConnectionMetrics {
         link: Option<&Link>,
         session: &mut Session,
         out: &mut Output,
-    ) -> Tally {
+    ) -> SessionMetrics {
         let counters = shared.broker.counters();
         let gauges = shared.broker.gauges();
         let opened = session.channels_opened();
@@ -86,7 +86,7 @@ impl ConnectionMetrics {
         if let Some(link) = link {
             link.peer().traffic().add(&done);
         }
-        let tally = session.tally();
+        let tally = session.metrics();
         let change = tally - self.tally;
         self.tally = tally;
         Gauges::add(&gauges.publishers, change.publishers);

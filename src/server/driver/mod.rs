@@ -21,7 +21,7 @@ use super::memory::ConnectionMemory;
 use super::shared::Shared;
 use crate::broker::{CommandOutcome, Link};
 use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now};
-use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, Settlement, Tally};
+use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, SessionMetrics, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -116,7 +116,7 @@ impl Driver {
 
     /// Records a sign of life from the client, `ago` before now.
     pub(super) fn note_alive(&mut self, now: Now, ago: Duration) {
-        self.session.heard(now.monotonic.minus(ago));
+        self.session.client_alive(now.monotonic.minus(ago));
     }
 
     /// Whether the client must wait because it publishes faster than the store writes. The waker is called once it may
@@ -160,7 +160,7 @@ impl Driver {
     /// Takes bytes that were read. `end_read` must follow the last call of a pass.
     pub(super) fn receive(&mut self, input: &[u8], now: Now) {
         self.metrics.note_read(input.len());
-        self.session.heard(now.monotonic);
+        self.session.client_alive(now.monotonic);
         self.take_input(input, now);
     }
 
@@ -468,7 +468,7 @@ impl Driver {
     }
 
     /// The memory that the connection uses.
-    fn memory(&self, tally: Tally) -> ConnectionMemory {
+    fn memory(&self, tally: SessionMetrics) -> ConnectionMemory {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (partial, out, backlog) = (self.partial.capacity(), self.out.bytes.capacity(), self.backlog.held_bytes());
         let buffers = partial + out + self.session.parked_bytes() + backlog;

@@ -1,4 +1,4 @@
-//! The basic class: what comes once per message is borrowed, the rest is amq-protocol's.
+//! The basic class: methods that come once per message are borrowed, amq-protocol parses the others.
 
 use amq_protocol::protocol::basic::AMQPMethod;
 use nom::bytes::complete::take;
@@ -11,7 +11,7 @@ use crate::wire::table;
 
 pub(super) const CLASS_ID: u16 = 60;
 
-/// publish, ack, reject, nack and qos are not here: [`parse_borrowed`] takes them.
+/// The methods that amq-protocol parses; [`parse_borrowed`] parses publish, ack, reject, nack and qos.
 pub(super) const LAYOUTS: &[Layout] = &[
     layout(11, &[]),
     layout(20, &[Short, Shortstr, Shortstr, Bits, Table]),
@@ -28,8 +28,7 @@ pub(super) const LAYOUTS: &[Layout] = &[
     layout(111, &[]),
 ];
 
-/// Parses the methods that are not amq-protocol's: `None` when it is another method, `Some(None)` when the fields do not
-/// fit.
+/// Parses a method that amq-protocol does not: `None` for another method, `Some(None)` when the fields are malformed.
 #[inline]
 pub(super) fn parse_borrowed(method_id: u16, fields: &[u8]) -> Option<Option<ClientMethod<'_>>> {
     Some(match method_id {
@@ -42,7 +41,7 @@ pub(super) fn parse_borrowed(method_id: u16, fields: &[u8]) -> Option<Option<Cli
     })
 }
 
-/// What was parsed, if nothing is left over.
+/// The result of a parser, if no bytes are left over.
 #[inline]
 fn whole<T>(parsed: Parsed<'_, T>) -> Option<T> {
     match parsed {
@@ -124,7 +123,7 @@ fn qos(input: &[u8]) -> Parsed<'_, BasicQos> {
     Ok((input, BasicQos { prefetch_size, prefetch_count, global: bits & 1 != 0 }))
 }
 
-/// cancel-ok is not taken: the broker's own basic.cancel asks for no answer, and RabbitMQ answers it with 503.
+/// cancel-ok is not accepted: the broker's own basic.cancel asks for no answer, and RabbitMQ answers it with 503.
 pub(super) fn client_method(method: AMQPMethod, table: table::Table<'_>) -> Option<ClientMethod<'_>> {
     Some(match method {
         AMQPMethod::Consume(method) => ClientMethod::BasicConsume(WithTable { method, table }),

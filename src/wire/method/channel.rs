@@ -17,7 +17,7 @@ pub(super) const LAYOUTS: &[Layout] = &[
     layout(41, &[]),
 ];
 
-/// flow-ok is not taken: the broker never sends flow, and RabbitMQ answers it with 503.
+/// flow-ok is not accepted: the broker never sends flow, and RabbitMQ answers it with 503.
 pub(super) fn client_method<'a>(method: AMQPMethod) -> Option<ClientMethod<'a>> {
     Some(match method {
         AMQPMethod::Open(_) => ClientMethod::ChannelOpen,

@@ -1,10 +1,10 @@
-//! What a client may send: one variant for each method.
+//! The methods that a client may send: one variant for each.
 
 use crate::wire::reader::Reader;
 use crate::wire::table::Table;
 use amq_protocol::protocol as amqp;
 
-/// Which method a payload holds.
+/// The identity of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MethodId {
     /// 10 connection, 20 channel, 30 access, 40 exchange, 50 queue, 60 basic, 85 confirm, 90 tx.
@@ -14,8 +14,8 @@ pub struct MethodId {
 }
 
 impl MethodId {
-    /// Reads the identity off a method frame's payload; `None` when it is shorter than that, which
-    /// [`read_frame`](super::frame::read_frame) has ruled out.
+    /// Reads the identity off a method frame's payload; `None` when it is shorter than four bytes;
+    /// [`read_frame`](super::frame::read_frame) refuses such frames.
     #[must_use]
     #[inline]
     pub fn of(payload: &[u8]) -> Option<Self> {
@@ -27,14 +27,14 @@ impl MethodId {
 /// A method and its field table: arguments, or a client's properties.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WithTable<'a, M> {
-    /// The other fields. The table in here is empty: amq-protocol's type keeps neither repeated keys nor the order
-    /// inside of nested tables, and both count when arguments are compared.
+    /// The other fields. The table among them is empty: amq-protocol's type keeps neither repeated keys nor the order
+    /// of nested tables, and both matter when arguments are compared.
     pub method: M,
     /// The table as the client sent it.
     pub table: Table<'a>,
 }
 
-/// Everything that may arrive from a client.
+/// A method from a client.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the variants are AMQP's method names")]
 pub enum ClientMethod<'a> {
@@ -73,7 +73,7 @@ pub enum ClientMethod<'a> {
     TxSelect,
     TxCommit,
     TxRollback,
-    /// A well-formed method that a broker does not take from a client.
+    /// A well-formed method that a broker does not accept from a client.
     ServerOnly(MethodId),
 }
 

@@ -1,4 +1,4 @@
-//! A method's fields as a list, and the check of bytes against it.
+//! The layout of a method's fields, and the check of bytes against it.
 
 use std::ops::Range;
 
@@ -19,14 +19,14 @@ pub(super) enum Field {
     Bits,
 }
 
-/// What a method's payload holds after its ids.
+/// The fields of a method's payload, after its ids.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) method_id: u16,
     pub(super) fields: &'static [Field],
 }
 
-/// Why fields do not fit a layout.
+/// How bytes fail to fit a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Shape,
@@ -39,9 +39,8 @@ pub(super) const fn layout(method_id: u16, fields: &'static [Field]) -> Layout {
 }
 
 impl Layout {
-    /// Walks over all fields. A wrong length anywhere is told before a text that is not UTF-8, as RabbitMQ matches the
-    /// whole layout first.
-    /// Returns where the entries of the field table are, if there is one; no method has two.
+    /// Walks over all fields. A wrong length is reported before a text that is not UTF-8, as RabbitMQ matches the whole
+    /// layout first. Returns the place of the field table's entries, if the method has one; no method has two.
     pub(super) fn check(&self, fields: &[u8]) -> Result<Option<Range<usize>>, Fault> {
         let mut reader = Reader::new(fields);
         let mut is_utf8 = true;

@@ -25,10 +25,10 @@ use layout::{Fault, Layout};
 use super::erlang::Octets;
 use super::table::{Table, TableError};
 
-/// No reply text is longer than a shortstr, so no more of the undecodable fields is printed than fills one.
+/// A reply text is a shortstr, so not more bytes of undecodable fields are printed.
 const PRINTED_BYTES_MAX: usize = 255;
 
-/// A payload that is no method.
+/// A fault of a method frame's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MethodError {
     /// The payload is too short to name a method.
@@ -37,24 +37,24 @@ pub enum MethodError {
     Unknown(MethodId),
     /// The fields do not fit the layout, or bytes are left over; 501 with this explanation.
     Malformed {
-        /// The method whose fields they were to be.
+        /// The method.
         method: MethodId,
-        /// The explanation: `cannot decode <<1,2,3>>`, cut where no reply text reaches.
+        /// The explanation: `cannot decode <<1,2,3>>`, cut to the length of a reply text.
         text: String,
     },
     /// A shortstr is not UTF-8; 501.
     NotUtf8(MethodId),
     /// An argument table cannot be read.
     Table {
-        /// The method whose argument it was to be.
+        /// The method.
         method: MethodId,
-        /// What is wrong with it.
+        /// The fault of the table.
         error: TableError,
     },
 }
 
 impl MethodError {
-    /// The method to name in the close, where the payload named one.
+    /// The method that the close names, if the payload names one.
     #[must_use]
     pub const fn method(&self) -> Option<MethodId> {
         match self {
@@ -67,7 +67,7 @@ impl MethodError {
     }
 }
 
-/// RabbitMQ's explanation where it has one: the reply text after `FRAME_ERROR - `.
+/// RabbitMQ's explanation, if it has one: the reply text after `FRAME_ERROR - `.
 impl Display for MethodError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -110,13 +110,13 @@ fn parse_owned<'a>(method: MethodId, payload: &'a [u8], fields: &'a [u8]) -> Res
         Fault::NotUtf8 => MethodError::NotUtf8(method),
         Fault::Table(error) => MethodError::Table { method, error },
     })?;
-    // The table is handed on as it is; amq-protocol reads the other fields, with an empty table in its place.
+    // The table keeps its bytes; amq-protocol reads the other fields, with an empty table in its place.
     let table = table_at.clone().map_or(Table::default(), |at| Table::from_checked(&fields[at]));
     let without_table = table_at.filter(|at| !at.is_empty()).map(|at| {
         let (before, length) = (&payload[..payload.len() - fields.len() + at.start], [0; 4]);
         [&before[..before.len() - length.len()], &length, &fields[at.end..]].concat()
     });
-    // The layout fits and the texts are UTF-8: amq-protocol finds nothing more to object to.
+    // The layout fits and the texts are UTF-8: amq-protocol finds no other fault.
     let (_, class) =
         amqp::parse_class(without_table.as_deref().unwrap_or(payload)).map_err(|_| malformed(method, fields))?;
     Ok(client_method(class, table).unwrap_or(ClientMethod::ServerOnly(method)))

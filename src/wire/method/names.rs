@@ -1,4 +1,4 @@
-//! What AMQP calls the methods that a client sends.
+//! The AMQP names of the methods that a client sends.
 
 use super::MethodId;
 
@@ -10,7 +10,7 @@ impl MethodId {
             (10, 11) => "connection.start-ok",
             (10, 21) => "connection.secure-ok",
             (10, 31) => "connection.tune-ok",
-            // The close of a connection names the methods that the broker sent where their answers are at fault.
+            // When an answer of the client is at fault, the close names the method that the broker sent.
             (10, 30) => "connection.tune",
             (10, 40) => "connection.open",
             (10, 50) => "connection.close",

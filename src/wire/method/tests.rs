@@ -24,7 +24,7 @@ fn arguments() -> FieldTable {
     table
 }
 
-/// What [`arguments`] are on the wire.
+/// [`arguments`] on the wire.
 const ARGUMENTS: &[u8] = b"\x16x-dead-letter-exchangeS\0\0\0\x03dlx\x0Ex-max-priorityI\0\0\0\x0A";
 
 macro_rules! method {
@@ -33,24 +33,31 @@ macro_rules! method {
     };
 }
 
-/// Every method that a client may send and amq-protocol parses for us, with what it is to become.
+/// A method that a client may send and amq-protocol parses for us, with the variant that it becomes.
+macro_rules! same {
+    ($class:ident, $module:ident, $method:ident, $variant:ident $fields:tt) => {
+        (method!($class, $module, $method $fields), ClientMethod::$variant($module::$method $fields))
+    };
+}
+/// Like `same`, for a method with the field table `$table`.
+macro_rules! with_table {
+    ($class:ident, $module:ident, $method:ident, $table:ident, $variant:ident $fields:tt) => {{
+        let mut method = $module::$method $fields;
+        let class = AMQPClass::$class($module::AMQPMethod::$method(method.clone()));
+        let is_empty = method.$table.inner().is_empty();
+        method.$table = FieldTable::default();
+        let table = if is_empty { Table::default() } else { Table::from_checked(ARGUMENTS) };
+        (class, ClientMethod::$variant(WithTable { method, table }))
+    }};
+}
+
+/// Every method that a client may send and amq-protocol parses for us, with the variant that it becomes.
 fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
-    macro_rules! same {
-        ($class:ident, $module:ident, $method:ident, $variant:ident $fields:tt) => {
-            (method!($class, $module, $method $fields), ClientMethod::$variant($module::$method $fields))
-        };
-    }
-    /// As `same`, for a method with the field table `$table`.
-    macro_rules! with_table {
-        ($class:ident, $module:ident, $method:ident, $table:ident, $variant:ident $fields:tt) => {{
-            let mut method = $module::$method $fields;
-            let class = AMQPClass::$class($module::AMQPMethod::$method(method.clone()));
-            let is_empty = method.$table.inner().is_empty();
-            method.$table = FieldTable::default();
-            let table = if is_empty { Table::default() } else { Table::from_checked(ARGUMENTS) };
-            (class, ClientMethod::$variant(WithTable { method, table }))
-        }};
-    }
+    [connection_methods(), channel_methods(), exchange_methods(), queue_methods(), basic_methods()].concat()
+}
+
+/// Class connection.
+fn connection_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
     vec![
         with_table!(
             Connection,
@@ -80,6 +87,12 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
             UpdateSecret,
             ConnectionUpdateSecret { new_secret: "new".into(), reason: "expired".into() }
         ),
+    ]
+}
+
+/// Classes channel and access.
+fn channel_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
+    vec![
         (method!(Channel, amqp_channel, Open {}), ClientMethod::ChannelOpen),
         same!(Channel, amqp_channel, Flow, ChannelFlow { active: true }),
         same!(
@@ -102,6 +115,12 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 read: true,
             }
         ),
+    ]
+}
+
+/// Class exchange.
+fn exchange_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
+    vec![
         with_table!(
             Exchange,
             amqp_exchange,
@@ -150,6 +169,12 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: FieldTable::default(),
             }
         ),
+    ]
+}
+
+/// Class queue.
+fn queue_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
+    vec![
         with_table!(
             Queue,
             amqp_queue,
@@ -197,6 +222,12 @@ fn owned_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
                 arguments: arguments(),
             }
         ),
+    ]
+}
+
+/// Classes basic, confirm and tx.
+fn basic_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
+    vec![
         with_table!(
             Basic,
             amqp_basic,
@@ -258,9 +289,9 @@ fn borrowed_methods() -> Vec<(AMQPClass, ClientMethod<'static>)> {
     ]
 }
 
-/// Every method that a broker does not take from a client.
+/// Every method that a broker does not accept from a client.
 fn server_methods() -> Vec<AMQPClass> {
-    vec![
+    let mut methods = vec![
         method!(
             Connection,
             amqp_connection,
@@ -285,6 +316,14 @@ fn server_methods() -> Vec<AMQPClass> {
         method!(Exchange, amqp_exchange, DeleteOk {}),
         method!(Exchange, amqp_exchange, BindOk {}),
         method!(Exchange, amqp_exchange, UnbindOk {}),
+    ];
+    methods.extend(later_server_methods());
+    methods
+}
+
+/// Those of classes queue, basic, confirm and tx.
+fn later_server_methods() -> Vec<AMQPClass> {
+    vec![
         method!(Queue, amqp_queue, DeclareOk { queue: "q".into(), message_count: 1, consumer_count: 2 }),
         method!(Queue, amqp_queue, BindOk {}),
         method!(Queue, amqp_queue, PurgeOk { message_count: 1 }),
@@ -368,7 +407,7 @@ fn a_byte_too_few_or_too_many_is_malformed_in_every_method() {
 }
 
 #[test]
-fn a_malformed_method_is_told_with_its_fields() {
+fn the_error_of_a_malformed_method_prints_its_fields() {
     let error = ClientMethod::parse(&[0, 60, 0, 80, 1, 2, 255]).expect_err("an ack has nine bytes");
     assert_eq!(error.to_string(), "cannot decode <<1,2,255>>");
     let error = ClientMethod::parse(&[0, 50, 0, 10]).expect_err("a declare has fields");
@@ -395,7 +434,7 @@ fn names_that_are_not_utf8_are_refused_except_in_publish() {
 }
 
 #[test]
-fn a_wrong_length_is_told_before_a_text_that_is_not_utf8() {
+fn a_wrong_length_is_reported_before_a_text_that_is_not_utf8() {
     let error = ClientMethod::parse(&[0, 60, 0, 70, 0, 0, 1, 0xFF]).expect_err("the bits are missing");
     assert_eq!(error.to_string(), "cannot decode <<0,0,1,255>>");
 }
@@ -429,7 +468,7 @@ fn a_payload_that_names_no_method_is_refused() {
 }
 
 #[test]
-fn tables_are_handed_on_as_they_came() {
+fn tables_keep_the_bytes_that_came() {
     for table in [&b""[..], b"\x01kI\x00\x00\x00\x01\x01aV\x01kI\x00\x00\x00\x02", b"\x01\xFFV"] {
         let bytes = declare_with(table);
         let Ok(ClientMethod::QueueDeclare(declare)) = ClientMethod::parse(&bytes) else {
@@ -458,7 +497,7 @@ fn declare_with(arguments: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn argument_tables_that_cannot_be_read_are_told_apart() {
+fn each_fault_of_an_argument_table_has_its_own_error() {
     let id = MethodId { class_id: 50, method_id: 10 };
     for (arguments, error) in [
         (&b"\x01kU\x00\x00"[..], TableError::UnknownTag(b'U')),
