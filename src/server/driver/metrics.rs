@@ -21,8 +21,8 @@ pub(super) struct ConnectionMetrics {
     channels_opened: u64,
     /// Closed channels that the broker's numbers include.
     channels_closed: u64,
-    /// The session's tally as the broker's numbers include it.
-    tally: SessionMetrics,
+    /// The session's metrics as the broker's numbers include them.
+    session: SessionMetrics,
     /// The connection's memory as the broker's sum includes it.
     memory: ConnectionMemory,
 }
@@ -58,7 +58,7 @@ impl ConnectionMetrics {
         shared.broker.counters().fold_publishes(&mut self.published);
     }
 
-    /// Adds everything since the last call to the broker's numbers, and returns the session's tally. `link` is `Some`
+    /// Adds everything since the last call to the broker's numbers, and returns the session's metrics. `link` is `Some`
     /// once the connection has opened a vhost.
     pub(super) fn fold(
         &mut self,
@@ -86,15 +86,15 @@ impl ConnectionMetrics {
         if let Some(link) = link {
             link.peer().traffic().add(&done);
         }
-        let tally = session.metrics();
-        let change = tally - self.tally;
-        self.tally = tally;
+        let now = session.metrics();
+        let change = now - self.session;
+        self.session = now;
         Gauges::add(&gauges.publishers, change.publishers);
         Gauges::add(&gauges.unconfirmed, change.unconfirmed);
         Gauges::add(&gauges.uncommitted, change.uncommitted);
         Gauges::add(&gauges.acks_uncommitted, change.acks_uncommitted);
         shared.broker.refusals().fold(&mut out.refusals);
-        tally
+        now
     }
 
     /// Updates the broker's sum with the memory that the connection uses now.

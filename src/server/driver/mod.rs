@@ -434,8 +434,8 @@ impl Driver {
 
     /// Adds everything since the last call to the broker's numbers, and logs new failures. Called after each pass.
     pub(super) fn fold_counts(&mut self) {
-        let tally = self.metrics.fold(&self.shared, self.link.as_ref(), &mut self.session, &mut self.out);
-        let memory = self.memory(tally);
+        let session = self.metrics.fold(&self.shared, self.link.as_ref(), &mut self.session, &mut self.out);
+        let memory = self.memory(session);
         self.metrics.fold_memory(&self.shared, memory);
         if !self.out.failures.is_empty() {
             let failures = std::mem::take(&mut self.out.failures);
@@ -468,15 +468,15 @@ impl Driver {
     }
 
     /// The memory that the connection uses.
-    fn memory(&self, tally: SessionMetrics) -> ConnectionMemory {
+    fn memory(&self, session: SessionMetrics) -> ConnectionMemory {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         let (partial, out, backlog) = (self.partial.capacity(), self.out.bytes.capacity(), self.backlog.held_bytes());
         let buffers = partial + out + self.session.parked_bytes() + backlog;
         let link = self.link.as_ref().map_or(0, Link::held_bytes);
         ConnectionMemory {
-            unfinished: tally.unfinished_bytes,
+            unfinished: session.unfinished_bytes,
             buffers: bytes(buffers),
-            channels: tally.kept_bytes + bytes(link),
+            channels: session.kept_bytes + bytes(link),
         }
     }
 

@@ -15,7 +15,7 @@ pub struct MethodId {
 
 impl MethodId {
     /// Reads the identity off a method frame's payload; `None` when it is shorter than four bytes;
-    /// [`read_frame`](super::frame::read_frame) refuses such frames.
+    /// [`read_frame`](crate::wire::frame::read_frame) refuses such frames.
     #[must_use]
     #[inline]
     pub fn of(payload: &[u8]) -> Option<Self> {

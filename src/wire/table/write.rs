@@ -23,7 +23,7 @@ pub struct TableWriter<'o> {
 }
 
 impl<'o> TableWriter<'o> {
-    /// Writes entries without a length before them, as [`Table`] holds them.
+    /// Writes entries without a length before them, as [`Table`](super::Table) holds them.
     #[must_use]
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         Self { out }
