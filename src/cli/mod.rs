@@ -12,7 +12,7 @@ mod store_options;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// A message broker that speaks AMQP 0-9-1, in one binary with one file.
+/// A message broker that speaks AMQP 0-9-1, in one binary with one data directory.
 #[derive(Debug, Parser)]
 #[command(name = "prontomq", version)]
 struct Arguments {

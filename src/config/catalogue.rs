@@ -416,7 +416,7 @@ pub fn manual() -> String {
             setting.kind.expectation(),
             setting.kind.get(&defaults),
             setting.environment(),
-            if setting.is_reloadable() { "takes it over" } else { "needs a restart" },
+            if setting.is_reloadable() { "applied" } else { "needs a restart" },
         );
     }
     text.push_str(MANUAL_LISTS);
@@ -437,9 +437,9 @@ Nothing needs to be configured. A setting is taken from the first of these that 
 
 `prontomq serve --print-settings` prints what these make together, without users and vhosts, and starts nothing.
 
-A name that does not exist and a value that cannot be are errors; they say which setting it was and where it came from, and name
-the setting that is nearest. Variables that Kubernetes sets for Services named `prontomq` or `prontomq-*` (such as
-`PRONTOMQ_SERVICE_HOST` and `PRONTOMQ_PORT_5672_TCP`) are no settings and are left alone.
+An unknown name or an impossible value is an error. The error names the setting, its source, and the nearest setting if the name
+is unknown. Variables that Kubernetes sets for Services named `prontomq` or `prontomq-*` (such as
+`PRONTOMQ_SERVICE_HOST` and `PRONTOMQ_PORT_5672_TCP`) are ignored.
 Numbers of bytes may be written as `65536` or `\"64 KiB\"` (`B`, `KiB`, `MiB`, `GiB`), times as seconds or with a unit
 (`ms`, `s`, `min`, `h`). All numbers are whole: `\"500 ms\"`, not `\"0.5 s\"`.
 
@@ -455,15 +455,15 @@ name = \"shop\"
 
 [[users]]
 name = \"till\"
-password = \"change me\"
+password = \"secret\"
 vhosts = [\"shop\"]
 ```
 
 ## While the broker runs
 
-SIGHUP has `prontomq serve` read file and environment again and take over what it can: vhosts, users, and the settings that are
+On SIGHUP, `prontomq serve` reads file and environment again and applies what it can: vhosts, users, and the settings that are
 marked below. Limits of one connection hold for connections that open afterwards. A changed setting that needs a restart is logged.
-When anything is wrong with the new settings, none of them is taken over, and the reason is logged. SIGUSR1 and SIGUSR2 are ignored.
+If anything is wrong with the new settings, none of them is applied, and the reason is logged. SIGUSR1 and SIGUSR2 are ignored.
 
 ## Settings
 ";
@@ -478,11 +478,12 @@ that came from the file and is no longer in it loses its login, and its open con
 Two entries of the same name, an entry for a vhost that is not listed here (apart from `/`), an unknown tag and a malformed hash are
 errors.
 
-A copy of a store is therefore to be started with the file that its users are in: without it they are deleted,
-and no login is accepted.
+Start every broker on a store, and on a copy of it, with the file that lists its users. Without the file these users are deleted, and
+only users that never were in a file can log in.
 
-On a store that is empty, and only when no user is configured, a user `guest` with the password `guest` is made, who may open
-`/`. That user did not come from the file and stays when users are configured later.
+On an empty store, and only if no user is configured, the broker makes a user `guest` with the password `guest`, who may open `/`.
+That user did not come from the file, and stays when users are configured later. To remove `guest`, list it once in `[[users]]`, start
+the broker, take the entry out again and send SIGHUP.
 
 ### `[[vhosts]]`
 

@@ -41,7 +41,7 @@ const SOCKET_FILE: &str = "prontomq.sock";
 /// The longest line that a client may send.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 
-/// How often a client report of progress, at most.
+/// The shortest time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long accepting pauses after an error such as "too many open files".
