@@ -609,3 +609,15 @@ fn memory_that_was_freed_goes_back_to_the_system_in_an_idle_moment() {
     limited.wait_until("it goes back", |_| resident() < full / 2);
     tell(&format!("100,000 messages of 1 KB: {full} bytes resident, {} after they are gone", resident()));
 }
+
+#[test]
+fn a_connection_without_heartbeats_gives_the_buffers_of_a_burst_back() {
+    let limited = limited(&[]);
+    let mut client = limited.client();
+    client.queue("q", &[], &[]);
+    (0..20).for_each(|_| client.publish("", "q", &PropertiesWriter::new(), &[b'x'; 20_000]));
+    assert_eq!(client.message_count("q"), 20);
+    client.consume_no_ack("q", "all");
+    (0..20).for_each(|_| assert_eq!(client.delivery().body.len(), 20_000));
+    limited.wait_until("the buffers are given back", |limited| limited.held("buffers") < 2 * KIB);
+}

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use support::broker::serve;
 use support::client::{Flag, persistent};
 use support::folder::{Folder, wait_until};
 use support::{Broker, Client, PATIENCE};
@@ -123,16 +124,56 @@ fn a_queue_and_an_exchange_that_are_declared_anew_begin_at_zero() {
     }
 }
 
+fn lines_for(data: &Path, requests: &[u8]) -> Vec<String> {
+    let mut stream = UnixStream::connect(data.join("prontomq.sock")).expect("the broker listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream.write_all(requests).expect("the broker reads");
+    stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+    BufReader::new(stream).lines().map(|line| line.expect("the answer comes in time")).collect()
+}
+
 #[test]
-fn a_request_that_is_not_known_is_refused_with_the_reason() {
+fn a_line_that_is_no_request_is_refused_with_the_reason_and_the_next_one_answered() {
     let folder = Folder::new();
     let _broker = Broker::start(&folder.data());
-    let mut stream = UnixStream::connect(folder.data().join("prontomq.sock")).expect("the broker listens");
-    stream
-        .write_all(b"{\"command\":\"list\",\"what\":\"moons\"}\n{\"command\":\"status\"}\n")
-        .expect("the broker reads");
-    let mut lines = BufReader::new(stream).lines();
-    let error = lines.next().expect("an answer").expect("a line");
-    assert!(error.contains("error") && error.contains("moons"), "{error}");
-    assert!(lines.next().expect("an answer").expect("a line").contains("done"), "the socket lives on");
+    let wrong: [(&[u8], &str); 4] = [
+        (b"{\"command\":\"list\",\"what\":\"moons\"}", "moons"),
+        (b"{\"command\":\"fly\"}", "fly"),
+        (b"{", "not a JSON object"),
+        (b"", "not a JSON object"),
+    ];
+    for (line, why) in wrong {
+        // The last line may lack its end.
+        let lines = lines_for(&folder.data(), &[line, b"\n{\"command\":\"status\"}"].concat());
+        let [error, status] = &lines[..] else { panic!("two answers: {lines:?}") };
+        assert!(error.starts_with("{\"error\":\"not a valid request: ") && error.contains(why), "{error}");
+        assert!(!error.contains("column"), "{error}");
+        assert!(status.starts_with("{\"done\""), "{status}");
+    }
+    for len in [64 * 1024, 65 * 1024, 300 * 1024] {
+        let lines = lines_for(&folder.data(), &[&vec![b'x'; len], &b"\n{\"command\":\"status\"}\n"[..]].concat());
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("longer than 65536 bytes") && lines[1].starts_with("{\"done\""), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_client_that_does_not_read_its_list() {
+    let folder = Folder::new();
+    let mut command = serve(&folder.data());
+    command.args(["--log-level", "debug"]);
+    let broker = Broker::run(command, &folder.data());
+    let mut client = Client::connect(broker.amqp);
+    for number in 0..2_000 {
+        client.queue(&format!("{number:->200}"), &[], &[]);
+    }
+    client.close();
+    let mut reader = UnixStream::connect(folder.data().join("prontomq.sock")).expect("the broker listens");
+    let request = b"{\"command\":\"list\",\"what\":\"queues\"}\n";
+    reader.write_all(&request.repeat(4)).expect("the broker reads");
+    broker.signal(rustix::process::Signal::TERM);
+    wait_until("the broker has stopped", || !folder.data().join("prontomq.sock").exists());
+    assert!(broker.log().contains("stopped"), "{}", broker.log());
+    assert!(!broker.log().contains("have not ended"), "{}", broker.log());
+    drop(reader);
 }

@@ -154,6 +154,14 @@ enum Request {
     List { what: Listing },
 }
 
+/// The next line of a client.
+enum Line {
+    Request(Vec<u8>),
+    TooLong,
+    /// Nothing more follows.
+    End,
+}
+
 /// A connected client.
 struct Client {
     shared: Arc<Shared>,
@@ -187,12 +195,11 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     let (reader, writer) = stream.into_split();
     let stopping = shared.stopping.subscribe();
     let mut client = Client { shared, reader: BufReader::new(reader), writer, stopping };
-    while let Ok(line) = client.read_line().await {
-        let answer = match serde_json::from_slice(&line) {
-            Ok(Request::Backup { target }) => client.backup(&target).await,
-            Ok(Request::Status {}) => client.status().await,
-            Ok(Request::List { what }) => client.list(what).await,
-            Err(error) => Err(RequestError::Failed(format!("not a valid request: {error}"))),
+    loop {
+        let answer = match client.read_line().await {
+            Ok(Line::Request(line)) => client.answer(&line).await,
+            Ok(Line::TooLong) => Err(RequestError::Failed(format!("a request is longer than {LINE_BYTES_MAX} bytes"))),
+            Ok(Line::End) | Err(_) => return,
         };
         let sent = match answer {
             Ok(done) => client.send(&json!({ "done": done })).await,
@@ -205,23 +212,68 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     }
 }
 
+/// Whether more of the line follows.
+fn is_cut(part: &[u8]) -> bool {
+    part.len() as u64 == LINE_BYTES_MAX && !part.ends_with(b"\n")
+}
+
+/// The error text for a line that is not a request.
+fn not_a_request(error: &serde_json::Error) -> String {
+    if !error.is_data() {
+        return "not a valid request: the line is not a JSON object".to_owned();
+    }
+    let text = error.to_string();
+    // The place in the line follows.
+    let what = text.split(" at line ").next().unwrap_or_default();
+    format!("not a valid request: {what}")
+}
+
 impl Client {
-    /// Reads the next line.
-    ///
-    /// # Errors
-    /// `HungUp` at the end of the input, when the broker stops, and for a line that is too long.
-    async fn read_line(&mut self) -> Result<Vec<u8>, RequestError> {
-        let mut line = Vec::new();
-        let mut limited = (&mut self.reader).take(LINE_BYTES_MAX);
-        tokio::select! {
-            read = limited.read_until(b'\n', &mut line) => { read?; }
-            _ = self.stopping.wait_for(|stopping| *stopping) => return Err(RequestError::HungUp),
+    async fn answer(&mut self, line: &[u8]) -> Result<Value, RequestError> {
+        match serde_json::from_slice(line) {
+            Ok(Request::Backup { target }) => self.backup(&target).await,
+            Ok(Request::Status {}) => self.status().await,
+            Ok(Request::List { what }) => self.list(what).await,
+            Err(error) => Err(RequestError::Failed(not_a_request(&error))),
         }
-        if line.ends_with(b"\n") { Ok(line) } else { Err(RequestError::HungUp) }
     }
 
+    /// Reads the next line. The last one may lack its line end. Of a line that is too long the rest is skipped.
+    ///
+    /// # Errors
+    /// `HungUp` if the socket fails, and when the broker stops.
+    async fn read_line(&mut self) -> Result<Line, RequestError> {
+        let mut line = self.read_part().await?;
+        if line.is_empty() {
+            return Ok(Line::End);
+        }
+        let is_too_long = is_cut(&line);
+        while is_cut(&line) {
+            line = self.read_part().await?;
+        }
+        Ok(if is_too_long { Line::TooLong } else { Line::Request(line) })
+    }
+
+    /// Reads to the end of the line, or as much of it as a line may have. Empty at the end of the input.
+    async fn read_part(&mut self) -> Result<Vec<u8>, RequestError> {
+        let mut part = Vec::new();
+        let mut limited = (&mut self.reader).take(LINE_BYTES_MAX);
+        tokio::select! {
+            read = limited.read_until(b'\n', &mut part) => { read?; }
+            _ = self.stopping.wait_for(|stopping| *stopping) => return Err(RequestError::HungUp),
+        }
+        Ok(part)
+    }
+
+    /// Sends a line. A stop does not wait for a client that does not read.
     async fn send(&mut self, line: &Value) -> io::Result<()> {
-        self.writer.write_all(format!("{line}\n").as_bytes()).await
+        let line = format!("{line}\n");
+        tokio::select! {
+            // What the socket takes at once is sent during a stop too.
+            biased;
+            sent = self.writer.write_all(line.as_bytes()) => sent,
+            _ = self.stopping.wait_for(|stopping| *stopping) => Err(io::ErrorKind::Interrupted.into()),
+        }
     }
 
     /// Waits until the client has hung up. Requests that it sends meanwhile stay in the buffer.

@@ -31,6 +31,8 @@ use std::time::Duration;
 const ROUNDS_MAX: u32 = 4;
 /// Buffers above this size are freed when the connection becomes idle.
 const IDLE_BUFFER_BYTES: usize = 1024;
+/// How long a connection without heartbeats keeps its buffers after a write.
+const BUFFERS_KEPT: Duration = Duration::from_secs(5);
 
 /// A connection's session, its link to the broker, and its buffers.
 pub(super) struct Driver {
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     out: Output,
     notices: Vec<Notice>,
     backlog: Backlog,
+    /// When buffers are freed, on a connection without heartbeats: no other deadline would do it.
+    release_at: Option<Monotonic>,
     /// Bytes of output that input added while too much output was waiting.
     added_while_backed_up: usize,
     metrics: ConnectionMetrics,
@@ -64,6 +68,7 @@ impl Driver {
             out: Output::default(),
             notices: Vec::new(),
             backlog: Backlog::default(),
+            release_at: None,
             added_while_backed_up: 0,
             metrics: ConnectionMetrics::default(),
             closing: false,
@@ -79,7 +84,7 @@ impl Driver {
 
     /// When `tick` must be called.
     pub(super) fn deadline(&self) -> Option<Monotonic> {
-        self.session.deadline()
+        self.session.deadline().or(self.release_at)
     }
 
     /// The client has closed its end. Returns whether input that it sent before is still to be carried out.
@@ -152,6 +157,7 @@ impl Driver {
     pub(super) fn tick(&mut self, now: Now) {
         self.session.tick(now, &mut self.out);
         self.carry_out(now);
+        self.release_at = None;
         self.release_buffers();
     }
 
@@ -343,6 +349,9 @@ impl Driver {
     /// Called when all of the output was written: makes room for frames that waited, and reports written deliveries.
     pub(super) fn note_all_written(&mut self, now: Now) {
         self.out.bytes.clear();
+        if self.out.bytes.capacity() > IDLE_BUFFER_BYTES && self.session.deadline().is_none() {
+            self.release_at.get_or_insert(now.monotonic.plus(BUFFERS_KEPT));
+        }
         self.added_while_backed_up = 0;
         self.session.flushed(&mut self.out);
         self.note_output(now);

@@ -115,7 +115,7 @@ fn no_access(verb: &str, path: &Path, error: std::io::Error) -> OpenError {
     let path = path.display();
     let what = match error.kind() {
         ErrorKind::PermissionDenied => {
-            format!("no permission to {verb} {path}: run this as the user that the broker runs as")
+            format!("no permission to {verb} {path} (run this as the user that the broker runs as)")
         }
         _ => path.to_string(),
     };
