@@ -479,7 +479,7 @@ Two entries of the same name, an entry for a vhost that is not listed here (apar
 errors.
 
 Start every broker on a store, and on a copy of it, with the file that lists its users. Without the file these users are deleted, and
-only users that never were in a file can log in.
+only users that never were in a file keep their login.
 
 On an empty store, and only if no user is configured, the broker makes a user `guest` with the password `guest`, who may open `/`.
 That user did not come from the file, and stays when users are configured later. To remove `guest`, list it once in `[[users]]`, start
