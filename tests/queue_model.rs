@@ -641,6 +641,7 @@ impl History {
         let before = self.permits.outstanding;
         let input = input.into();
         let is_publish = matches!(input, QueueInput::Command(QueueCommand::Publish(_)));
+        let is_get = matches!(input, QueueInput::Command(QueueCommand::Get { .. }));
         self.queue.apply(input, self.now, &mut self.permits, &mut out);
         // A pull comes before whatever expires or is lent in the same turn.
         for pulled in out.pulled {
@@ -676,6 +677,11 @@ impl History {
         }
         let mut expired = out.counts.expired;
         let dropped = if self.setup.overflow == Overflow::DropHead { out.counts.overflowed } else { 0 };
+        // A get ends what has expired before anything is dropped. The stored messages may be among it when they could not
+        // be read, and so not be dropped before.
+        if is_get {
+            self.skip_expired(&mut expired, &mut letters);
+        }
         // A full queue drops before it gives, but a new message goes to whoever waits for it.
         if !is_publish {
             self.drop_heads(dropped, &mut expired, &mut letters);
