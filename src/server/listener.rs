@@ -1,7 +1,9 @@
 //! Accepts AMQP connections, up to the limit.
 
-use super::reactor::Reactor;
+use super::connection::serve;
+use super::lone::TokioRunner;
 use super::shared::Shared;
+use super::tasks::spawn;
 use super::transport::Transport;
 use crate::model::NamedLimit;
 use crate::model::random::Random;
@@ -9,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// How long accepting pauses after an error such as "too many open files".
@@ -21,7 +24,7 @@ const UNOPENED_MAX: i64 = 1024;
 /// Accepts until the server stops.
 pub(super) async fn accept(
     shared: Arc<Shared>,
-    reactor: Arc<Reactor>,
+    runner: Arc<TokioRunner>,
     listener: TcpListener,
     connections: TaskTracker,
     seed: u64,
@@ -44,9 +47,14 @@ pub(super) async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(client = %peer_address, %error, "no TCP_NODELAY");
                 }
-                let Ok(stream) = stream.into_std() else { continue };
-                let transport = Transport::Plain(stream);
-                reactor.serve(Arc::clone(&shared), transport, peer_address, random.next_u64(), connections.token());
+                let task = serve(
+                    Arc::clone(&shared),
+                    Arc::clone(&runner),
+                    Transport::Plain(stream),
+                    peer_address,
+                    random.next_u64(),
+                );
+                drop(spawn(&Handle::current(), connections.track_future(task)));
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");

@@ -2,16 +2,9 @@
 
 use super::socket::{self, PeerState};
 use std::io;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
-
-/// For what a socket is watched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Interest {
-    pub(super) read: bool,
-    pub(super) write: bool,
-}
+use std::task::{Context, Poll};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 /// How a client's bytes travel.
 #[derive(Debug)]
@@ -21,10 +14,17 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// The socket, to be watched.
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+    /// Whether the socket may be readable; if not, the task is woken once it is.
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(stream) => stream.as_fd(),
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether the socket may be writable; if not, the task is woken once it is.
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -34,7 +34,7 @@ impl Transport {
     /// `WouldBlock` if no bytes have arrived. Any other error means that the connection is broken.
     pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.read(buffer),
+            Self::Plain(stream) => try_read_tcp(stream, buffer),
         }
     }
 
@@ -44,7 +44,7 @@ impl Transport {
     /// `WouldBlock` if the socket takes nothing. Any other error means that the connection is broken.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.write(bytes),
+            Self::Plain(stream) => stream.try_write(bytes),
         }
     }
 
@@ -53,5 +53,19 @@ impl Transport {
         match self {
             Self::Plain(stream) => socket::peer(stream),
         }
+    }
+}
+
+/// Reads from TCP. A read that does not fill the buffer has emptied the socket: reporting `WouldBlock` to tokio then
+/// saves the next read, which would find no bytes.
+fn try_read_tcp(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    let read = stream.try_io(Interest::READABLE, || {
+        len = rustix::io::retry_on_intr(|| rustix::io::read(stream, &mut *buffer))?;
+        if len > 0 && len < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match read {
+        Err(error) if len == 0 => Err(error),
+        _ => Ok(len),
     }
 }
