@@ -58,9 +58,13 @@ struct Published {
     confirmed: Vec<u64>,
 }
 
-fn publish_until_the_end(address: SocketAddr, publisher: u64, first: u64) -> Published {
+fn publisher(address: SocketAddr) -> Client {
     let mut client = Client::connect(address);
     client.confirm_select();
+    client
+}
+
+fn publish_until_the_end(mut client: Client, publisher: u64, first: u64) -> Published {
     let mut unconfirmed = BTreeSet::new();
     let mut published = Published { next_number: first, confirmed: Vec::new() };
     loop {
@@ -97,12 +101,16 @@ struct Seen {
     acknowledged: Option<Instant>,
 }
 
-fn consume_until_the_end(address: SocketAddr, queues: &[usize], mut random: Random) -> Vec<Seen> {
+fn consumer(address: SocketAddr, queues: &[usize]) -> Client {
     let mut client = Client::connect(address);
     client.qos(PREFETCH);
     for queue in queues {
         client.consume(QUEUES[*queue], &format!("c{queue}"));
     }
+    client
+}
+
+fn consume_until_the_end(mut client: Client, mut random: Random) -> Vec<Seen> {
     let mut all: Vec<Seen> = Vec::new();
     // Delivery tags count from 1, so that a tag is an index.
     let mut held: VecDeque<u64> = VecDeque::new();
@@ -154,9 +162,7 @@ impl LongQueue {
     }
 }
 
-fn fill_and_empty_until_the_end(address: SocketAddr, mut long: LongQueue) -> LongQueue {
-    let mut client = Client::connect(address);
-    client.confirm_select();
+fn fill_and_empty_until_the_end(mut client: Client, mut long: LongQueue) -> LongQueue {
     let mut first = 1;
     loop {
         if client.try_queue(LongQueue::NAME, &[Flag::Durable], &[]).is_err() {
@@ -298,16 +304,19 @@ fn confirmed_messages_survive_kills_in_order_and_acknowledged_ones_stay_away() {
         let count = client.queue(LongQueue::NAME, &[Flag::Durable], &[]).message_count;
         assert!(long.may_hold(count), "{count} messages after the kill, {long:?}");
         client.close();
+        // Each is connected before the moment begins, so that the kill meets nobody who waits for an answer it must have.
+        let client = publisher(address);
         let long_before = LongQueue { sent: count, confirmed: count, ..LongQueue::default() };
-        let emptier = thread::spawn(move || fill_and_empty_until_the_end(address, long_before));
-
+        let emptier = thread::spawn(move || fill_and_empty_until_the_end(client, long_before));
         let consumers = CONSUMERS.map(|queues| {
+            let client = consumer(address, queues);
             let random = Random::new(random.next_u64());
-            thread::spawn(move || (queues, consume_until_the_end(address, queues, random)))
+            thread::spawn(move || (queues, consume_until_the_end(client, random)))
         });
-        let publishers = [0, 1, 2, 3].map(|publisher| {
-            let first = next_numbers[publisher as usize];
-            thread::spawn(move || publish_until_the_end(address, publisher, first))
+        let publishers = [0, 1, 2, 3].map(|number| {
+            let client = publisher(address);
+            let first = next_numbers[number as usize];
+            thread::spawn(move || publish_until_the_end(client, number, first))
         });
         let life = LIFE_MILLIS.start + random.next_u64() % (LIFE_MILLIS.end - LIFE_MILLIS.start);
         // Not to wait for anything: the random moment itself.

@@ -46,11 +46,13 @@ fn drain(client: &mut Client, queue: &str) -> Vec<u64> {
 }
 
 /// Fills a queue, lets `work` empty it into another until a kill at a random moment, and checks that every message is in
-/// one of the two. Returns how many got to the other one.
-fn round(path: &Path, life: Duration, work: impl FnOnce(Client) + Send) -> usize {
+/// one of the two. `prepare` is answered before the moment begins, so that only `work` meets the kill. Returns how many
+/// got to the other one.
+fn round(path: &Path, life: Duration, prepare: impl Fn(&mut Client), work: impl FnOnce(Client) + Send) -> usize {
     let broker = Broker::start(path);
     fill(broker.amqp);
-    let client = Client::connect(broker.amqp);
+    let mut client = Client::connect(broker.amqp);
+    prepare(&mut client);
     thread::scope(|scope| {
         scope.spawn(|| work(client));
         // Not to wait for anything: the random moment itself.
@@ -73,14 +75,14 @@ fn drain_is_empty(client: &mut Client) -> bool {
     ["from", "to"].iter().all(|queue| client.message_count(queue) == 0)
 }
 
-fn rounds(together: u64, work: impl Fn(Client) + Send + Sync) {
+fn rounds(together: u64, prepare: impl Fn(&mut Client), work: impl Fn(Client) + Send + Sync) {
     let data = tempfile::tempdir().unwrap();
     let seed = getrandom::u64().unwrap();
     tell(&format!("seed {seed}"));
     let mut random = Random::new(seed);
     for round_number in 0..count_from_environment("PRONTOMQ_KILL_ROUNDS", ROUNDS) {
         let life = Duration::from_micros(1_000 + random.next_u64() % 60_000);
-        let moved = round(&data.path().join(round_number.to_string()), life, &work);
+        let moved = round(&data.path().join(round_number.to_string()), life, &prepare, &work);
         assert_eq!(moved as u64 % together, 0, "{moved} have moved, {together} at a time");
         tell(&format!("round {round_number}: killed after {life:?}, {moved} of {MESSAGES} had moved"));
     }
@@ -88,9 +90,11 @@ fn rounds(together: u64, work: impl Fn(Client) + Send + Sync) {
 
 #[test]
 fn a_dead_letter_is_in_one_queue_or_the_other() {
-    rounds(1, |mut client| {
+    let prepare = |client: &mut Client| {
         client.qos(500);
         client.consume("from", "rejecting");
+    };
+    rounds(1, prepare, |mut client| {
         while let Ok(incoming) = client.next() {
             if let Incoming::Delivery(delivery) = incoming {
                 client.nack(delivery.delivery_tag, false);
@@ -104,12 +108,12 @@ fn a_dead_letter_is_in_one_queue_or_the_other() {
 
 #[test]
 fn a_transaction_moves_all_of_its_messages_or_none() {
-    rounds(TOGETHER, |mut client| {
+    let prepare = |client: &mut Client| {
         client.qos(500);
-        if client.call(1, TX_SELECT, |_| {}).is_err() {
-            return;
-        }
+        client.call(1, TX_SELECT, |_| {}).unwrap();
         client.consume("from", "moving");
+    };
+    rounds(TOGETHER, prepare, |mut client| {
         let mut count = 0;
         while let Ok(incoming) = client.next() {
             let Incoming::Delivery(delivery) = incoming else { continue };
