@@ -62,8 +62,8 @@ mod wire;
 pub use config::sources::{File, Flag};
 pub use config::{
     ConnectionSettings, ConsumerWindowSettings, DeadLetterSettings, Durability, IdentitySettings, Limits, LogFormat,
-    LogLevel, LogSettings, MetricsSettings, Origin, Password, Reloaded, SettingError, Settings, Sources, StoreKind,
-    StoreSettings, UserEntry, VhostEntry, WindowSettings,
+    LogLevel, LogSettings, LoopSettings, MetricsSettings, Origin, Password, Reloaded, SettingError, Settings, Sources,
+    StoreKind, StoreSettings, UserEntry, VhostEntry, WindowSettings,
 };
 pub use server::{Server, StartError};
 pub use store::{Cause, OpenError, StoreError};

@@ -57,10 +57,11 @@ const BANNED: [&str; 6] = ["told", "whoever", "see to", "heard", "said", "what t
 const ADDRESSES: [&str; 4] = ["SocketAddr", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
 /// Where tasks and threads are begun: the shell's one place, and whoever has a reason.
-const SPAWNS: [(&str, &str); 7] = [
+const SPAWNS: [(&str, &str); 8] = [
     ("server/tasks.rs", "the tasks of a running broker"),
     ("server/log_writer.rs", "a stream may block for ever, and no task may wait for it"),
-    ("server/lone/timer.rs", "a thread of its own: it wakes those of the runtime"),
+    ("server/reactor/loops.rs", "the threads that serve connections"),
+    ("server/reactor/relief.rs", "a thread that stands in for one of those"),
     ("store/commit/threaded.rs", "the writer is a thread: commits block, and it outlives no store"),
     ("store/commit/reading.rs", "loads block, and must not wait behind commits"),
     ("store/sqlite/runtime.rs", "a runtime's thread may not run the runtime that sqlx needs"),

@@ -146,6 +146,12 @@ impl Link {
         &self.peer
     }
 
+    /// The queue to which the connection published last, or else one from which it consumes.
+    pub(crate) fn queue_in_use(&self) -> Option<QueueId> {
+        let attached = || self.attached.values().flat_map(|attached| attached.queues.keys().copied()).min();
+        self.routes.last_target().or_else(attached)
+    }
+
     pub(super) fn broker(&self) -> &Arc<Broker> {
         &self.broker
     }

@@ -3,7 +3,7 @@
 use super::cell::Cell;
 use super::object_metrics::{ExchangeCounts, SharedExchangeCounts};
 use super::vhost::Vhost;
-use crate::model::{AmqpError, Message};
+use crate::model::{AmqpError, Message, QueueId};
 use crate::wire::writer::SHORTSTR_BYTES_MAX;
 use ahash::AHashMap;
 use smallvec::SmallVec;
@@ -71,6 +71,11 @@ impl Routes {
     /// Estimated bytes of memory of all remembered routes.
     pub(super) fn held_bytes(&self) -> usize {
         self.memos.capacity() * MEMO_BYTES + self.last.as_ref().map_or(0, |_| size_of::<LastRoute>())
+    }
+
+    /// The first queue of the last message.
+    pub(super) fn last_target(&self) -> Option<QueueId> {
+        Some(self.last.as_ref()?.targets.first()?.id())
     }
 
     /// The queues to which a message is routed now.

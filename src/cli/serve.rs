@@ -19,9 +19,9 @@ const STOP_PATIENCE: Duration = Duration::from_millis(4500);
 /// How long the runtime's last tasks may take after the stop.
 const RUNTIME_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Number of tasks that a worker runs before it polls the sockets. A busy connection's task takes milliseconds, so with
-/// tokio's default of 61 a quiet client would wait for a second.
-const EVENT_INTERVAL: u32 = 2;
+/// Threads of the runtime, which accepts clients, answers commands and runs timers. Connections have threads of their
+/// own.
+const RUNTIME_THREADS: usize = 2;
 
 /// Run a broker.
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ impl Serve {
     /// Runs the broker until it stops.
     fn run_with(&self, settings: Settings, log: &Log) -> Result<ExitCode, String> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
+        let runtime = builder.enable_all().worker_threads(RUNTIME_THREADS).build();
         let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
         let code = runtime.block_on(self.serve(settings, log));
         runtime.shutdown_timeout(RUNTIME_PATIENCE);
@@ -224,10 +224,10 @@ fn ignore_signals() {
     }
 }
 
-/// Limits the arenas of the C library's allocator to one per thread of the runtime and one for the store. By default
-/// there are up to eight per processor, and memory that is freed in one stays there. The broker mostly frees memory
-/// that another thread has allocated, so fewer arenas take less memory when a thousand queues drain, without costing
-/// time. With even fewer, threads would wait for each other.
+/// Limits the arenas of the C library's allocator to one per thread that serves connections and one for the store. By
+/// default there are up to eight per processor, and memory that is freed in one stays there. The broker mostly frees
+/// memory that another thread has allocated, so fewer arenas take less memory when a thousand queues drain, without
+/// costing time. With even fewer, threads would wait for each other.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the allocator has no safe interface for this")]
 fn limit_arenas() {

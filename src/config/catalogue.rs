@@ -73,6 +73,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         meaning: "Open connections; one more is refused with 530 NOT_ALLOWED after its login.",
     },
     Setting {
+        name: "io_threads",
+        kind: Kind::Count(Integer::U32(|s| &mut s.loops.threads), range(0, 1024)),
+        meaning: "Most threads that serve connections. A thread is used once those before it have no time left. 0 is one \
+                  per processor.",
+    },
+    Setting {
         name: "channels_max",
         kind: Kind::Count(Integer::U16(|s| &mut s.connection.channels_max), range(1, U16)),
         meaning: "Open channels per connection, as offered to clients.",
@@ -329,6 +335,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
                   it, the socket is not read.",
     },
     Setting {
+        name: "limits.moderation",
+        kind: Kind::Micros(|s| &mut s.loops.moderation, range(0, 10_000)),
+        meaning: "What a client that sends many small methods sends in this time is gathered in its socket and read at \
+                  once. Nothing is gathered from a client that sends fewer than two in this time, or that waits for \
+                  an answer. The end of a burst is read one to two milliseconds later. 0 gathers nothing.",
+    },
+    Setting {
         name: "limits.consumer_window_messages",
         kind: Kind::Count(Integer::U32(|s| &mut s.limits.consumer_window.messages), range(1, MIB)),
         meaning: "Window of a new consumer: messages on their way to its socket; at most \
@@ -525,6 +538,7 @@ mod tests {
             Kind::Addresses(_) | Kind::AddressOrOff(_) => "127.0.0.1:1".to_owned(),
             Kind::Count(_, range) | Kind::Bytes(_, range) => range.max.to_string(),
             Kind::Time(_, range) | Kind::Seconds(_, range) => format!("{} ms", range.max),
+            Kind::Micros(_, range) => format!("{} us", range.max),
             Kind::Choice(choice) => (*choice.words.last().unwrap()).to_owned(),
             Kind::Flag(_) => "false".to_owned(),
         }

@@ -17,6 +17,6 @@ pub use entries::{Password, UserEntry, VhostEntry};
 pub use reload::Reloaded;
 pub use settings::{
     ConnectionSettings, ConsumerWindowSettings, DeadLetterSettings, Durability, IdentitySettings, Limits, LogFormat,
-    LogLevel, LogSettings, MetricsSettings, Settings, StoreKind, StoreSettings, WindowSettings,
+    LogLevel, LogSettings, LoopSettings, MetricsSettings, Settings, StoreKind, StoreSettings, WindowSettings,
 };
 pub use sources::{Origin, SettingError, Sources};

@@ -5,7 +5,7 @@ use super::settings::Settings;
 
 /// The settings whose changes a running broker adopts, beside the lists of vhosts and users. Changed limits of one connection
 /// apply to connections that open afterwards.
-pub(crate) const RELOADABLE: [&str; 18] = [
+pub(crate) const RELOADABLE: [&str; 19] = [
     "connections_max",
     "channels_max",
     "frame_max",
@@ -24,6 +24,7 @@ pub(crate) const RELOADABLE: [&str; 18] = [
     "limits.outbox_bytes_max",
     "limits.gets_in_flight_max",
     "limits.parked_bytes_max",
+    "limits.moderation",
 ];
 
 impl Setting {

@@ -23,6 +23,8 @@ pub struct Settings {
     pub metrics: MetricsSettings,
     /// Most open connections.
     pub connections_max: u32,
+    /// How sockets are served.
+    pub loops: LoopSettings,
     /// What each client is offered and allowed.
     pub connection: ConnectionSettings,
     /// Log lines.
@@ -41,6 +43,16 @@ pub struct Settings {
     pub vhosts: Vec<VhostEntry>,
     /// Users that are created or changed at start. Users created by earlier settings and not listed here are deleted.
     pub users: Vec<UserEntry>,
+}
+
+/// How the sockets of connections are served: the settings `io_threads` and `limits.moderation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoopSettings {
+    /// Most threads that serve connections; 0 is one per processor.
+    pub threads: u32,
+    /// What a client that sends many small methods sends in this time is gathered and read at once; zero gathers nothing.
+    pub moderation: Duration,
 }
 
 /// The settings of the metrics listener.
@@ -306,6 +318,7 @@ impl Default for Settings {
             ],
             metrics: MetricsSettings::default(),
             connections_max: 100_000,
+            loops: LoopSettings::default(),
             connection: ConnectionSettings::default(),
             logging: LogSettings::default(),
             identity: IdentitySettings::default(),
@@ -316,6 +329,12 @@ impl Default for Settings {
             vhosts: Vec::new(),
             users: Vec::new(),
         }
+    }
+}
+
+impl Default for LoopSettings {
+    fn default() -> Self {
+        Self { threads: 0, moderation: Duration::from_micros(50) }
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Bytes(Integer, Range),
     /// A length of time, in whole milliseconds.
     Time(fn(&mut Settings) -> &mut Duration, Range),
+    /// A short length of time, in whole microseconds; the range is in microseconds as well.
+    Micros(fn(&mut Settings) -> &mut Duration, Range),
     /// A length of time, in whole seconds; the range is in milliseconds as well.
     Seconds(fn(&mut Settings) -> &mut Duration, Range),
     /// One of a few words.
@@ -140,6 +142,7 @@ impl Kind {
             Self::Count(integer, range) => integer.set(settings, range.check(raw.integer()?)?)?,
             Self::Bytes(integer, range) => integer.set(settings, range.check(bytes(raw)?)?)?,
             Self::Time(at, range) => *at(settings) = Duration::from_millis(range.check(millis(raw)?)?),
+            Self::Micros(at, range) => *at(settings) = Duration::from_micros(range.check(micros(raw)?)?),
             Self::Seconds(at, range) => {
                 let millis = range.check(millis(raw)?).filter(|millis| millis.is_multiple_of(1000));
                 *at(settings) = Duration::from_millis(millis?);
@@ -169,6 +172,7 @@ impl Kind {
             Self::Count(integer, _) => integer.get(&mut settings).to_string(),
             Self::Bytes(integer, _) => printed_bytes(integer.get(&mut settings)),
             Self::Time(at, _) | Self::Seconds(at, _) => printed_millis(millis_of(*at(&mut settings))),
+            Self::Micros(at, _) => printed_micros(micros_of(*at(&mut settings))),
             Self::Choice(choice) => format!("{:?}", choice.words[(choice.get)(&settings)]),
             Self::Flag(at) => at(&mut settings).to_string(),
         }
@@ -194,7 +198,7 @@ impl Kind {
             Self::Count(Integer::U16(at), _) | Self::Bytes(Integer::U16(at), _) => *at(to) = *at(&mut from),
             Self::Count(Integer::U32(at), _) | Self::Bytes(Integer::U32(at), _) => *at(to) = *at(&mut from),
             Self::Count(Integer::U64(at), _) | Self::Bytes(Integer::U64(at), _) => *at(to) = *at(&mut from),
-            Self::Time(at, _) | Self::Seconds(at, _) => *at(to) = *at(&mut from),
+            Self::Time(at, _) | Self::Micros(at, _) | Self::Seconds(at, _) => *at(to) = *at(&mut from),
             Self::Choice(choice) => (choice.set)(to, (choice.get)(&from)),
             Self::Flag(at) => *at(to) = *at(&mut from),
         }
@@ -218,6 +222,11 @@ impl Kind {
                 "a time from {} to {}: a whole number of seconds, or of a unit such as \"500 ms\"",
                 printed_millis(range.min),
                 printed_millis(range.max)
+            ),
+            Self::Micros(_, range) => format!(
+                "a time from {} to {}: a whole number of seconds, or of a unit such as \"50 us\"",
+                printed_micros(range.min),
+                printed_micros(range.max)
             ),
             Self::Seconds(_, range) => format!(
                 "a time from {} to {} in whole seconds, such as \"30 s\"",
@@ -264,6 +273,9 @@ const BYTE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB"
 /// In milliseconds.
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("min", 60_000), ("ms", 1), ("s", 1000)];
 
+/// In microseconds.
+const SHORT_TIME_UNITS: [(&str, u64); 3] = [("us", 1), ("ms", 1000), ("s", 1_000_000)];
+
 fn bytes(raw: &Raw) -> Option<u64> {
     raw.integer().or_else(|| with_unit(raw.text()?, &BYTE_UNITS))
 }
@@ -272,6 +284,13 @@ fn millis(raw: &Raw) -> Option<u64> {
     match raw.integer() {
         Some(seconds) => seconds.checked_mul(1000),
         None => with_unit(raw.text()?, &TIME_UNITS),
+    }
+}
+
+fn micros(raw: &Raw) -> Option<u64> {
+    match raw.integer() {
+        Some(seconds) => seconds.checked_mul(1_000_000),
+        None => with_unit(raw.text()?, &SHORT_TIME_UNITS),
     }
 }
 
@@ -286,6 +305,10 @@ fn millis_of(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn micros_of(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn printed_bytes(bytes: u64) -> String {
     BYTE_UNITS
         .iter()
@@ -295,4 +318,8 @@ fn printed_bytes(bytes: u64) -> String {
 
 fn printed_millis(millis: u64) -> String {
     if millis.is_multiple_of(1000) { format!("\"{} s\"", millis / 1000) } else { format!("\"{millis} ms\"") }
+}
+
+fn printed_micros(micros: u64) -> String {
+    if micros.is_multiple_of(1000) { printed_millis(micros / 1000) } else { format!("\"{micros} us\"") }
 }

@@ -1,26 +1,22 @@
-//! One task per connection: it polls readable, writable, its inlet and its deadline, and never awaits a queue.
+//! One connection and its socket.
 //!
-//! The task gives the bytes that it reads to its `Driver`, and writes the output in the same pass, as far as the socket
-//! takes it. When a thread of the store has a notice for the connection while the runtime sleeps, that thread makes
-//! such a pass in place of the task.
+//! An event loop serves it in passes: a pass reads once, gives the bytes to the connection's `Driver`, takes the notices
+//! of the broker and its queues, and writes the output as far as the socket takes it. It never waits.
 
 use super::driver::Driver;
-use super::lone::{self, ConnectionWork, TokioRunner};
 use super::shared::Shared;
 use super::socket;
-use super::transport::Transport;
-use crate::model::{Monotonic, Now};
+use super::transport::{Interest, Transport};
+use crate::model::{Monotonic, Now, QueueId};
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::Sleep;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Size of the read buffer; each thread of the runtime has one.
 const READ_BYTES: usize = 64 * 1024;
@@ -31,14 +27,56 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// One connection, shared by its task and other threads that serve it.
-struct ConnectionHandle {
-    shared: Arc<Shared>,
-    runner: Arc<TokioRunner>,
-    connection: Mutex<Connection>,
-    /// Wakes the connection's task.
-    task: OnceLock<Waker>,
+/// The loops that serve connections.
+pub(super) trait Home: Send + Sync {
+    /// Serves the connection soon, on its loop. It must be marked as woken.
+    fn wake(&self, handle: Arc<ConnectionHandle>);
 }
+
+/// One connection, as its loop and the threads that have notices for it see it.
+pub(super) struct ConnectionHandle {
+    connection: Mutex<Connection>,
+    home: Weak<dyn Home>,
+    place: Place,
+    /// It is in the inbox of its loop.
+    is_woken: AtomicBool,
+}
+
+/// Where a connection is served.
+#[derive(Debug)]
+pub(super) struct Place {
+    home: AtomicUsize,
+    slot: AtomicUsize,
+}
+
+impl Place {
+    /// The loop's number.
+    pub(super) fn home(&self) -> usize {
+        self.home.load(Ordering::Acquire)
+    }
+
+    /// Sets the loop's number. Only the loop that has it so far may call this.
+    pub(super) fn set_home(&self, home: usize) {
+        self.home.store(home, Ordering::Release);
+    }
+
+    /// Its slot in the loop, if it has one. Only its loop may call this.
+    pub(super) fn slot(&self) -> Option<usize> {
+        Some(self.slot.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
+    }
+
+    /// Sets its slot. Only its loop may call this.
+    pub(super) fn set_slot(&self, slot: usize) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// It is not served at present.
+    pub(super) fn clear_slot(&self) {
+        self.set_slot(NO_SLOT);
+    }
+}
+
+const NO_SLOT: usize = usize::MAX;
 
 /// The connection's state; locked for one pass at a time.
 struct Connection {
@@ -46,45 +84,68 @@ struct Connection {
     transport: Transport,
     driver: Driver,
     /// Given to the inlet, which wakes it when a notice arrives.
-    inlet_waker: Waker,
+    waker: Waker,
     /// Bytes of the output that were written.
     written: usize,
-    /// The deadline for which the task's timer is set.
-    armed: Option<Monotonic>,
     /// While the socket is not read: when to check the state of the client's TCP.
     peer_check_at: Option<Monotonic>,
+    /// Once the connection is closing: how long the rest of its output may take.
+    last_write_until: Option<Monotonic>,
+    /// So many bytes should be gathered in the socket before it is read.
+    gather: Option<usize>,
+    /// The server's stop has reached the connection.
+    is_stopping: bool,
     /// The socket is closed or broken.
     is_gone: bool,
+    /// Its resources are released. The token is held until then.
+    token: Option<TaskTrackerToken>,
 }
 
-/// Wakes the task of a connection, or defers it to the thread that runs the broker's work.
-struct InletWaker(Weak<ConnectionHandle>);
+/// Wakes a connection.
+struct HandleWaker(Weak<ConnectionHandle>);
 
-impl Wake for InletWaker {
+impl Wake for HandleWaker {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         if let Some(handle) = self.0.upgrade()
-            && let Err(handle) = lone::defer(handle)
+            && handle.note_woken()
+            && let Some(home) = handle.home.upgrade()
         {
-            handle.wake_task();
+            home.wake(handle);
         }
     }
 }
 
 impl ConnectionHandle {
-    fn new(shared: Arc<Shared>, runner: Arc<TokioRunner>, transport: Transport, driver: Driver) -> Arc<Self> {
+    /// A connection that was just accepted. `token` is dropped at its end.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        home: Weak<dyn Home>,
+        transport: Transport,
+        client: SocketAddr,
+        seed: u64,
+        token: TaskTrackerToken,
+    ) -> Arc<Self> {
+        let driver = Driver::new(Arc::clone(&shared), client, seed, shared.clock.now());
         Arc::new_cyclic(|handle| {
-            let inlet_waker = Waker::from(Arc::new(InletWaker(Weak::clone(handle))));
             let connection = Connection {
-                shared: Arc::clone(&shared),
+                shared,
                 transport,
                 driver,
-                inlet_waker,
+                waker: Waker::from(Arc::new(HandleWaker(Weak::clone(handle)))),
                 written: 0,
-                armed: None,
                 peer_check_at: None,
+                last_write_until: None,
+                gather: None,
+                is_stopping: false,
                 is_gone: false,
+                token: Some(token),
             };
-            Self { shared, runner, connection: Mutex::new(connection), task: OnceLock::new() }
+            let place = Place { home: AtomicUsize::new(0), slot: AtomicUsize::new(NO_SLOT) };
+            Self { connection: Mutex::new(connection), home, place, is_woken: AtomicBool::new(false) }
         })
     }
 
@@ -92,164 +153,150 @@ impl ConnectionHandle {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_task(&self) {
-        if let Some(task) = self.task.get() {
-            task.wake_by_ref();
-        }
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Marks it as woken. Returns whether it was not woken yet.
+    pub(super) fn note_woken(&self) -> bool {
+        !self.is_woken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Its loop begins to serve it.
+    pub(super) fn note_taken(&self) {
+        self.is_woken.store(false, Ordering::Release);
+    }
+
+    /// Calls `watch` with its socket.
+    pub(super) fn watch<T>(&self, watch: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        watch(self.connection().transport.socket())
+    }
+
+    /// Makes a pass.
+    pub(super) fn serve(&self, reasons: WakeReasons) -> Served {
+        self.connection().serve(reasons)
+    }
+
+    /// The queue for which the connection works, if there is one: connections with the same queue had better be served
+    /// by the same thread.
+    pub(super) fn kin(&self) -> Option<QueueId> {
+        self.connection().driver.queue_in_use()
+    }
+
+    /// Whether so much is outstanding that the client goes on while it waits for answers.
+    pub(super) fn goes_on(&self) -> bool {
+        self.connection().driver.goes_on()
+    }
+
+    /// Ends the connection: requeues its deliveries, releases what it holds.
+    pub(super) fn end(&self) {
+        self.connection().end();
     }
 }
 
-impl ConnectionWork for ConnectionHandle {
-    fn run_here(&self, now: Now) {
-        // The lock is taken while the task makes a pass itself.
-        let is_done = self.connection.try_lock().is_ok_and(|mut connection| {
-            catch_unwind(AssertUnwindSafe(|| connection.pass_for_notices(now))).unwrap_or_else(|_| {
-                connection.mark_gone("the connection panicked");
-                false
-            })
-        });
-        if !is_done {
-            self.wake_task();
-        }
-    }
-
-    fn wake(&self) {
-        self.wake_task();
-    }
-}
-
-/// A guard: however a connection's task ends, be it by a panic or with the runtime, the connection's deliveries are
-/// requeued and its resources released.
-struct ConnectionGuard(Arc<ConnectionHandle>);
-
-impl Drop for ConnectionGuard {
+/// However a connection ends, be it by a panic or with its loop, its deliveries are requeued.
+impl Drop for Connection {
     fn drop(&mut self) {
-        let now = self.0.shared.clock.now();
-        let mut connection = self.0.connection();
-        connection.is_gone = true;
-        connection.driver.end(now);
+        self.end();
     }
 }
 
-/// Why a connection woke.
+/// Why a connection is served, beside notices.
 #[derive(Clone, Copy, Debug, Default)]
-struct WakeReasons {
-    readable: bool,
-    writable: bool,
-    inlet: bool,
-    deadline: bool,
-    stopping: bool,
+pub(super) struct WakeReasons {
+    /// The socket is readable.
+    pub(super) readable: bool,
+    /// A deadline may have passed.
+    pub(super) deadline: bool,
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(
-    shared: Arc<Shared>,
-    runner: Arc<TokioRunner>,
-    transport: Transport,
-    client: SocketAddr,
-    seed: u64,
-) {
-    let stopping = shared.stopping.subscribe();
-    let driver = Driver::new(Arc::clone(&shared), client, seed, shared.clock.now());
-    ConnectionGuard(ConnectionHandle::new(shared, runner, transport, driver)).run(stopping).await;
-}
-
-/// Waits until the server's stop has reached a step.
-async fn reached(mut step: watch::Receiver<bool>) {
-    // An error means that the server was dropped, which is a stop as well.
-    let _ = step.wait_for(|is_reached| *is_reached).await;
-}
-
-impl ConnectionGuard {
-    async fn run(&self, stopping: watch::Receiver<bool>) {
-        let Self(handle) = self;
-        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut stop = pin!(reached(stopping));
-        let mut is_stopping = false;
-        loop {
-            let mut had_to_wait = false;
-            let reasons = poll_fn(|cx| {
-                handle.task.get_or_init(|| cx.waker().clone());
-                let reasons = handle.connection().poll_wake(cx, sleep.as_mut(), stop.as_mut());
-                had_to_wait |= reasons.is_pending();
-                reasons
-            })
-            .await;
-            let now = handle.shared.clock.now();
-            if reasons.stopping {
-                if std::mem::replace(&mut is_stopping, true) {
-                    return;
-                }
-                stop.set(reached(handle.shared.cut_off.subscribe()));
-            }
-            let writer = handle.shared.broker.writer();
-            let (next, has_committed) = handle.runner.pass(writer, || handle.connection().run_pass(reasons, now));
-            if has_committed {
-                // The outcome is in the inlet.
-                handle.connection().pass_for_notices(handle.shared.clock.now());
-            }
-            match next {
-                // The runtime does not interrupt a task that is always ready. A flood, or an inlet that fills as fast
-                // as it is emptied, would occupy a thread for seconds, and consumers would fall behind.
-                Next::Continue if !had_to_wait => tokio::task::yield_now().await,
-                Next::Continue => {}
-                Next::Close => return handle.write_last().await,
-                Next::Gone => return,
-            }
-        }
-    }
-}
-
-/// What the task does after a pass.
-enum Next {
-    Continue,
-    /// Write the rest of the output, then close the socket.
-    Close,
-    /// The socket is closed or broken.
+/// What a connection waits for after a pass.
+pub(super) enum Served {
+    /// It is served again in any of these cases.
+    Waits {
+        /// Its socket is ready for this.
+        interest: Interest,
+        /// A deadline passes.
+        deadline: Option<Monotonic>,
+        /// So many bytes should be gathered in the socket before it is read.
+        gather: Option<usize>,
+        /// It has notices already.
+        has_more: bool,
+    },
+    /// It has ended.
     Gone,
 }
 
-impl ConnectionHandle {
-    async fn write_last(&self) {
-        let deadline = tokio::time::sleep(LAST_WRITE_PATIENCE);
-        let mut deadline = pin!(deadline);
-        let mut cut_off = pin!(reached(self.shared.cut_off.subscribe()));
-        poll_fn(|cx| {
-            if deadline.as_mut().poll(cx).is_ready() || cut_off.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            self.connection().poll_write_last(cx)
-        })
-        .await;
-    }
-}
-
 impl Connection {
-    /// Makes a pass for the connection's task.
-    fn run_pass(&mut self, reasons: WakeReasons, now: Now) -> Next {
-        if !self.is_gone {
-            self.pass(reasons, now);
+    fn end(&mut self) {
+        if let Some(token) = self.token.take() {
+            self.is_gone = true;
+            self.driver.end(self.shared.clock.now());
+            drop(token);
         }
-        if self.is_gone {
-            return Next::Gone;
-        }
-        if !self.driver.is_closing() {
-            return Next::Continue;
-        }
-        // The client's unacknowledged deliveries are requeued now, however slowly the client reads its last bytes.
-        self.driver.end_link(now);
-        if self.driver.has_lost_client() { Next::Gone } else { Next::Close }
     }
 
-    fn pass(&mut self, reasons: WakeReasons, now: Now) {
+    fn serve(&mut self, reasons: WakeReasons) -> Served {
+        let now = self.shared.clock.now();
+        if let Some(until) = self.last_write_until {
+            return self.serve_last(until, now);
+        }
+        let stops = !self.is_stopping && !reasons.readable && self.shared.is_stopping();
+        self.is_stopping |= stops;
+        if self.is_stopping && self.shared.is_cut_off() {
+            return Served::Gone;
+        }
+        self.pass(reasons, stops, now);
+        if self.is_gone {
+            return Served::Gone;
+        }
+        if self.driver.is_closing() {
+            // The client's unacknowledged deliveries are requeued now, however slowly the client reads its last bytes.
+            self.driver.end_link(now);
+            if self.driver.has_lost_client() {
+                return Served::Gone;
+            }
+            let until = now.monotonic.plus(LAST_WRITE_PATIENCE);
+            self.last_write_until = Some(until);
+            return self.serve_last(until, now);
+        }
+        self.waits(now)
+    }
+
+    /// Writes the last output.
+    fn serve_last(&mut self, until: Monotonic, now: Now) -> Served {
+        if until <= now.monotonic || self.shared.is_cut_off() || self.write_last() {
+            return Served::Gone;
+        }
+        let interest = Interest { read: false, write: true };
+        Served::Waits { interest, deadline: Some(until), gather: None, has_more: false }
+    }
+
+    /// What the connection waits for.
+    fn waits(&mut self, now: Now) -> Served {
+        let is_backed_up = self.driver.is_backed_up();
+        let reads = !self.driver.is_saturated() && !self.driver.waits_for_store(&self.waker);
+        if reads {
+            self.peer_check_at = None;
+        } else if self.peer_check_at.is_none() {
+            self.peer_check_at = Some(now.monotonic.plus(socket::PEER_CHECK_INTERVAL));
+        }
+        Served::Waits {
+            interest: Interest { read: reads, write: self.written < self.driver.output().len() },
+            deadline: [self.driver.deadline(), self.peer_check_at].into_iter().flatten().min(),
+            gather: self.gather.filter(|_| reads),
+            // Evaluated even when backed up, since it registers the waker: a close must wake the connection.
+            has_more: self.driver.has_notices(&self.waker) && !is_backed_up,
+        }
+    }
+
+    fn pass(&mut self, reasons: WakeReasons, stops: bool, now: Now) {
         self.driver.note_awake();
-        if reasons.stopping {
+        if stops {
             self.driver.stop(now);
         }
         if reasons.deadline {
-            self.armed = None;
-            self.check_peer(now);
-            self.driver.tick(now);
+            self.handle_deadlines(now);
         }
         if reasons.readable && self.may_read() {
             self.read(now);
@@ -259,28 +306,26 @@ impl Connection {
         self.driver.fold_counts();
     }
 
-    /// Makes a pass that serves the notices of the inlet. Returns whether the task may go on sleeping; if not, it has
-    /// more to do.
-    fn pass_for_notices(&mut self, now: Now) -> bool {
-        if !self.may_read() || self.written < self.driver.output().len() {
-            return false;
-        }
-        self.pass(WakeReasons::default(), now);
-        let is_armed = self.driver.deadline().is_none_or(|at| self.armed.is_some_and(|armed| armed <= at));
-        let is_written = self.driver.output().is_empty();
-        is_armed && is_written && self.may_read() && !self.driver.has_notices(&self.inlet_waker)
-    }
-
     /// Whether the socket may be read. Waiting output does not matter: the commands of a client that reads slowly are
     /// carried out.
     fn may_read(&self) -> bool {
         !self.is_gone && !self.driver.is_closing() && !self.driver.is_saturated()
     }
 
-    /// Checks the state of the client's TCP: a connection that is not read gives no other sign of life.
+    fn handle_deadlines(&mut self, now: Now) {
+        let is_due = |at: Option<Monotonic>| at.is_some_and(|at| at <= now.monotonic);
+        let ticks = is_due(self.driver.deadline());
+        if ticks || is_due(self.peer_check_at) {
+            self.check_peer(now);
+        }
+        if ticks {
+            self.driver.tick(now);
+        }
+    }
+
+    /// Checks the state of the client's TCP, while the connection is not read: then nothing else shows a sign of life. Must
+    /// precede the decision whether the client is lost.
     fn check_peer(&mut self, now: Now) {
-        // Deadlines of heartbeats bring the task here too: the check must precede the decision whether the client is
-        // lost.
         if self.peer_check_at.is_none() {
             return;
         }
@@ -294,53 +339,23 @@ impl Connection {
         }
     }
 
-    fn poll_wake(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut sleep: Pin<&mut Sleep>,
-        stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Poll<WakeReasons> {
-        if self.is_gone || self.driver.is_closing() {
-            return Poll::Ready(WakeReasons::default());
-        }
-        let backed_up = self.driver.is_backed_up();
-        let reads = !self.driver.is_saturated() && !self.driver.waits_for_store(cx.waker());
-        if reads || self.driver.is_closing() {
-            self.peer_check_at = None;
-        } else if self.peer_check_at.is_none() {
-            self.peer_check_at = Some(self.shared.clock.now().monotonic.plus(socket::PEER_CHECK_INTERVAL));
-        }
-        let deadline = [self.driver.deadline(), self.peer_check_at].into_iter().flatten().min();
-        if deadline != self.armed {
-            self.armed = deadline;
-            if let Some(deadline) = deadline {
-                sleep.as_mut().reset(self.shared.clock.instant(deadline));
-            }
-        }
-        let reasons = WakeReasons {
-            readable: reads && self.transport.poll_read_ready(cx).is_ready(),
-            writable: self.written < self.driver.output().len() && self.transport.poll_write_ready(cx).is_ready(),
-            // Evaluated even when backed up, since it registers the waker: a close must wake the task.
-            inlet: self.driver.has_notices(&self.inlet_waker) && !backed_up,
-            deadline: deadline.is_some() && sleep.poll(cx).is_ready(),
-            stopping: stop.poll(cx).is_ready(),
-        };
-        let WakeReasons { readable, writable, inlet, deadline, stopping } = reasons;
-        if readable || writable || inlet || deadline || stopping { Poll::Ready(reasons) } else { Poll::Pending }
-    }
-
     fn read(&mut self, now: Now) {
+        let mut read = 0;
         READ_BUFFER.with_borrow_mut(|buffer| match self.transport.try_read(buffer) {
             Ok(0) => {
                 if !self.driver.note_hang_up(now) {
                     self.mark_gone("the client closed the socket");
                 }
             }
-            Ok(len) => self.driver.receive(&buffer[..len], now),
+            Ok(len) => {
+                read = len;
+                self.driver.receive(&buffer[..len], now);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => self.mark_gone(&error.to_string()),
         });
         self.driver.end_read(now);
+        self.gather = self.driver.note_pace(read, now);
     }
 
     /// Writes the output until it is empty or the socket takes no more. Each complete write makes room for frames that
@@ -362,21 +377,19 @@ impl Connection {
         }
     }
 
-    fn poll_write_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Writes the last output. Returns whether nothing is left to write.
+    fn write_last(&mut self) -> bool {
         while self.written < self.driver.output().len() {
-            if !matches!(self.transport.poll_write_ready(cx), Poll::Ready(Ok(()))) {
-                return Poll::Pending;
-            }
             match self.transport.try_write(&self.driver.output()[self.written..]) {
                 Ok(len) => {
                     self.written += len;
                     self.driver.note_write(len);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => return true,
             }
         }
-        Poll::Ready(())
+        true
     }
 
     fn mark_gone(&mut self, why: &str) {

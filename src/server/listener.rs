@@ -1,9 +1,7 @@
 //! Accepts AMQP connections, up to the limit.
 
-use super::connection::serve;
-use super::lone::TokioRunner;
+use super::reactor::Reactor;
 use super::shared::Shared;
-use super::tasks::spawn;
 use super::transport::Transport;
 use crate::model::NamedLimit;
 use crate::model::random::Random;
@@ -11,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// How long accepting pauses after an error such as "too many open files".
@@ -24,7 +21,7 @@ const UNOPENED_MAX: i64 = 1024;
 /// Accepts until the server stops.
 pub(super) async fn accept(
     shared: Arc<Shared>,
-    runner: Arc<TokioRunner>,
+    reactor: Arc<Reactor>,
     listener: TcpListener,
     connections: TaskTracker,
     seed: u64,
@@ -47,14 +44,9 @@ pub(super) async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(client = %peer_address, %error, "no TCP_NODELAY");
                 }
-                let task = serve(
-                    Arc::clone(&shared),
-                    Arc::clone(&runner),
-                    Transport::Plain(stream),
-                    peer_address,
-                    random.next_u64(),
-                );
-                drop(spawn(&Handle::current(), connections.track_future(task)));
+                let Ok(stream) = stream.into_std() else { continue };
+                let transport = Transport::Plain(stream);
+                reactor.serve(Arc::clone(&shared), transport, peer_address, random.next_u64(), connections.token());
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");

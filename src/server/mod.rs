@@ -33,10 +33,11 @@ mod listeners;
 mod listings;
 mod local_socket;
 mod log_writer;
-mod lone;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics_page;
+mod pace;
+mod reactor;
 mod running;
 mod shared;
 mod simulation;

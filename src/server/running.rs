@@ -1,6 +1,7 @@
 //! A running broker, and its stop.
 
 use super::accounts;
+use super::reactor::Reactor;
 use super::shared::Shared;
 use super::start_error::StartError;
 use super::tasks::{run_blocking, run_within, spawn};
@@ -44,6 +45,7 @@ pub struct Server {
     pub(super) connections: TaskTracker,
     pub(super) tasks: Vec<JoinHandle<()>>,
     pub(super) handle: Handle,
+    pub(super) reactor: Arc<Reactor>,
     /// The store is closed, or another thread is closing it: dropping the server has nothing left to do.
     pub(super) has_stopped: bool,
 }
@@ -118,6 +120,7 @@ impl Server {
                 tracing::warn!(open, "clients that did not answer connection.close are cut off");
             }
             self.shared.cut_off.send_replace(true);
+            self.reactor.wake_all();
             // The connections' tasks log their ends and requeue their deliveries.
             if tokio::time::timeout(CUT_OFF_PATIENCE, self.connections.wait()).await.is_err() {
                 tracing::debug!("connections or backups have not ended");
@@ -128,6 +131,7 @@ impl Server {
         let broker = Arc::clone(&self.shared.broker);
         let closed = run_blocking(move || broker.writer().stop()).await;
         self.abort_tasks();
+        self.reactor.end();
         closed
     }
 
@@ -135,6 +139,7 @@ impl Server {
     fn begin_closing(&self) {
         self.shared.stopping.send_replace(true);
         self.connections.close();
+        self.reactor.wake_all();
     }
 
     fn abort_tasks(&self) {
@@ -154,10 +159,12 @@ impl Drop for Server {
         if self.connections.is_empty() {
             self.shared.broker.quiesce(self.shared.clock.now());
         }
-        let (connections, shared) = (self.connections.clone(), Arc::clone(&self.shared));
+        let (connections, shared, reactor) =
+            (self.connections.clone(), Arc::clone(&self.shared), Arc::clone(&self.reactor));
         drop(spawn(&self.handle, async move {
             if tokio::time::timeout(CLOSE_PATIENCE, connections.wait()).await.is_err() {
                 shared.cut_off.send_replace(true);
+                reactor.wake_all();
             }
         }));
         let broker = Arc::clone(&self.shared.broker);

@@ -16,6 +16,7 @@ use crate::exposition::bounds::MESSAGE_SIZE_BOUNDS;
 use crate::session::SessionSettings;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Shared by the listeners, the connections and the metrics page.
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     current: RwLock<Arc<Current>>,
     /// `limits.outbox_bytes_max` of the current settings: every pass of a connection reads it, without a lock.
     outbox_bytes_max: AtomicU64,
+    /// `limits.moderation` of the current settings, in microseconds.
+    moderation_us: AtomicU64,
     pub(super) identity: Identity,
     pub(super) broker: Arc<Broker>,
     pub(super) clock: Clock,
@@ -70,6 +73,7 @@ impl Shared {
         Arc::new(Self {
             current: RwLock::new(Arc::new(Current::new(settings.clone(), &identity))),
             outbox_bytes_max: AtomicU64::new(settings.limits.outbox_bytes_max),
+            moderation_us: AtomicU64::new(micros(settings.loops.moderation)),
             identity,
             broker,
             clock,
@@ -94,15 +98,35 @@ impl Shared {
     /// Puts new settings in force. Only those that can change while the broker runs may differ.
     pub(super) fn apply_settings(&self, settings: Settings) {
         self.outbox_bytes_max.store(settings.limits.outbox_bytes_max, Ordering::Relaxed);
+        self.moderation_us.store(micros(settings.loops.moderation), Ordering::Relaxed);
         self.alarms.set_limits(settings.limits.memory_bytes, settings.limits.resident_bytes);
         let current = Arc::new(Current::new(settings, &self.identity));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    /// Whether the server stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Whether the stop no longer waits for clients to close their connections.
+    pub(super) fn is_cut_off(&self) -> bool {
+        *self.cut_off.borrow()
+    }
+
+    /// What a quick client sends in this time is gathered in its socket.
+    pub(super) fn moderation(&self) -> Duration {
+        Duration::from_micros(self.moderation_us.load(Ordering::Relaxed))
     }
 
     /// Largest output that may wait for one socket, in bytes.
     pub(super) fn outbox_bytes_max(&self) -> usize {
         usize::try_from(self.outbox_bytes_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Current {

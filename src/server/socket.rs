@@ -4,8 +4,10 @@
 //! acknowledges everything that the broker sends, including heartbeats. If the cable was pulled, sent bytes stay
 //! unacknowledged.
 
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// How often the client's TCP is checked while its connection is not read, in addition to each heartbeat.
 pub(super) const PEER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -19,11 +21,24 @@ pub(super) struct PeerState {
     pub(super) silence: Duration,
 }
 
+/// From now on the socket counts as readable once so many bytes have come, or its end.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the crate for system calls does not have this option")]
+pub(super) fn gather(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the socket is open, and the kernel reads `len` bytes.
+    let status = unsafe {
+        let from = (&raw const bytes).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, from, len)
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the kernel fills a structure of plain numbers")]
 pub(super) fn peer(stream: &TcpStream) -> PeerState {
     use std::mem::offset_of;
-    use std::os::fd::AsRawFd;
 
     /// A TCP state of RFC 9293, as Linux numbers it.
     const ESTABLISHED: u8 = 1;

@@ -9,9 +9,9 @@ use super::listener::accept;
 use super::listeners::{Listeners, Listening, listen};
 use super::local_socket::LocalSocket;
 use super::log_writer::LogWriter;
-use super::lone::TokioRunner;
 #[cfg(feature = "metrics")]
 use super::metrics_page;
+use super::reactor::Reactor;
 use super::running::Server;
 use super::shared::{Identity, Shared};
 use super::start_error::StartError;
@@ -48,11 +48,11 @@ impl Server {
             run_blocking(move || open_store(&settings, clock.shared())).await.map_err(StartError::Store)?
         };
         let scratch = scratch_store(&settings, clock.shared());
-        let runner = Arc::new(TokioRunner::new(clock));
-        runner.commit_inline(&writer);
+        let threads = io_threads(&settings);
+        let reactor = Reactor::start(clock, threads, &writer).map_err(StartError::Threads)?;
         let broker = Broker::recover(
             broker_settings(&settings),
-            Arc::clone(&runner) as _,
+            Arc::clone(&reactor) as _,
             writer,
             scratch,
             &recovered,
@@ -82,7 +82,7 @@ impl Server {
             amqp.push(address);
             tasks.push(spawn(
                 &handle,
-                accept(Arc::clone(&shared), Arc::clone(&runner), listener, connections.clone(), seed),
+                accept(Arc::clone(&shared), Arc::clone(&reactor), listener, connections.clone(), seed),
             ));
         }
         if let Some(socket) = open_local_socket(&shared.settings) {
@@ -99,7 +99,15 @@ impl Server {
         {
             tracing::info!(%address, speaks, "listening");
         }
-        Ok(Self { shared, amqp, metrics, connections, tasks, handle, has_stopped: false })
+        Ok(Self { shared, amqp, metrics, connections, tasks, handle, reactor, has_stopped: false })
+    }
+}
+
+/// Most threads that serve connections.
+fn io_threads(settings: &Settings) -> usize {
+    match settings.loops.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads as usize,
     }
 }
 

@@ -27,6 +27,8 @@ pub enum StartError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The system has no thread or descriptor left for the connections.
+    Threads(io::Error),
     /// The system's source of randomness failed.
     Random(String),
 }
@@ -50,6 +52,7 @@ impl fmt::Display for StartError {
             }
             Self::Store(error) => write!(f, "data_dir: {}", chain(error)),
             Self::Entry { entry, problem } => write!(f, "{entry}: {problem}"),
+            Self::Threads(error) => write!(f, "no thread for connections: {error}"),
             Self::Random(why) => write!(f, "no randomness: {why}"),
         }
     }

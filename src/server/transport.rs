@@ -2,9 +2,16 @@
 
 use super::socket::{self, PeerState};
 use std::io;
-use std::task::{Context, Poll};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// For what a socket is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interest {
+    pub(super) read: bool,
+    pub(super) write: bool,
+}
 
 /// How a client's bytes travel.
 #[derive(Debug)]
@@ -14,17 +21,10 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Whether the socket may be readable; if not, the task is woken once it is.
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The socket, to be watched.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Plain(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    /// Whether the socket may be writable; if not, the task is woken once it is.
-    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => stream.poll_write_ready(cx),
+            Self::Plain(stream) => stream.as_fd(),
         }
     }
 
@@ -34,7 +34,7 @@ impl Transport {
     /// `WouldBlock` if no bytes have arrived. Any other error means that the connection is broken.
     pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => try_read_tcp(stream, buffer),
+            Self::Plain(stream) => stream.read(buffer),
         }
     }
 
@@ -44,7 +44,7 @@ impl Transport {
     /// `WouldBlock` if the socket takes nothing. Any other error means that the connection is broken.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.try_write(bytes),
+            Self::Plain(stream) => stream.write(bytes),
         }
     }
 
@@ -53,19 +53,5 @@ impl Transport {
         match self {
             Self::Plain(stream) => socket::peer(stream),
         }
-    }
-}
-
-/// Reads from TCP. A read that does not fill the buffer has emptied the socket: reporting `WouldBlock` to tokio then
-/// saves the next read, which would find no bytes.
-fn try_read_tcp(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    let read = stream.try_io(Interest::READABLE, || {
-        len = rustix::io::retry_on_intr(|| rustix::io::read(stream, &mut *buffer))?;
-        if len > 0 && len < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match read {
-        Err(error) if len == 0 => Err(error),
-        _ => Ok(len),
     }
 }

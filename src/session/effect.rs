@@ -133,6 +133,10 @@ pub(crate) struct Output {
     pub effects: Vec<Effect>,
     /// Whether the shell must carry out the effects before more input is read: the answer may come at once.
     pub pause: bool,
+    /// Methods taken since the shell last looked, each with its content if it came in the same read.
+    pub methods: u32,
+    /// Whether any of them is one that the client wants answered: not a publish, an ack, a nack or a reject.
+    pub asks: bool,
     /// Publishes confirmed since the shell last looked.
     pub confirmed: u64,
     /// Errors that closed a channel or the connection since the shell last looked.

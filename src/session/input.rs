@@ -40,6 +40,7 @@ impl Session {
                         Ok(None) => return used,
                         Ok(Some(cut)) => {
                             used += cut.consumed;
+                            out.methods += 1;
                             used += self.frame(cut.frame, &input[used..], now, outlet, out);
                         }
                         Err(error) => {
@@ -188,6 +189,8 @@ impl Session {
         if let ClientMethod::BasicPublish(publish) = method {
             return self.basic_publish(number, &publish, behind, outlet, out);
         }
+        out.asks |=
+            !matches!(method, ClientMethod::BasicAck(_) | ClientMethod::BasicNack(_) | ClientMethod::BasicReject(_));
         let id = MethodId::of(frame.payload).expect("a parsed method has an identity");
         self.method(number, id, method, outlet, out).map(|()| 0).map_err(|error| Fault { error, method: Some(id) })
     }

@@ -164,6 +164,16 @@ impl Session {
         self.alarm.is_blocking() || matches!(self.state, State::Draining { .. })
     }
 
+    /// Whether at least `count` publishes are unconfirmed or deliveries unacknowledged. Then the client can go on without
+    /// further answers.
+    pub(crate) fn has_outstanding(&self, count: usize) -> bool {
+        let mut outstanding = 0;
+        self.channels.iter().any(|channel| {
+            outstanding += channel.confirms.waiting() + channel.unacked.len();
+            outstanding >= count
+        })
+    }
+
     /// Takes a notice. Its order among notices is the order on the wire.
     pub(crate) fn notice(&mut self, notice: Notice, now: Now, outlet: &mut dyn Outlet, out: &mut Output) {
         match notice {

@@ -1,17 +1,15 @@
-//! Thread-locals, each with what it is for: none but the lone connection's changes what a call does.
+//! Thread-locals, each with what it is for: none but the offer to commit changes what a call does.
 
 use super::source::Source;
 
-const THREAD_LOCALS: [(&str, &str); 5] = [
+const THREAD_LOCALS: [(&str, &str); 3] = [
     ("broker/turns.rs", "room that every turn of the thread uses again"),
     ("server/connection.rs", "the read buffer of the thread"),
-    ("server/lone/deferred.rs", "connections that the thread serves when its work is done"),
-    ("server/lone/offer.rs", "whether the thread commits what it hands over"),
-    ("server/lone/runner.rs", "whether the thread commits"),
+    ("server/reactor/commits.rs", "whether the thread commits what it hands over"),
 ];
 
 #[test]
-fn only_the_lone_connection_has_thread_locals_that_change_what_a_call_does() {
+fn only_the_offer_to_commit_is_a_thread_local_that_changes_what_a_call_does() {
     let uses = |source: &Source| !source.is_test() && source.code().contains("thread_local!");
     let found: Vec<String> = Source::all().into_iter().filter(uses).map(|source| source.path).collect();
     let listed: Vec<&str> = THREAD_LOCALS.iter().map(|(path, _)| *path).collect();

@@ -18,9 +18,10 @@ use self::metrics::ConnectionMetrics;
 use self::outlet::LinkOutlet;
 use super::backlog::Backlog;
 use super::memory::ConnectionMemory;
+use super::pace::{Arrived, Pace};
 use super::shared::Shared;
 use crate::broker::{CommandOutcome, Link};
-use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now};
+use crate::model::{AmqpError, ConnectionId, Monotonic, Name, Notice, Now, QueueId};
 use crate::session::{Commit, Effect, Ending, Output, RoutedMessage, Session, SessionMetrics, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use std::time::Duration;
 const ROUNDS_MAX: u32 = 4;
 /// Buffers above this size are freed when the connection becomes idle.
 const IDLE_BUFFER_BYTES: usize = 1024;
+/// A client with at least so many publishes and deliveries outstanding goes on while it waits for answers.
+const OUTSTANDING_MIN: usize = 8;
 /// How long a connection without heartbeats keeps its buffers after a write.
 const BUFFERS_KEPT: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,7 @@ pub(super) struct Driver {
     /// Bytes of output that input added while too much output was waiting.
     added_while_backed_up: usize,
     metrics: ConnectionMetrics,
+    pace: Pace,
     closing: bool,
     /// The connection's exclusive queues are being deleted: nothing is written until they are gone.
     ending: bool,
@@ -71,6 +75,7 @@ impl Driver {
             release_at: None,
             added_while_backed_up: 0,
             metrics: ConnectionMetrics::default(),
+            pace: Pace::default(),
             closing: false,
             ending: false,
             publishes: false,
@@ -187,6 +192,26 @@ impl Driver {
         self.with_link(|link| link.flush(now));
         self.shared.alarms.note_memory(self.shared.memory.in_use(&self.shared.broker).sum());
         self.metrics.fold_publishes(&self.shared);
+    }
+
+    /// Notes the pace of the client after a read of `bytes` bytes. Returns how many bytes should be gathered
+    /// in its socket before it is read again.
+    pub(super) fn note_pace(&mut self, bytes: usize, now: Now) -> Option<usize> {
+        let methods = std::mem::take(&mut self.out.methods);
+        let asks = std::mem::take(&mut self.out.asks);
+        let was_answered = self.pace.take_answered();
+        let goes_on = !asks && (!was_answered || self.goes_on());
+        self.pace.note_read(Arrived { bytes, methods, goes_on }, self.shared.moderation(), now.monotonic)
+    }
+
+    /// Whether so much is outstanding that the client goes on while it waits for answers.
+    pub(super) fn goes_on(&self) -> bool {
+        self.session.has_outstanding(OUTSTANDING_MIN)
+    }
+
+    /// The queue to which the connection published last, or one from which it consumes.
+    pub(super) fn queue_in_use(&self) -> Option<QueueId> {
+        self.link.as_ref().and_then(Link::queue_in_use)
     }
 
     fn take_input(&mut self, input: &[u8], now: Now) {
@@ -343,6 +368,7 @@ impl Driver {
 
     /// Counts a write of `bytes` bytes of the output.
     pub(super) fn note_write(&mut self, bytes: usize) {
+        self.pace.note_written();
         self.metrics.note_write(bytes);
     }
 

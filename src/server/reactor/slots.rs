@@ -1,0 +1,166 @@
+//! The connections of a loop, their deadlines, and those whose input is gathered.
+
+use super::poller::Interest;
+use crate::model::Monotonic;
+use crate::server::connection::ConnectionHandle;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A connection of a loop.
+pub(super) struct Slot {
+    pub(super) handle: Arc<ConnectionHandle>,
+    /// For what its socket is watched.
+    pub(super) interest: Interest,
+    /// Whether it is watched at all.
+    pub(super) is_watched: bool,
+    /// When it is served at the latest.
+    deadline: Option<Monotonic>,
+    /// The socket is reported as readable once so many bytes have come.
+    pub(super) gather: usize,
+    /// It is in the list of those whose input is gathered.
+    is_gathering: bool,
+    /// It was served since the last tick.
+    is_fresh: bool,
+    /// The measurement of the load in which it was served last.
+    served_in: u32,
+}
+
+/// The connections of a loop.
+#[derive(Default)]
+pub(super) struct Slots {
+    all: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    deadlines: BTreeSet<(Monotonic, usize)>,
+    /// Connections whose input is gathered, or was at the last tick.
+    gathering: Vec<usize>,
+    /// Number of the present measurement of the load.
+    measurement: u32,
+}
+
+impl Slots {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.len() == self.free.len()
+    }
+
+    /// The numbers of all slots, free ones included.
+    pub(super) fn numbers(&self) -> std::ops::Range<usize> {
+        0..self.all.len()
+    }
+
+    pub(super) fn insert(&mut self, handle: Arc<ConnectionHandle>, interest: Interest) -> usize {
+        let slot = Slot {
+            handle,
+            interest,
+            is_watched: true,
+            deadline: None,
+            gather: 1,
+            is_gathering: false,
+            is_fresh: true,
+            served_in: self.measurement,
+        };
+        match self.free.pop() {
+            Some(number) => {
+                self.all[number] = Some(slot);
+                number
+            }
+            None => {
+                self.all.push(Some(slot));
+                self.all.len() - 1
+            }
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Slot> {
+        self.all.get_mut(number)?.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, number: usize) -> Option<Slot> {
+        let slot = self.all.get_mut(number)?.take()?;
+        if let Some(at) = slot.deadline {
+            self.deadlines.remove(&(at, number));
+        }
+        if slot.is_gathering {
+            self.gathering.retain(|gathering| *gathering != number);
+        }
+        self.free.push(number);
+        Some(slot)
+    }
+
+    /// Sets a deadline. An earlier one stays: the connection is then served for nothing, which costs less than moving
+    /// deadlines at each pass.
+    pub(super) fn arm(&mut self, number: usize, deadline: Monotonic) {
+        let Some(slot) = self.all.get_mut(number).and_then(Option::as_mut) else { return };
+        if slot.deadline.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        if let Some(armed) = slot.deadline.replace(deadline) {
+            self.deadlines.remove(&(armed, number));
+        }
+        self.deadlines.insert((deadline, number));
+    }
+
+    /// Takes a connection whose deadline has passed.
+    pub(super) fn take_due(&mut self, now: Monotonic) -> Option<usize> {
+        let (_, number) = self.deadlines.first().filter(|(at, _)| *at <= now).copied()?;
+        self.deadlines.pop_first();
+        if let Some(slot) = self.get_mut(number) {
+            slot.deadline = None;
+        }
+        Some(number)
+    }
+
+    /// The input of a connection is gathered until so many bytes have come. Returns whether it is the first such
+    /// connection: from now on `tick` is to be called.
+    pub(super) fn gather(&mut self, number: usize, bytes: usize) -> bool {
+        let Some(slot) = self.all.get_mut(number).and_then(Option::as_mut) else { return false };
+        slot.gather = bytes;
+        if bytes <= 1 || std::mem::replace(&mut slot.is_gathering, true) {
+            return false;
+        }
+        self.gathering.push(number);
+        self.gathering.len() == 1
+    }
+
+    /// Whether the input of any connection is gathered.
+    pub(super) fn any_gathers(&self) -> bool {
+        !self.gathering.is_empty()
+    }
+
+    /// Leaves in `stale` the connections that were not served since the last tick: what they have gathered is to be read.
+    pub(super) fn tick(&mut self, stale: &mut Vec<usize>) {
+        let Self { gathering, all, .. } = self;
+        gathering.retain(|&number| {
+            let Some(slot) = all.get_mut(number).and_then(Option::as_mut) else { return false };
+            slot.is_gathering = slot.gather > 1;
+            if slot.is_gathering && !std::mem::take(&mut slot.is_fresh) {
+                stale.push(number);
+            }
+            slot.is_gathering
+        });
+    }
+
+    /// When the loop has something to do at the latest.
+    pub(super) fn next_deadline(&self) -> Option<Monotonic> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// A connection is served.
+    pub(super) fn serve(&mut self, number: usize) -> Option<&Slot> {
+        let slot = self.all.get_mut(number)?.as_mut()?;
+        slot.served_in = self.measurement;
+        slot.is_fresh = true;
+        Some(slot)
+    }
+
+    /// A measurement of the load ends.
+    pub(super) fn end_measurement(&mut self) {
+        self.measurement = self.measurement.wrapping_add(1);
+    }
+
+    /// The connections that were served in the last measurement.
+    pub(super) fn active(&self) -> Vec<usize> {
+        let last = self.measurement.wrapping_sub(1);
+        let is_active = |number: &usize| self.all[*number].as_ref().is_some_and(|slot| slot.served_in == last);
+        self.numbers().filter(is_active).collect()
+    }
+}
