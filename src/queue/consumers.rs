@@ -405,28 +405,24 @@ impl Consumers {
         let holding = self.holding_mut(at);
         let next = std::mem::replace(&mut holding.first, slot);
         holding.lent += 1;
-        if next != NONE
-            && let EntryState::Lent(lent) = &mut entries.at_mut(next).state
-        {
+        if let Some(lent) = entries.lent_mut(next) {
             lent.previous = slot;
         }
-        entries.at_mut(slot).state =
-            EntryState::Lent(Lent { generation, holding: at, previous: NONE, next, since: now });
+        let lent = Lent { generation, holding: at, previous: NONE, next, since: now };
+        entries.set_state(slot, EntryState::Lent(lent));
         LendId { slot: slot.0, generation }
     }
 
     /// Ends a lending: the holder has one less, and its consumer may take again.
     pub(super) fn unlend(&mut self, slot: Slot, entries: &mut Entries) -> Lent {
         let EntryState::Lent(lent) = entries.at(slot).state else { unreachable!("callers checked the lending") };
-        if lent.next != NONE
-            && let EntryState::Lent(next) = &mut entries.at_mut(lent.next).state
-        {
+        if let Some(next) = entries.lent_mut(lent.next) {
             next.previous = lent.previous;
         }
         let holding = self.holding_mut(lent.holding);
         if lent.previous == NONE {
             holding.first = lent.next;
-        } else if let EntryState::Lent(previous) = &mut entries.at_mut(lent.previous).state {
+        } else if let Some(previous) = entries.lent_mut(lent.previous) {
             previous.next = lent.next;
         }
         let holding = self.holding_mut(lent.holding);

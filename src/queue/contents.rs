@@ -186,10 +186,11 @@ impl Contents {
 
     /// Puts an entry that is not lent any more back to its place.
     pub(super) fn put_back(&mut self, slot: Slot, redelivered: bool) {
-        let entry = self.entries.at_mut(slot);
-        entry.state = EntryState::Ready;
-        entry.redelivered |= redelivered;
-        self.durable.set_due_if(entry.storage == Storage::Young);
+        self.entries.set_state(slot, EntryState::Ready);
+        if redelivered {
+            self.entries.set_redelivered(slot);
+        }
+        self.durable.set_due_if(self.entries.at(slot).storage == Storage::Young);
         self.ready.put_back(slot, &self.entries);
     }
 

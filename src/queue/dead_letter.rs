@@ -35,7 +35,7 @@ impl Contents {
     /// Keeps an entry until its copies are safe; returns the origin that the copies carry.
     fn begin_leaving(&mut self, slot: Slot, cx: &Context<'_>) -> Origin {
         let generation = self.entries.next_generation();
-        self.entries.at_mut(slot).state = EntryState::Leaving { generation, copies: None, settled: 0 };
+        self.entries.set_state(slot, EntryState::Leaving { generation, copies: None, settled: 0 });
         Origin { queue: cx.settings.id, leaving: leaving_number(slot, generation) }
     }
 
@@ -67,8 +67,11 @@ impl Contents {
     /// Changes the numbers of copies of a leaving entry; returns its slot if all copies are safe.
     fn change_leaving(&mut self, number: u64, change: impl FnOnce(&mut Option<u32>, &mut u32)) -> Option<Slot> {
         let slot = self.entries.leaving(number)?;
-        let EntryState::Leaving { copies, settled, .. } = &mut self.entries.at_mut(slot).state else { return None };
-        change(copies, settled);
-        copies.is_some_and(|copies| *settled >= copies).then_some(slot)
+        let EntryState::Leaving { generation, mut copies, mut settled } = self.entries.at(slot).state else {
+            return None;
+        };
+        change(&mut copies, &mut settled);
+        self.entries.set_state(slot, EntryState::Leaving { generation, copies, settled });
+        copies.is_some_and(|copies| settled >= copies).then_some(slot)
     }
 }

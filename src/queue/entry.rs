@@ -1,17 +1,16 @@
 //! One message in a queue, and the table that owns all of them.
 //!
 //! Levels keep slots of this table in order; a lending names a slot and the generation that it was lent under.
+//!
+//! Long queues mostly hold messages that wait: without promise, expiry, lending or ticket. These take little memory, because
+//! what only some entries have is in a second table.
 
 use super::event::Ticket;
+use super::slab::Slab;
 use crate::model::stored::Row;
 use crate::model::{LendId, Message, Monotonic, Position, Promise, WallMillis};
 
-/// Where an entry sits in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Slot(pub(super) u32);
-
-/// No slot: the end of the chain of a holder's entries.
-pub(super) const NONE: Slot = Slot(u32::MAX);
+pub(super) use super::slab::{NONE, Slot};
 
 /// The order of entries in a level: stored entries by position, transient ones between them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +77,7 @@ pub(super) struct Lent {
     pub(super) since: Monotonic,
 }
 
+/// An entry that enters the table, or leaves it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) message: Message,
@@ -90,146 +90,189 @@ pub(super) struct Entry {
     pub(super) state: EntryState,
 }
 
-impl Entry {
+/// An entry in the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EntryView<'a> {
+    pub(super) message: &'a Message,
+    pub(super) order: Order,
+    pub(super) expires_at: Option<WallMillis>,
+    pub(super) promise: Option<Promise>,
+    pub(super) storage: Storage,
+    pub(super) level: u8,
+    pub(super) redelivered: bool,
+    pub(super) state: EntryState,
+}
+
+impl EntryView<'_> {
     pub(super) fn is_durable(&self) -> bool {
         matches!(self.storage, Storage::Young | Storage::Submitted(_))
     }
 }
 
+/// What every entry has.
 #[derive(Debug)]
-enum Cell {
-    Vacant { next: Slot },
-    Taken(Entry),
+struct PackedEntry {
+    message: Message,
+    order: Order,
+    /// Its details, or `NONE`: then it is ready, has neither promise nor expiry, and is stored as `plain` says.
+    details: Slot,
+    plain: PlainStorage,
+    level: u8,
+    redelivered: bool,
 }
 
-/// Cells of the table that are allocated and freed together.
-#[derive(Debug)]
-struct Chunk {
-    cells: Vec<Cell>,
-    /// The first vacant cell.
-    vacant: Slot,
-    taken: usize,
-    /// Its index in the list of chunks with room.
-    listed: usize,
+/// [`Storage`] without numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PlainStorage {
+    Transient,
+    Young,
+    /// Under the ticket of rows that were read from the store.
+    Stored,
+}
+
+/// What only some entries have.
+#[derive(Clone, Copy, Debug)]
+struct Details {
+    expires_at: Option<WallMillis>,
+    promise: Option<Promise>,
+    storage: Storage,
+    state: EntryState,
+}
+
+impl Details {
+    /// Those of an entry that has none.
+    fn of_plain(plain: PlainStorage) -> Self {
+        let storage = match plain {
+            PlainStorage::Transient => Storage::Transient,
+            PlainStorage::Young => Storage::Young,
+            PlainStorage::Stored => Storage::Submitted(Ticket(0)),
+        };
+        Self { expires_at: None, promise: None, storage, state: EntryState::Ready }
+    }
+
+    /// How the entry is stored, if nothing else has to be known of it.
+    fn as_plain(&self) -> Option<PlainStorage> {
+        if self.expires_at.is_some() || self.promise.is_some() || self.state != EntryState::Ready {
+            return None;
+        }
+        match self.storage {
+            Storage::Transient => Some(PlainStorage::Transient),
+            Storage::Young => Some(PlainStorage::Young),
+            Storage::Submitted(Ticket(0)) => Some(PlainStorage::Stored),
+            Storage::Submitted(_) | Storage::Spilling { .. } => None,
+        }
+    }
 }
 
 /// The table of entries. Slots are reused; generations are not (within 2^32 lendings).
 #[derive(Debug)]
 pub(super) struct Entries {
-    chunks: Vec<Option<Chunk>>,
-    /// Chunks with room; the last is filled next.
-    roomy: Vec<u32>,
-    /// Numbers of freed chunks.
-    free: Vec<u32>,
+    packed: Slab<PackedEntry>,
+    details: Slab<Details>,
     generation: u32,
-}
-
-const CHUNK_BITS: u32 = 6;
-const CHUNK_CELLS: usize = 1 << CHUNK_BITS;
-
-impl Slot {
-    fn chunk(self) -> usize {
-        (self.0 >> CHUNK_BITS) as usize
-    }
-
-    fn cell(self) -> usize {
-        self.0 as usize % CHUNK_CELLS
-    }
 }
 
 impl Entries {
     pub(super) fn new() -> Self {
-        Self { chunks: Vec::new(), roomy: Vec::new(), free: Vec::new(), generation: 0 }
+        Self { packed: Slab::new(), details: Slab::new(), generation: 0 }
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, entry: Entry) -> Slot {
-        let number = match self.roomy.last() {
-            Some(number) => *number,
-            None => self.add_chunk(),
+        let Entry { message, order, expires_at, promise, storage, level, redelivered, state } = entry;
+        let details = Details { expires_at, promise, storage, state };
+        let (plain, details) = match details.as_plain() {
+            Some(plain) => (plain, NONE),
+            None => (PlainStorage::Transient, self.details.insert(details)),
         };
-        let chunk = self.chunks[number as usize].as_mut().expect("chunks with room are there");
-        chunk.taken += 1;
-        if chunk.taken == CHUNK_CELLS {
-            self.roomy.pop();
-        }
-        let slot = chunk.vacant;
-        if slot == NONE {
-            let slot = Slot(number << CHUNK_BITS | chunk.cells.len() as u32);
-            chunk.cells.push(Cell::Taken(entry));
-            return slot;
-        }
-        let cell = std::mem::replace(&mut chunk.cells[slot.cell()], Cell::Taken(entry));
-        let Cell::Vacant { next } = cell else { unreachable!("the chain links vacant cells") };
-        chunk.vacant = next;
-        slot
+        self.packed.insert(PackedEntry { message, order, details, plain, level, redelivered })
     }
 
-    fn add_chunk(&mut self) -> u32 {
-        // The first chunk grows as needed: most queues hold few messages.
-        let cells = Vec::with_capacity(if self.chunks.is_empty() { 0 } else { CHUNK_CELLS });
-        let chunk = Some(Chunk { cells, vacant: NONE, taken: 0, listed: self.roomy.len() });
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.chunks[number as usize] = chunk;
-                number
-            }
-            None => {
-                self.chunks.push(chunk);
-                u32::try_from(self.chunks.len() - 1).expect("memory ends before the numbers")
-            }
-        };
-        assert!(number < NONE.0 >> CHUNK_BITS, "a queue holds fewer than 2^32 entries in memory");
-        self.roomy.push(number);
-        number
-    }
-
+    #[inline]
     pub(super) fn remove(&mut self, slot: Slot) -> Entry {
-        let chunk = self.chunks[slot.chunk()].as_mut().expect("taken cells are in chunks");
-        let cell = std::mem::replace(&mut chunk.cells[slot.cell()], Cell::Vacant { next: chunk.vacant });
-        let Cell::Taken(entry) = cell else { unreachable!("only taken cells are removed") };
-        chunk.vacant = slot;
-        if chunk.taken == CHUNK_CELLS {
-            chunk.listed = self.roomy.len();
-            self.roomy.push(slot.0 >> CHUNK_BITS);
-        }
-        chunk.taken -= 1;
-        if chunk.taken == 0 && self.roomy.len() > 1 {
-            self.give_back(slot.0 >> CHUNK_BITS);
-        }
-        entry
+        let PackedEntry { message, order, details, plain, level, redelivered } = self.packed.remove(slot);
+        let details = if details == NONE { Details::of_plain(plain) } else { self.details.remove(details) };
+        let Details { expires_at, promise, storage, state } = details;
+        Entry { message, order, expires_at, promise, storage, level, redelivered, state }
     }
 
-    /// Frees a chunk that has no entries left; one chunk with room is always kept.
-    fn give_back(&mut self, number: u32) {
-        let Some(chunk) = self.chunks[number as usize].take() else { return };
-        self.roomy.swap_remove(chunk.listed);
-        if let Some(moved) = self.roomy.get(chunk.listed)
-            && let Some(moved) = &mut self.chunks[*moved as usize]
-        {
-            moved.listed = chunk.listed;
-        }
-        self.free.push(number);
+    #[inline]
+    fn view<'a>(&'a self, packed: &'a PackedEntry) -> EntryView<'a> {
+        let PackedEntry { message, order, details, plain, level, redelivered } = packed;
+        let details = self.details.get(*details).copied().unwrap_or(Details::of_plain(*plain));
+        let Details { expires_at, promise, storage, state } = details;
+        let (order, level, redelivered) = (*order, *level, *redelivered);
+        EntryView { message, order, expires_at, promise, storage, level, redelivered, state }
     }
 
-    pub(super) fn at(&self, slot: Slot) -> &Entry {
-        self.find(slot).expect("levels hold taken cells")
-    }
-
-    pub(super) fn at_mut(&mut self, slot: Slot) -> &mut Entry {
-        let chunk = self.chunks[slot.chunk()].as_mut().expect("levels hold taken cells");
-        let Cell::Taken(entry) = &mut chunk.cells[slot.cell()] else { unreachable!("levels hold taken cells") };
-        entry
+    #[inline]
+    pub(super) fn at(&self, slot: Slot) -> EntryView<'_> {
+        self.find(slot).expect("levels hold taken slots")
     }
 
     /// The entry in a slot that may have been reused or freed.
-    pub(super) fn find(&self, slot: Slot) -> Option<&Entry> {
-        match self.chunks.get(slot.chunk())?.as_ref()?.cells.get(slot.cell()) {
-            Some(Cell::Taken(entry)) => Some(entry),
+    #[inline]
+    pub(super) fn find(&self, slot: Slot) -> Option<EntryView<'_>> {
+        self.packed.get(slot).map(|packed| self.view(packed))
+    }
+
+    // ---- changes -----------------------------------------------------------------------------------------------
+
+    /// Changes the details of an entry. Its slot must be taken.
+    #[inline]
+    fn change<T>(&mut self, slot: Slot, change: impl FnOnce(&mut Details) -> T) -> T {
+        let packed = self.packed.get_mut(slot).expect("levels hold taken slots");
+        let Some(details) = self.details.get_mut(packed.details) else {
+            let mut details = Details::of_plain(packed.plain);
+            let result = change(&mut details);
+            match details.as_plain() {
+                Some(plain) => packed.plain = plain,
+                None => packed.details = self.details.insert(details),
+            }
+            return result;
+        };
+        let result = change(details);
+        if let Some(plain) = details.as_plain() {
+            packed.plain = plain;
+            self.details.remove(std::mem::replace(&mut packed.details, NONE));
+        }
+        result
+    }
+
+    #[inline]
+    pub(super) fn set_state(&mut self, slot: Slot, state: EntryState) {
+        self.change(slot, |details| details.state = state);
+    }
+
+    #[inline]
+    pub(super) fn set_storage(&mut self, slot: Slot, storage: Storage) {
+        self.change(slot, |details| details.storage = storage);
+    }
+
+    /// Takes the promise of an entry.
+    #[inline]
+    pub(super) fn take_promise(&mut self, slot: Slot) -> Option<Promise> {
+        self.change(slot, |details| details.promise.take())
+    }
+
+    /// The entry may have been delivered before.
+    pub(super) fn set_redelivered(&mut self, slot: Slot) {
+        self.packed.get_mut(slot).expect("levels hold taken slots").redelivered = true;
+    }
+
+    /// The terms of the lending of an entry that is lent.
+    #[inline]
+    pub(super) fn lent_mut(&mut self, slot: Slot) -> Option<&mut Lent> {
+        match &mut self.details.get_mut(self.packed.get(slot)?.details)?.state {
+            EntryState::Lent(lent) => Some(lent),
             _ => None,
         }
     }
 
+    // ---- questions ---------------------------------------------------------------------------------------------
+
     /// The slot of a lending that is current.
+    #[inline]
     pub(super) fn lent(&self, lend: LendId) -> Option<Slot> {
         let slot = Slot(lend.slot);
         match self.find(slot)?.state {
@@ -254,27 +297,27 @@ impl Entries {
 
     /// Whether the table is short enough for debug builds to read all of it with every input.
     pub(super) fn is_short(&self) -> bool {
-        self.chunks.len() <= 1
+        self.packed.is_short()
     }
 
-    /// The memory of one entry in the table, in bytes.
-    pub(super) const ENTRY_BYTES: usize = size_of::<Cell>();
+    /// The memory of one entry in the table, without details, in bytes.
+    pub(super) const ENTRY_BYTES: usize = Slab::<PackedEntry>::CELL_BYTES;
+
+    /// The memory of one entry's details, in bytes.
+    pub(super) const DETAILS_BYTES: usize = Slab::<Details>::CELL_BYTES;
+
+    /// The number of entries that have details.
+    pub(super) fn with_details(&self) -> usize {
+        self.details.len()
+    }
 
     /// The memory that the table takes, about, in bytes.
     pub(super) fn table_bytes(&self) -> usize {
-        let first = self.chunks.first().and_then(Option::as_ref).map_or(0, |chunk| chunk.cells.capacity());
-        let others = self.chunks.len().saturating_sub(self.free.len() + 1) * CHUNK_CELLS;
-        (first + others) * Self::ENTRY_BYTES + self.chunks.capacity() * size_of::<Option<Chunk>>()
+        self.packed.table_bytes() + self.details.table_bytes()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
-        let chunks = self.chunks.iter().zip(0u32..).filter_map(|(chunk, number)| Some((chunk.as_ref()?, number)));
-        chunks.flat_map(|(chunk, number)| {
-            chunk.cells.iter().zip(0u32..).filter_map(move |(cell, at)| match cell {
-                Cell::Taken(entry) => Some((Slot(number << CHUNK_BITS | at), entry)),
-                Cell::Vacant { .. } => None,
-            })
-        })
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, EntryView<'_>)> {
+        self.packed.iter().map(|(slot, packed)| (slot, self.view(packed)))
     }
 }
 
@@ -286,44 +329,91 @@ pub(super) fn leaving_number(slot: Slot, generation: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ChannelKey, ConnectionId, Holder, PromiseOwner, QueueId};
     use crate::wire::properties::Properties;
 
-    fn entry(position: u64) -> Entry {
+    fn waiting(storage: Storage) -> Entry {
         Entry {
             message: Message::new(b"", b"q", &Properties::check(&[0, 0]).unwrap(), b"body"),
-            order: Order { position: Position(position), sub: 0 },
+            order: Order { position: Position(5), sub: 6 },
             expires_at: None,
             promise: None,
-            storage: Storage::Young,
-            level: 0,
+            storage,
+            level: 3,
             redelivered: false,
             state: EntryState::Ready,
         }
     }
 
+    fn lent(generation: u32) -> EntryState {
+        EntryState::Lent(Lent { generation, holding: 1, previous: NONE, next: NONE, since: Monotonic(0) })
+    }
+
     #[test]
-    fn empty_chunks_are_freed_and_their_numbers_reused() {
+    fn only_what_is_out_of_the_ordinary_takes_details() {
+        assert_eq!(Entries::ENTRY_BYTES, 48);
+        let promise = Promise { owner: PromiseOwner::Queue(QueueId(1)), sequence: 2 };
         let mut entries = Entries::new();
-        let cells = CHUNK_CELLS as u64 * 20;
-        let slots: Vec<_> = (0..cells).map(|at| entries.insert(entry(at))).collect();
-        let full = entries.table_bytes();
-        // Removed out of order, all but every hundredth.
-        let (kept, gone): (Vec<_>, Vec<_>) = slots.iter().zip(0..cells).partition(|(_, at)| at % 100 == 7);
-        for (slot, at) in gone.iter().rev() {
-            assert_eq!(entries.remove(**slot).order.position, Position(*at));
-            assert!(entries.find(**slot).is_none());
+        for storage in [Storage::Transient, Storage::Young, Storage::Submitted(Ticket(0))] {
+            let slot = entries.insert(waiting(storage));
+            assert_eq!((entries.at(slot).storage, entries.with_details()), (storage, 0));
+            entries.set_state(slot, lent(7));
+            assert_eq!((entries.at(slot).state, entries.with_details()), (lent(7), 1));
+            entries.lent_mut(slot).unwrap().next = Slot(9);
+            assert!(entries.lent(LendId { slot: slot.0, generation: 7 }).is_some());
+            assert!(entries.lent(LendId { slot: slot.0, generation: 8 }).is_none());
+            entries.set_state(slot, EntryState::Ready);
+            assert_eq!((entries.at(slot).storage, entries.with_details()), (storage, 0));
+            assert!(entries.lent_mut(slot).is_none());
         }
-        for (slot, at) in &kept {
-            assert_eq!(entries.at(**slot).order.position, Position(*at));
+        let slot = entries.insert(Entry { promise: Some(promise), ..waiting(Storage::Young) });
+        entries.set_storage(slot, Storage::Submitted(Ticket(4)));
+        assert_eq!(entries.take_promise(slot), Some(promise));
+        assert_eq!((entries.at(slot).promise, entries.with_details()), (None, 1), "it still has a ticket");
+        entries.set_redelivered(slot);
+        let removed = entries.remove(slot);
+        assert_eq!((removed.storage, removed.level, removed.redelivered), (Storage::Submitted(Ticket(4)), 3, true));
+        assert_eq!((removed.order, entries.with_details()), (Order { position: Position(5), sub: 6 }, 0));
+    }
+
+    #[test]
+    fn an_entry_comes_out_as_it_went_in() {
+        let holder = Holder { connection: ConnectionId(1), channel: ChannelKey { number: 1, incarnation: 1 } };
+        let promises = [None, Some(Promise { owner: PromiseOwner::Channel(holder), sequence: 3 })];
+        let spilling = Storage::Spilling { ticket: Ticket(2), position: Position(8) };
+        let storages = [
+            Storage::Transient,
+            Storage::Young,
+            Storage::Submitted(Ticket(0)),
+            Storage::Submitted(Ticket(1)),
+            spilling,
+        ];
+        let leaving = EntryState::Leaving { generation: 4, copies: Some(2), settled: 1 };
+        let mut entries = Entries::new();
+        let mut all = Vec::new();
+        for promise in promises {
+            for storage in storages {
+                for state in [EntryState::Ready, lent(1), leaving] {
+                    for expires_at in [None, Some(WallMillis(9))] {
+                        let entry = || Entry { promise, state, expires_at, ..waiting(storage) };
+                        all.push((entries.insert(entry()), entry()));
+                    }
+                }
+            }
         }
-        assert_eq!(entries.iter().count(), kept.len());
-        assert!(entries.table_bytes() < full * 3 / 4, "{} of {full} left", entries.table_bytes());
-        let again: Vec<_> = (0..cells).map(|at| entries.insert(entry(cells + at))).collect();
-        assert!(entries.table_bytes() <= full + (kept.len() + CHUNK_CELLS) * Entries::ENTRY_BYTES);
-        for (slot, at) in again.iter().zip(cells..).chain(kept.iter().map(|(slot, at)| (*slot, *at))) {
-            assert_eq!(entries.remove(*slot).order.position, Position(at));
+        assert_eq!(entries.iter().count(), all.len());
+        for (slot, entry) in all {
+            let view = entries.at(slot);
+            assert_eq!((view.promise, view.state, view.expires_at), (entry.promise, entry.state, entry.expires_at));
+            assert_eq!((view.storage, view.message), (entry.storage, &entry.message));
+            let removed = entries.remove(slot);
+            assert_eq!(
+                (removed.promise, removed.state, removed.expires_at),
+                (entry.promise, entry.state, entry.expires_at)
+            );
+            assert_eq!((removed.storage, removed.message), (entry.storage, entry.message));
+            assert!(entries.find(slot).is_none());
         }
-        assert_eq!(entries.iter().count(), 0);
-        assert!(entries.table_bytes() < full / 10, "{} of {full} left", entries.table_bytes());
+        assert_eq!((entries.iter().count(), entries.with_details()), (0, 0));
     }
 }

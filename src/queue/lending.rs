@@ -231,7 +231,7 @@ impl Lending {
                 }
                 SettleOutcome::Requeued => contents.put_back(slot, true),
                 SettleOutcome::Rejected => {
-                    contents.entries.at_mut(slot).state = EntryState::Ready;
+                    contents.entries.set_state(slot, EntryState::Ready);
                     cx.out.counts.rejected += 1;
                     contents.die(slot, DeadLetterReason::Rejected, cx);
                 }

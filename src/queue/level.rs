@@ -5,7 +5,7 @@
 //! alive by construction, and a load that began before a purge is recognised by its number.
 
 use super::ceiling::LentCeiling;
-use super::entry::{Entries, Entry, Order, Slot, Storage};
+use super::entry::{Entries, EntryView, Order, Slot, Storage};
 use super::event::Ticket;
 use super::middle::{BothMiddles, LoadedTotals, Middle, Miscount, join};
 use super::positions::{AwayPositions, Removals};
@@ -491,7 +491,7 @@ impl Level {
     }
 
     /// Whether the position of a row that is read back decides correctly whether it was delivered before.
-    fn flag_follows_position(&self, entry: &Entry) -> bool {
+    fn flag_follows_position(&self, entry: EntryView<'_>) -> bool {
         entry.redelivered || self.ceiling.is_above_lent(entry.order.position)
     }
 

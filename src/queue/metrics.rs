@@ -93,13 +93,19 @@ impl QueueMemory {
             }
         }
         let transient = (in_memory + lending.count()).saturating_sub(durable_count);
-        let own_of_stored = durable_count as usize * Entries::ENTRY_BYTES + durable.list_bytes();
+        // Stored messages have details more often than transient ones.
+        let with_details = entries.with_details() as u64;
+        let stored_with_details = with_details.min(durable_count);
+        let table = |entries: u64, details: u64| {
+            entries * Entries::ENTRY_BYTES as u64 + details * Entries::DETAILS_BYTES as u64
+        };
+        let own_of_stored = table(durable_count, stored_with_details) + durable.list_bytes() as u64;
         let own = (own_bytes + entries.table_bytes() + lending.consumers_bytes()) as u64;
         Self {
             ready: in_memory,
             body_bytes,
-            window_bytes: window_bytes.saturating_sub(spill.transient_bytes()) + own_of_stored as u64,
-            transient_bytes: spill.transient_bytes() + transient * Entries::ENTRY_BYTES as u64,
+            window_bytes: window_bytes.saturating_sub(spill.transient_bytes()) + own_of_stored,
+            transient_bytes: spill.transient_bytes() + table(transient, with_details - stored_with_details),
             unwritten_bytes: durable.unwritten_bytes(),
             bytes: own
                 + body_bytes

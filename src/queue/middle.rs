@@ -1,6 +1,6 @@
 //! The middle of a level: entries that only a store has. Memory holds their range, their number and their size.
 
-use super::entry::{Entry, Order};
+use super::entry::{EntryView, Order};
 use crate::model::stored::{PositionRange, Row};
 use crate::model::{Position, WallMillis};
 
@@ -15,7 +15,7 @@ pub(super) struct Middle {
 }
 
 impl Middle {
-    pub(super) fn of(entry: &Entry, position: Position) -> Self {
+    pub(super) fn of(entry: EntryView<'_>, position: Position) -> Self {
         Self {
             range: PositionRange { from: position, to: position },
             count: 1,

@@ -8,7 +8,7 @@
 //! - `lending`: which message goes to which consumer or get, and how it comes back. `consumers`: whose turn it is; `rings`:
 //!   turns; `permits`: prefetch limits that belong to channels.
 //! - `life`: when a queue ends by itself, and its answers after that.
-//! - `entry`: one message in the queue, and the table of all of them.
+//! - `entry`: one message in the queue, and the table of all of them, which is made of `slab`s.
 //! - `level`: one priority level: head window, stored `middle`, tail; with its `positions`, its `ceiling` and its `scratch_lane`.
 //! - `due`: when rows fall due for the writer.
 //! - `command`, `event`, `input`, `effect`, `settings`, `metrics`: plain data at the seams. `context`: the arguments of an
@@ -47,6 +47,7 @@ mod ready;
 mod rings;
 mod scratch_lane;
 mod settings;
+mod slab;
 mod spill;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::effect::QueueEffect;
-use super::entry::{Entries, Entry, Slot};
+use super::entry::{Entries, EntryView, Slot};
 use super::level::{Level, LoadRequest};
 use super::middle::Middle;
 use super::settings::WindowLimits;
@@ -176,7 +176,7 @@ impl Ready {
 
     /// Takes the front entry out of the ready ones.
     #[inline]
-    pub(super) fn take_front(&mut self, entry: &Entry) {
+    pub(super) fn take_front(&mut self, entry: EntryView<'_>) {
         let (number, body_bytes) = (entry.level, entry.message.body_len() as u64);
         self.level(number).pop_front(entry.order.position, entry.message.allocated_bytes());
         self.count -= 1;

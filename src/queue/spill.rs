@@ -116,12 +116,11 @@ impl Spill {
         let mut inserts = Vec::new();
         while self.is_pressed && pulled.rows < budget.rows_max && pulled.bytes < budget.bytes_max {
             let Some(slot) = level.next_to_spill() else { break };
-            let entry = entries.at_mut(slot);
+            let entry = entries.at(slot);
             if entry.storage != Storage::Transient {
                 continue;
             }
             let (ticket, position) = (pulled.ticket, level.scratch.submit(pulled.ticket));
-            entry.storage = Storage::Spilling { ticket, position };
             pulled.rows += 1;
             pulled.bytes += entry.message.allocated_bytes();
             inserts.push(Row {
@@ -131,6 +130,7 @@ impl Spill {
                 place: Some(OrderKey { behind: entry.order.position, nth: entry.order.sub }),
                 message: entry.message.clone(),
             });
+            entries.set_storage(slot, Storage::Spilling { ticket, position });
         }
         pulled.more |= self.is_pressed && level.scratch.waiting() > 0;
         inserts

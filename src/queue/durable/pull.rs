@@ -179,14 +179,14 @@ impl Durable {
 
 impl Submission {
     fn add(&mut self, young: YoungRef, ticket: Ticket, entries: &mut Entries, ready: &mut Ready) {
-        let entry = entries.at_mut(young.slot);
-        entry.storage = Storage::Submitted(ticket);
-        match entry.promise.take() {
+        entries.set_storage(young.slot, Storage::Submitted(ticket));
+        match entries.take_promise(young.slot) {
             Some(Promise { owner: PromiseOwner::Queue(queue), sequence }) => {
                 self.replaces.push(Origin { queue, leaving: sequence });
             }
             promise => self.promises.extend(promise),
         }
+        let entry = entries.at(young.slot);
         self.rows += 1;
         self.bytes += entry.message.allocated_bytes();
         let row = Row {
