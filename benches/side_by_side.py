@@ -3,7 +3,8 @@
 
 Needs a release build (`cargo build --release`), the package rabbitmq-server, and for single parts Maven and cargo. Without
 arguments it measures all parts and writes the whole page; with names of parts, those, and the rest stays as it was. Both
-brokers get the same client in turn, `prontomq bench`, or RabbitMQ's own PerfTest.
+brokers get the same client in turn, `prontomq bench`, or RabbitMQ's own PerfTest. With `--before` an earlier build takes
+part where messages are written one by one. Where `perf` may count system calls, reads and writes are counted too.
 """
 
 import argparse
@@ -23,11 +24,12 @@ sys.path.insert(0, str(ROOT / "conformance"))
 import raw_client  # noqa: E402
 from orchestra import broker  # noqa: E402
 
-PROGRAM = ROOT / "target" / "release" / "prontomq"
+PROGRAM = broker.ProntoMQ.binary
 FIGURES = ROOT / "target" / "benchmarks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "benchmarks"
 NAMES = {"prontomq": "ProntoMQ", "rabbitmq": "RabbitMQ 3.10"}
+BEFORE = "before"
 PER_CPU = "messages_per_broker_cpu_second"
 MIB = 1 << 20
 PERF_TEST = "com.rabbitmq:perf-test:2.22.1"
@@ -42,6 +44,23 @@ LOADS = {
     "E": ("confirm one by one, 16 B, transient", []),
     "F": ("confirm one by one, 1 KiB, persistent", []),
 }
+EACH = {
+    "A": [None, 20_000, 100_000],
+    "B": [None, 5_000, 20_000],
+    "10x10x10": [None, 20_000],
+    "F": [None],
+}
+EACH_WORDS = {
+    "A": LOADS["A"][0],
+    "B": LOADS["B"][0],
+    "10x10x10": "10 publishers, 10 consumers, 10 queues, 1 KiB persistent, 100 confirms in flight, prefetch 100",
+    "F": LOADS["F"][0],
+}
+LATENCY_RATES = [1_000, 5_000, 20_000, 50_000]
+# Processor time of others, as a share of the machine's, above which a run without a rate is void.
+FOREIGN_MAX = 0.05
+TRIES = 4
+READS, WRITES = ("read", "readv", "recvfrom", "recvmsg"), ("write", "writev", "sendto", "sendmsg")
 OTHERS = {
     "fanout": "as A, through a fanout exchange to 100 queues; deliveries are counted",
     "queues": "as A, over 1,000 queues",
@@ -97,11 +116,19 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def interleaved(rounds, measure):
+def contestants(options):
+    """The two brokers, and an earlier build of ours if there is one."""
+    kinds = dict(broker.TARGETS)
+    if options.before:
+        kinds[BEFORE] = type("Before", (broker.ProntoMQ,), {"binary": options.before.resolve()})
+    return kinds
+
+
+def interleaved(rounds, measure, kinds=broker.TARGETS):
     """Runs for each broker in turn, a fresh one each time."""
     found = {}
     for _ in range(rounds):
-        for name, kind in broker.TARGETS.items():
+        for name, kind in kinds.items():
             with kind() as running:
                 for key, outcome in measure(running):
                     found.setdefault(key, {}).setdefault(name, []).append(outcome)
@@ -122,6 +149,68 @@ def rated(options):
             outcome = bench(running, load, "--rate", rate, "--duration", f"{options.seconds}s", "--one-write-each")
             yield f"{load} at {rate:,}/s", outcome
     return {"runs": interleaved(options.rounds, measure)}
+
+
+def quiet(*arguments):
+    """A run while little else ran on the machine; the last of some tries, marked as void, if there is none."""
+    for _ in range(TRIES):
+        outcome = bench(*arguments)
+        share = outcome["foreign_cpu_seconds"] / outcome["seconds"] / os.cpu_count()
+        outcome["void"] = share > FOREIGN_MAX
+        if not outcome["void"]:
+            break
+        print(f"void: others took {share:.0%} of the machine", flush=True)
+    return outcome
+
+
+def each(options):
+    """Loads whose messages are written one by one: as fast as they go, and at equal rates."""
+    def measure(running):
+        for load, rates in EACH.items():
+            for rate in rates:
+                more = ["--duration", f"{options.seconds}s", "--one-write-each"]
+                outcome = bench(running, load, *more, "--rate", rate) if rate else quiet(running, load, *more)
+                yield f"{load} at {rate:,}/s" if rate else load, outcome
+        for rate in LATENCY_RATES:
+            yield f"latency {rate}", bench(running, "A", "--duration", f"{options.seconds}s", "--one-write-each", "--rate", rate)
+    kinds = contestants(options)
+    return {"rounds": options.rounds, "seconds": options.seconds, "runs": interleaved(options.rounds, measure, kinds),
+            "calls": calls(kinds) if can_count_calls() else {}}
+
+
+def counted(pid, seconds, run):
+    """What `run` gives, and how many system calls of each kind a process makes meanwhile, per second."""
+    events = ",".join(f"syscalls:sys_enter_{call}" for call in (*READS, *WRITES, "futex"))
+    counting = subprocess.Popen(["perf", "stat", "-x", ";", "-e", events, "-p", str(pid), "sleep", str(seconds)],
+                                stderr=subprocess.PIPE, text=True)
+    outcome = run()
+    counts = {}
+    for line in counting.communicate()[1].splitlines():
+        words = line.split(";")
+        if len(words) > 2 and words[0].isdigit():
+            counts[words[2].removeprefix("syscalls:sys_enter_")] = int(words[0]) / seconds
+    return outcome, counts
+
+
+def can_count_calls():
+    tried = subprocess.run(["perf", "stat", "-e", "syscalls:sys_enter_read", "true"], capture_output=True)
+    return tried.returncode == 0
+
+
+def calls(kinds):
+    """Messages per read, per write and per futex call of the broker, in a short run of its own."""
+    found = {}
+    for name, kind in kinds.items():
+        for load, rates in EACH.items():
+            for rate in rates:
+                with kind() as running:
+                    more = ["--duration", "4s", "--warm-up", "1s", "--one-write-each", *(["--rate", rate] if rate else [])]
+                    pid = process_of(running)
+                    outcome, counts = counted(pid, 4, lambda: bench(running, load, *more))
+                    per = lambda names: outcome["rate"] / max(sum(counts.get(name, 0) for name in names), 1e-9)  # noqa: E731
+                    key = f"{load} at {rate:,}/s" if rate else load
+                    found.setdefault(key, {})[name] = [per(READS), per(WRITES), per(["futex"])]
+    return found
 
 
 def others(options):
@@ -223,7 +312,7 @@ def perftest(options):
             outcome = {"rate": rate, PER_CPU: rate * seconds / max(cpu, 0.01), "cpu_seconds": cpu, "latency": latency[-1] if latency else None}
             print(f"{type(running).__name__} PerfTest {load}: {outcome}", flush=True)
             yield load, outcome
-    return {"runs": interleaved(options.rounds, measure)}
+    return {"runs": interleaved(options.rounds, measure, contestants(options))}
 
 
 def perf_test_classes():
@@ -287,10 +376,10 @@ def versus(runs, figure, digits=0):
     return f"{spread(ours, digits)} | {spread(theirs, digits)} | {ratio(statistics.median(ours), statistics.median(theirs))}"
 
 
-def ratio(ours, theirs):
-    """With a decimal; two significant figures below 1."""
+def ratio(ours, theirs, digits=1):
+    """With some decimals; two significant figures below 1."""
     value = ours / max(theirs, 1e-9)
-    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:.{digits}f}" if value >= 1 else f"{value:.2g}"
 
 
 HEAD = "ProntoMQ | RabbitMQ 3.10 | ratio |"
@@ -324,6 +413,42 @@ def write_rated(found):
     same = lambda load: load  # noqa: E731
     return ["## Latency at the same rate", "", "Microseconds from publish to delivery. Each message is written on its own, and counts from the moment when it was due.", "",
             *table("p50", runs, "delivery_latency_p50_us", same), *table("p99", runs, "delivery_latency_p99_us", same)]
+
+
+def among(title, runs, figure, describe, digits=0):
+    """A table of all contestants: minimum, median and maximum, and what ours is of the others."""
+    names = [name for name in ("prontomq", BEFORE, "rabbitmq") if any(name in of for of in runs.values())]
+    words = {**NAMES, BEFORE: "before"}
+    lines = [f"### {title}", "", "| load | " + " | ".join(words[name] for name in names)
+             + " | " + " | ".join(f"of {words[name]}" for name in names[1:]) + " |", "|---" * (2 * len(names)) + "|"]
+    for load, of in runs.items():
+        found = {name: [run[figure] for run in of.get(name, []) if run.get(figure) is not None and not run.get("void")] for name in names}
+        cells = [spread(found[name], digits) if found[name] else "-" for name in names]
+        middle = {name: statistics.median(found[name]) for name in names if found[name]}
+        cells += [ratio(middle["prontomq"], middle[name], 2) if {"prontomq", name} <= middle.keys() else "-" for name in names[1:]]
+        lines.append(f"| {describe(load)} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def write_each(found):
+    describe = lambda key: f"{key}: {EACH_WORDS[key.split(' at ')[0]]}" if " at " not in key else key  # noqa: E731
+    loads = {key: of for key, of in found["runs"].items() if not key.startswith("latency")}
+    rates = {f"{int(key.split()[1]):,}/s": of for key, of in found["runs"].items() if key.startswith("latency")}
+    same = lambda load: load  # noqa: E731
+    lines = ["## Each message written on its own", "", f"As most client libraries do. {found['rounds']} interleaved rounds of {found['seconds']} s; a run without a rate",
+             f"counts only if others took less than {FOREIGN_MAX:.0%} of the machine: with more, input piles up by itself and costs less.", "",
+             *among("Messages per broker CPU second", loads, PER_CPU, describe), *among("Messages per second", loads, "rate", describe)]
+    if found["calls"]:
+        lines += ["### Messages per call of the broker", "", "Messages per read, write and futex call, of disks too.", "",
+                  "| load | ProntoMQ: read | write | futex | RabbitMQ 3.10: read | write | futex |", "|---|---|---|---|---|---|---|"]
+        cell = lambda value: "-" if value > 1e6 else f"{value:,.1f}"  # noqa: E731
+        for key, of in found["calls"].items():
+            lines.append(f"| {key} | " + " | ".join(cell(value) for name in NAMES for value in of[name]) + " |")
+        lines.append("")
+    lines += ["Latency from publish to delivery, in microseconds, of A:", ""]
+    for quantile, field in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999")):
+        lines += among(f"Latency {quantile}, microseconds", rates, f"delivery_latency_{field}_us", same)
+    return lines
 
 
 def write_others(found):
@@ -372,7 +497,7 @@ def write_footprint(found):
 def write_perftest(found):
     describe = lambda load: f"{load}: `{PERF_TESTS[load]}`"  # noqa: E731
     return ["## With RabbitMQ's PerfTest", "", f"`{PERF_TEST}`. Its own start is part of the measured time.", "",
-            *table("Messages per broker CPU second", found["runs"], PER_CPU, describe), *table("Messages per second", found["runs"], "rate", describe)]
+            *among("Messages per broker CPU second", found["runs"], PER_CPU, describe), *among("Messages per second", found["runs"], "rate", describe)]
 
 
 def write_code(found):
@@ -403,8 +528,8 @@ def measure(options, parts, kept, written, page):
     print(f"wrote {written}")
 
 
-PARTS = {"loads": loads, "rated": rated, "others": others, "scaling": scaling, "footprint": footprint, "perftest": perftest, "code": code}
-WRITERS = {"loads": write_loads, "rated": write_rated, "perftest": write_perftest, "others": write_others, "scaling": write_scaling,
+PARTS = {"loads": loads, "rated": rated, "each": each, "others": others, "scaling": scaling, "footprint": footprint, "perftest": perftest, "code": code}
+WRITERS = {"loads": write_loads, "rated": write_rated, "each": write_each, "perftest": write_perftest, "others": write_others, "scaling": write_scaling,
            "footprint": write_footprint, "code": write_code}
 
 
@@ -412,6 +537,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help="of " + ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--before", type=Path, metavar="PROGRAM", help="an earlier build, to compare with")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rate", type=int, default=20_000, help="of the equal load, messages/s")
     parser.add_argument("--connections", type=int, default=10_000, help="idle ones")

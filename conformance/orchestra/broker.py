@@ -104,10 +104,10 @@ class ProntoMQ(Broker):
     """The broker of this repository."""
 
     ready_line = "Server startup complete"
+    binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "prontomq"
 
     def command(self):
-        binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "prontomq"
-        return [binary, "serve", "--data-dir", self.folder / "data", "--config", ROOT / "conformance" / "prontomq.toml"]
+        return [self.binary, "serve", "--data-dir", self.folder / "data", "--config", ROOT / "conformance" / "prontomq.toml"]
 
     def rabbitmqctl(self, arguments):
         """Stops or starts the whole process, on the same data folder."""

@@ -17,11 +17,12 @@ struct Figure {
     unit: f64,
 }
 
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 7] = [
     Figure { field: "rate", words: "rate, 1/s", unit: 1.0 },
     Figure { field: "messages_per_broker_cpu_second", words: "per broker CPU s", unit: 1.0 },
     Figure { field: "latency_p50_us", words: "latency p50, us", unit: 1.0 },
     Figure { field: "latency_p99_us", words: "latency p99, us", unit: 1.0 },
+    Figure { field: "latency_p999_us", words: "latency p99.9, us", unit: 1.0 },
     Figure { field: "probe_latency_p99_us", words: "disk probe p99, us", unit: 1.0 },
     Figure { field: "broker_resident_bytes", words: "memory, MiB", unit: 1_048_576.0 },
 ];

@@ -29,7 +29,7 @@ mod watch;
 use clap::Args;
 use compare::BrokerRuns;
 use indicatif::{ProgressBar, ProgressStyle};
-use options::LoadOptions;
+use options::{LoadOptions, NamedLoad};
 use run::{End, Plan};
 use scenario::{Load, Size};
 use std::io::Write;
@@ -71,10 +71,10 @@ pub(super) struct Bench {
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
     /// Write comma-separated values to this file, one line per second.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "set")]
     series: Option<PathBuf>,
     /// Draw rate and latencies over time into this file.
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "set")]
     plot: Option<PathBuf>,
     /// Compare with another broker, which gets the same load in turn with the first.
     #[arg(long, value_name = "URL", conflicts_with_all = ["series", "plot"])]
@@ -85,7 +85,7 @@ pub(super) struct Bench {
     /// Number of runs for each of the two brokers.
     #[arg(long, default_value = "5", requires = "compare", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Print one JSON object.
+    /// Print one JSON object per scenario, each on a line of its own.
     #[arg(long)]
     json: bool,
 }
@@ -100,16 +100,9 @@ impl Bench {
     #[expect(clippy::print_stderr, reason = "the command line's own words")]
     pub(super) fn run(&self) -> ExitCode {
         pace::wake_in_time();
-        let report = match &self.compare {
-            None => self.measure(),
-            Some(other) => self.measure_in_turn(other),
-        };
-        match report {
-            Ok(Report { text, faults }) => {
-                // If stdout is closed, the result cannot be reported.
-                let _ = std::io::stdout().lock().write_all(text.as_bytes());
-                if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-            }
+        match self.run_all() {
+            Ok(0) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
             Err(error) => {
                 eprintln!("prontomq bench: {error}");
                 ExitCode::FAILURE
@@ -117,9 +110,24 @@ impl Bench {
         }
     }
 
-    fn measure(&self) -> Result<Report, String> {
+    /// Runs the loads one after another and prints each report. Returns the number of lost and duplicate messages.
+    fn run_all(&self) -> Result<u64, String> {
+        let mut faults = 0;
+        for named in self.load.loads()? {
+            let report = match &self.compare {
+                None => self.measure(named),
+                Some(other) => self.measure_in_turn(named, other),
+            }?;
+            // If stdout is closed, the result cannot be reported.
+            let _ = std::io::stdout().lock().write_all(report.text.as_bytes());
+            faults += report.faults;
+        }
+        Ok(faults)
+    }
+
+    fn measure(&self, NamedLoad { name, load }: NamedLoad) -> Result<Report, String> {
         let target = Target::parse(&self.url, self.patience)?;
-        let plan = self.plan()?;
+        let plan = self.plan(load)?;
         let outcome = watched(&target, &plan)?;
         let write = |path: &PathBuf, text: String| {
             std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
@@ -128,19 +136,19 @@ impl Bench {
             write(path, report::as_csv(&outcome.seconds))?;
         }
         if let Some(path) = &self.plot {
-            write(path, plot::as_svg(&self.title(&plan.load), &outcome.seconds)?)?;
+            write(path, plot::as_svg(&title(&name, &plan.load), &outcome.seconds)?)?;
         }
         let text = if self.json {
-            format!("{}\n", report::as_json(&self.load.name(), &outcome))
+            format!("{}\n", report::as_json(&name, &outcome))
         } else {
-            report::as_text(&self.load.name(), &plan.load, &outcome)
+            report::as_text(&name, &plan.load, &outcome)
         };
         Ok(Report { text, faults: outcome.faults.count() })
     }
 
     /// Measures two brokers in turn, so that changes of the machine affect both.
-    fn measure_in_turn(&self, other: &str) -> Result<Report, String> {
-        let plan = self.plan()?;
+    fn measure_in_turn(&self, NamedLoad { name, load }: NamedLoad, other: &str) -> Result<Report, String> {
+        let plan = self.plan(load)?;
         let targets = [Target::parse(&self.url, self.patience)?, Target::parse(other, self.patience)?];
         let plans = [plan.clone(), Plan { broker_pid: self.compare_pid, ..plan }];
         let mut sides =
@@ -149,33 +157,15 @@ impl Bench {
             for ((target, plan), side) in targets.iter().zip(&plans).zip(&mut sides) {
                 let outcome = watched(target, plan);
                 let outcome = outcome.map_err(|error| format!("round {round}, {}: {error}", side.broker))?;
-                side.outcomes.push(report::as_json(&self.load.name(), &outcome));
+                side.outcomes.push(report::as_json(&name, &outcome));
             }
         }
-        let text = if self.json {
-            format!("{}\n", compare::as_json(&self.load.name(), &sides))
-        } else {
-            compare::as_text(&self.load.name(), &sides)
-        };
+        let text =
+            if self.json { format!("{}\n", compare::as_json(&name, &sides)) } else { compare::as_text(&name, &sides) };
         Ok(Report { text, faults: sides.iter().map(BrokerRuns::faults).sum() })
     }
 
-    fn title(&self, load: &Load) -> String {
-        let size = match load.size {
-            Size { least, most } if least < most => format!("{least}..{most}"),
-            Size { most, .. } => most.to_string(),
-        };
-        let mut title = format!("{}: {size} B", self.load.name());
-        if load.standing > 0 {
-            title += &format!(", {} standing", load.standing);
-        }
-        if let Some(rate) = load.rate {
-            title += &format!(", {rate}/s");
-        }
-        title
-    }
-
-    fn plan(&self) -> Result<Plan, String> {
+    fn plan(&self, load: Load) -> Result<Plan, String> {
         let end = self.count.map_or(End::After(self.duration), End::Count);
         let warm_up = self.warm_up.unwrap_or(self.duration / 5);
         let (broker_pid, probe) = (self.broker_pid, self.probe.clone());
@@ -184,8 +174,24 @@ impl Bench {
                 return Err(format!("{option}: there is no process {pid} in /proc"));
             }
         }
-        Ok(Plan { load: self.load.load()?, warm_up, end, broker_pid, probe })
+        Ok(Plan { load, warm_up, end, broker_pid, probe })
     }
+}
+
+/// The title of a plot.
+fn title(name: &str, load: &Load) -> String {
+    let size = match load.size {
+        Size { least, most } if least < most => format!("{least}..{most}"),
+        Size { most, .. } => most.to_string(),
+    };
+    let mut title = format!("{name}: {size} B");
+    if load.standing > 0 {
+        title += &format!(", {} standing", load.standing);
+    }
+    if let Some(rate) = load.rate {
+        title += &format!(", {rate}/s");
+    }
+    title
 }
 
 /// Runs the plan once, and shows its progress.

@@ -2,8 +2,8 @@
 
 use super::client::CHANNEL_MAX;
 use super::message::MessageStamp;
-use super::scenario::{Consume, Kind, Load, Route, Scenario, Size, Workflow};
-use clap::{Args, ValueEnum};
+use super::scenario::{Consume, Kind, Load, Route, Scenario, ScenarioSet, Size, Workflow};
+use clap::Args;
 
 /// A scenario, and changes of it.
 #[derive(Debug, Args)]
@@ -11,6 +11,9 @@ pub(super) struct LoadOptions {
     /// The load to run.
     #[arg(long, value_enum, ignore_case = true, default_value = "A")]
     scenario: Scenario,
+    /// Run these scenarios one after another; the other options change each of them.
+    #[arg(long, value_enum, conflicts_with = "scenario")]
+    set: Option<ScenarioSet>,
     /// Number of queues; publishers publish to each in turn.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     queues: Option<u16>,
@@ -71,15 +74,25 @@ struct AckOptions {
     ack_every: Option<u32>,
 }
 
+/// A load, and the name of the scenario that it comes from.
+#[derive(Clone, Debug)]
+pub(super) struct NamedLoad {
+    pub(super) name: String,
+    pub(super) load: Load,
+}
+
 impl LoadOptions {
-    /// The name of the scenario.
-    pub(super) fn name(&self) -> String {
-        self.scenario.to_possible_value().expect("none is skipped").get_name().to_owned()
+    /// The loads to run one after another, or the reason why the options are refused.
+    pub(super) fn loads(&self) -> Result<Vec<NamedLoad>, String> {
+        let scenarios = self.set.map_or_else(|| vec![self.scenario], |set| set.scenarios().to_vec());
+        scenarios
+            .into_iter()
+            .map(|scenario| Ok(NamedLoad { name: scenario.name(), load: self.load(scenario)? }))
+            .collect()
     }
 
-    /// The load, or the reason why the options are refused.
-    pub(super) fn load(&self) -> Result<Load, String> {
-        let scenario = self.scenario.load();
+    fn load(&self, scenario: Scenario) -> Result<Load, String> {
+        let scenario = scenario.load();
         let or_none = |option: Option<u64>, scenario| option.map_or(scenario, |some| (some > 0).then_some(some));
         let route = match (self.exchange, scenario.route) {
             (Some(kind), Route::Queue) => Route::Exchange { kind, bindings: self.bindings },
@@ -102,7 +115,7 @@ impl LoadOptions {
             workflow: scenario.workflow,
             standing: self.standing.unwrap_or(scenario.standing),
             rate: self.rate,
-            one_write_each: self.one_write_each,
+            one_write_each: self.one_write_each || self.set.is_some_and(ScenarioSet::writes_each),
             ahead_max: scenario.ahead_max,
         };
         let refusal = self.refusals(&load).into_iter().find(|(is_so, _)| *is_so);

@@ -74,6 +74,9 @@ pub(super) fn as_text(scenario: &str, load: &Load, outcome: &Outcome) -> String 
     if let (Some(broker), Some(per_second)) = (outcome.broker_cpu_seconds, per_cpu_second(outcome)) {
         cpu += &format!("  broker {broker:.2}, {per_second:.0} messages per second of it");
     }
+    if let Some(foreign) = outcome.foreign_cpu_seconds {
+        cpu += &format!("  others {foreign:.2}");
+    }
     lines.push(cpu);
     if let Some(bytes) = outcome.broker_resident_bytes {
         lines.push(format!("memory          broker {:.1} MiB at most", bytes as f64 / f64::from(1 << 20)));
@@ -113,6 +116,9 @@ pub(super) fn as_json(scenario: &str, outcome: &Outcome) -> Value {
     if let (Some(broker), Some(per_second)) = (outcome.broker_cpu_seconds, per_cpu_second(outcome)) {
         put("broker_cpu_seconds", json!(broker));
         put("messages_per_broker_cpu_second", json!(per_second));
+    }
+    if let Some(foreign) = outcome.foreign_cpu_seconds {
+        put("foreign_cpu_seconds", json!(foreign));
     }
     if let Some(bytes) = outcome.broker_resident_bytes {
         put("broker_resident_bytes", json!(bytes));

@@ -150,6 +150,9 @@ pub(super) enum Scenario {
     /// 1 KiB persistent, 1,000 confirms in flight, prefetch 1,000, every message acknowledged
     #[value(name = "B")]
     B,
+    /// as B, 10 publishers, 10 consumers and 10 queues, 100 confirms in flight each, prefetch 100
+    #[value(name = "10x10x10")]
+    TenPairs,
     /// publish only, 16 B, transient
     #[value(name = "C")]
     C,
@@ -189,6 +192,26 @@ pub(super) enum Scenario {
     Relay,
 }
 
+/// Scenarios that are run one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ScenarioSet {
+    /// A, B, 10x10x10 and F, each message written by itself, as most client libraries do
+    OneWriteEach,
+}
+
+impl ScenarioSet {
+    pub(super) fn scenarios(self) -> &'static [Scenario] {
+        match self {
+            Self::OneWriteEach => &[Scenario::A, Scenario::B, Scenario::TenPairs, Scenario::F],
+        }
+    }
+
+    /// Whether each message is written by itself.
+    pub(super) fn writes_each(self) -> bool {
+        self == Self::OneWriteEach
+    }
+}
+
 /// The standing messages of D and D2.
 const STANDING: u64 = 1_000_000;
 
@@ -196,6 +219,10 @@ const STANDING: u64 = 1_000_000;
 const RELAY_AHEAD: u64 = 10_000;
 
 impl Scenario {
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().expect("none is skipped").get_name().to_owned()
+    }
+
     pub(super) fn load(self) -> Load {
         let no_ack = Some(Consume { consumers: 1, prefetch: None, ack_every: 1 });
         let acks = |prefetch| Some(Consume { consumers: 1, prefetch: Some(prefetch), ack_every: 1 });
@@ -223,6 +250,13 @@ impl Scenario {
         match self {
             Self::A => a,
             Self::B => b,
+            Self::TenPairs => Load {
+                queues: 10,
+                publishers: 10,
+                confirms_in_flight: Some(100),
+                consume: Some(Consume { consumers: 10, prefetch: Some(100), ack_every: 1 }),
+                ..b
+            },
             Self::C => Load { consume: None, ..a },
             Self::D => drain,
             Self::D2 => Load { persistent: true, confirms_in_flight: Some(10_000), ..drain },

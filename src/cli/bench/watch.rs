@@ -2,7 +2,7 @@
 
 use super::ledger::Faults;
 use super::meter::{Micros, no_latencies};
-use super::process::{cpu_seconds, resident_bytes};
+use super::process::{cpu_seconds, machine_cpu_seconds, resident_bytes};
 use super::run::ActiveRun;
 use std::io;
 use std::thread;
@@ -23,6 +23,8 @@ pub(super) struct Outcome {
     pub(super) probe: Micros,
     pub(super) client_cpu_seconds: f64,
     pub(super) broker_cpu_seconds: Option<f64>,
+    /// Of everything else on the machine.
+    pub(super) foreign_cpu_seconds: Option<f64>,
     pub(super) broker_resident_bytes: Option<u64>,
     pub(super) faults: Faults,
     pub(super) seconds: Vec<Second>,
@@ -40,12 +42,39 @@ pub(super) struct Second {
     pub(super) broker_resident_bytes: Option<u64>,
 }
 
+/// Processor seconds so far.
+struct CpuSeconds {
+    client: f64,
+    broker: Option<f64>,
+    machine: Option<f64>,
+}
+
+impl CpuSeconds {
+    fn now(broker_pid: Option<u32>) -> Self {
+        let client = cpu_seconds(std::process::id()).unwrap_or_default();
+        Self { client, broker: broker_pid.and_then(cpu_seconds), machine: machine_cpu_seconds() }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let since = |now: Option<f64>, before: Option<f64>| now.zip(before).map(|(now, before)| now - before);
+        Self {
+            client: self.client - before.client,
+            broker: since(self.broker, before.broker),
+            machine: since(self.machine, before.machine),
+        }
+    }
+
+    /// What neither the client nor the broker used.
+    fn foreign(&self) -> Option<f64> {
+        Some((self.machine? - self.broker? - self.client).max(0.0))
+    }
+}
+
 /// Records the figures of a run, second by second.
 pub(super) struct Recorder {
     began: Duration,
     counted: u64,
-    client_cpu_seconds: f64,
-    broker_cpu_seconds: Option<f64>,
+    before: CpuSeconds,
     second_began: Duration,
     counted_before: u64,
     stall: Stall,
@@ -81,10 +110,9 @@ impl Recorder {
         run.meter.round_trip.take();
         run.meter.probe.take();
         let (began, counted) = (run.meter.clock.elapsed(), run.counted());
-        let client_cpu_seconds = cpu_seconds(std::process::id()).unwrap_or_default();
-        let broker_cpu_seconds = run.plan.broker_pid.and_then(cpu_seconds);
+        let before = CpuSeconds::now(run.plan.broker_pid);
         let (second_began, counted_before, stall, seconds) = (began, counted, Stall::new(counted, began), Vec::new());
-        Self { began, counted, client_cpu_seconds, broker_cpu_seconds, second_began, counted_before, stall, seconds }
+        Self { began, counted, before, second_began, counted_before, stall, seconds }
     }
 
     pub(super) fn elapsed(&self, run: &ActiveRun<'_>) -> Duration {
@@ -134,7 +162,7 @@ impl Recorder {
                 all
             })
         };
-        let cpu = run.plan.broker_pid.and_then(cpu_seconds);
+        let cpu = CpuSeconds::now(run.plan.broker_pid).since(&self.before);
         Outcome {
             messages: self.counted_before - self.counted,
             elapsed: self.second_began - self.began,
@@ -142,8 +170,9 @@ impl Recorder {
             delivery: merged(|second| &second.delivery),
             round_trip: merged(|second| &second.round_trip),
             probe: merged(|second| &second.probe),
-            client_cpu_seconds: cpu_seconds(std::process::id()).unwrap_or_default() - self.client_cpu_seconds,
-            broker_cpu_seconds: cpu.zip(self.broker_cpu_seconds).map(|(after, before)| after - before),
+            client_cpu_seconds: cpu.client,
+            broker_cpu_seconds: cpu.broker,
+            foreign_cpu_seconds: cpu.foreign(),
             broker_resident_bytes: self.seconds.iter().filter_map(|second| second.broker_resident_bytes).max(),
             faults: Faults::default(),
             seconds: self.seconds,
