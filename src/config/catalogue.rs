@@ -337,9 +337,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "limits.moderation",
         kind: Kind::Micros(|s| &mut s.loops.moderation, range(0, 10_000)),
-        meaning: "What a client that sends many small methods sends in this time is gathered in its socket and read at \
-                  once. Nothing is gathered from a client that sends fewer than two in this time, or that waits for \
-                  an answer. The end of a burst is read one to two milliseconds later. 0 gathers nothing.",
+        meaning: "How long small methods of a client that sends 100,000 or more of them per second are gathered in its \
+                  socket, to be read at once. At half the rate it is half the time; at less than three methods in \
+                  that time nothing is gathered, and never from a client that waits for an answer. The end of a burst \
+                  is read one to two milliseconds later. 0 gathers nothing.",
     },
     Setting {
         name: "limits.consumer_window_messages",

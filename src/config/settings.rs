@@ -334,7 +334,7 @@ impl Default for Settings {
 
 impl Default for LoopSettings {
     fn default() -> Self {
-        Self { threads: 0, moderation: Duration::from_micros(50) }
+        Self { threads: 0, moderation: Duration::from_micros(200) }
     }
 }
 

@@ -8,9 +8,12 @@ use crate::model::Monotonic;
 use std::time::Duration;
 
 /// Methods that must arrive while they are gathered, on average: with fewer there is nothing to gather.
-const METHODS_MIN: u64 = 2;
+const METHODS_MIN: u64 = 3;
+/// From this average time between two methods on, in nanoseconds, they are gathered for the whole time; above it, for a
+/// part of it, so that the delay grows with the rate: at half the rate half the time.
+const GAP_QUICK: u64 = 10_000;
 /// At most so many bytes are gathered. A read of so many is worth its costs.
-const GATHERED_MAX: u64 = 8 * 1024;
+const GATHERED_MAX: u64 = 16 * 1024;
 /// A read weighs one in this many in the averages.
 const WEIGHT: u64 = 8;
 /// A longer time between two reads counts as this one. It decides how many reads it takes to become quick after a
@@ -37,11 +40,13 @@ pub(super) struct Pace {
     size: u64,
     /// Something was written to the client since the last read.
     was_answered: bool,
+    /// What is gathered at present.
+    gathers: Option<u64>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { last_read: Monotonic::default(), gap: nanos(GAP_MAX), size: 0, was_answered: false }
+        Self { last_read: Monotonic::default(), gap: nanos(GAP_MAX), size: 0, was_answered: false, gathers: None }
     }
 }
 
@@ -56,18 +61,24 @@ impl Pace {
         std::mem::take(&mut self.was_answered)
     }
 
-    /// Notes a read. Returns how many bytes should be gathered in the socket before the next one: what arrives in the
-    /// given time, if that is worth it.
+    /// Notes a read. Returns how many bytes should be gathered in the socket before the next one: what arrives in `time`
+    /// at most, if that is worth it.
     pub(super) fn note_read(&mut self, arrived: Arrived, time: Duration, now: Monotonic) -> Option<usize> {
         let since = nanos(now.since(std::mem::replace(&mut self.last_read, now)).min(GAP_MAX));
         let methods = u64::from(arrived.methods.max(1));
         average(&mut self.gap, since / methods);
         average(&mut self.size, arrived.bytes as u64 / methods);
-        let methods = nanos(time) / self.gap.max(1);
-        let bytes = (methods * self.size).min(GATHERED_MAX);
-        let is_worth = arrived.goes_on && methods >= METHODS_MIN && (arrived.bytes as u64) < GATHERED_MAX;
-        // A power of two, so that it seldom changes.
-        is_worth.then(|| 1 << bytes.max(1).ilog2())
+        let gap = self.gap.max(1);
+        let bytes = (nanos(time) * GAP_QUICK).saturating_mul(self.size) / gap.max(GAP_QUICK) / gap;
+        let is_small = (arrived.bytes as u64) < GATHERED_MAX;
+        let is_worth = arrived.goes_on && is_small && bytes >= METHODS_MIN * self.size;
+        let bytes = bytes.min(GATHERED_MAX);
+        let wanted = is_worth.then_some(bytes);
+        // It stays while it is about right: each change is a system call.
+        if !self.gathers.zip(wanted).is_some_and(|(now, wanted)| (now * 3 / 4..=now * 4 / 3).contains(&wanted)) {
+            self.gathers = wanted;
+        }
+        self.gathers.map(|bytes| bytes as usize)
     }
 }
 
@@ -83,7 +94,7 @@ fn nanos(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const TIME: Duration = Duration::from_micros(50);
+    const TIME: Duration = Duration::from_micros(200);
 
     fn read(methods: u32) -> Arrived {
         Arrived { bytes: 80 * methods as usize, methods, goes_on: true }
@@ -97,16 +108,36 @@ mod tests {
 
     #[test]
     fn what_a_quick_client_sends_in_the_time_is_gathered() {
-        assert_eq!(gathered(10, read(1), TIME), Some(256), "about five messages of 80 bytes");
-        assert_eq!(gathered(100, read(10), TIME), Some(256), "methods count, not reads");
-        assert_eq!(gathered(1, read(10), TIME), Some(GATHERED_MAX as usize));
+        let about = |gathered: Option<usize>, bytes: usize| {
+            assert!(
+                gathered.is_some_and(|gathered| (bytes * 3 / 4..=bytes).contains(&gathered)),
+                "{gathered:?}, {bytes}"
+            );
+        };
+        about(gathered(10, read(1), TIME), 20 * 80);
+        about(gathered(100, read(10), TIME), 20 * 80);
+        about(gathered(2, read(1), TIME), 100 * 80);
+        about(gathered(20, read(1), TIME), 5 * 80);
+        about(gathered(1, read(10), TIME), GATHERED_MAX as usize);
         assert_eq!(gathered(50, read(1), TIME), None, "20,000/s");
+    }
+
+    #[test]
+    fn what_is_gathered_seldom_changes() {
+        let mut pace = Pace::default();
+        let mut now = Monotonic(1_000_000);
+        let all = (0..10_000u64).map(|turn| {
+            now = now.plus(Duration::from_micros(8 + turn % 5));
+            pace.note_read(read(1), TIME, now)
+        });
+        let all: Vec<_> = all.skip(100).collect();
+        assert!(all.windows(2).filter(|pair| pair[0] != pair[1]).count() <= 2);
     }
 
     #[test]
     fn nothing_is_gathered_from_a_client_that_waits_or_sends_much_at_once() {
         assert_eq!(gathered(10, Arrived { goes_on: false, ..read(1) }, TIME), None, "it waits for an answer");
-        assert_eq!(gathered(10, read(110), TIME), None, "its reads are large");
+        assert_eq!(gathered(10, read(210), TIME), None, "its reads are large");
         assert_eq!(gathered(10, read(1), Duration::ZERO), None, "it is switched off");
     }
 

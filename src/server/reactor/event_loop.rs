@@ -41,7 +41,7 @@ struct Inbox {
     new: Vec<Arc<ConnectionHandle>>,
     /// All connections have something to do.
     wakes_all: bool,
-    /// The loop ends once it serves nobody.
+    /// The loop is told to end.
     ends: bool,
     /// The loop's thread waits, and must be notified.
     is_asleep: bool,
@@ -49,16 +49,18 @@ struct Inbox {
 
 impl Inbox {
     fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.work.is_empty() && self.new.is_empty() && !self.wakes_all
+        self.woken.is_empty() && self.work.is_empty() && self.new.is_empty() && !self.wakes_all && !self.ends
     }
 }
 
 /// What the thread that runs the loop needs.
 #[derive(Default)]
 struct LoopState {
-    slots: Slots,
+    slots: Slots<Arc<ConnectionHandle>>,
     lone: LoneDetector,
     balance: Balance,
+    /// The loop ends once it serves nobody.
+    ends: bool,
     /// Room that is used again.
     taken: Inbox,
     ready: Vec<Readiness>,
@@ -162,7 +164,7 @@ impl EventLoop {
     fn run_with<'a>(&'a self, mut state: MutexGuard<'a, LoopState>, loops: &Arc<Loops>) -> Stopped {
         let mut offer: Option<Offer<'_>> = None;
         loop {
-            let ends = self.empty_inbox(&mut state, loops);
+            self.empty_inbox(&mut state, loops);
             self.handle_deadlines(&mut state);
             let now = self.clock.now().monotonic;
             if state.balance.is_due(now) {
@@ -184,7 +186,7 @@ impl EventLoop {
                 }
                 continue;
             }
-            if ends && is_idle && state.slots.is_empty() {
+            if state.ends && is_idle && state.slots.is_empty() {
                 return Stopped::Ended;
             }
             let ticked = self.wait(&mut state, now);
@@ -210,25 +212,25 @@ impl EventLoop {
     }
 
     /// Does what other threads, and the loop's own work, left, and what follows from it: consumers have their turn before
-    /// publishers are read again. Returns whether the loop is to end.
-    fn empty_inbox(&self, state: &mut LoopState, loops: &Loops) -> bool {
-        for _ in 1..INBOX_ROUNDS_MAX {
-            let ends = self.handle_inbox(state, loops);
+    /// publishers are read again.
+    fn empty_inbox(&self, state: &mut LoopState, loops: &Loops) {
+        for _ in 0..INBOX_ROUNDS_MAX {
+            self.handle_inbox(state, loops);
             if self.inbox().is_empty() {
-                return ends;
+                return;
             }
         }
-        self.handle_inbox(state, loops)
     }
 
-    /// Does what is in the inbox now. Returns whether the loop is to end.
-    fn handle_inbox(&self, state: &mut LoopState, loops: &Loops) -> bool {
-        let (wakes_all, ends) = {
+    /// Does what is in the inbox now.
+    fn handle_inbox(&self, state: &mut LoopState, loops: &Loops) {
+        let wakes_all = {
             let mut inbox = self.inbox();
             std::mem::swap(&mut inbox.woken, &mut state.taken.woken);
             std::mem::swap(&mut inbox.work, &mut state.taken.work);
             std::mem::swap(&mut inbox.new, &mut state.taken.new);
-            (std::mem::take(&mut inbox.wakes_all), inbox.ends)
+            state.ends |= std::mem::take(&mut inbox.ends);
+            std::mem::take(&mut inbox.wakes_all)
         };
         let mut taken = std::mem::take(&mut state.taken);
         for handle in taken.new.drain(..) {
@@ -255,7 +257,6 @@ impl EventLoop {
                 self.serve(state, slot, WakeReasons::default());
             }
         }
-        ends
     }
 
     /// Serves connections whose deadlines have passed.

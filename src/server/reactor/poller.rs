@@ -121,7 +121,10 @@ impl Poller {
         let mut ticked = false;
         for event in events.iter() {
             let (flags, token) = (event.flags, event.data.u64());
-            ticked |= token == TICK;
+            if token == TICK {
+                ticked = true;
+                self.take_tick();
+            }
             if token < TICK {
                 let is_broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
                 let readable = is_broken || flags.contains(EventFlags::IN);
@@ -129,6 +132,11 @@ impl Poller {
             }
         }
         ticked
+    }
+
+    /// The kernel sets the timer for its next tick only when this one is read.
+    fn take_tick(&self) {
+        let _ = rustix::io::read(&self.ticks, &mut [0; 8]);
     }
 
     /// Ends the wait of another thread, or the next one.
@@ -195,6 +203,22 @@ mod tests {
                 assert!(ready.is_empty(), "it is not watched");
             }
         };
+    }
+
+    #[test]
+    fn ticks_come_until_they_are_stopped() {
+        let poller = Poller::new().unwrap();
+        let mut ready = Vec::new();
+        for _ in 0..2 {
+            let began = Instant::now();
+            poller.start_ticks();
+            let patience = Some(Duration::from_secs(5));
+            assert!((0..5).all(|_| poller.wait(patience, &mut ready)), "nothing else ends a wait");
+            assert!(began.elapsed() >= TICK_INTERVAL * 4);
+            poller.stop_ticks();
+            assert!(!poller.wait(Some(TICK_INTERVAL * 3), &mut ready));
+        }
+        assert!(ready.is_empty());
     }
 
     tests_of!(sockets_are_watched, Poller, Readiness);

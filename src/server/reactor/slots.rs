@@ -2,13 +2,11 @@
 
 use super::poller::Interest;
 use crate::model::Monotonic;
-use crate::server::connection::ConnectionHandle;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-/// A connection of a loop.
-pub(super) struct Slot {
-    pub(super) handle: Arc<ConnectionHandle>,
+/// A connection of a loop. `H` is its handle.
+pub(super) struct Slot<H> {
+    pub(super) handle: H,
     /// For what its socket is watched.
     pub(super) interest: Interest,
     /// Whether it is watched at all.
@@ -26,9 +24,8 @@ pub(super) struct Slot {
 }
 
 /// The connections of a loop.
-#[derive(Default)]
-pub(super) struct Slots {
-    all: Vec<Option<Slot>>,
+pub(super) struct Slots<H> {
+    all: Vec<Option<Slot<H>>>,
     free: Vec<usize>,
     deadlines: BTreeSet<(Monotonic, usize)>,
     /// Connections whose input is gathered, or was at the last tick.
@@ -37,7 +34,14 @@ pub(super) struct Slots {
     measurement: u32,
 }
 
-impl Slots {
+impl<H> Default for Slots<H> {
+    fn default() -> Self {
+        let (all, free, gathering) = (Vec::new(), Vec::new(), Vec::new());
+        Self { all, free, deadlines: BTreeSet::new(), gathering, measurement: 0 }
+    }
+}
+
+impl<H> Slots<H> {
     pub(super) fn is_empty(&self) -> bool {
         self.all.len() == self.free.len()
     }
@@ -47,7 +51,7 @@ impl Slots {
         0..self.all.len()
     }
 
-    pub(super) fn insert(&mut self, handle: Arc<ConnectionHandle>, interest: Interest) -> usize {
+    pub(super) fn insert(&mut self, handle: H, interest: Interest) -> usize {
         let slot = Slot {
             handle,
             interest,
@@ -70,11 +74,11 @@ impl Slots {
         }
     }
 
-    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Slot> {
+    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Slot<H>> {
         self.all.get_mut(number)?.as_mut()
     }
 
-    pub(super) fn remove(&mut self, number: usize) -> Option<Slot> {
+    pub(super) fn remove(&mut self, number: usize) -> Option<Slot<H>> {
         let slot = self.all.get_mut(number)?.take()?;
         if let Some(at) = slot.deadline {
             self.deadlines.remove(&(at, number));
@@ -145,7 +149,7 @@ impl Slots {
     }
 
     /// A connection is served.
-    pub(super) fn serve(&mut self, number: usize) -> Option<&Slot> {
+    pub(super) fn serve(&mut self, number: usize) -> Option<&Slot<H>> {
         let slot = self.all.get_mut(number)?.as_mut()?;
         slot.served_in = self.measurement;
         slot.is_fresh = true;
@@ -162,5 +166,84 @@ impl Slots {
         let last = self.measurement.wrapping_sub(1);
         let is_active = |number: &usize| self.all[*number].as_ref().is_some_and(|slot| slot.served_in == last);
         self.numbers().filter(is_active).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Interest = Interest { read: true, write: false };
+
+    fn slots(count: usize) -> Slots<usize> {
+        let mut slots = Slots::default();
+        for handle in 0..count {
+            assert_eq!(slots.insert(handle, READ), handle);
+        }
+        slots
+    }
+
+    #[test]
+    fn numbers_are_used_again_and_a_removed_connection_leaves_nothing_behind() {
+        let mut slots = slots(3);
+        slots.arm(1, Monotonic(5));
+        assert!(slots.gather(1, 64) && !slots.gather(1, 128));
+        assert_eq!(slots.remove(1).map(|slot| slot.handle), Some(1));
+        assert!(slots.remove(1).is_none() && slots.get_mut(1).is_none() && slots.serve(1).is_none());
+        assert!(slots.next_deadline().is_none() && !slots.any_gathers());
+        assert_eq!(slots.insert(7, READ), 1);
+        assert!(slots.get_mut(1).is_some_and(|slot| slot.gather == 1 && slot.is_watched));
+        for number in 0..3 {
+            assert!(!slots.is_empty());
+            slots.remove(number);
+        }
+        assert!(slots.is_empty());
+    }
+
+    #[test]
+    fn the_earliest_deadline_stays_and_is_due_once() {
+        let mut slots = slots(2);
+        slots.arm(0, Monotonic(50));
+        slots.arm(0, Monotonic(80));
+        slots.arm(1, Monotonic(60));
+        slots.arm(1, Monotonic(40));
+        assert_eq!(slots.next_deadline(), Some(Monotonic(40)));
+        assert_eq!(slots.take_due(Monotonic(39)), None);
+        assert_eq!([slots.take_due(Monotonic(50)), slots.take_due(Monotonic(50))], [Some(1), Some(0)]);
+        assert_eq!((slots.take_due(Monotonic(100)), slots.next_deadline()), (None, None));
+        slots.arm(0, Monotonic(90));
+        assert_eq!(slots.take_due(Monotonic(90)), Some(0));
+    }
+
+    #[test]
+    fn a_tick_names_those_that_gathered_since_the_last_one_without_being_served() {
+        let mut slots = slots(3);
+        assert!(slots.gather(0, 64), "the first one");
+        assert!(!slots.gather(1, 64));
+        let tick = |slots: &mut Slots<usize>| {
+            let mut stale = Vec::new();
+            slots.tick(&mut stale);
+            stale
+        };
+        assert!(tick(&mut slots).is_empty(), "both have just begun");
+        slots.serve(0);
+        assert_eq!(tick(&mut slots), [1]);
+        slots.gather(1, 1);
+        assert_eq!(tick(&mut slots), [0], "the other one gathers no more");
+        slots.gather(0, 1);
+        assert!(slots.any_gathers());
+        assert!(tick(&mut slots).is_empty() && !slots.any_gathers());
+    }
+
+    #[test]
+    fn active_are_those_that_were_served_in_the_last_measurement() {
+        let mut slots = slots(3);
+        slots.end_measurement();
+        assert_eq!(slots.active(), [0, 1, 2], "they are new");
+        slots.serve(1);
+        slots.end_measurement();
+        assert_eq!(slots.active(), [1]);
+        slots.end_measurement();
+        assert!(slots.active().is_empty());
     }
 }
