@@ -30,11 +30,11 @@ pub(super) fn commit(shared: &WriterShared, threads: &Threads) {
     }
     shared.stats().batches_inline += 1;
     let due = runner.maintain();
-    // The outcome is reported while this thread has the store, so that outcomes come in the order of their batches. Sources
-    // may contribute again at once, so little is left to do after that.
+    // The outcome is reported while this thread has the store, so that outcomes come in the order of their batches. A
+    // writer's thread that was woken meanwhile waits for the store.
     shared.finish(run, runner.has_dead_rows());
-    drop(runner);
     rest_again(shared, due);
+    drop(runner);
 }
 
 /// Lets the writer's thread sleep on, unless it has work. `due` is when maintenance is due.

@@ -136,6 +136,8 @@ pub(super) struct CommitMachine<S, C> {
     last: BatchNo,
     /// A batch is being committed, or its outcome is being reported.
     is_busy: bool,
+    /// The batch is in the hands of a caller's thread: until that rests, or leaves the batch, nothing else begins.
+    is_lent_out: bool,
     /// A batch whose first commit, on a caller's thread, has failed.
     unfinished: Option<BatchRun<S, C>>,
     /// The number of callers that wait until nothing is outstanding.
@@ -153,6 +155,7 @@ impl<S: RowSource, C> CommitMachine<S, C> {
             upkeep: Upkeep { may_erase: true, ..Upkeep::default() },
             last,
             is_busy: false,
+            is_lent_out: false,
             unfinished: None,
             flushes: 0,
             stage: Stage::Open,
@@ -256,11 +259,17 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         self.asking.asked.is_empty()
     }
 
+    /// Whether a batch is in the hands of a caller's thread. Then `next` must not be called.
+    pub(super) fn is_lent_out(&self) -> bool {
+        self.is_lent_out
+    }
+
     /// What to do now.
     pub(super) fn next(&mut self, now: Monotonic) -> Action<S, C>
     where
         S: Clone,
     {
+        debug_assert!(!self.is_lent_out, "batches begin and end in order");
         if let Some(run) = self.unfinished.take() {
             self.is_busy = true;
             return Action::Commit(run);
@@ -375,13 +384,15 @@ impl<S: RowSource, C> CommitMachine<S, C> {
         BatchRun::new(contents, self.limits.give_up_after)
     }
 
-    /// A batch for a caller's thread, if there is one now without asking a source.
+    /// A batch for a caller's thread, if there is one now without asking a source. Then `finished` and `rest` follow, or
+    /// `leave_unfinished`.
     pub(super) fn take_simple(&mut self, now: Monotonic) -> Option<BatchRun<S, C>> {
         let is_simple = !self.is_busy
             && self.unfinished.is_none()
             && self.asking.dirty.is_empty()
             && self.asking.asked.is_empty()
             && self.intake.has_whole_groups(now);
+        self.is_lent_out = is_simple;
         is_simple.then(|| self.take(now))
     }
 
@@ -418,11 +429,12 @@ impl<S: RowSource, C> CommitMachine<S, C> {
     /// A caller's thread has failed to commit a batch once.
     pub(super) fn leave_unfinished(&mut self, run: BatchRun<S, C>) {
         self.unfinished = Some(run);
+        self.is_lent_out = false;
     }
 
     /// A caller's thread has reported the outcome of its batch. Returns whether the driver may sleep on.
     pub(super) fn rest(&mut self) -> bool {
-        self.is_busy = false;
+        (self.is_busy, self.is_lent_out) = (false, false);
         let is_quiet = self.intake.contributions.is_empty() && self.intake.topology.is_empty() && self.flushes == 0;
         is_quiet && !self.upkeep.may_erase && !self.upkeep.has_copy && !self.is_stopping()
     }

@@ -74,6 +74,12 @@ pub(super) fn flush(shared: &WriterShared) {
 fn run(shared: &WriterShared, runner: &Mutex<StoreRunner>) -> Result<(), StoreError> {
     loop {
         let mut inbox = shared.inbox();
+        if inbox.machine.is_lent_out() {
+            drop(inbox);
+            // Until the caller's thread gives the store back.
+            drop(lock(runner));
+            continue;
+        }
         match shared.next_action(&mut inbox) {
             Action::Sleep { until } => {
                 shared.fall_asleep(&mut inbox, until);

@@ -6,6 +6,7 @@ use crate::store::contract::lane;
 use crate::store::{BatchNo, CommitOutcome};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 /// Hands a row over and commits it on this thread.
 fn commit_here(source: &Arc<TestSource>) {
@@ -98,6 +99,37 @@ fn a_commit_that_fails_under_an_offer_is_tried_again_by_the_writer() {
         assert_eq!(bench.writer.stats().batches, before + 1);
     }
     assert_eq!(bench.writer.stats().batches_inline, 0);
+}
+
+/// Others hand rows over, and the writer's thread wakes, while a caller's thread commits a batch that fails.
+#[test]
+fn what_others_hand_over_meanwhile_comes_after_a_commit_that_fails() {
+    for (first, is_looked_up) in
+        [(CommitOutcome::NotCommitted("no".into()), false), (CommitOutcome::Unknown("perhaps".into()), true)]
+    {
+        let bench = Bench::idle();
+        let (source, other) = (bench.source(1), bench.source(2));
+        thread::scope(|scope| {
+            scope.spawn(|| commit_here(&source));
+            assert_eq!(bench.begun().batch_no, BatchNo(1));
+            other.add_at_once(1);
+            // Long enough for the writer's thread to begin a batch, if it would.
+            thread::sleep(Duration::from_millis(20));
+            assert!(!bench.writer.is_idle());
+            bench.reply(first);
+            if is_looked_up {
+                assert!(matches!(bench.next(), Event::Reopen));
+            }
+            bench.reply(CommitOutcome::Committed);
+            assert_eq!(bench.begun().batch_no, BatchNo(1), "it is tried again first");
+            assert_eq!(bench.stored().0, 1);
+            if is_looked_up {
+                bench.reply(CommitOutcome::Committed);
+                assert_eq!(bench.begun().batch_no, BatchNo(2));
+            }
+            assert_eq!(bench.stored().0, 2, "a batch that was refused takes in what came meanwhile");
+        });
+    }
 }
 
 #[test]
