@@ -442,6 +442,24 @@ fn a_load_as_fast_as_it_goes_has_its_latency_explained() {
 }
 
 #[test]
+fn a_set_runs_its_loads_one_after_another() {
+    let bench = Bench::new();
+    let (url, pid) = (bench.url(), bench.1.pid().to_string());
+    let mut command = program();
+    command.args(["bench", "--json", "--set", "one-write-each", "--duration", "300ms", "--url", &url]);
+    let output = run_to_end(command.args(["--broker-pid", &pid]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let outcomes: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = outcomes.iter().map(|outcome| outcome["scenario"].as_str().unwrap()).collect();
+    assert_eq!(names, ["A", "B", "10x10x10", "F"]);
+    for outcome in &outcomes {
+        assert!(number(outcome, "messages") > 0.0 && number(outcome, "foreign_cpu_seconds") >= 0.0, "{outcome}");
+        assert_eq!(number(outcome, "faults"), 0.0, "{outcome}");
+    }
+}
+
+#[test]
 fn a_broker_that_is_not_there_and_options_that_make_no_sense_are_said() {
     for (arguments, why) in [
         (&["--url", "amqp://guest:guest@127.0.0.1:1"][..], "refused"),
@@ -466,6 +484,8 @@ fn a_broker_that_is_not_there_and_options_that_make_no_sense_are_said() {
         (&["--bindings", "5"], "--bindings needs --exchange"),
         (&["--exchange", "topic", "--bindings", "5", "--queues", "6"], "--bindings is less than --queues"),
         (&["--size", "20..16"], "the lesser first"),
+        (&["--set", "one-write-each", "--scenario", "A"], "cannot be used with"),
+        (&["--set", "one-write-each", "--plot", "x.svg"], "cannot be used with"),
         (&["--rounds", "3"], "--compare <URL>"),
         (&["--compare-pid", "1"], "--compare <URL>"),
         (&["--compare", "amqp://127.0.0.1:1", "--series", "x.csv"], "cannot be used with"),

@@ -22,7 +22,7 @@ const BURST_END_MAX: Duration = Duration::from_millis(500);
 const BODY: &[u8] = b"sixteen bytes...";
 
 fn start() -> (tempfile::TempDir, Broker) {
-    let data = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().expect("a directory can be made");
     let broker = Broker::start(&data.path().join("data"));
     (data, broker)
 }
@@ -113,7 +113,8 @@ fn a_slow_client_has_its_turn_beside_many_hot_ones() {
             .collect();
         stop.store(true, Ordering::Relaxed);
         times.sort_unstable();
-        let ends = threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap();
+        let ends =
+            threads.into_iter().map(|thread| thread.join().expect("no client fails")).max().expect("there are some");
         (times[ROUND_TRIPS - 1], times[ROUND_TRIPS / 2], ends)
     });
     tell(&format!(

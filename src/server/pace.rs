@@ -71,7 +71,7 @@ impl Pace {
         let gap = self.gap.max(1);
         let bytes = (nanos(time) * GAP_QUICK).saturating_mul(self.size) / gap.max(GAP_QUICK) / gap;
         let is_small = (arrived.bytes as u64) < GATHERED_MAX;
-        let is_worth = arrived.goes_on && is_small && bytes >= METHODS_MIN * self.size;
+        let is_worth = arrived.goes_on && is_small && bytes >= (METHODS_MIN * self.size).max(2);
         let bytes = bytes.min(GATHERED_MAX);
         let wanted = is_worth.then_some(bytes);
         // It stays while it is about right: each change is a system call.

@@ -4,7 +4,7 @@ use super::accounts;
 use super::reactor::Reactor;
 use super::shared::Shared;
 use super::start_error::StartError;
-use super::tasks::{run_blocking, run_within, spawn};
+use super::tasks::{run_blocking, run_within};
 use super::url::Login;
 use crate::broker::Broker;
 use crate::config::{Reloaded, Settings};
@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +33,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 ///   again. The drop blocks its thread meanwhile, usually for the time of a commit and never for more than five
 ///   seconds. If the disk takes longer, another thread goes on closing the store.
 /// - No client can connect any more. Open connections are sent `connection.close`, and are cut off two seconds later if
-///   they do not answer. Tasks of the runtime do this, so it does not happen if the runtime ends first.
+///   they do not answer.
 /// - If a connection was open, the messages of a queue may be marked `redelivered` after the next start, as after a
 ///   crash.
 #[derive(Debug)]
@@ -44,7 +43,6 @@ pub struct Server {
     pub(super) metrics: Option<SocketAddr>,
     pub(super) connections: TaskTracker,
     pub(super) tasks: Vec<JoinHandle<()>>,
-    pub(super) handle: Handle,
     pub(super) reactor: Arc<Reactor>,
     /// The store is closed, or another thread is closing it: dropping the server has nothing left to do.
     pub(super) has_stopped: bool,
@@ -161,12 +159,17 @@ impl Drop for Server {
         }
         let (connections, shared, reactor) =
             (self.connections.clone(), Arc::clone(&self.shared), Arc::clone(&self.reactor));
-        drop(spawn(&self.handle, async move {
-            if tokio::time::timeout(CLOSE_PATIENCE, connections.wait()).await.is_err() {
+        // The runtime may have ended.
+        let cut_off = run_within(Duration::ZERO, move || {
+            std::thread::sleep(CLOSE_PATIENCE);
+            if !connections.is_empty() {
                 shared.cut_off.send_replace(true);
                 reactor.wake_all();
             }
-        }));
+        });
+        if let Err(error) = cut_off {
+            tracing::error!(%error, "no thread could be started to cut off clients that do not answer");
+        }
         let broker = Arc::clone(&self.shared.broker);
         match run_within(DROP_PATIENCE, move || broker.writer().stop()) {
             Ok(Some(Ok(()))) => {}

@@ -20,7 +20,7 @@ use super::tasks::{run_blocking, run_queue_timers, spawn};
 use super::translate::broker_settings;
 use crate::broker::Broker;
 use crate::config::{Settings, StoreKind};
-use crate::store::{RecoveredState, chain};
+use crate::store::{RecoveredState, StoreError, chain};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -49,7 +49,13 @@ impl Server {
         };
         let scratch = scratch_store(&settings, clock.shared());
         let threads = io_threads(&settings);
-        let reactor = Reactor::start(clock, threads, &writer).map_err(StartError::Threads)?;
+        let reactor = match Reactor::start(clock, threads, &writer) {
+            Ok(reactor) => reactor,
+            Err(error) => {
+                stop_store(move || writer.stop()).await;
+                return Err(StartError::Threads(error));
+            }
+        };
         let broker = Broker::recover(
             broker_settings(&settings),
             Arc::clone(&reactor) as _,
@@ -63,10 +69,7 @@ impl Server {
         let listeners = match recover_users_and_listen(&settings, &recovered, &broker).await {
             Ok(listeners) => listeners,
             Err(error) => {
-                // The next attempt must find the data directory free.
-                if let Err(error) = run_blocking(move || broker.writer().stop()).await {
-                    tracing::error!(error = %chain(&error), "the store could not be closed");
-                }
+                stop_store(move || broker.writer().stop()).await;
                 return Err(error);
             }
         };
@@ -99,7 +102,14 @@ impl Server {
         {
             tracing::info!(%address, speaks, "listening");
         }
-        Ok(Self { shared, amqp, metrics, connections, tasks, handle, reactor, has_stopped: false })
+        Ok(Self { shared, amqp, metrics, connections, tasks, reactor, has_stopped: false })
+    }
+}
+
+/// Closes the store after a failed start: the next one must find the data directory free.
+async fn stop_store(stop: impl FnOnce() -> Result<(), StoreError> + Send + 'static) {
+    if let Err(error) = run_blocking(stop).await {
+        tracing::error!(error = %chain(&error), "the store could not be closed");
     }
 }
 

@@ -11,7 +11,7 @@ const WORTH_BYTES: u64 = 32 << 20;
 const WORTH_BYTES_WHEN_SHORT: u64 = 1 << 20;
 /// How long the broker must have been idle. The system has to clear memory again that the next burst needs: with bursts
 /// every few seconds, this would be a fifth of their cost.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(8);
 /// Shortest time between two trims.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -79,11 +79,11 @@ mod tests {
         assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(12)), "the next burst may come at once");
         assert!(!trimmer.is_due(300 * MIB, 100 * MIB, false, false, at(21)), "the next burst came");
         assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(22)));
-        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(31)));
-        assert!(trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(32)));
-        trimmer.note_trim(180 * MIB, 100 * MIB, at(32));
+        assert!(!trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(29)));
+        assert!(trimmer.is_due(300 * MIB, 100 * MIB, true, false, at(30)));
+        trimmer.note_trim(180 * MIB, 100 * MIB, at(30));
         assert!(!trimmer.is_due(200 * MIB, 100 * MIB, true, false, at(39)), "too little is free");
-        assert!(!trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(33)), "not so soon");
+        assert!(!trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(31)), "not so soon");
         assert!(trimmer.is_due(230 * MIB, 100 * MIB, true, false, at(40)));
     }
 

@@ -8,12 +8,8 @@ use clap::Args;
 /// A scenario, and changes of it.
 #[derive(Debug, Args)]
 pub(super) struct LoadOptions {
-    /// The load to run.
-    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
-    scenario: Scenario,
-    /// Run these scenarios one after another; the other options change each of them.
-    #[arg(long, value_enum, conflicts_with = "scenario")]
-    set: Option<ScenarioSet>,
+    #[command(flatten)]
+    choice: ScenarioOptions,
     /// Number of queues; publishers publish to each in turn.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     queues: Option<u16>,
@@ -59,6 +55,17 @@ pub(super) struct LoadOptions {
     one_write_each: bool,
 }
 
+/// What is changed.
+#[derive(Args, Debug)]
+struct ScenarioOptions {
+    /// The load to run.
+    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
+    scenario: Scenario,
+    /// Run these scenarios one after another; the other options change each of them.
+    #[arg(long, value_enum, conflicts_with = "scenario")]
+    set: Option<ScenarioSet>,
+}
+
 /// Confirms and acknowledgements.
 #[derive(Args, Debug)]
 struct AckOptions {
@@ -84,7 +91,7 @@ pub(super) struct NamedLoad {
 impl LoadOptions {
     /// The loads to run one after another, or the reason why the options are refused.
     pub(super) fn loads(&self) -> Result<Vec<NamedLoad>, String> {
-        let scenarios = self.set.map_or_else(|| vec![self.scenario], |set| set.scenarios().to_vec());
+        let scenarios = self.choice.set.map_or_else(|| vec![self.choice.scenario], |set| set.scenarios().to_vec());
         scenarios
             .into_iter()
             .map(|scenario| Ok(NamedLoad { name: scenario.name(), load: self.load(scenario)? }))
@@ -115,7 +122,7 @@ impl LoadOptions {
             workflow: scenario.workflow,
             standing: self.standing.unwrap_or(scenario.standing),
             rate: self.rate,
-            one_write_each: self.one_write_each || self.set.is_some_and(ScenarioSet::writes_each),
+            one_write_each: self.one_write_each || self.choice.set.is_some_and(ScenarioSet::writes_each),
             ahead_max: scenario.ahead_max,
         };
         let refusal = self.refusals(&load).into_iter().find(|(is_so, _)| *is_so);

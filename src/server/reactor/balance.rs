@@ -88,7 +88,9 @@ impl Balance {
         if self.busy == 1 {
             self.processors = Processors::now(now);
         }
-        self.calm = if is_calm(permille) { self.calm + 1 } else { 0 };
+        // A loop that slept has not measured in between.
+        let windows = u32::try_from(wall.as_nanos() / WINDOW.as_nanos()).unwrap_or(u32::MAX).max(1);
+        self.calm = if is_calm(permille) { self.calm.saturating_add(windows) } else { 0 };
         if self.busy >= BUSY_WINDOWS {
             self.busy = 0;
             let idle = self.processors.zip(Processors::now(now)).map(|(before, now)| now.idle_since(before));

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How often the inbox is emptied before the sockets are looked at again.
 const INBOX_ROUNDS_MAX: u32 = 16;
 
+/// How often a further loop looks whether the loop before it can take its connections.
+const MERGE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Connections beyond this many are not moved at once.
 const MOVED_MAX: usize = 10_000;
 
@@ -41,7 +44,7 @@ struct Inbox {
     new: Vec<Arc<ConnectionHandle>>,
     /// All connections have something to do.
     wakes_all: bool,
-    /// The loop is told to end.
+    /// The loop should end.
     ends: bool,
     /// The loop's thread waits, and must be notified.
     is_asleep: bool,
@@ -189,9 +192,10 @@ impl EventLoop {
             if state.ends && is_idle && state.slots.is_empty() {
                 return Stopped::Ended;
             }
-            let ticked = self.wait(&mut state, now);
+            let ticked = self.wait(&mut state, self.index < loops.active(), now);
             state.lone.note_round();
-            if state.lone.predicts_lone() && loops.active() == 1 {
+            // Only the first loop has a relief.
+            if self.index == 0 && state.lone.predicts_lone() && loops.active() == 1 {
                 offer = loops.commits.offer();
             }
             self.handle_sockets(&mut state);
@@ -203,7 +207,8 @@ impl EventLoop {
 
     /// Whether the loop's only connection can do nothing until its commit is made.
     fn waits_for_commit(state: &mut LoopState) -> bool {
-        let lone = state.slots.get_mut(state.lone.slot());
+        let is_lone = state.lone.predicts_lone();
+        let lone = state.slots.get_mut(state.lone.slot()).filter(|_| is_lone);
         let waits = lone.is_some_and(|slot| !slot.handle.goes_on());
         if !waits {
             state.lone.refute();
@@ -285,7 +290,7 @@ impl EventLoop {
     }
 
     /// Waits for sockets, unless the inbox has something already. Returns whether a tick has come.
-    fn wait(&self, state: &mut LoopState, now: Monotonic) -> bool {
+    fn wait(&self, state: &mut LoopState, is_active: bool, now: Monotonic) -> bool {
         let sleeps = {
             let mut inbox = self.inbox();
             inbox.is_asleep = inbox.is_empty();
@@ -294,7 +299,10 @@ impl EventLoop {
         if !sleeps {
             return self.poller.wait(Some(Duration::ZERO), &mut state.ready);
         }
-        let timeout = state.slots.next_deadline().map(|at| at.since(now));
+        let may_merge = self.index > 0 && (is_active || !state.slots.is_empty());
+        let merges = may_merge.then_some(MERGE_CHECK_INTERVAL);
+        let deadline = state.slots.next_deadline().map(|at| at.since(now));
+        let timeout = [deadline, merges].into_iter().flatten().min();
         let ticked = self.poller.wait(timeout, &mut state.ready);
         self.inbox().is_asleep = false;
         ticked
@@ -332,7 +340,7 @@ impl EventLoop {
     }
 
     fn serve(&self, state: &mut LoopState, number: usize, reasons: WakeReasons) {
-        let Some(slot) = state.slots.serve(number) else { return };
+        let Some(slot) = state.slots.serve(number, reasons.readable) else { return };
         state.lone.note_served(number);
         let handle = Arc::clone(&slot.handle);
         let served = catch_unwind(AssertUnwindSafe(|| handle.serve(reasons))).unwrap_or_else(|_| {
@@ -380,7 +388,9 @@ impl EventLoop {
         if let Some(slot) = state.slots.remove(number) {
             slot.handle.place().clear_slot();
             slot.handle.watch(|socket| self.poller.remove(socket));
-            slot.handle.end();
+            if catch_unwind(AssertUnwindSafe(|| slot.handle.end())).is_err() {
+                tracing::error!("a connection panicked at its end");
+            }
         }
     }
 
@@ -409,7 +419,7 @@ impl EventLoop {
             Advice::Merge => {
                 if let Some(successor) = loops.successor(self.index, self.load()) {
                     loops.deactivate(self.index);
-                    let all = state.slots.numbers().collect();
+                    let all = state.slots.taken();
                     self.move_to(successor, state, all);
                 }
             }

@@ -37,7 +37,7 @@ impl Loops {
         let loops = Arc::new(Self {
             all,
             active: AtomicUsize::new(1),
-            started: AtomicUsize::new(0),
+            started: AtomicUsize::new(1),
             next: AtomicUsize::new(0),
             commits,
             relief: OnceLock::new(),
@@ -54,7 +54,6 @@ impl Loops {
     fn start_thread(self: &Arc<Self>, index: usize) -> io::Result<()> {
         let loops = Arc::clone(self);
         thread::Builder::new().name(format!("pronto-io-{index}")).spawn(move || loops.all[index].run(&loops))?;
-        self.started.fetch_max(index + 1, Ordering::AcqRel);
         Ok(())
     }
 
@@ -95,21 +94,23 @@ impl Loops {
         if active == self.all.len() {
             return None;
         }
-        if self.started.load(Ordering::Acquire) <= active
-            && let Err(error) = self.start_thread(active)
-        {
+        let starts = self.started.compare_exchange(active, active + 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if starts && let Err(error) = self.start_thread(active) {
             tracing::warn!(%error, "no further thread for connections");
+            self.started.store(active, Ordering::Release);
             return None;
         }
-        // If another loop has activated one meanwhile, this one takes it too.
-        let _ = self.active.compare_exchange(active, active + 1, Ordering::AcqRel, Ordering::Acquire);
-        self.all.get(active)
+        let activated = self.active.compare_exchange(active, active + 1, Ordering::AcqRel, Ordering::Acquire);
+        // If the number has changed meanwhile, the next measurement decides.
+        activated.ok().and_then(|_| self.all.get(active))
     }
 
-    /// The loop that takes all connections of loop `index`, if that one is the last and both have little to do.
+    /// The loop that takes all connections of loop `index`, if that one is the last and both have little to do. A loop
+    /// behind the last one, which got connections as it gave its others away, counts as last.
     pub(super) fn successor(&self, index: usize, load: u32) -> Option<&EventLoop> {
-        let is_last = index > 0 && index + 1 == self.active();
-        let before = self.all.get(index.checked_sub(1)?)?;
+        let active = self.active();
+        let is_last = index > 0 && index + 1 >= active;
+        let before = self.all.get(index.min(active).checked_sub(1)?)?;
         (is_last && load + before.load() < LOAD_OF_A_TAKER).then_some(before)
     }
 
@@ -184,6 +185,7 @@ mod tests {
         assert!(loops.successor(1, 800).is_none(), "it has too much to do");
         loops.deactivate(1);
         assert_eq!(loops.active(), 1);
+        assert_eq!(loops.successor(2, 100).map(EventLoop::index), Some(0), "what strayed there comes back");
         loops.end();
     }
 }

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 pub(super) use crate::server::transport::Interest;
 
+/// How long a wait pauses after an error, so that it does not take a whole processor.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
 /// A socket that is ready, or broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Readiness {
@@ -100,7 +103,10 @@ impl Poller {
             timeout.map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
         match poll(&mut sockets, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => tracing::error!(%error, "waiting for sockets failed"),
+            Err(error) => {
+                tracing::error!(%error, "waiting for sockets failed");
+                std::thread::sleep(ERROR_PAUSE);
+            }
         }
         let mut buffer = [0; 64];
         if !sockets[0].revents().is_empty() {

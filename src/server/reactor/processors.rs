@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 /// The unit of `/proc/stat`: Linux counts there in hundredths of a second, on all architectures in use.
-const TICK: Duration = Duration::from_millis(10);
+const TICK_MILLIS: u64 = 10;
 
 /// What the machine's processors did until a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +30,8 @@ impl Processors {
 
 /// The idle time of all processors: the fourth number of the first line.
 fn idle_in(stat: &str) -> Option<Duration> {
-    let ticks: u32 = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(3)?.parse().ok()?;
-    Some(TICK * ticks)
+    let ticks: u64 = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(3)?.parse().ok()?;
+    Some(Duration::from_millis(ticks.saturating_mul(TICK_MILLIS)))
 }
 
 #[cfg(test)]
@@ -43,6 +43,7 @@ mod tests {
         let text = "cpu  100 2 30 4000 5 0 7 0 0 0\ncpu0 50 1 15 2000 2 0 3 0 0 0\n";
         assert_eq!(idle_in(text), Some(Duration::from_secs(40)));
         assert_eq!(idle_in("intr 1 2 3"), None);
+        assert!(idle_in("cpu 1 2 3 9000000000 5").is_some_and(|idle| idle.as_secs() == 90_000_000), "three years");
         let before = Processors { at: Monotonic(0), idle: Duration::from_secs(40) };
         let now = Processors { at: Monotonic(1_000_000), idle: Duration::from_millis(41_500) };
         assert_eq!(now.idle_since(before), 1500);

@@ -60,8 +60,10 @@ impl Drop for Relief {
 
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
-        if !self.0.has_ended.load(Ordering::Acquire) {
-            self.0.set(Duration::ZERO);
+        self.0.set(Duration::ZERO);
+        if self.0.has_ended.load(Ordering::Acquire) {
+            // The expiration that ends the thread may be gone.
+            self.0.set(AT_ONCE);
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Slot<H> {
     pub(super) gather: usize,
     /// It is in the list of those whose input is gathered.
     is_gathering: bool,
-    /// It was served since the last tick.
+    /// It was read since the last tick.
     is_fresh: bool,
     /// The measurement of the load in which it was served last.
     served_in: u32,
@@ -44,6 +44,11 @@ impl<H> Default for Slots<H> {
 impl<H> Slots<H> {
     pub(super) fn is_empty(&self) -> bool {
         self.all.len() == self.free.len()
+    }
+
+    /// The numbers of slots that are in use.
+    pub(super) fn taken(&self) -> Vec<usize> {
+        self.numbers().filter(|number| self.all[*number].is_some()).collect()
     }
 
     /// The numbers of all slots, free ones included.
@@ -130,7 +135,7 @@ impl<H> Slots<H> {
         !self.gathering.is_empty()
     }
 
-    /// Leaves in `stale` the connections that were not served since the last tick: what they have gathered is to be read.
+    /// Leaves in `stale` the connections that were not read since the last tick: what they have gathered is to be read.
     pub(super) fn tick(&mut self, stale: &mut Vec<usize>) {
         let Self { gathering, all, .. } = self;
         gathering.retain(|&number| {
@@ -148,11 +153,11 @@ impl<H> Slots<H> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// A connection is served.
-    pub(super) fn serve(&mut self, number: usize) -> Option<&Slot<H>> {
+    /// A connection is served, and its socket read if it `reads`.
+    pub(super) fn serve(&mut self, number: usize, reads: bool) -> Option<&Slot<H>> {
         let slot = self.all.get_mut(number)?.as_mut()?;
         slot.served_in = self.measurement;
-        slot.is_fresh = true;
+        slot.is_fresh |= reads;
         Some(slot)
     }
 
@@ -189,7 +194,7 @@ mod tests {
         slots.arm(1, Monotonic(5));
         assert!(slots.gather(1, 64) && !slots.gather(1, 128));
         assert_eq!(slots.remove(1).map(|slot| slot.handle), Some(1));
-        assert!(slots.remove(1).is_none() && slots.get_mut(1).is_none() && slots.serve(1).is_none());
+        assert!(slots.remove(1).is_none() && slots.get_mut(1).is_none() && slots.serve(1, true).is_none());
         assert!(slots.next_deadline().is_none() && !slots.any_gathers());
         assert_eq!(slots.insert(7, READ), 1);
         assert!(slots.get_mut(1).is_some_and(|slot| slot.gather == 1 && slot.is_watched));
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_names_those_that_gathered_since_the_last_one_without_being_served() {
+    fn a_tick_names_those_that_gathered_since_the_last_one_without_being_read() {
         let mut slots = slots(3);
         assert!(slots.gather(0, 64), "the first one");
         assert!(!slots.gather(1, 64));
@@ -226,8 +231,9 @@ mod tests {
             stale
         };
         assert!(tick(&mut slots).is_empty(), "both have just begun");
-        slots.serve(0);
-        assert_eq!(tick(&mut slots), [1]);
+        slots.serve(0, true);
+        slots.serve(1, false);
+        assert_eq!(tick(&mut slots), [1], "notices do not read its socket");
         slots.gather(1, 1);
         assert_eq!(tick(&mut slots), [0], "the other one gathers no more");
         slots.gather(0, 1);
@@ -240,7 +246,7 @@ mod tests {
         let mut slots = slots(3);
         slots.end_measurement();
         assert_eq!(slots.active(), [0, 1, 2], "they are new");
-        slots.serve(1);
+        slots.serve(1, false);
         slots.end_measurement();
         assert_eq!(slots.active(), [1]);
         slots.end_measurement();
