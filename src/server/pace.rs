@@ -26,8 +26,9 @@ pub(super) struct Arrived {
     pub(super) bytes: usize,
     /// Methods, each with its content.
     pub(super) methods: u32,
-    /// Whether the client goes on without an answer.
-    pub(super) goes_on: bool,
+    /// How many methods may be gathered at most. A client that waits for an answer after fewer would wait in vain; 0 if
+    /// it waits already.
+    pub(super) gathers_max: u64,
 }
 
 /// The pace of one client.
@@ -71,7 +72,8 @@ impl Pace {
         let gap = self.gap.max(1);
         let bytes = (nanos(time) * GAP_QUICK).saturating_mul(self.size) / gap.max(GAP_QUICK) / gap;
         let is_small = (arrived.bytes as u64) < GATHERED_MAX;
-        let is_worth = arrived.goes_on && is_small && bytes >= (METHODS_MIN * self.size).max(2);
+        let bytes = bytes.min(arrived.gathers_max.saturating_mul(self.size));
+        let is_worth = is_small && bytes >= (METHODS_MIN * self.size).max(2);
         let bytes = bytes.min(GATHERED_MAX);
         let wanted = is_worth.then_some(bytes);
         // It stays while it is about right: each change is a system call.
@@ -97,7 +99,7 @@ mod tests {
     const TIME: Duration = Duration::from_micros(200);
 
     fn read(methods: u32) -> Arrived {
-        Arrived { bytes: 80 * methods as usize, methods, goes_on: true }
+        Arrived { bytes: 80 * methods as usize, methods, gathers_max: u64::MAX }
     }
 
     /// What is gathered after 200 reads, one each `gap_us`.
@@ -136,7 +138,9 @@ mod tests {
 
     #[test]
     fn nothing_is_gathered_from_a_client_that_waits_or_sends_much_at_once() {
-        assert_eq!(gathered(10, Arrived { goes_on: false, ..read(1) }, TIME), None, "it waits for an answer");
+        assert_eq!(gathered(10, Arrived { gathers_max: 0, ..read(1) }, TIME), None, "it waits for an answer");
+        let four = gathered(10, Arrived { gathers_max: 4, ..read(1) }, TIME);
+        assert!(four.is_some_and(|bytes| (240..=320).contains(&bytes)), "it would wait after four: {four:?}");
         assert_eq!(gathered(10, read(210), TIME), None, "its reads are large");
         assert_eq!(gathered(10, read(1), Duration::ZERO), None, "it is switched off");
     }

@@ -164,14 +164,17 @@ impl Session {
         self.alarm.is_blocking() || matches!(self.state, State::Draining { .. })
     }
 
-    /// Whether at least `count` publishes are unconfirmed or deliveries unacknowledged. Then the client can go on without
-    /// further answers.
-    pub(crate) fn has_outstanding(&self, count: usize) -> bool {
+    /// Number of publishes that are unconfirmed and of deliveries that are unacknowledged; counted until there are
+    /// `enough`. With some the client can go on without further answers.
+    pub(crate) fn outstanding(&self, enough: usize) -> usize {
         let mut outstanding = 0;
-        self.channels.iter().any(|channel| {
+        for channel in self.channels.iter() {
             outstanding += channel.confirms.waiting() + channel.unacked.len();
-            outstanding >= count
-        })
+            if outstanding >= enough {
+                break;
+            }
+        }
+        outstanding
     }
 
     /// Takes a notice. Its order among notices is the order on the wire.

@@ -34,6 +34,8 @@ const ROUNDS_MAX: u32 = 4;
 const IDLE_BUFFER_BYTES: usize = 1024;
 /// A client with at least so many publishes and deliveries outstanding goes on while it waits for answers.
 const OUTSTANDING_MIN: usize = 8;
+/// With so many outstanding it does not matter how many more there are.
+const OUTSTANDING_ENOUGH: usize = 1024;
 /// How long a connection without heartbeats keeps its buffers after a write.
 const BUFFERS_KEPT: Duration = Duration::from_secs(5);
 
@@ -200,13 +202,22 @@ impl Driver {
         let methods = std::mem::take(&mut self.out.methods);
         let asks = std::mem::take(&mut self.out.asks);
         let was_answered = self.pace.take_answered();
-        let goes_on = !asks && (!was_answered || self.goes_on());
-        self.pace.note_read(Arrived { bytes, methods, goes_on }, self.shared.moderation(), now.monotonic)
+        let gathers_max = match (asks, was_answered) {
+            (true, _) => 0,
+            // It sends whatever the broker does.
+            (false, false) => u64::MAX,
+            // Once all is answered it sends as many again, if it has a limit.
+            (false, true) => match self.session.outstanding(OUTSTANDING_ENOUGH) {
+                ..OUTSTANDING_MIN => 0,
+                outstanding => outstanding as u64 / 2,
+            },
+        };
+        self.pace.note_read(Arrived { bytes, methods, gathers_max }, self.shared.moderation(), now.monotonic)
     }
 
     /// Whether so much is outstanding that the client goes on while it waits for answers.
     pub(super) fn goes_on(&self) -> bool {
-        self.session.has_outstanding(OUTSTANDING_MIN)
+        self.session.outstanding(OUTSTANDING_MIN) >= OUTSTANDING_MIN
     }
 
     /// The queue to which the connection published last, or one from which it consumes.
