@@ -523,6 +523,7 @@ def measure(options, parts, kept, written, page):
     for part in options.parts:
         figures[part] = parts[part](options)
         figures.setdefault("measured", {})[part] = time.strftime("%Y-%m-%d")
+        kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps(figures))
         written.write_text(page(figures))
     print(f"wrote {written}")
