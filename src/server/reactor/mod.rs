@@ -20,6 +20,7 @@ mod poller;
 #[allow(dead_code, reason = "here only its tests use it")]
 mod portable_poller;
 mod processors;
+mod readiness;
 #[cfg_attr(not(target_os = "linux"), path = "no_relief.rs")]
 mod relief;
 mod slots;

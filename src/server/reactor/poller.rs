@@ -22,9 +22,7 @@ const TICK: u64 = u64::MAX - 1;
 /// but setting a timer is costly on virtual machines: up to 20 us of processor time for each.
 const TICK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a wait pauses after an error, so that it does not take a whole processor.
-const ERROR_PAUSE: Duration = Duration::from_millis(10);
-
+use super::readiness::{ERROR_PAUSE, Readiness};
 use crate::server::socket::gather;
 pub(super) use crate::server::transport::Interest;
 
@@ -37,16 +35,6 @@ fn flags_of(interest: Interest) -> EventFlags {
 
 fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
-}
-
-/// A socket that is ready, or broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Readiness {
-    pub(super) token: u64,
-    /// Reading it does not block: bytes have come, or the end, or an error.
-    pub(super) readable: bool,
-    /// The connection is reset. This is reported whatever the interest is.
-    pub(super) is_broken: bool,
 }
 
 /// Watches sockets, as long as they are ready.
@@ -156,10 +144,10 @@ mod tests {
     use std::time::Instant;
 
     macro_rules! tests_of {
-        ($name:ident, $poller:ty, $readiness:ty) => {
+        ($name:ident, $poller:ty) => {
             #[test]
             fn $name() {
-                let taken = |ready: &mut Vec<$readiness>| -> Vec<(u64, bool, bool)> {
+                let taken = |ready: &mut Vec<Readiness>| -> Vec<(u64, bool, bool)> {
                     ready.drain(..).map(|it| (it.token, it.readable, it.is_broken)).collect()
                 };
                 let poller = <$poller>::new().unwrap();
@@ -221,6 +209,6 @@ mod tests {
         assert!(ready.is_empty());
     }
 
-    tests_of!(sockets_are_watched, Poller, Readiness);
-    tests_of!(sockets_are_watched_by_the_portable_poller, portable_poller::Poller, portable_poller::Readiness);
+    tests_of!(sockets_are_watched, Poller);
+    tests_of!(sockets_are_watched_by_the_portable_poller, portable_poller::Poller);
 }
